@@ -1,0 +1,71 @@
+"""longshort <verb> ...: one file per verb.
+
+A verb is a module here with a docstring (its help), `arguments(parser)` and `run(args)`. Adding a
+file adds a verb; there is no list to keep in step. A verb's module imports only the standard library
+and levels 0 and 1 at its top, so `longshort --help` never waits for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from types import ModuleType
+
+from ..errors import LongshortError
+
+
+def verbs() -> dict[str, ModuleType]:
+    """Return every verb's module by the verb's name."""
+    names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    from .. import __version__
+
+    top = argparse.ArgumentParser(
+        prog="longshort",
+        description="LSTM, complete: train, predict, evaluate and look inside, from a file to an answer.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"longshort {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(dest="verb", required=True, metavar="<verb>")
+    for name, module in verbs().items():
+        text = module.__doc__ or ""
+        command = commands.add_parser(
+            name,
+            help=text.partition("\n")[0],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.arguments(command)
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        argv: the words after ``longshort``; those of the process if None.
+
+    Returns:
+        0 done; 1 the work failed and stderr says why and what to do; 2 wrong usage (argparse exits).
+    """
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except LongshortError as error:
+        if args.debug:
+            raise
+        print(f"longshort {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader of a pipe has gone: `longshort predict ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

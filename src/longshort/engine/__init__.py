@@ -1,0 +1,1 @@
+"""The compiled core: NumPy arrays in, arrays out; no torch."""
