@@ -41,6 +41,9 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'longshort' has no attribute {name!r}")
+    from .errors import need
+
+    need("torch", extra="tasks" if _HOME[name] == "tasks" else "torch", to=f"offer {name}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
 
 

@@ -167,7 +167,8 @@ class Run:
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 about = json.loads((file.metadata() or {}).get("longshort", "null"))
-                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+                names = file.keys()
+                arrays = {name: file.get_tensor(name) for name in names}
         except FileNotFoundError:
             raise RunError(f"{path}: there is no such file. Train the run first.") from None
         except (safetensors.SafetensorError, ValueError, OSError) as error:
@@ -213,20 +214,23 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     b'whole'
     """
     path = Path(path)
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}. What stood there is unchanged.") from None
+        raise RunError(
+            f"{path}: cannot be written: {error.strerror}. What stood there before is unchanged."
+        ) from None
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:

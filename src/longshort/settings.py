@@ -31,8 +31,10 @@ def setting(
         default: the value without a flag; its type is the flag's type. None may stand for "derived",
             when the field's annotation admits None.
         help: one sentence; it is the flag's help and the last line of every error about this field.
-        above, below: bounds that are themselves excluded.
-        least, most: bounds that are themselves allowed.
+        above: lower bound, itself excluded.
+        least: lower bound, itself allowed.
+        below: upper bound, itself excluded.
+        most: upper bound, itself allowed.
         choices: the allowed values, in place of a range.
 
     Returns:

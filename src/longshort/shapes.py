@@ -24,7 +24,9 @@ class Shaped(Protocol):
     """Anything with a shape: a NumPy array or a torch tensor."""
 
     @property
-    def shape(self) -> Sequence[int]: ...
+    def shape(self) -> Sequence[int]:
+        """The length of each axis."""
+        ...
 
 
 def check(caller: str, hint: str = "", /, **contract: tuple[Shaped, str]) -> dict[str, int]:
