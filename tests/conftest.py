@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 @pytest.fixture(autouse=True)
 def a_fixed_start():
+    """The same random numbers in every test, whichever ran before."""
     random.seed(0)
     np.random.seed(0)
 

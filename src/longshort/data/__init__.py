@@ -1,1 +1,11 @@
+"""Files in, series out; knows no model.
 
+`read` takes CSV, Parquet, pandas and polars; `embedded` gives the series that comes with the package.
+"""
+
+from .calendar import Step
+from .embedded import embedded
+from .reading import read
+from .series import Columns, Missing, Series, SeriesTable
+
+__all__ = ["Columns", "Missing", "Series", "SeriesTable", "Step", "embedded", "read"]

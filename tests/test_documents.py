@@ -1,0 +1,65 @@
+"""What the documents show is run: every Python block, in order, and every command that they print."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+FENCE = re.compile(r"^```(\w*)(?: *([^\n]*))?\n(.*?)^```$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)|<img[^>]* src=\"([^\"]+)\"|<source[^>]* srcset=\"([^\"]+)\"")
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+
+
+def blocks(path, language):
+    return [body for lang, _, body in FENCE.findall(path.read_text("utf8")) if lang == language]
+
+
+@each_document
+def test_python_blocks_run_in_order(path, tmp_path, monkeypatch):
+    """Each document is one story: its blocks share a namespace, and run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "__main__"}
+    for number, block in enumerate(blocks(path, "python")):
+        exec(compile(block, f"{path.name}, block {number + 1}", "exec"), space)
+
+
+@each_document
+def test_links_and_pictures_lead_somewhere(path):
+    broken = [
+        target
+        for target in (a or b or c for a, b, c in LINK.findall(path.read_text("utf8")))
+        if "://" not in target and not (path.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def commands(path):
+    """Lines `longshort ...` of the console blocks, without their output."""
+    for block in blocks(path, "console"):
+        for line in block.splitlines():
+            if line.startswith("$ longshort "):
+                yield shlex.split(line.removeprefix("$ "), comments=True)
+
+
+@pytest.mark.parametrize("path", [p for p in DOCUMENTS if any(commands(p))], ids=lambda p: p.name)
+def test_commands_run(path, tmp_path):
+    """In order, in one folder, with training cut to a few steps so that the suite stays fast."""
+    for file in ROOT.glob("docs/files/*"):
+        shutil.copy(file, tmp_path)
+    for words in commands(path):
+        short = ["--max-steps", "3"] if words[1] == "train" and "--max-steps" not in words else []
+        result = subprocess.run(
+            [sys.executable, "-m", "longshort.cli", *words[1:], *short],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "100"},
+        )
+        assert result.returncode == 0, f"{shlex.join(words)}\n{result.stdout}\n{result.stderr}"
