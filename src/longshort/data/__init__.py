@@ -4,8 +4,8 @@
 """
 
 from .calendar import Step
-from .embedded import embedded
 from .reading import read
+from .sample import embedded
 from .series import Columns, Missing, Series, SeriesTable
 
 __all__ = ["Columns", "Missing", "Series", "SeriesTable", "Step", "embedded", "read"]

@@ -56,7 +56,6 @@ _SHORT = {
     "ys": "year",
 }
 _ENDS = {"me": "month", "qe": "quarter", "ye": "year"}
-_TEXT = re.compile(r"(\d*)\s*([a-z][a-z ]*?)?s?(\s+end)?")
 
 
 @dataclass(frozen=True)
@@ -116,22 +115,19 @@ class Step:
         """
         if isinstance(text, Step):
             return text
-        lowered = str(text).strip().lower()
-        match = _TEXT.fullmatch(lowered)
-        if match is None or lowered == "":
+        number, word = re.fullmatch(r"(\d*)\s*(.*)", str(text).strip().lower(), re.S).groups()  # type: ignore[union-attr]
+        unit, end = word.removesuffix(" end"), word.endswith(" end")
+        if unit in _SHORT and not end:
+            unit = _SHORT[unit]
+        elif unit in _ENDS and not end:
+            unit, end = _ENDS[unit], True
+        elif unit.removesuffix("s") in _UNITS[1:]:
+            unit = unit.removesuffix("s")
+        elif not unit and number and not end:
+            unit = "integer"
+        else:
             raise _no_step(text)
-        number, word, end = match.groups()
-        word = word or "integer"
-        count = int(number or 1)
-        # the pattern eats a plural's s, and with it the s of "ms"
-        for name in (word, lowered[len(number) :].strip()):
-            if name in _UNITS:
-                return cls(count, name, end is not None)
-            if name in _SHORT:
-                return cls(count, _SHORT[name])
-            if name in _ENDS:
-                return cls(count, _ENDS[name], True)
-        raise _no_step(text)
+        return cls(int(number or 1), unit, end)
 
     def __str__(self) -> str:
         if self.unit == "integer":
@@ -249,7 +245,9 @@ class Step:
         stamp = np.datetime64(time, "us")
         if self.unit in _MONTHS and stamp == stamp.astype("datetime64[M]"):
             return str(stamp.astype("datetime64[M]"))
-        if stamp == stamp.astype("datetime64[D]") and (self.unit in (*_MONTHS, "day", "week", "business day")):
+        if stamp == stamp.astype("datetime64[D]") and (
+            self.unit in (*_MONTHS, "day", "week", "business day")
+        ):
             return str(stamp.astype("datetime64[D]"))
         whole = stamp == stamp.astype("datetime64[s]")
         return str(stamp.astype("datetime64[s]") if whole else stamp).replace("T", " ")

@@ -267,7 +267,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
     import difflib
 
     close = difflib.get_close_matches(name, known, n=1)
-    shown = ", ".join(repr(k) for k in known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    shown = ", ".join(repr(k) for k in known[:20]) + (
+        f" and {len(known) - 20} more" if len(known) > 20 else ""
+    )
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return f"there are {shown}.{guess}" if known else "there is none."
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from .reading import read
 from .series import SeriesTable
 
-FILE = Path(__file__).parent / "co2" / "monthly.csv"
+FILE = Path(__file__).parent / "mauna-loa" / "co2.csv"
 """Its columns are `month` and `co2`; `README.md` beside it tells where every number comes from."""
 
 
