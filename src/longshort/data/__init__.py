@@ -4,8 +4,8 @@
 """
 
 from .calendar import Step
-from .reading import read
+from .reading import read, read_ahead
 from .sample import embedded
 from .series import Columns, Missing, Series, SeriesTable
 
-__all__ = ["Columns", "Missing", "Series", "SeriesTable", "Step", "embedded", "read"]
+__all__ = ["Columns", "Missing", "Series", "SeriesTable", "Step", "embedded", "read", "read_ahead"]

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .calendar import Step
-from .series import Columns, SeriesTable
+import numpy as np
+
+from ..errors import DataError, SettingError
+from . import cells, regular, stamps
+from .calendar import Step, Times
+from .series import Columns, Series, SeriesTable, nearest
+from .table import Table, open_table
+
+_LARGEST = 20_000_000
+"""Rows of one regular grid; times that need more are taken for a mistake rather than for memory."""
 
 
 def read(
@@ -62,4 +71,318 @@ def read(
 
     Memory: about 8 bytes a cell besides the file itself.
     """
-    raise NotImplementedError
+    roles = (target, time, id, past, future, static, categorical, time_format)
+    if like is not None and any(roles):
+        raise SettingError("read: `like` gives every role already; leave target, time, id, past, ... out.")
+    table = open_table(source, encoding)
+    if like is None:
+        asked = Columns(
+            _several(target),
+            time,
+            id,
+            _several(past),
+            _several(future),
+            _several(static),
+            dict.fromkeys(_several(categorical), ()),
+            time_format,
+        )
+        columns, notes = _settle(table, asked)
+    else:
+        columns, notes = like, []
+        _exist(table, columns)
+    return _Reading(table, columns, notes, like is not None).run(step, trim)
+
+
+def read_ahead(
+    source: str | Path | Any, *, like: Columns, step: Step, encoding: str = "utf-8"
+) -> SeriesTable:
+    """Read rows of covariates that are known in advance, without any target.
+
+    Args:
+        source: as in `read`; must have the id, the times and the known-future columns, and may have others.
+        like: the columns of the table that the rows continue.
+        step: its step.
+        encoding: of a CSV file.
+
+    Returns:
+        Series whose targets are all missing, for `SeriesTable.with_ahead`.
+
+    Raises:
+        DataError, SettingError, MissingExtra: as in `read`.
+    """
+    table = open_table(source, encoding)
+    columns = replace(like, past=(), static=(), categories=_among(like.categories, like.future))
+    _exist(table, replace(columns, target=()))
+    found = _Reading(table, columns, [], True, targets=False).run(step, trim=False)
+    return replace(found, columns=like)
+
+
+def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
+
+
+def _among(categories: dict[str, tuple[str, ...]], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    return {name: values for name, values in categories.items() if name in names}
+
+
+def _exist(table: Table, columns: Columns) -> None:
+    for role in ("target", "time", "id", "past", "future", "static"):
+        for name in _several(getattr(columns, role)):
+            if name not in table.names:
+                raise DataError(
+                    f"{table.origin}: `{role}` names the column {name!r}, which does not exist; "
+                    f"{nearest(name, table.names)}"
+                )
+
+
+def _settle(table: Table, asked: Columns) -> tuple[Columns, list[str]]:
+    """Find the roles that were not named, and refuse those that contradict each other."""
+    covariates = (*asked.past, *asked.future, *asked.static)
+    for name in asked.categories:
+        if name not in covariates:
+            raise SettingError(
+                f"read: `categorical` names {name!r}, which must also stand in `past`, `future` or `static`."
+            )
+    _exist(table, asked)
+    names = [*asked.target, *_several(asked.time), *_several(asked.id), *covariates]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise SettingError(f"read: the column {name!r} must have one role, and it was given two.")
+    id = asked.id if asked.id is not None else _id_column(table, names)
+    taken = {*names, *_several(id)}
+    time = asked.time if asked.time is not None else stamps.time_column(table, taken)
+    notes: list[str] = []
+    target = asked.target or _targets(table, taken | set(_several(time)), id, notes)
+    return replace(asked, target=target, time=time, id=id), notes
+
+
+def _id_column(table: Table, taken: Sequence[str]) -> str | None:
+    return next((n for n in table.names if n.strip().lower() == "unique_id" and n not in taken), None)
+
+
+def _targets(table: Table, taken: set[str], id: str | None, notes: list[str]) -> tuple[str, ...]:
+    free = [name for name in table.names if name not in taken]
+    if id is not None and "y" in free:
+        return ("y",)
+    found = [name for name in free if cells.looks_numeric(table, name)]
+    if not found:
+        raise DataError(
+            f"{table.origin}: a column of numbers must be left for the target, and there is none; "
+            f"{nearest('y', table.names)} Name it with `target`."
+        )
+    if id is not None and len(found) > 1:
+        raise DataError(
+            f"{table.origin}: which column is the target? {', '.join(map(repr, found))} hold numbers. "
+            f"Pass target={found[0]!r} or another."
+        )
+    left = [name for name in free if name not in found]
+    if left:
+        notes.append(f"left out {', '.join(map(repr, left))}: not a column of numbers")
+    return tuple(found)
+
+
+@dataclass
+class _Group:
+    """The rows of one series in the order of time, and where they stand on its grid."""
+
+    name: str
+    rows: np.ndarray
+    times: Times
+
+
+class _Reading:
+    """One table on its way to series: groups of rows, a step, a grid for each."""
+
+    def __init__(
+        self, table: Table, columns: Columns, notes: list[str], fixed: bool, targets: bool = True
+    ) -> None:
+        self.table, self.columns, self.notes, self.fixed, self.targets = table, columns, notes, fixed, targets
+
+    def run(self, step: str | int | Step | None, trim: bool) -> SeriesTable:
+        groups = self.groups()
+        chosen = self.step(groups, None if step is None else Step.parse(step))
+        values = self.values()
+        series = [one for group in groups for one in self.series(group, chosen, values, trim)]
+        masked = sum(
+            len(one) - len(group.rows)
+            for group in groups
+            for one in self.series(group, chosen, values, False)[:1]
+        )
+        if masked:
+            self.notes.append(f"{masked} times without a row are masked")
+        return SeriesTable(tuple(series), chosen, self.columns, tuple(self.notes))
+
+    def groups(self) -> list[_Group]:
+        """The rows of each series, sorted by time, none twice."""
+        count = self.table.frame.height
+        name, id = self.columns.time, self.columns.id
+        if id is None:
+            parts = {"": np.arange(count)}
+        else:
+            parts = self.parts(id)
+        if name is None:
+            times: Times = np.zeros(count, np.int64)
+            for rows in parts.values():
+                times[rows] = np.arange(len(rows))
+        else:
+            read = stamps.read_times(self.table, name, self.columns.time_format)
+            times = read.times
+            if read.note:
+                self.notes.append(read.note)
+            if read.format is not None and not self.fixed:
+                self.columns = replace(self.columns, time_format=read.format)
+        groups, moved = [], []
+        for key, rows in parts.items():
+            order = np.argsort(times[rows], kind="stable")
+            back = np.flatnonzero(np.diff(times[rows]).astype(np.int64) < 0)
+            moved.extend(rows[back[:1] + 1])
+            groups.append(_Group(key, rows[order], times[rows][order]))
+            self.unique(groups[-1])
+        if moved:
+            self.notes.append(
+                f"sorted by {name!r}: {self.table.row(int(min(moved)))} is earlier than the row before it"
+            )
+        return groups
+
+    def parts(self, id: str) -> dict[str, np.ndarray]:
+        names = cells.text(self.table, id)
+        missing = names.is_null().arg_true()
+        if len(missing):
+            raise DataError(
+                f"{self.table.at(int(missing[0]))}: column {id!r} (id) must name a series in every row, and this "
+                f"cell is empty."
+            )
+        keys, first, inverse = np.unique(names.to_numpy(), return_index=True, return_inverse=True)
+        rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
+        return {str(keys[k]): rows[k] for k in np.argsort(first)}
+
+    def unique(self, group: _Group) -> None:
+        twice = np.flatnonzero(np.diff(group.times).astype(np.int64) == 0)
+        if len(twice):
+            first, second = (int(row) for row in group.rows[twice[0] : twice[0] + 2])
+            where = f" of series {group.name!r}" if self.columns.id is not None else ""
+            hint = (
+                ""
+                if self.columns.id is not None
+                else ", or name the column that tells series apart with `id`"
+            )
+            raise DataError(
+                f"{self.table.at(second)}: a time{where} must occur once, and "
+                f"{_shown(group.times[twice[0]])} stands in {self.table.row(first)} already "
+                f"({len(twice)} such in all). Take one row out{hint}."
+            )
+
+    def step(self, groups: list[_Group], given: Step | None) -> Step:
+        """The step given or found, which every row must keep."""
+        times = [group.times for group in groups]
+        calendar = times[0].dtype.kind == "M"
+        if given is not None and given.calendar != calendar:
+            kind = "dates, so a step of the calendar" if calendar else "whole numbers, so a whole number"
+            raise SettingError(f"read: the times are {kind} is needed as `step`, got {str(given)!r}.")
+        step = given or regular.infer(times)
+        if step is None and calendar:
+            raise DataError(
+                f"{self.table.origin}: a series must have two rows to tell the step from, and each has one. "
+                f"Pass it, such as step='hour'."
+            )
+        step = step or Step()
+        for group in groups:
+            self.regular(group, step, given is None, times)
+        return step
+
+    def regular(self, group: _Group, step: Step, found: bool, times: list[Times]) -> None:
+        index, on_grid = step.places(group.times[0], group.times)
+        if not on_grid.all():
+            place = int(np.flatnonzero(~on_grid)[0])
+            why = f"the most common distance between rows, is {step}" if found else f"as given, is {step}"
+            raise DataError(
+                f"{self.table.at(int(group.rows[place]))}: the rows must stand whole steps apart, and the step, "
+                f"{why}; {_shown(group.times[place])} does not stand a whole number of steps after "
+                f"{_shown(group.times[0])} ({self.table.row(int(group.rows[0]))}). Correct the time, or read on a "
+                f"finer grid, where times without a row are masked: step={str(regular.finer(step, times))!r}."
+            )
+        if index[-1] >= max(_LARGEST, 1):
+            raise DataError(
+                f"{self.table.origin}: {_shown(group.times[0])} to {_shown(group.times[-1])} is {index[-1] + 1} "
+                f"steps of {step}, and a series may have {_LARGEST}. Look for a wrong time, or pass a longer `step`."
+            )
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Every column that has a role, as numbers or codes."""
+        found, codes = {}, {}
+        roles = {n: role for role in ("past", "future", "static") for n in getattr(self.columns, role)}
+        for name, role in roles.items():
+            if name in self.columns.categories:
+                known = self.columns.categories[name] if self.fixed else None
+                found[name], codes[name] = cells.codes(self.table, name, role, known)
+            else:
+                found[name] = cells.numbers(self.table, name, role)
+        for name in self.columns.target:
+            missing = np.full(self.table.frame.height, np.nan)
+            found[name] = cells.numbers(self.table, name, "target") if self.targets else missing
+        if not self.fixed:
+            self.columns = replace(self.columns, categories={n: codes[n] for n in self.columns.categories})
+        return found
+
+    def series(self, group: _Group, step: Step, values: dict[str, np.ndarray], trim: bool) -> list[Series]:
+        """One series for each target of a group of rows."""
+        index = step.places(group.times[0], group.times)[0]
+        length = int(index[-1]) + 1
+
+        def grid(names: Sequence[str]) -> np.ndarray:
+            array = np.full((length, len(names)), np.nan)
+            for k, name in enumerate(names):
+                array[index, k] = values[name][group.rows]
+            return array
+
+        target, past, future = (
+            grid(names) for names in (self.columns.target, self.columns.past, self.columns.future)
+        )
+        static = np.array([self.constant(group, name, values[name]) for name in self.columns.static])
+        found = []
+        for k, column in enumerate(self.columns.target):
+            name = column if self.columns.id is None else group.name
+            if self.columns.id is not None and len(self.columns.target) > 1:
+                name = f"{group.name} {column}"
+            start, stop = self.ends(name, target[:, k], group) if trim else (0, length)
+            time = step.add(group.times[0], np.arange(start, stop))
+            found.append(
+                Series(
+                    name,
+                    time,
+                    target[start:stop, k].copy(),
+                    past[start:stop].copy(),
+                    future[start:].copy(),
+                    static,
+                )
+            )
+        return found
+
+    def ends(self, name: str, target: np.ndarray, group: _Group) -> tuple[int, int]:
+        known = np.flatnonzero(~np.isnan(target))
+        if len(known) == 0:
+            where = f"{self.table.row(int(group.rows.min()))} to {self.table.row(int(group.rows.max()))}"
+            raise DataError(
+                f"{self.table.origin}: series {name!r} must have at least one value, and every cell from {where} is "
+                f"missing. Leave the series out, or name another `target`."
+            )
+        return int(known[0]), int(known[-1]) + 1
+
+    def constant(self, group: _Group, name: str, values: np.ndarray) -> float:
+        own = values[group.rows]
+        known = np.flatnonzero(~np.isnan(own))
+        if len(known) == 0:
+            return float("nan")
+        other = np.flatnonzero(own[known] != own[known[0]])
+        if len(other):
+            first, second = int(group.rows[known[0]]), int(group.rows[known[other[0]]])
+            was, now = (self.table.frame[name][row] for row in (first, second))
+            raise DataError(
+                f"{self.table.at(second)}: column {name!r} (static) must not change within a series, and it is "
+                f"{now!r} here and {was!r} in {self.table.row(first)}. Name it as `past` or `future` instead."
+            )
+        return float(own[known[0]])
+
+
+def _shown(time: Any) -> str:
+    return str(time.astype("datetime64[s]")).replace("T", " ") if time.dtype.kind == "M" else str(time)

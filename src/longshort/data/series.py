@@ -211,6 +211,41 @@ class SeriesTable:
             if row >= len(series.future) or np.isnan(series.future[row, k])
         )
 
+    def with_ahead(self, ahead: SeriesTable) -> SeriesTable:
+        """Add rows of the known covariates that lie beyond the targets.
+
+        Args:
+            ahead: what `read_ahead` gave; a series that it lacks stays as it is, a cell that it has replaces
+                the one here. In a table without times its first row follows the last one here.
+
+        Returns:
+            A table with the same targets.
+
+        Raises:
+            DataError: a row does not stand on the grid of its series.
+        """
+        known = {series.name: series for series in ahead.series}
+        return replace(
+            self, series=tuple(self._join(s, known[s.name]) if s.name in known else s for s in self.series)
+        )
+
+    def _join(self, series: Series, ahead: Series) -> Series:
+        start, on_grid = np.array(len(series)), np.array(True)
+        if self.columns.time is not None:
+            start, on_grid = self.step.places(series.time[0], ahead.time[0])
+        if not on_grid:
+            raise DataError(
+                f"series {series.name!r}: rows known in advance must stand whole steps of {self.step} after "
+                f"{self.step.text(series.time[0])}, and the first is {self.step.text(ahead.time[0])}."
+            )
+        rows = ahead.future[max(-int(start), 0) :]
+        first = max(int(start), 0)
+        future = np.full((max(len(series.future), first + len(rows)), len(self.columns.future)), np.nan)
+        future[: len(series.future)] = series.future
+        given = ~np.isnan(rows)
+        future[first : first + len(rows)][given] = rows[given]
+        return replace(series, future=future)
+
     def times_ahead(self, series: Series, horizon: int) -> Times:
         """(horizon,) the times of the steps that follow the end of `series`."""
         return self.step.add(series.time[-1], np.arange(1, horizon + 1))

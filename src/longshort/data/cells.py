@@ -1,0 +1,127 @@
+"""Cells of a column -> numbers, names or codes, or the first cell that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError, need
+from .table import Table
+
+if TYPE_CHECKING:
+    import polars
+
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
+"""Text that means "not observed", in upper or lower case."""
+
+
+def text(table: Table, name: str) -> polars.Series:
+    """The cells of a column as text without space around it, null where missing."""
+    pl = need("polars", extra="tasks", to="read a table")
+    column = table.frame[name]
+    if column.dtype == pl.Boolean:
+        column = pl.Series(name, [None if cell is None else str(cell) for cell in column], dtype=pl.String)
+    elif column.dtype.is_float():
+        cells = (None if c is None or c != c else str(int(c)) if c.is_integer() else repr(c) for c in column)
+        column = pl.Series(name, list(cells), dtype=pl.String)
+    elif column.dtype != pl.String:
+        column = column.cast(pl.String)
+    column = column.str.strip_chars()
+    return column.set(column.str.to_lowercase().is_in(MISSING), None)
+
+
+def numbers(table: Table, name: str, role: str) -> np.ndarray:
+    """The cells of a column as float64, NaN where missing; true and false are 1 and 0.
+
+    Raises:
+        DataError: a cell is no number, or is infinite; the message names its line and its text.
+    """
+    pl = need("polars", extra="tasks", to="read a table")
+    column = table.frame[name]
+    if column.dtype == pl.String:
+        cells = text(table, name)
+        values = _parse(pl, cells)
+        wrong = (values.is_null() & cells.is_not_null()).arg_true()
+        if len(wrong):
+            raise DataError(_no_number(table, name, role, int(wrong[0]), cells[int(wrong[0])]))
+    elif column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null):
+        values = column.cast(pl.Float64)
+    else:
+        raise DataError(
+            f"{table.origin}: column {name!r} ({role}) must hold numbers, and it holds {column.dtype}."
+        )
+    array = np.array(values.fill_null(float("nan")).to_numpy(), np.float64)
+    infinite = np.flatnonzero(np.isinf(array))
+    if len(infinite):
+        row = int(infinite[0])
+        raise DataError(
+            f"{table.at(row)}: column {name!r} ({role}) must hold finite numbers, and this cell is "
+            f"{table.frame[name][row]}. Leave a cell empty where nothing was observed."
+        )
+    return array
+
+
+def looks_numeric(table: Table, name: str) -> bool:
+    """Whether a column is meant as numbers: at least half of what it holds, and something, is a number."""
+    pl = need("polars", extra="tasks", to="read a table")
+    column = table.frame[name]
+    if column.dtype != pl.String:
+        return bool(column.dtype.is_numeric() and column.null_count() < len(column))
+    cells = text(table, name).drop_nulls()
+    found = len(cells) - _parse(pl, cells).null_count()
+    return 2 * found >= len(cells) > 0
+
+
+def codes(
+    table: Table, name: str, role: str, known: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The cells of a column as codes 0, 1, ... of its categories, NaN where missing.
+
+    Args:
+        table: where the column is.
+        name: the column.
+        role: what it is, for messages.
+        known: the categories of a table read before; by default those found, in sorted order (by number
+            where all are whole numbers).
+
+    Returns:
+        (n,) float64 codes, and the categories in the order of their codes.
+
+    Raises:
+        DataError: a category is not among the known ones; the message names its line.
+    """
+    cells = text(table, name)
+    if known is None:
+        found = cells.drop_nulls().unique().to_list()
+        whole = all(cell.lstrip("-").isdecimal() for cell in found)
+        known = sorted(found, key=(lambda cell: (int(cell), cell)) if whole else None)
+    code: dict[str | None, float] = {category: float(k) for k, category in enumerate(known)}
+    code[None] = float("nan")
+    for row, cell in enumerate(cells):
+        if cell not in code:
+            shown = ", ".join(repr(k) for k in known[:20]) + (", ..." if len(known) > 20 else "")
+            raise DataError(
+                f"{table.at(row)}: column {name!r} ({role}) must hold a category known since training, and "
+                f"this cell is {cell!r}. The known ones are {shown}. Leave the cell empty if none applies."
+            )
+    return np.array([code[cell] for cell in cells], np.float64), tuple(known)
+
+
+def _parse(pl: Any, cells: polars.Series) -> polars.Series:
+    lowered = cells.str.to_lowercase()
+    if lowered.is_in(["true", "false"]).sum() + lowered.null_count() == len(cells):
+        return (lowered == "true").cast(pl.Float64)
+    return cells.cast(pl.Float64, strict=False)
+
+
+def _no_number(table: Table, name: str, role: str, row: int, cell: str) -> str:
+    hint = ""
+    if role == "target":
+        hint = " Correct the cell, or leave it empty where nothing was observed."
+    elif cell:
+        hint = f" To read the column as categories, pass categorical=[{name!r}]."
+    if cell.replace(",", "", 1).lstrip("+-").isdecimal() and "," in cell:
+        hint = " Write the decimal point as a point."
+    return f"{table.at(row)}: column {name!r} ({role}) must hold numbers, and this cell is {cell!r}.{hint}"

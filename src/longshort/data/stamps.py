@@ -1,0 +1,252 @@
+"""Cells of a column -> times, by rules that leave nothing to guess.
+
+Year first is always understood: 2016-07-01 13:30:00, 2016-07-01T13:30Z, 2016/7/1, 2016-07, 2016Q3, with
+an offset read as UTC. Day, month and year in another order are understood only where exactly one order
+fits every cell of the column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError, need
+from .calendar import Times
+from .cells import text
+from .table import Table
+
+if TYPE_CHECKING:
+    import polars
+
+NAMES = ("ds", "time", "t", "timestamp", "date", "datetime", "step", "index", "year", "")
+"""Names that make a column of whole numbers a column of times."""
+
+_CLOCK = r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,6})\d*)?)?)?\s*(Z|[+-]\d{2}:?\d{2})?"
+_YEAR_FIRST = rf"^(\d{{4}})[-/](\d{{1,2}})(?:[-/](\d{{1,2}}){_CLOCK})?$"
+_QUARTER = r"^(\d{4})[- ]?[Qq]([1-4])$"
+_YEAR_LAST = rf"^(\d{{1,2}})[-/.](\d{{1,2}})[-/.](\d{{4}}|\d{{2}}){_CLOCK}$"
+_ORDERS = {"day-month-year": (2, 1, 0), "month-day-year": (2, 0, 1), "year-month-day": (0, 1, 2)}
+_FORMATS = {
+    "day-month-year": "%d{0}%m{0}%{1}",
+    "month-day-year": "%m{0}%d{0}%{1}",
+    "year-month-day": "%y{0}%m{0}%d",
+}
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """The times of every row: datetime64[us] or int64, and how they were understood."""
+
+    times: Times
+    note: str = ""
+    format: str | None = None
+
+
+def read_times(table: Table, name: str, format: str | None = None) -> Stamps:
+    """The times of a column.
+
+    Args:
+        table: where the column is.
+        name: the column.
+        format: strptime format, for text; by default the rules above.
+
+    Raises:
+        DataError: a cell is missing or no time, or the order of day and month cannot be told.
+    """
+    pl = need("polars", extra="tasks", to="read a table")
+    column = table.frame[name]
+    if column.dtype == pl.Datetime or column.dtype == pl.Date:
+        if getattr(column.dtype, "time_zone", None) is not None:
+            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        _complete(table, name, column)
+        return Stamps(column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]"))
+    if column.dtype != pl.String:
+        return Stamps(_whole(table, name, pl))
+    cells = text(table, name)
+    _complete(table, name, cells)
+    if format is not None:
+        return Stamps(_strptime(table, name, cells, format), format=format)
+    if cells.str.contains(r"^[+-]?\d{1,18}$").all():
+        return Stamps(cells.cast(pl.Int64).to_numpy().astype(np.int64))
+    if cells.str.contains(_YEAR_LAST)[0]:
+        return _year_last(table, name, cells, pl)
+    quarters = cells.str.contains(_QUARTER)[0]
+    times, valid = _quarter(cells, pl) if quarters else _year_first(cells, pl)
+    _all_valid(table, name, cells, valid)
+    return Stamps(times)
+
+
+def time_column(table: Table, taken: set[str]) -> str | None:
+    """The column of times of a table that does not name it, or None where rows are simply counted.
+
+    Raises:
+        DataError: several columns hold dates.
+    """
+    pl = need("polars", extra="tasks", to="read a table")
+    free = [name for name in table.names if name not in taken]
+    dates = [name for name in free if _holds_dates(table, name, pl)]
+    if len(dates) > 1:
+        raise DataError(
+            f"{table.origin}: the times must stand in one column, and {', '.join(map(repr, dates))} all hold "
+            f"dates. Pass time={dates[0]!r} or another."
+        )
+    whole = [name for name in free if name.strip().lower() in NAMES and _holds_integers(table, name, pl)]
+    return (dates or [*whole, None])[0]
+
+
+def _holds_dates(table: Table, name: str, pl: Any) -> bool:
+    column = table.frame[name]
+    if column.dtype in (pl.Datetime, pl.Date):
+        return True
+    if column.dtype != pl.String:
+        return False
+    cells = text(table, name).drop_nulls().head(100)
+    return len(cells) > 0 and any(
+        bool(cells.str.contains(p).all()) for p in (_YEAR_FIRST, _QUARTER, _YEAR_LAST)
+    )
+
+
+def _holds_integers(table: Table, name: str, pl: Any) -> bool:
+    column = table.frame[name]
+    if column.dtype != pl.String:
+        return bool(column.dtype.is_integer() and column.null_count() == 0)
+    return bool(text(table, name).str.contains(r"^[+-]?\d{1,18}$").fill_null(False).all())
+
+
+def _complete(table: Table, name: str, column: polars.Series) -> None:
+    missing = column.is_null().arg_true()
+    if len(missing):
+        raise DataError(
+            f"{table.at(int(missing[0]))}: column {name!r} (time) must hold a time in every row, and this cell "
+            f"is empty. Fill it in, or take the row out."
+        )
+
+
+def _all_valid(table: Table, name: str, cells: polars.Series, valid: np.ndarray) -> None:
+    if not valid.all():
+        row = int(np.flatnonzero(~valid)[0])
+        raise DataError(
+            f"{table.at(row)}: column {name!r} (time) must hold whole numbers or dates such as 2016-07-01 "
+            f"13:30:00, all written alike, and this cell is {cells[row]!r}. For another way of writing pass "
+            f"its strptime form, such as time_format='%d.%m.%Y %H:%M'."
+        )
+
+
+def _whole(table: Table, name: str, pl: Any) -> Times:
+    column = table.frame[name]
+    if not column.dtype.is_numeric():
+        raise DataError(
+            f"{table.origin}: column {name!r} (time) must hold dates or whole numbers, and it holds {column.dtype}."
+        )
+    _complete(table, name, column)
+    values = column.cast(pl.Float64).to_numpy()
+    wrong = np.flatnonzero((values != np.floor(values)) | ~(np.abs(values) < 2**53))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(
+            f"{table.at(row)}: column {name!r} (time) must hold dates or whole numbers, and this cell is "
+            f"{column[row]}."
+        )
+    return np.asarray(column.cast(pl.Int64).to_numpy(), np.int64)
+
+
+def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> Times:
+    known: dict[str, datetime] = {}
+    for row, cell in enumerate(cells):
+        if cell in known:
+            continue
+        try:
+            stamp = datetime.strptime(cell, format)
+        except (ValueError, re.error) as error:
+            raise DataError(
+                f"{table.at(row)}: column {name!r} (time) must be written as time_format={format!r} says, and "
+                f"this cell is {cell!r}: {error}."
+            ) from None
+        known[cell] = stamp if stamp.tzinfo is None else stamp.astimezone(UTC).replace(tzinfo=None)
+    return np.array([known[cell] for cell in cells], "datetime64[us]")
+
+
+def _groups(cells: polars.Series, pattern: str, pl: Any) -> Iterator[np.ndarray]:
+    """The groups of a pattern, one array each: whole numbers, -1 where a group is absent."""
+    fields = cells.str.extract_groups(pattern).struct
+    for place in range(1, re.compile(pattern).groups + 1):
+        yield fields.field(str(place)).cast(pl.Int64, strict=False).fill_null(-1).to_numpy()
+
+
+def _clock(cells: polars.Series, pattern: str, pl: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds after midnight of a cell, an offset taken off, and which of them exist."""
+    _, _, _, hour, minute, second, _, _ = (np.maximum(g, 0) for g in _groups(cells, pattern, pl))
+    fields = cells.str.extract_groups(pattern).struct
+    fraction = fields.field("7").str.pad_end(6, "0").cast(pl.Int64).fill_null(0).to_numpy()
+    zone = fields.field("8").str.replace("Z", "+0000").str.replace(":", "").fill_null("+0000")
+    sign = np.where((zone.str.slice(0, 1) == "-").to_numpy(), -1, 1)
+    ahead = (
+        zone.str.slice(1, 2).cast(pl.Int64).to_numpy() * 60 + zone.str.slice(3, 2).cast(pl.Int64).to_numpy()
+    )
+    seconds = (hour * 60 + minute - sign * ahead) * 60 + second
+    return seconds * 1_000_000 + fraction, (hour < 24) & (minute < 60) & (second < 60)
+
+
+def _day(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> tuple[Times, np.ndarray]:
+    """Midnight of a date, and which of the dates exist."""
+    valid = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1)
+    months = (year - 1970) * 12 + np.clip(month, 1, 12) - 1
+    first = months.astype("datetime64[M]")
+    length = ((first + 1).astype("datetime64[D]") - first.astype("datetime64[D]")).astype(int)
+    midnight = first.astype("datetime64[D]") + (np.clip(day, 1, 31) - 1)
+    return midnight.astype("datetime64[us]"), valid & (day <= length)
+
+
+def _year_first(cells: polars.Series, pl: Any) -> tuple[Times, np.ndarray]:
+    year, month, day, *_ = _groups(cells, _YEAR_FIRST, pl)
+    midnight, valid = _day(year, month, np.where(day == -1, 1, day))
+    clock, runs = _clock(cells, _YEAR_FIRST, pl)
+    alike = (day == -1) == (day[0] == -1)
+    return midnight + clock.astype("timedelta64[us]"), valid & runs & alike
+
+
+def _quarter(cells: polars.Series, pl: Any) -> tuple[Times, np.ndarray]:
+    year, quarter = _groups(cells, _QUARTER, pl)
+    return _day(year, 3 * quarter - 2, np.ones_like(year))
+
+
+def _year_last(table: Table, name: str, cells: polars.Series, pl: Any) -> Stamps:
+    fields = list(_groups(cells, _YEAR_LAST, pl))[:3]
+    _all_valid(table, name, cells, fields[0] >= 0)
+    clock, runs = _clock(cells, _YEAR_LAST, pl)
+    lengths = cells.str.extract(_YEAR_LAST, 3).str.len_chars()
+    short = bool((lengths == 2).any())
+    fits = {}
+    for order, places in _ORDERS.items():
+        if order == "year-month-day" and not short:
+            continue
+        year, month, day = (fields[place] for place in places)
+        year = np.where(year < 69, year + 2000, np.where(year < 100, year + 1900, year))
+        midnight, valid = _day(year, month, day)
+        if (valid & runs).all():
+            fits[order] = midnight + clock.astype("timedelta64[us]")
+    mark = next(c for c in cells[0] if c in "-/.")
+    ways = {order: _FORMATS[order].format(mark, "y" if short else "Y") for order in fits or _ORDERS}
+    if len(fits) != 1:
+        found = f"could be {', '.join(fits)}" if fits else "fits no order of day, month and year"
+        raise DataError(
+            f"{table.origin}: column {name!r} (time), such as {cells[0]!r}, {found}. Say which: pass "
+            f"time_format={' or '.join(map(repr, ways.values()))} (strptime)."
+        )
+    ((order, times),) = fits.items()
+    return Stamps(
+        times, f"{name!r} read as {order}, the one order that fits every row", _format(cells, ways[order])
+    )
+
+
+def _format(cells: polars.Series, date: str) -> str | None:
+    """The strptime form of a whole column, to read a later one in the same way; None if it has several."""
+    for clock, directives in (("", ""), (r" \d+:\d+", " %H:%M"), (r" \d+:\d+:\d+", " %H:%M:%S")):
+        if cells.str.contains(rf"^[\d./-]+{clock}$").all():
+            return date + directives
+    return None
