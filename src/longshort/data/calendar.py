@@ -178,16 +178,18 @@ class Step:
         """
         k = np.asarray(k, np.int64)
         if self.unit == "integer":
-            return np.asarray(time, np.int64) + self.count * k
+            return np.asarray(np.asarray(time, np.int64) + self.count * k)
         stamp = np.asarray(time, "datetime64[us]")
         if self.unit == "business day":
             day = stamp.astype("datetime64[D]")
-            return np.busday_offset(day, k, roll="forward").astype("datetime64[us]") + (stamp - day)
+            return np.asarray(
+                np.busday_offset(day, k, roll="forward").astype("datetime64[us]") + (stamp - day)
+            )
         if self.unit in _MONTHS:
             edge, offset = self._month(stamp)
             later = edge + (self.count * _MONTHS[self.unit]) * k
-            return later.astype("datetime64[us]") + offset
-        return stamp + (self.count * _FIXED[self.unit] * k).astype("timedelta64[us]")
+            return np.asarray(later.astype("datetime64[us]") + offset)
+        return np.asarray(stamp + (self.count * _FIXED[self.unit] * k).astype("timedelta64[us]"))
 
     def places(self, start: Any, times: Any) -> tuple[np.ndarray, np.ndarray]:
         """How many steps each time lies after `start`, and whether it stands on the grid at all.

@@ -100,7 +100,7 @@ def _plain(text: str, origin: str) -> tuple[np.ndarray, polars.DataFrame]:
     cells_in = 1 + np.diff(np.searchsorted(np.flatnonzero(data == ord(separator)), ends), prepend=0)
     starts = np.append(0, ends[:-1] + 1)
     blank = np.zeros(len(ends), bool)
-    for row in np.flatnonzero(cells_in == 1):
+    for row in np.flatnonzero(cells_in == 1).tolist():
         blank[row] = not data[starts[row] : ends[row]].tobytes().strip()
     lines = np.flatnonzero(~blank) + first + 1
     wrong = np.flatnonzero(cells_in[~blank] != len(names))
@@ -122,7 +122,8 @@ def _quoted(text: str, origin: str) -> tuple[np.ndarray, polars.DataFrame]:
     header = next(line for line in io.StringIO(text, newline="") if line.strip())
     separator = _separator(_outside_quotes(header))
     records = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    lines, rows, names, line, first = [], [], [], 1, 1
+    names: list[str] = []
+    lines, rows, line, first = [], [], 1, 1
     try:
         for record in records:
             blank = not record or (len(record) == 1 and not record[0].strip())

@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import DataError, SettingError
 from . import cells, regular, stamps
 from .calendar import Step, Times
-from .series import Columns, Series, SeriesTable, nearest
+from .roles import among, exist, settle, several
+from .series import Columns, Series, SeriesTable
 from .table import Table, open_table
 
 _LARGEST = 20_000_000
@@ -47,7 +48,9 @@ def read(
         time: the column of times; by default the one column that holds dates, or else one of whole numbers
             called ds, time, t, step, index, year; without any, rows are counted from 0.
         id: the column that names the series of a long table.
-        past, future, static: covariates known up to now, known in advance, and constant in a series.
+        past: covariates known up to now.
+        future: covariates known in advance.
+        static: covariates that do not change within a series.
         categorical: those covariates whose cells are categories rather than numbers; each gets codes 0, 1,
             ... in sorted order, which `SeriesTable.columns` remembers.
         step: the distance between rows, such as "hour" or "30 minutes"; inferred from the times if None.
@@ -77,19 +80,19 @@ def read(
     table = open_table(source, encoding)
     if like is None:
         asked = Columns(
-            _several(target),
+            several(target),
             time,
             id,
-            _several(past),
-            _several(future),
-            _several(static),
-            dict.fromkeys(_several(categorical), ()),
+            several(past),
+            several(future),
+            several(static),
+            dict.fromkeys(several(categorical), ()),
             time_format,
         )
-        columns, notes = _settle(table, asked)
+        columns, notes = settle(table, asked)
     else:
         columns, notes = like, []
-        _exist(table, columns)
+        exist(table, columns)
     return _Reading(table, columns, notes, like is not None).run(step, trim)
 
 
@@ -111,74 +114,10 @@ def read_ahead(
         DataError, SettingError, MissingExtra: as in `read`.
     """
     table = open_table(source, encoding)
-    columns = replace(like, past=(), static=(), categories=_among(like.categories, like.future))
-    _exist(table, replace(columns, target=()))
+    columns = replace(like, past=(), static=(), categories=among(like.categories, like.future))
+    exist(table, replace(columns, target=()))
     found = _Reading(table, columns, [], True, targets=False).run(step, trim=False)
     return replace(found, columns=like)
-
-
-def _several(names: str | Sequence[str] | None) -> tuple[str, ...]:
-    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
-
-
-def _among(categories: dict[str, tuple[str, ...]], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    return {name: values for name, values in categories.items() if name in names}
-
-
-def _exist(table: Table, columns: Columns) -> None:
-    for role in ("target", "time", "id", "past", "future", "static"):
-        for name in _several(getattr(columns, role)):
-            if name not in table.names:
-                raise DataError(
-                    f"{table.origin}: `{role}` names the column {name!r}, which does not exist; "
-                    f"{nearest(name, table.names)}"
-                )
-
-
-def _settle(table: Table, asked: Columns) -> tuple[Columns, list[str]]:
-    """Find the roles that were not named, and refuse those that contradict each other."""
-    covariates = (*asked.past, *asked.future, *asked.static)
-    for name in asked.categories:
-        if name not in covariates:
-            raise SettingError(
-                f"read: `categorical` names {name!r}, which must also stand in `past`, `future` or `static`."
-            )
-    _exist(table, asked)
-    names = [*asked.target, *_several(asked.time), *_several(asked.id), *covariates]
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise SettingError(f"read: the column {name!r} must have one role, and it was given two.")
-    id = asked.id if asked.id is not None else _id_column(table, names)
-    taken = {*names, *_several(id)}
-    time = asked.time if asked.time is not None else stamps.time_column(table, taken)
-    notes: list[str] = []
-    target = asked.target or _targets(table, taken | set(_several(time)), id, notes)
-    return replace(asked, target=target, time=time, id=id), notes
-
-
-def _id_column(table: Table, taken: Sequence[str]) -> str | None:
-    return next((n for n in table.names if n.strip().lower() == "unique_id" and n not in taken), None)
-
-
-def _targets(table: Table, taken: set[str], id: str | None, notes: list[str]) -> tuple[str, ...]:
-    free = [name for name in table.names if name not in taken]
-    if id is not None and "y" in free:
-        return ("y",)
-    found = [name for name in free if cells.looks_numeric(table, name)]
-    if not found:
-        raise DataError(
-            f"{table.origin}: a column of numbers must be left for the target, and there is none; "
-            f"{nearest('y', table.names)} Name it with `target`."
-        )
-    if id is not None and len(found) > 1:
-        raise DataError(
-            f"{table.origin}: which column is the target? {', '.join(map(repr, found))} hold numbers. "
-            f"Pass target={found[0]!r} or another."
-        )
-    left = [name for name in free if name not in found]
-    if left:
-        notes.append(f"left out {', '.join(map(repr, left))}: not a column of numbers")
-    return tuple(found)
 
 
 @dataclass
@@ -216,10 +155,7 @@ class _Reading:
         """The rows of each series, sorted by time, none twice."""
         count = self.table.frame.height
         name, id = self.columns.time, self.columns.id
-        if id is None:
-            parts = {"": np.arange(count)}
-        else:
-            parts = self.parts(id)
+        parts = {"": np.arange(count)} if id is None else self.parts(id)
         if name is None:
             times: Times = np.zeros(count, np.int64)
             for rows in parts.values():
@@ -231,11 +167,12 @@ class _Reading:
                 self.notes.append(read.note)
             if read.format is not None and not self.fixed:
                 self.columns = replace(self.columns, time_format=read.format)
-        groups, moved = [], []
+        groups: list[_Group] = []
+        moved: list[int] = []
         for key, rows in parts.items():
             order = np.argsort(times[rows], kind="stable")
             back = np.flatnonzero(np.diff(times[rows]).astype(np.int64) < 0)
-            moved.extend(rows[back[:1] + 1])
+            moved.extend(int(row) for row in rows[back[:1] + 1])
             groups.append(_Group(key, rows[order], times[rows][order]))
             self.unique(groups[-1])
         if moved:
@@ -301,7 +238,7 @@ class _Reading:
                 f"{_shown(group.times[0])} ({self.table.row(int(group.rows[0]))}). Correct the time, or read on a "
                 f"finer grid, where times without a row are masked: step={str(regular.finer(step, times))!r}."
             )
-        if index[-1] >= max(_LARGEST, 1):
+        if index[-1] >= _LARGEST:
             raise DataError(
                 f"{self.table.origin}: {_shown(group.times[0])} to {_shown(group.times[-1])} is {index[-1] + 1} "
                 f"steps of {step}, and a series may have {_LARGEST}. Look for a wrong time, or pass a longer `step`."

@@ -260,9 +260,10 @@ class SeriesTable:
         Raises:
             MissingExtra: polars is not installed.
         """
-        pl = need("polars", extra="tasks", to="make a table")
+        pl: Any = need("polars", extra="tasks", to="make a table")
         frames = [self._frame(pl, series) for series in self.series]
-        return pl.concat(frames)
+        table: polars.DataFrame = pl.concat(frames)
+        return table
 
     def _frame(self, pl: Any, series: Series) -> Any:
         rows = len(series.future) if self.columns.future else len(series)

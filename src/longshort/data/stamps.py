@@ -96,7 +96,7 @@ def time_column(table: Table, taken: set[str]) -> str | None:
             f"dates. Pass time={dates[0]!r} or another."
         )
     whole = [name for name in free if name.strip().lower() in NAMES and _holds_integers(table, name, pl)]
-    return (dates or [*whole, None])[0]
+    return next(iter([*dates, *whole]), None)
 
 
 def _holds_dates(table: Table, name: str, pl: Any) -> bool:

@@ -90,7 +90,7 @@ def _from_parquet(raw: bytes, path: Path) -> polars.DataFrame:
 
 
 def _from_frame(source: Any) -> polars.DataFrame:
-    """polars as it is; anything else that narwhals knows, column by column."""
+    """A polars frame as it is; anything else that narwhals knows, column by column."""
     import polars as pl
 
     if isinstance(source, pl.LazyFrame):

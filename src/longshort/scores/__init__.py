@@ -1,6 +1,6 @@
 """Answers and truth in, numbers beside baselines out. NumPy only."""
 
-from .baselines import drift, naive, naive2, seasonal_naive
+from .baselines import drift, histories, naive, naive2, seasonal_naive
 from .intervals import coverage, pinball, weighted_quantile_loss
 from .points import mae, mase, mean, naive_scale, owa, rmse, rolling_scale, smape
 from .seasons import autocorrelation, is_seasonal, season_of
@@ -9,6 +9,7 @@ __all__ = [
     "autocorrelation",
     "coverage",
     "drift",
+    "histories",
     "is_seasonal",
     "mae",
     "mase",

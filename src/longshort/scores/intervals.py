@@ -36,7 +36,8 @@ def pinball(truth: Array, forecast: Array, quantile: float) -> Array:
 def weighted_quantile_loss(truth: Array, forecast: Array, quantiles: Sequence[float]) -> float:
     r"""Weighted quantile loss over all windows and steps together, without a unit.
 
-    $$\mathrm{wQL} = \frac{1}{Q} \sum_q \frac{2 \sum_{i,t} \rho_q(y_{it}, \hat y_{it}^{(q)})}{\sum_{i,t} |y_{it}|}$$
+    $$\mathrm{wQL} = \frac{1}{Q} \sum_q
+    \frac{2 \sum_{i,t} \rho_q(y_{it}, \hat y_{it}^{(q)})}{\sum_{i,t} |y_{it}|}$$
 
     Args:
         truth: (..., T), NaN where missing.
@@ -73,7 +74,8 @@ def coverage(truth: Array, low: Array, high: Array) -> Array:
 
     Args:
         truth: (..., T), NaN where missing.
-        low, high: (..., T) the ends of the interval, both included.
+        low: (..., T) the lower end of the interval, included.
+        high: (..., T) the upper end, included.
 
     Returns:
         (...) in [0, 1]; NaN where no truth is known.
@@ -85,7 +87,7 @@ def coverage(truth: Array, low: Array, high: Array) -> Array:
     for name, array in (("low", low), ("high", high)):
         if array.shape != truth.shape:
             raise ShapeError(
-                f"coverage: `{name}` must have the shape (..., T) = {truth.shape} of `truth`, got {array.shape}."
+                f"coverage: `{name}` must be (..., T) = {truth.shape} like `truth`, got {array.shape}."
             )
     inside = (low <= truth) & (truth <= high)
     return _mean(np.where(np.isnan(truth), np.nan, inside))

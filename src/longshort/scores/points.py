@@ -138,8 +138,10 @@ def owa(smape: float, mase: float, naive2_smape: float, naive2_mase: float) -> f
     + \frac{\mathrm{MASE}}{\mathrm{MASE}_{\mathrm{Naive2}}} \right)$$
 
     Args:
-        smape, mase: of the method, each averaged over all series first, as M4 does.
-        naive2_smape, naive2_mase: of `naive2`, averaged over the same series.
+        smape: of the method, averaged over all series first, as M4 does.
+        mase: likewise.
+        naive2_smape: of `naive2`, averaged over the same series.
+        naive2_mase: likewise.
 
     Returns:
         At least 0; NaN where Naive2 errs nothing, so that there is nothing to compare with.

@@ -14,7 +14,9 @@ class Calendar(Protocol):
     """Whatever suggests lengths of seasons: a `longshort.data.Step`."""
 
     @property
-    def seasons(self) -> tuple[int, ...]: ...
+    def seasons(self) -> tuple[int, ...]:
+        """Candidates in steps, shortest first."""
+        ...
 
 
 def season_of(values: Array | Sequence[Array], step: Calendar | None = None) -> int:
@@ -45,7 +47,13 @@ def is_seasonal(history: Array, season: int) -> np.ndarray:
 
     Source: Makridakis, Spiliotis & Assimakopoulos (2020), The M4 Competition.
     """
-    raise NotImplementedError
+    history = np.asarray(history, float)
+    length = (~np.isnan(history)).sum(axis=-1)
+    if season < 2 or history.shape[-1] < 3 * season:
+        return np.zeros(history.shape[:-1], bool)
+    r = autocorrelation(history, season)
+    chance = np.sqrt((1 + 2 * (r[..., 1:season] ** 2).sum(axis=-1)) / np.maximum(length, 1))
+    return np.asarray((length >= 3 * season) & (np.abs(r[..., season]) > 1.645 * chance))
 
 
 def autocorrelation(values: Array, lags: int) -> Array:
@@ -60,4 +68,13 @@ def autocorrelation(values: Array, lags: int) -> Array:
     Returns:
         (..., lags + 1) in [-1, 1], 1 at k = 0; NaN for a constant series.
     """
-    raise NotImplementedError
+    values = np.asarray(values, float)
+    known = ~np.isnan(values)
+    count = np.maximum(known.sum(axis=-1, keepdims=True), 1)
+    centred = np.where(known, values - np.nansum(values, axis=-1, keepdims=True) / count, 0.0)
+    size = 1 << int(values.shape[-1] + lags - 1).bit_length()
+    spectrum = np.fft.rfft(centred, size)
+    products = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[..., : lags + 1]
+    largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0, where=known)
+    flat = (centred**2).sum(axis=-1, keepdims=True) <= count * (1e-12 * largest) ** 2
+    return np.asarray(products / np.where(flat, np.nan, products[..., :1]))

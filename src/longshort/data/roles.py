@@ -1,0 +1,90 @@
+"""Which column plays which role, by name or by what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import DataError, SettingError
+from . import cells, stamps
+from .series import Columns, nearest
+from .table import Table
+
+
+def several(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names however they were given: none, one, or several."""
+    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
+
+
+def among(categories: dict[str, tuple[str, ...]], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The categories of these columns alone."""
+    return {name: values for name, values in categories.items() if name in names}
+
+
+def exist(table: Table, columns: Columns) -> None:
+    """Refuse a role whose column the table lacks.
+
+    Raises:
+        DataError: the message says which columns exist and which one is nearest.
+    """
+    for role in ("target", "time", "id", "past", "future", "static"):
+        for name in several(getattr(columns, role)):
+            if name not in table.names:
+                raise DataError(
+                    f"{table.origin}: `{role}` names the column {name!r}, which does not exist; "
+                    f"{nearest(name, table.names)}"
+                )
+
+
+def settle(table: Table, asked: Columns) -> tuple[Columns, list[str]]:
+    """Find the roles that were not named.
+
+    Returns:
+        Columns with a target, and what a person should know of the choice.
+
+    Raises:
+        SettingError: two roles contradict each other.
+        DataError: a named column is missing, or the target cannot be told.
+    """
+    covariates = (*asked.past, *asked.future, *asked.static)
+    for name in asked.categories:
+        if name not in covariates:
+            raise SettingError(
+                f"read: `categorical` names {name!r}, which must also stand in `past`, `future` or `static`."
+            )
+    exist(table, asked)
+    names = [*asked.target, *several(asked.time), *several(asked.id), *covariates]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise SettingError(f"read: the column {name!r} must have one role, and it was given two.")
+    id = asked.id if asked.id is not None else _id_column(table, names)
+    taken = {*names, *several(id)}
+    time = asked.time if asked.time is not None else stamps.time_column(table, taken)
+    notes: list[str] = []
+    target = asked.target or _targets(table, taken | set(several(time)), id, notes)
+    return replace(asked, target=target, time=time, id=id), notes
+
+
+def _id_column(table: Table, taken: Sequence[str]) -> str | None:
+    return next((n for n in table.names if n.strip().lower() == "unique_id" and n not in taken), None)
+
+
+def _targets(table: Table, taken: set[str], id: str | None, notes: list[str]) -> tuple[str, ...]:
+    free = [name for name in table.names if name not in taken]
+    if id is not None and "y" in free:
+        return ("y",)
+    found = [name for name in free if cells.looks_numeric(table, name)]
+    if not found:
+        raise DataError(
+            f"{table.origin}: a column of numbers must be left for the target, and there is none; "
+            f"{nearest('y', table.names)} Name it with `target`."
+        )
+    if id is not None and len(found) > 1:
+        raise DataError(
+            f"{table.origin}: which column is the target? {', '.join(map(repr, found))} hold numbers. "
+            f"Pass target={found[0]!r} or another."
+        )
+    left = [name for name in free if name not in found]
+    if left:
+        notes.append(f"left out {', '.join(map(repr, left))}: not a column of numbers")
+    return tuple(found)
