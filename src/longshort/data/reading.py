@@ -186,8 +186,8 @@ class _Reading:
         missing = names.is_null().arg_true()
         if len(missing):
             raise DataError(
-                f"{self.table.at(int(missing[0]))}: column {id!r} (id) must name a series in every row, and this "
-                f"cell is empty."
+                f"{self.table.at(int(missing[0]))}: column {id!r} (id) must name a series in every row, "
+                f"and this cell is empty."
             )
         keys, first, inverse = np.unique(names.to_numpy(), return_index=True, return_inverse=True)
         rows = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
@@ -233,15 +233,17 @@ class _Reading:
             place = int(np.flatnonzero(~on_grid)[0])
             why = f"the most common distance between rows, is {step}" if found else f"as given, is {step}"
             raise DataError(
-                f"{self.table.at(int(group.rows[place]))}: the rows must stand whole steps apart, and the step, "
-                f"{why}; {_shown(group.times[place])} does not stand a whole number of steps after "
-                f"{_shown(group.times[0])} ({self.table.row(int(group.rows[0]))}). Correct the time, or read on a "
-                f"finer grid, where times without a row are masked: step={str(regular.finer(step, times))!r}."
+                f"{self.table.at(int(group.rows[place]))}: the rows must stand whole steps apart, and the "
+                f"step, {why}; {_shown(group.times[place])} does not stand a whole number of steps after "
+                f"{_shown(group.times[0])} ({self.table.row(int(group.rows[0]))}). Correct the time, or "
+                f"read on a finer grid, where times without a row are masked: "
+                f"step={str(regular.finer(step, times))!r}."
             )
         if index[-1] >= _LARGEST:
             raise DataError(
-                f"{self.table.origin}: {_shown(group.times[0])} to {_shown(group.times[-1])} is {index[-1] + 1} "
-                f"steps of {step}, and a series may have {_LARGEST}. Look for a wrong time, or pass a longer `step`."
+                f"{self.table.origin}: {_shown(group.times[0])} to {_shown(group.times[-1])} is "
+                f"{index[-1] + 1} steps of {step}, and a series may have {_LARGEST}. Look for a wrong "
+                f"time, or pass a longer `step`."
             )
 
     def values(self) -> dict[str, np.ndarray]:
@@ -300,8 +302,8 @@ class _Reading:
         if len(known) == 0:
             where = f"{self.table.row(int(group.rows.min()))} to {self.table.row(int(group.rows.max()))}"
             raise DataError(
-                f"{self.table.origin}: series {name!r} must have at least one value, and every cell from {where} is "
-                f"missing. Leave the series out, or name another `target`."
+                f"{self.table.origin}: series {name!r} must have at least one value, and every cell from "
+                f"{where} is missing. Leave the series out, or name another `target`."
             )
         return int(known[0]), int(known[-1]) + 1
 
@@ -315,8 +317,9 @@ class _Reading:
             first, second = int(group.rows[known[0]]), int(group.rows[known[other[0]]])
             was, now = (self.table.frame[name][row] for row in (first, second))
             raise DataError(
-                f"{self.table.at(second)}: column {name!r} (static) must not change within a series, and it is "
-                f"{now!r} here and {was!r} in {self.table.row(first)}. Name it as `past` or `future` instead."
+                f"{self.table.at(second)}: column {name!r} (static) must not change within a series, and "
+                f"it is {now!r} here and {was!r} in {self.table.row(first)}. Name it as `past` or `future` "
+                f"instead."
             )
         return float(own[known[0]])
 

@@ -122,8 +122,8 @@ def _complete(table: Table, name: str, column: polars.Series) -> None:
     missing = column.is_null().arg_true()
     if len(missing):
         raise DataError(
-            f"{table.at(int(missing[0]))}: column {name!r} (time) must hold a time in every row, and this cell "
-            f"is empty. Fill it in, or take the row out."
+            f"{table.at(int(missing[0]))}: column {name!r} (time) must hold a time in every row, and this "
+            f"cell is empty. Fill it in, or take the row out."
         )
 
 
@@ -141,7 +141,8 @@ def _whole(table: Table, name: str, pl: Any) -> Times:
     column = table.frame[name]
     if not column.dtype.is_numeric():
         raise DataError(
-            f"{table.origin}: column {name!r} (time) must hold dates or whole numbers, and it holds {column.dtype}."
+            f"{table.origin}: column {name!r} (time) must hold dates or whole numbers, and it holds "
+            f"{column.dtype}."
         )
     _complete(table, name, column)
     values = column.cast(pl.Float64).to_numpy()
@@ -164,8 +165,8 @@ def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> Tim
             stamp = datetime.strptime(cell, format)
         except (ValueError, re.error) as error:
             raise DataError(
-                f"{table.at(row)}: column {name!r} (time) must be written as time_format={format!r} says, and "
-                f"this cell is {cell!r}: {error}."
+                f"{table.at(row)}: column {name!r} (time) must be written as time_format={format!r} says, "
+                f"and this cell is {cell!r}: {error}."
             ) from None
         known[cell] = stamp if stamp.tzinfo is None else stamp.astimezone(UTC).replace(tzinfo=None)
     return np.array([known[cell] for cell in cells], "datetime64[us]")

@@ -134,7 +134,7 @@ def _column(pl: Any, nw: Any, column: Any) -> Any:
 def _filled(table: Table) -> Table:
     if table.frame.height == 0 or not table.names:
         raise DataError(
-            f"{table.origin}: the table has {table.frame.height} rows and {len(table.names)} columns; it must "
-            f"have at least one of each."
+            f"{table.origin}: the table has {table.frame.height} rows and {len(table.names)} columns; it "
+            f"must have at least one of each."
         )
     return table

@@ -35,7 +35,7 @@ def histories(values: Array, origins: Array, longest: int | None = None) -> Arra
     length = int(origins.max(initial=0))
     length = length if longest is None else min(length, longest)
     padded = np.concatenate([np.full(length, np.nan), values])
-    return padded[origins[:, None] + np.arange(length)]
+    return np.asarray(padded[origins[:, None] + np.arange(length)])
 
 
 def naive(history: Array, horizon: int) -> Array:

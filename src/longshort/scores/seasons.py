@@ -9,6 +9,11 @@ import numpy as np
 
 from .points import Array
 
+_MOST = 200
+"""Series that are looked at; more would not change what most of them have."""
+_LEAST = 0.3
+"""Height of a peak, and its rise above the valley before it, that a season found without a calendar has."""
+
 
 class Calendar(Protocol):
     """Whatever suggests lengths of seasons: a `longshort.data.Step`."""
@@ -28,9 +33,54 @@ def season_of(values: Array | Sequence[Array], step: Calendar | None = None) -> 
             it suggests none, or is None, every length up to a third of the series is tried.
 
     Returns:
-        The candidate at which the values resemble themselves most, if that is significant; else 1.
+        Of the candidates at which the changes from step to step repeat (`is_seasonal` at 99.5 %), the one
+        whose values one season apart differ least. Without candidates, the lag of the highest significant
+        peak of the autocorrelation, after a straight line is taken out, that is at least 0.3 and rises
+        0.3 above the valley before it. 1 if there is none. Of several series, what most of them have (the
+        shorter of two equally common ones); of more than 200, evenly spaced ones.
+
+    >>> season_of(np.tile([5.0, 1.0, 2.0, 2.0], 10))
+    4
     """
-    raise NotImplementedError
+    candidates = () if step is None else step.seasons
+    many = [np.asarray(one, float) for one in ([values] if _single(values) else values)]
+    many = [many[k] for k in np.linspace(0, len(many) - 1, min(len(many), _MOST)).astype(int)]
+    found = [_among(one, candidates) if candidates else _anywhere(one) for one in many]
+    lengths, counts = np.unique(found, return_counts=True)
+    return int(lengths[np.argmax(counts)]) if found else 1
+
+
+def _single(values: Array | Sequence[Array]) -> bool:
+    return len(values) > 0 and np.ndim(values[0]) == 0
+
+
+def _among(values: Array, candidates: Sequence[int]) -> int:
+    """The candidate whose values one season apart differ least, of those that repeat at all; else 1."""
+    change = np.diff(values)
+    fit = [m for m in candidates if _exceeds(change, m, 2.576) > 0]
+    if not fit:
+        return 1
+    start = max(fit)  # every candidate is judged on the same steps
+    errors = [np.nanmean(np.abs(values[start:] - values[start - m : len(values) - m])) for m in fit]
+    return int(fit[int(np.argmin(errors))])
+
+
+def _anywhere(values: Array) -> int:
+    """The lag of the highest peak of the autocorrelation that chance does not explain; else 1."""
+    known = np.flatnonzero(~np.isnan(values))
+    lags = len(known) // 3
+    if lags < 3:
+        return 1
+    line = np.polynomial.Polynomial.fit(known, values[known], 1)
+    r = autocorrelation(values - line(np.arange(len(values))), lags)
+    if np.isnan(r[0]):
+        return 1
+    chance = 1.645 * np.sqrt((1 + 2 * np.cumsum(r[1:] ** 2) - 2 * r[1:] ** 2) / len(known))
+    valley = np.minimum.accumulate(r)
+    k = np.arange(2, lags)
+    peak = (r[k] > r[k - 1]) & (r[k] >= r[k + 1]) & (r[k] > chance[k - 1])
+    peak &= (r[k] >= _LEAST) & (r[k] - valley[k] >= _LEAST)
+    return int(k[peak][np.argmax(r[k][peak])]) if peak.any() else 1
 
 
 def is_seasonal(history: Array, season: int) -> np.ndarray:
@@ -47,13 +97,19 @@ def is_seasonal(history: Array, season: int) -> np.ndarray:
 
     Source: Makridakis, Spiliotis & Assimakopoulos (2020), The M4 Competition.
     """
+    return np.asarray(_exceeds(history, season, 1.645) != 0)
+
+
+def _exceeds(history: Array, season: int, deviations: float) -> np.ndarray:
+    """The sign of the autocorrelation at one season where it is that far from chance, else 0."""
     history = np.asarray(history, float)
     length = (~np.isnan(history)).sum(axis=-1)
     if season < 2 or history.shape[-1] < 3 * season:
-        return np.zeros(history.shape[:-1], bool)
+        return np.zeros(history.shape[:-1])
     r = autocorrelation(history, season)
     chance = np.sqrt((1 + 2 * (r[..., 1:season] ** 2).sum(axis=-1)) / np.maximum(length, 1))
-    return np.asarray((length >= 3 * season) & (np.abs(r[..., season]) > 1.645 * chance))
+    beyond = (length >= 3 * season) & (np.abs(r[..., season]) > deviations * chance)
+    return np.where(beyond, np.sign(r[..., season]), 0.0)
 
 
 def autocorrelation(values: Array, lags: int) -> Array:
