@@ -1,0 +1,159 @@
+"""What a backend is: the contract between `scan` and whatever runs it. README.md states it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .masks import SILENT, Noise
+from .variant import Variant
+
+
+class Inputs(NamedTuple):
+    """Every tensor of a call. G gates are computed and S of them are sigmoids (`Variant.gates`)."""
+
+    x: Tensor
+    "(N, T, C); what lies in the padding may be anything, NaN too"
+    w_ih: Tensor
+    "(G H, C)"
+    w_hh: Tensor
+    "(G H, P)"
+    bias: Tensor | None
+    "(G H,)"
+    h: Tensor
+    "(N, P)"
+    c: Tensor
+    "(N, H); (N, H + S H) with gate recurrence"
+    w_hr: Tensor | None = None
+    "(P, H)"
+    peephole: Tensor | None = None
+    "(S H,)"
+    w_gates: Tensor | None = None
+    "(S H, S H)"
+    gain_ih: Tensor | None = None
+    "(G H,)"
+    gain_hh: Tensor | None = None
+    "(G H,)"
+    gain_c: Tensor | None = None
+    "(H,)"
+    shift_c: Tensor | None = None
+    "(H,)"
+    initial_h: Tensor | None = None
+    "(N, P), what a reset returns to; zero if None"
+    initial_c: Tensor | None = None
+    "like c"
+    reset: Tensor | None = None
+    "(N, T) bool"
+    lengths: Tensor | None = None
+    "(N,) int64 in [0, T]"
+    seed: Tensor | None = None
+    "() int64, key of the noise"
+
+
+DIFFERENTIABLE = Inputs._fields.index("reset")
+"""How many fields of `Inputs`, from the first, may have a gradient."""
+
+
+class Outputs(NamedTuple):
+    """What a forward pass returns besides what it saves. All contiguous, none shares memory with another."""
+
+    y: Tensor
+    "(N, T, P)"
+    h: Tensor
+    "(N, P)"
+    c: Tensor
+    "like the c that went in"
+    cells: Tensor | None = None
+    "(N, T, H) where the call keeps cells"
+    gates: Tensor | None = None
+    "(N, T, 4H) where the call keeps gates"
+
+
+class Options(NamedTuple):
+    """What stays the same from call to call of one layer."""
+
+    variant: Variant = Variant()
+    noise: Noise = SILENT
+    "in evaluation only what `Noise.evaluated` leaves"
+    training: bool = True
+    reverse: bool = False
+    keep_cells: bool = False
+    keep_gates: bool = False
+    checkpoint_every: int | None = None
+    backend: str = "auto"
+
+
+class Call(NamedTuple):
+    """All that a backend may know when it decides, and when it runs: no tensor, so no value."""
+
+    options: Options
+    device: str
+    dtype: torch.dtype
+    N: int
+    T: int
+    C: int
+    H: int
+    P: int
+    given: frozenset[str]
+    "names of the optional `Inputs` that are there"
+    save: bool
+    "whether a backward pass will follow"
+    first: int = 0
+    "the number of step 0 in the counters of the noise"
+
+    @property
+    def variant(self) -> Variant:
+        """The layer's variant."""
+        return self.options.variant
+
+    @property
+    def wide(self) -> torch.dtype:
+        """The dtype of the cell and of all sums: float32 for 16 bits."""
+        return torch.float32 if self.dtype in (torch.float16, torch.bfloat16) else self.dtype
+
+
+Refuses = Callable[[Call], str | None]
+Forward = Callable[[Call, Inputs], tuple[Outputs, tuple[Tensor, ...]]]
+Backward = Callable[
+    [Call, Inputs, Outputs, tuple[Tensor, ...], Outputs, Sequence[bool]], tuple[Tensor | None, ...]
+]
+Saves = Callable[[Call], list[tuple[tuple[int, ...], torch.dtype]]]
+
+
+class Backend(NamedTuple):
+    """One implementation. README.md says what each of the four functions gets and returns."""
+
+    name: str
+    refuses: Refuses
+    "why it cannot run the call, as a clause; None when it can. May not look at N, T, save or first."
+    forward: Forward
+    backward: Backward
+    saves: Saves
+    "shape and dtype of each saved tensor, in order; N and T may be symbols"
+    step: Callable[[Call, Inputs], Callable[[Tensor, Tensor, Tensor], Any]] | None = None
+    "optional: a prepared single step, (x, h, c) -> (h, c), for evaluation without gradients"
+
+
+def inputs_given(inputs: Inputs) -> frozenset[str]:
+    """Return the names of the optional inputs that are there."""
+    return frozenset(name for name, value in zip(Inputs._fields, inputs, strict=True) if value is not None)
+
+
+def call_of(options: Options, inputs: Inputs, save: bool, first: int = 0) -> Call:
+    """Describe a call by its metadata.
+
+    Args:
+        options: the layer's.
+        inputs:  tensors that agree (see `checks.py`).
+        save:    whether a backward pass will follow.
+        first:   the number of step 0 in the counters of the noise.
+    """
+    x = inputs.x
+    N, T, C = x.shape
+    H = inputs.w_ih.shape[0] // len(options.variant.gates)
+    return Call(
+        options, x.device.type, x.dtype, N, T, C, H, inputs.w_hh.shape[1], inputs_given(inputs), save, first
+    )

@@ -1,0 +1,143 @@
+"""Noise that any backend, on any device, can recompute: counter-based, so that nothing is stored.
+
+One 32-bit word decides one unit. With ⌊·⌋ the integer part,
+
+    u = word k mod 4 of Philox4x32-10( counter (⌊k / 4⌋, t, n, stream), key (seed mod 2³², ⌊seed / 2³²⌋) )
+    a unit is kept  iff  u ≥ ⌊rate · 2³²⌋
+
+where k is the unit or channel, t the step (0 for masks that hold for the whole sequence), n the sequence
+in the batch, and stream the kind of noise. The seed is one int64 for a call.
+
+Source: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011), Philox4x32-10.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from ..settings import Settings, setting
+
+STREAM: Final = {
+    "variational_x": 0,
+    "variational_h": 1,
+    "recurrent_dropout": 2,
+    "zoneout_h": 3,
+    "zoneout_c": 4,
+    "weight_drop": 5,
+    "dropout": 6,
+}
+"""The last word of the counter; "dropout" is the ordinary dropout between layers, a new mask each step."""
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Settings):
+    """How much noise of each kind a layer gets in training. All rates are in [0, 1)."""
+
+    variational_x: float = setting(
+        0.0, "Share of input channels silenced, the same at every step (Gal & Ghahramani 2016).", least=0, below=1
+    )
+    variational_h: float = setting(
+        0.0, "Share of h silenced on its way back, the same at every step (Gal & Ghahramani 2016).", least=0, below=1
+    )
+    recurrent_dropout: float = setting(
+        0.0, "Share of the candidate g silenced, new at every step (Semeniuta et al. 2016).", least=0, below=1
+    )
+    zoneout_h: float = setting(
+        0.0, "Share of h that keeps its old value, new at every step (Krueger et al. 2017).", least=0, below=1
+    )
+    zoneout_c: float = setting(
+        0.0, "Share of the cell that keeps its old value, new at every step (Krueger et al. 2017).", least=0, below=1
+    )
+    weight_drop: float = setting(
+        0.0, "Share of the recurrent weights silenced, one mask for a call (Merity et al. 2018).", least=0, below=1
+    )
+
+    def evaluated(self) -> Noise:
+        """Return what remains of the noise in evaluation: zoneout, which then mixes instead of choosing."""
+        return Noise(zoneout_h=self.zoneout_h, zoneout_c=self.zoneout_c)
+
+    def __bool__(self) -> bool:
+        return any(self.to_json().values())
+
+
+SILENT: Final = Noise()
+
+
+def words(seed: Tensor, stream: int, steps: Tensor, N: int, K: int) -> Tensor:
+    """Return the 32-bit words of N sequences, the given steps and K units.
+
+    Args:
+        seed:   () int64, any value; on the device the words are wanted on.
+        stream: one of `STREAM`.
+        steps:  (T,) int64, the numbers of the steps.
+        N:      sequences.
+        K:      units or channels.
+
+    Returns:
+        (N, T, K) int64 in [0, 2^32). The same on every device.
+
+    >>> words(torch.tensor(0), 0, torch.tensor([0]), 1, 4)[0, 0].tolist()
+    [1713891541, 3781805453, 3159862348, 2600524760]
+    """
+    device = seed.device
+    block = torch.arange((K + 3) // 4, device=device)
+    sequence = torch.arange(N, device=device)
+    shape = (N, steps.shape[0], block.shape[0])
+    counter = [
+        block.expand(shape),
+        (steps & _WORD)[:, None].expand(shape),
+        sequence[:, None, None].expand(shape),
+        torch.full((), stream, device=device).expand(shape),
+    ]
+    key = [seed & _WORD, (seed >> 32) & _WORD]
+    for _ in range(10):
+        (high0, low0), (high1, low1) = (
+            _product(m, counter[place]) for m, place in zip(_MULTIPLIERS, (0, 2), strict=True)
+        )
+        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0]
+        key = [(k + w) & _WORD for k, w in zip(key, _WEYL, strict=True)]
+    return torch.stack(counter, dim=-1).flatten(2)[..., :K]
+
+
+def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    """High and low words of the product of two 32-bit words.
+
+    A multiplier past 2^31 enters as a negative number: the product then fits int64 exactly, and b added
+    to the high word makes up for the 2^32 b that was taken away.
+    """
+    negative = a >> 31
+    product = b * (a - (negative << 32))
+    return ((product >> 32) + b * negative) & _WORD, product & _WORD
+
+
+def kept(seed: Tensor, kind: str, rate: float, steps: Tensor, N: int, K: int) -> Tensor:
+    """Return (N, T, K) bool: which units survive noise of this kind and rate."""
+    return words(seed, STREAM[kind], steps, N, K) >= int(rate * (1 << 32))
+
+
+def scaled(seed: Tensor, kind: str, rate: float, steps: Tensor, N: int, K: int, like: Tensor) -> Tensor:
+    """Return the dropout factor, 0 or 1 / (1 - rate), (N, T, K) in the dtype of `like`."""
+    return kept(seed, kind, rate, steps, N, K).to(like.dtype) / (1 - rate)
+
+
+def always(seed: Tensor) -> Tensor:
+    """Return (1,) int64: the step number of masks that hold for a whole sequence."""
+    return torch.zeros(1, dtype=torch.int64, device=seed.device)
+
+
+def dropped_input(x: Tensor, rate: float, seed: Tensor) -> Tensor:
+    """Return x (N, T, C) under variational dropout: the same channels of a sequence at every step."""
+    return x * scaled(seed, "variational_x", rate, always(seed), x.shape[0], x.shape[2], x)
+
+
+def dropped_weight(w_hh: Tensor, rate: float, seed: Tensor) -> Tensor:
+    """Return w_hh (4H, P) under weight drop; n is the row, k the column."""
+    return w_hh * scaled(seed, "weight_drop", rate, always(seed), w_hh.shape[0], w_hh.shape[1], w_hh)[:, 0]
