@@ -95,6 +95,7 @@ def _plain(text: str, origin: str) -> tuple[np.ndarray, polars.DataFrame]:
             _width(1 + cell.count(separator), 1, origin, first + 1 + row, first)
         lines = np.arange(len(cells)) + first + 1
         return _some(lines, origin), pl.DataFrame({names[0]: cells}, schema={names[0]: pl.String})
+    body = body.rstrip("\n")
     data = np.frombuffer(body.encode(), np.uint8)
     ends = np.append(np.flatnonzero(data == 10), len(data))
     cells_in = 1 + np.diff(np.searchsorted(np.flatnonzero(data == ord(separator)), ends), prepend=0)

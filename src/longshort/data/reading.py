@@ -127,6 +127,7 @@ class _Group:
     name: str
     rows: np.ndarray
     times: Times
+    index: np.ndarray
 
 
 class _Reading:
@@ -142,11 +143,7 @@ class _Reading:
         chosen = self.step(groups, None if step is None else Step.parse(step))
         values = self.values()
         series = [one for group in groups for one in self.series(group, chosen, values, trim)]
-        masked = sum(
-            len(one) - len(group.rows)
-            for group in groups
-            for one in self.series(group, chosen, values, False)[:1]
-        )
+        masked = sum(int(group.index[-1]) + 1 - len(group.rows) for group in groups)
         if masked:
             self.notes.append(f"{masked} times without a row are masked")
         return SeriesTable(tuple(series), chosen, self.columns, tuple(self.notes))
@@ -173,7 +170,7 @@ class _Reading:
             order = np.argsort(times[rows], kind="stable")
             back = np.flatnonzero(np.diff(times[rows]).astype(np.int64) < 0)
             moved.extend(int(row) for row in rows[back[:1] + 1])
-            groups.append(_Group(key, rows[order], times[rows][order]))
+            groups.append(_Group(key, rows[order], times[rows][order], order))
             self.unique(groups[-1])
         if moved:
             self.notes.append(
@@ -228,7 +225,7 @@ class _Reading:
         return step
 
     def regular(self, group: _Group, step: Step, found: bool, times: list[Times]) -> None:
-        index, on_grid = step.places(group.times[0], group.times)
+        group.index, on_grid = step.places(group.times[0], group.times)
         if not on_grid.all():
             place = int(np.flatnonzero(~on_grid)[0])
             why = f"the most common distance between rows, is {step}" if found else f"as given, is {step}"
@@ -239,10 +236,10 @@ class _Reading:
                 f"read on a finer grid, where times without a row are masked: "
                 f"step={str(regular.finer(step, times))!r}."
             )
-        if index[-1] >= _LARGEST:
+        if group.index[-1] >= _LARGEST:
             raise DataError(
                 f"{self.table.origin}: {_shown(group.times[0])} to {_shown(group.times[-1])} is "
-                f"{index[-1] + 1} steps of {step}, and a series may have {_LARGEST}. Look for a wrong "
+                f"{group.index[-1] + 1} steps of {step}, and a series may have {_LARGEST}. Look for a wrong "
                 f"time, or pass a longer `step`."
             )
 
@@ -265,13 +262,12 @@ class _Reading:
 
     def series(self, group: _Group, step: Step, values: dict[str, np.ndarray], trim: bool) -> list[Series]:
         """One series for each target of a group of rows."""
-        index = step.places(group.times[0], group.times)[0]
-        length = int(index[-1]) + 1
+        length = int(group.index[-1]) + 1
 
         def grid(names: Sequence[str]) -> np.ndarray:
             array = np.full((length, len(names)), np.nan)
             for k, name in enumerate(names):
-                array[index, k] = values[name][group.rows]
+                array[group.index, k] = values[name][group.rows]
             return array
 
         target, past, future = (

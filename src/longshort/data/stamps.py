@@ -8,7 +8,6 @@ fits every cell of the column.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -172,25 +171,30 @@ def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> Tim
     return np.array([known[cell] for cell in cells], "datetime64[us]")
 
 
-def _groups(cells: polars.Series, pattern: str, pl: Any) -> Iterator[np.ndarray]:
-    """The groups of a pattern, one array each: whole numbers, -1 where a group is absent."""
-    fields = cells.str.extract_groups(pattern).struct
-    for place in range(1, re.compile(pattern).groups + 1):
-        yield fields.field(str(place)).cast(pl.Int64, strict=False).fill_null(-1).to_numpy()
+def _fields(cells: polars.Series, pattern: str) -> list[polars.Series]:
+    """The groups of a pattern as text, null where a group is absent."""
+    groups = cells.str.extract_groups(pattern).struct
+    return [groups.field(str(place)) for place in range(1, re.compile(pattern).groups + 1)]
 
 
-def _clock(cells: polars.Series, pattern: str, pl: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Microseconds after midnight of a cell, an offset taken off, and which of them exist."""
-    _, _, _, hour, minute, second, _, _ = (np.maximum(g, 0) for g in _groups(cells, pattern, pl))
-    fields = cells.str.extract_groups(pattern).struct
-    fraction = fields.field("7").str.pad_end(6, "0").cast(pl.Int64).fill_null(0).to_numpy()
-    zone = fields.field("8").str.replace("Z", "+0000").str.replace(":", "").fill_null("+0000")
-    sign = np.where((zone.str.slice(0, 1) == "-").to_numpy(), -1, 1)
-    ahead = (
-        zone.str.slice(1, 2).cast(pl.Int64).to_numpy() * 60 + zone.str.slice(3, 2).cast(pl.Int64).to_numpy()
-    )
-    seconds = (hour * 60 + minute - sign * ahead) * 60 + second
-    return seconds * 1_000_000 + fraction, (hour < 24) & (minute < 60) & (second < 60)
+def _numbers(fields: list[polars.Series], pl: Any) -> list[np.ndarray]:
+    """Whole numbers, -1 where a group is absent."""
+    return [field.cast(pl.Int64).fill_null(-1).to_numpy() for field in fields]
+
+
+def _clock(fields: list[polars.Series], pl: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Microseconds after midnight of the last five groups, an offset taken off, and which of them exist."""
+    hour, minute, second = (np.maximum(part, 0) for part in _numbers(fields[:3], pl))
+    since = ((hour * 60 + minute) * 60 + second) * 1_000_000
+    exists = (hour < 24) & (minute < 60) & (second < 60)
+    if fields[3].null_count() < len(fields[3]):
+        since += fields[3].str.pad_end(6, "0").cast(pl.Int64).fill_null(0).to_numpy()
+    if fields[4].null_count() < len(fields[4]):
+        zone = fields[4].str.replace("Z", "+0000").str.replace(":", "").fill_null("+0000")
+        sign = np.where((zone.str.slice(0, 1) == "-").to_numpy(), -1, 1)
+        hours, minutes = _numbers([zone.str.slice(1, 2), zone.str.slice(3, 2)], pl)
+        since -= sign * (hours * 60 + minutes) * 60_000_000
+    return since.astype("timedelta64[us]"), exists
 
 
 def _day(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> tuple[Times, np.ndarray]:
@@ -204,24 +208,24 @@ def _day(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> tuple[Times, n
 
 
 def _year_first(cells: polars.Series, pl: Any) -> tuple[Times, np.ndarray]:
-    year, month, day, *_ = _groups(cells, _YEAR_FIRST, pl)
+    fields = _fields(cells, _YEAR_FIRST)
+    year, month, day = _numbers(fields[:3], pl)
     midnight, valid = _day(year, month, np.where(day == -1, 1, day))
-    clock, runs = _clock(cells, _YEAR_FIRST, pl)
-    alike = (day == -1) == (day[0] == -1)
-    return midnight + clock.astype("timedelta64[us]"), valid & runs & alike
+    clock, runs = _clock(fields[3:], pl)
+    return midnight + clock, valid & runs & ((day == -1) == (day[0] == -1))
 
 
 def _quarter(cells: polars.Series, pl: Any) -> tuple[Times, np.ndarray]:
-    year, quarter = _groups(cells, _QUARTER, pl)
+    year, quarter = _numbers(_fields(cells, _QUARTER), pl)
     return _day(year, 3 * quarter - 2, np.ones_like(year))
 
 
 def _year_last(table: Table, name: str, cells: polars.Series, pl: Any) -> Stamps:
-    fields = list(_groups(cells, _YEAR_LAST, pl))[:3]
+    texts = _fields(cells, _YEAR_LAST)
+    fields = _numbers(texts[:3], pl)
     _all_valid(table, name, cells, fields[0] >= 0)
-    clock, runs = _clock(cells, _YEAR_LAST, pl)
-    lengths = cells.str.extract(_YEAR_LAST, 3).str.len_chars()
-    short = bool((lengths == 2).any())
+    clock, runs = _clock(texts[3:], pl)
+    short = bool((texts[2].str.len_chars() == 2).any())
     fits = {}
     for order, places in _ORDERS.items():
         if order == "year-month-day" and not short:
@@ -230,7 +234,7 @@ def _year_last(table: Table, name: str, cells: polars.Series, pl: Any) -> Stamps
         year = np.where(year < 69, year + 2000, np.where(year < 100, year + 1900, year))
         midnight, valid = _day(year, month, day)
         if (valid & runs).all():
-            fits[order] = midnight + clock.astype("timedelta64[us]")
+            fits[order] = midnight + clock
     mark = next(c for c in cells[0] if c in "-/.")
     ways = {order: _FORMATS[order].format(mark, "y" if short else "Y") for order in fits or _ORDERS}
     if len(fits) != 1:

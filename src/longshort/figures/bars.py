@@ -40,7 +40,7 @@ def scores_figure(scores: Mapping[str, Mapping[str, float]], *, ours: str, title
     grid = figure.subplots(1, len(scores), squeeze=False, sharey=True)
     for axes, (metric, column) in zip(grid.flat, scores.items(), strict=True):
         _draw(axes, metric, [column.get(method, float("nan")) for method in methods], methods.index(ours))
-    grid[0, 0].set_yticks(range(len(methods)), methods, fontsize=style.NORMAL)
+    grid[0, 0].set_yticks(range(len(methods)), methods, fontsize=style.NORMAL, parse_math=False)
     grid[0, 0].get_yticklabels()[methods.index(ours)].set_fontweight("bold")
     grid[0, 0].invert_yaxis()
     return figure
@@ -68,4 +68,6 @@ def _draw(axes: Axes, metric: str, values: list[float], ours: int) -> None:
     axes.spines["bottom"].set_visible(False)
     axes.grid(False)
     axes.tick_params(bottom=False, labelbottom=False, left=False)
-    axes.set_title(f"{metric}, less is better", loc="left", fontsize=style.NORMAL, color=style.INK)
+    axes.set_title(
+        f"{metric}, less is better", loc="left", fontsize=style.NORMAL, color=style.INK, parse_math=False
+    )

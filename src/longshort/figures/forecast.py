@@ -87,9 +87,9 @@ def forecast_figure(
         _draw(axes, panel, shown)
         handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         if len(panels) > 1 or not title:
-            axes.set_title(panel.title, loc="left", fontsize=style.NORMAL, color=style.INK)
+            axes.set_title(panel.title, loc="left", fontsize=style.NORMAL, color=style.INK, parse_math=False)
         if unit:
-            axes.set_ylabel(unit, fontsize=style.SMALL, color=style.INK)
+            axes.set_ylabel(unit, fontsize=style.SMALL, color=style.INK, parse_math=False)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     order = sorted(handles, key=lambda name: (not name.startswith("observed"), name != "forecast"))

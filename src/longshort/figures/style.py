@@ -50,7 +50,9 @@ def dress(axes: Axes, *, grid: Literal["x", "y"] = "y") -> None:
 def heading(figure: Figure, text: str) -> None:
     """A title flush left above everything; nothing where it is empty."""
     if text:
-        figure.suptitle(text, x=0.012, ha="left", fontsize=LARGE, color=INK, fontweight="bold")
+        figure.suptitle(
+            text, x=0.012, ha="left", fontsize=LARGE, color=INK, fontweight="bold", parse_math=False
+        )
 
 
 def legend(figure: Figure, handles: dict[str, Any]) -> None:
