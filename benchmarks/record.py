@@ -1,0 +1,50 @@
+"""Result files: what was measured, with the command, the machine, the versions and the spread."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def data(name: str) -> Path:
+    """A file of LONGSHORT_DATA, `../shared/data` from the project's root by default; exits if it is absent."""
+    home = Path(__file__).parents[1]
+    folder = Path(os.environ.get("LONGSHORT_DATA", home / ".." / "shared" / "data"))
+    path = folder / name
+    if not path.is_file():
+        sys.exit(f"{path}: there is no such file. Set LONGSHORT_DATA to the folder that has {name}.")
+    return path
+
+
+def machine() -> str:
+    """The processor's make, and how many cores this process may use."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = " ".join(lines[0].split(":")[1].split()[:2]) if lines else model
+    return f"{model}, {len(os.sched_getaffinity(0))} cores"
+
+
+def write(name: str, content: dict[str, Any]) -> Path:
+    """Write `results/name.json`: the content, after the command, machine and versions."""
+    packages = ("torch", "numpy", "polars", "lightning-fabric")
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    arguments = [shlex.quote(argument) for argument in sys.argv[1:]]
+    head = {
+        "command": " ".join(["scripts/bench", name, *arguments]),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **versions},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**head, **content}, indent=2) + "\n")
+    return path

@@ -1,0 +1,336 @@
+"""Forecaster: fit, predict, score, backtest, update, save, load."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from ... import scores
+from ...data import SeriesTable, read, read_ahead
+from ...data.series import part
+from ...errors import DataError, RunError, SettingError
+from ...runs import Run
+from ...train import Fitted, fit
+from .answer import Forecast, Quantiles, checked_levels
+from .history import read_history, write_history
+from .joining import joined
+from .model import ForecastModel
+from .objective import ForecastObjective, widening
+from .plan import Array, Plan, columns_of, cut, make_plan
+from .reading import Reading, advance, answer, answers, start
+from .scoring import Backtest, rolling, score
+from .settings import ForecastSettings
+from .windows import Panel
+
+LEVELS = (80, 95)
+"""Intervals, in percent, where none are asked for."""
+
+
+class Forecaster:
+    """An LSTM that forecasts one or many series, with intervals.
+
+    One model is fitted to all series. It reads the last `context` values of a series, on their own scale,
+    step by step, and gives the quantiles of the next `horizon` at once. Whatever is not set is derived from
+    the data by the rules of `plan.py`.
+
+    Args:
+        horizon: steps to forecast.
+        settings: the settings of `ForecastSettings` by name: `season`, `context`, `target`, `past`,
+            `future`, `static`, `seed`, `max_steps` and so on.
+
+    Raises:
+        SettingError: an unknown setting, or a value out of its range.
+
+    >>> Forecaster(horizon=12, seed=1).settings.horizon
+    12
+    """
+
+    def __init__(self, horizon: int = 24, **settings: Any) -> None:
+        self.settings = ForecastSettings.from_json({"horizon": horizon, **settings}, "Forecaster")
+        self._parts: tuple[Plan, ForecastModel, float] | None = None
+        self._history: SeriesTable | None = None
+        self._reading: Reading | None = None
+        self.fitted: Fitted | None = None
+
+    def fit(
+        self,
+        source: Any,
+        *,
+        run: Run | str | Path | None = None,
+        device: str = "auto",
+        quiet: bool = False,
+    ) -> Self:
+        """Fit the model.
+
+        The last fifth of each series (`validation`), at least one horizon, decides when to stop and how wide
+        the intervals are; the weights are fitted to what lies before it.
+
+        Args:
+            source: a pandas or polars frame, the path of a CSV or Parquet file, or a `SeriesTable`.
+            run: a run folder for checkpoints; an interrupted fit of the same settings resumes there.
+            device: "auto", "cpu", "cuda" or "mps".
+            quiet: show no progress.
+
+        Returns:
+            This forecaster; `fitted` says how the fit ended.
+
+        Raises:
+            DataError: the table breaks the reader's contract, or a series is too short or all missing.
+            RunError: the folder holds another task, other settings, or a damaged checkpoint.
+        """
+        table = source if isinstance(source, SeriesTable) else read(source, **self.settings.roles())
+        plan = make_plan(table, self.settings)
+        if isinstance(run, str | Path):
+            run = Run.create(run, "forecast", self.settings.to_json())
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            model = ForecastModel(plan, self.settings)
+        objective = ForecastObjective(table, plan, self.settings)
+        about = {"plan": plan.to_json()}
+        self.fitted = fit(model, objective, self.settings, run=run, about=about, device=device, quiet=quiet)
+        with torch.no_grad():
+            factor = widening(*objective.validation_answers(model))
+        self._parts, self._history, self._reading = (plan, model, factor), table, None
+        if run is not None:
+            self._write(run)
+        return self
+
+    @property
+    def plan(self) -> Plan:
+        """What was derived from the data.
+
+        Raises:
+            SettingError: the model has not been fitted.
+        """
+        return self._fitted()[0]
+
+    @property
+    def history(self) -> SeriesTable:
+        """The series the model was fitted to, and the rows that `update` added."""
+        self._fitted()
+        assert_history: SeriesTable | None = self._history
+        if assert_history is None:
+            raise SettingError("Forecaster: there is no history.")
+        return assert_history
+
+    def predict(
+        self,
+        source: Any = None,
+        *,
+        future: Any = None,
+        levels: Sequence[float] = LEVELS,
+        horizon: int | None = None,
+    ) -> Forecast:
+        """Forecast the steps after the last known row of each series; no row of the target is needed there.
+
+        Args:
+            source: series to forecast, a frame, path or `SeriesTable` with the columns of the training;
+                by default those of the fit, and the rows that `update` added.
+            future: rows of the covariates known in advance, a frame or path; they may also stand in
+                `source`, with an empty target.
+            levels: of the intervals, in percent.
+            horizon: steps to forecast, at most the model's, and by default as many.
+
+        Returns:
+            The forecast.
+
+        Raises:
+            DataError: rows of known covariates are missing; the message lists them.
+            SettingError: a level or the horizon is out of range, or the model has not been fitted.
+        """
+        plan, model, factor = self._fitted()
+        levels, horizon = checked_levels(levels), self._horizon(horizon)
+        if source is None:
+            reading = self._reading = self._reading or start(model, plan, self.history)
+        else:
+            reading = start(model, plan, self._table(source))
+        if future is not None:
+            rows = read_ahead(future, like=columns_of(plan), step=reading.table.step)
+            reading = replace(reading, table=reading.table.with_ahead(rows))
+        _complete(reading.table, horizon)
+        table = reading.table
+        values = answer(model, plan, reading, factor)[:, :horizon]
+        times = np.stack([table.times_ahead(series, horizon) for series in table])
+        return Forecast(table.names, times, Quantiles(values, plan.transform), levels, table)
+
+    def update(self, rows: Any) -> Self:
+        """Let the state go on: read new rows of the series without reading their past again.
+
+        The scale of each series stays what it was when its state began, at the first `predict` or `update`
+        after the fit.
+
+        Args:
+            rows: a frame, path or `SeriesTable` of rows that follow; of some or all of the series.
+
+        Returns:
+            This forecaster.
+
+        Raises:
+            DataError: a series is unknown, or its rows do not continue it.
+        """
+        plan, model, _ = self._fitted()
+        table = self._table(rows)
+        self.history.select(table.names)
+        reading = self._reading or start(model, plan, self.history)
+        self._reading = advance(model, plan, reading, table)
+        after = {series.name: series for series in joined(self.history, table)}
+        self._history = replace(
+            self.history, series=tuple(after.get(series.name, series) for series in self.history)
+        )
+        return self
+
+    def score(
+        self, later: Any, *, stride: int = 1, levels: Sequence[float] = LEVELS, horizon: int | None = None
+    ) -> Backtest:
+        """Score the model on rows that it has not seen, beside naive, seasonal naive and drift.
+
+        A forecast is made at the end of the history and after every `stride` of the new rows, as long as
+        a whole horizon follows; nothing is fitted again.
+
+        Args:
+            later: a frame, path or `SeriesTable`: rows that follow the fitted ones, or whole series, of
+                which only what follows is scored. A series that the model does not know is scored from
+                the row after its first context on.
+            stride: rows between two forecasts.
+            levels: of the intervals whose coverage is measured, in percent.
+            horizon: steps to forecast, at most the model's, and by default as many.
+        """
+        table = joined(self.history, self._table(later))
+        known = {series.name: len(series) for series in self.history}
+        first = [known.get(series.name, self.plan.context) for series in table]
+        return self._backtest(table, first, stride, None, levels, horizon)
+
+    def backtest(
+        self,
+        source: Any = None,
+        *,
+        horizon: int | None = None,
+        stride: int = 1,
+        windows: int | None = None,
+        levels: Sequence[float] = LEVELS,
+    ) -> Backtest:
+        """Forecast from many moments of the past, in one pass over all windows, and score them.
+
+        Args:
+            source: a frame, path or `SeriesTable`; by default the series of the fit, of which only the
+                validation part is scored. Of given series, all but the first context is.
+            horizon: steps to forecast, at most the model's, and by default as many.
+            stride: rows between two forecasts.
+            windows: the last so many of each series; all if None.
+            levels: of the intervals whose coverage is measured, in percent.
+        """
+        if source is None:
+            table = self.history
+            first = [cut(len(series), self.settings) for series in table]
+        else:
+            table = self._table(source)
+            first = [self.plan.context] * len(table)
+        return self._backtest(table, first, stride, windows, levels, horizon)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a run folder: settings, weights, history. `load` reads it.
+
+        Raises:
+            RunError: the folder holds something else, or cannot be written.
+        """
+        self._fitted()
+        run = Run.create(folder, "forecast", self.settings.to_json())
+        self._write(run)
+        return run.folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a run folder that `save` or `longshort train forecast` wrote.
+
+        Raises:
+            RunError: it is no run of a forecast, or damaged.
+        """
+        run = Run.open(folder, "forecast")
+        known = {field.name for field in dataclasses.fields(ForecastSettings)}
+        forecaster = cls(**{name: value for name, value in run.settings.items() if name in known})
+        arrays, about = run.read_arrays("weights.safetensors")
+        path = run.path("weights.safetensors")
+        try:
+            plan = Plan.from_json(about["plan"])
+            model = ForecastModel(plan, forecaster.settings)
+            model.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
+        except (KeyError, TypeError, RuntimeError):
+            raise RunError(
+                f"{path}: holds no weights of this run's forecaster. Train the run again."
+            ) from None
+        forecaster._parts = (plan, model.eval(), float(about.get("widening", 1.0)))
+        forecaster._history = read_history(run)
+        return forecaster
+
+    def _write(self, run: Run) -> None:
+        plan, model, factor = self._fitted()
+        arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+        run.write_arrays("weights.safetensors", arrays, {"plan": plan.to_json(), "widening": factor})
+        write_history(run, self.history)
+
+    def _fitted(self) -> tuple[Plan, ForecastModel, float]:
+        if self._parts is None:
+            raise SettingError("Forecaster: must be fitted first. Call `fit`, or `Forecaster.load` a run.")
+        return self._parts
+
+    def _table(self, source: Any) -> SeriesTable:
+        if isinstance(source, SeriesTable):
+            return source
+        plan = self.plan
+        return read(source, step=plan.step, like=columns_of(plan))
+
+    def _horizon(self, horizon: int | None) -> int:
+        most = self.plan.horizon
+        if horizon is not None and not 1 <= horizon <= most:
+            raise SettingError(
+                f"Forecaster: `horizon` must be in [1, {most}], the model's own, got {horizon}."
+            )
+        return horizon or most
+
+    def _backtest(
+        self,
+        table: SeriesTable,
+        first: Sequence[int],
+        stride: int,
+        windows: int | None,
+        levels: Sequence[float],
+        horizon: int | None,
+    ) -> Backtest:
+        plan, model, factor = self._fitted()
+        levels, horizon = checked_levels(levels), self._horizon(horizon)
+        which, count = rolling(table, first, horizon, stride, windows)
+        values = answers(model, plan, Panel(table, plan), which, count, factor)[:, :horizon]
+        scales = np.array([self._scale(series.target, n) for series, n in zip(table, first, strict=True)])
+        return score(table, plan, which, count, values, scales, levels)
+
+    def _scale(self, target: Array, known: int) -> float:
+        """The unit of MASE: from what was known before the first forecast."""
+        return float(scores.naive_scale(target[:known], self.plan.season))
+
+
+def _complete(table: SeriesTable, horizon: int) -> None:
+    missing = table.missing_future(horizon)
+    if missing:
+        shown = [f"{m.series} {table.step.text(m.time)} {m.column}" for m in missing[:10]]
+        more = f"\n  and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise DataError(
+            f"predict: {len(missing)} values of covariates known in advance are missing "
+            f"(series, time, column):\n  " + "\n  ".join(shown) + more + "\n  Give them with `future`, or as "
+            "rows of the table with an empty target."
+        )
+
+
+def without_target(table: SeriesTable) -> SeriesTable:
+    """The same rows, with every target after the last known one left out."""
+    return replace(table, series=tuple(part(s, 0, _last(s.target)) for s in table))
+
+
+def _last(target: Array) -> int:
+    known = np.flatnonzero(~np.isnan(target))
+    return int(known[-1]) + 1 if len(known) else len(target)

@@ -1,0 +1,57 @@
+"""The series a model was fitted to, as a file of its run: forecasts and scores go on from them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...data import Columns, Series, SeriesTable, Step
+from ...errors import RunError
+from ...runs import Run
+
+NAME = "history.safetensors"
+
+
+def write_history(run: Run, table: SeriesTable) -> None:
+    """Write a table whole or not at all; all series lie end to end in one array a role."""
+    calendar = table.step.calendar
+    arrays = {
+        "time": np.concatenate([series.time.astype(np.int64) for series in table]),
+        "target": np.concatenate([series.target for series in table]),
+        "past": np.concatenate([series.past for series in table]),
+        "future": np.concatenate([series.future for series in table]),
+        "static": np.stack([series.static for series in table]),
+    }
+    about = {
+        "names": list(table.names),
+        "rows": [len(series) for series in table],
+        "ahead": [len(series.future) for series in table],
+        "step": str(table.step),
+        "calendar": calendar,
+        "columns": table.columns.to_json(),
+    }
+    run.write_arrays(NAME, arrays, about)
+
+
+def read_history(run: Run) -> SeriesTable:
+    """The table that `write_history` wrote.
+
+    Raises:
+        RunError: the file is missing, damaged, or holds something else.
+    """
+    arrays, about = run.read_arrays(NAME)
+    try:
+        kind = "datetime64[us]" if about["calendar"] else "int64"
+        rows, ahead = np.cumsum(about["rows"])[:-1], np.cumsum(about["ahead"])[:-1]
+        parts = zip(
+            about["names"],
+            np.split(arrays["time"].astype(kind), rows),
+            np.split(arrays["target"], rows),
+            np.split(arrays["past"], rows),
+            np.split(arrays["future"], ahead),
+            arrays["static"],
+            strict=True,
+        )
+        series = tuple(Series(*each) for each in parts)
+        return SeriesTable(series, Step.parse(about["step"]), Columns.from_json(about["columns"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path(NAME)}: is damaged: {error}.") from None

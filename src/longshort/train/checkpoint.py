@@ -1,0 +1,149 @@
+"""Where a fit stands, and how that is written and read: weights, moments, place.
+
+The best weights are written before the last checkpoint. A kill between the two leaves best weights from
+ahead of the checkpoint, and the resumed run, being the same run, writes the same ones again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import RunError
+from ..runs import Run
+
+BEST, LAST = "weights.safetensors", "last.safetensors"
+
+
+@dataclass
+class Place:
+    """How far a fit has come.
+
+    Args:
+        step: optimiser steps made.
+        best: the lowest validation score so far.
+        best_step: the step it was reached at.
+        stale: validations since then.
+        seconds: time spent in the loop.
+        total: sum of the losses since the last validation.
+        count: how many losses that is.
+        losses: (W,) the losses of the validation's cases at the best step; empty before the first.
+    """
+
+    step: int = 0
+    best: float = float("inf")
+    best_step: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+    total: float = 0.0
+    count: int = 0
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def over(self, max_steps: int, patience: int) -> bool:
+        """Whether there is nothing left to do."""
+        return self.step >= max_steps or self.stale >= patience
+
+    def advance(self, loss: float) -> None:
+        """Count one step."""
+        self.step, self.total, self.count = self.step + 1, self.total + loss, self.count + 1
+
+    def better(self, losses: np.ndarray, independent: float, caution: float) -> bool:
+        """Take the losses of a validation, and say whether they are better than the best so far.
+
+        Better means: lower on average by more than `caution` standard errors of the difference, case by
+        case, where (W,) cases count as `independent` ones. So a small validation part must show more.
+        """
+        score, margin = float(losses.mean()), 0.0
+        if len(self.losses) == len(losses) > 1:
+            margin = caution * float((self.losses - losses).std(ddof=1)) / max(independent, 1.0) ** 0.5
+        if score < self.best - margin:
+            self.best, self.best_step, self.stale, self.losses = score, self.step, 0, losses
+            return True
+        self.stale += 1
+        return False
+
+    def mean_loss(self) -> float:
+        """The mean loss since the last call."""
+        mean = self.total / max(self.count, 1)
+        self.total, self.count = 0.0, 0
+        return mean
+
+
+def save_best(run: Run, module: nn.Module, place: Place, about: dict[str, Any]) -> None:
+    """Write the module's weights, with `about` and the score beside them, as the run's best."""
+    about = {**about, "step": place.step, "score": place.best}
+    run.write_arrays(BEST, _arrays("", module.state_dict()), about)
+
+
+def load_best(run: Run, module: nn.Module) -> dict[str, Any]:
+    """Give the module the run's best weights, and return what was written beside them.
+
+    Raises:
+        RunError: the file is missing, damaged, or holds the weights of another module.
+    """
+    arrays, about = run.read_arrays(BEST)
+    _load(module, arrays, str(run.path(BEST)))
+    return about
+
+
+def save_last(run: Run, module: nn.Module, optimiser: torch.optim.Optimizer, place: Place) -> None:
+    """Write all that an exact resume needs, whole or not at all."""
+    arrays = _arrays("weights/", module.state_dict())
+    names = [name for name, _ in module.named_parameters()]
+    for number, moments in optimiser.state_dict()["state"].items():
+        arrays |= _arrays(f"adam/{names[number]}/", moments)
+    about = dataclasses.asdict(place)
+    arrays["losses"] = about.pop("losses")
+    run.write_arrays(LAST, arrays, {"place": about})
+
+
+def resume(run: Run, module: nn.Module, optimiser: torch.optim.Optimizer) -> Place:
+    """Put module and optimiser where the run's last checkpoint stood; a new `Place` if there is none.
+
+    Raises:
+        RunError: the checkpoint is damaged, or is of another module.
+    """
+    if not run.exists(LAST):
+        run.keep_metrics(lambda line: False)
+        return Place()
+    path = str(run.path(LAST))
+    arrays, about = run.read_arrays(LAST)
+    try:
+        place = Place(**about["place"], losses=arrays.pop("losses"))
+    except (KeyError, TypeError):
+        raise RunError(f"{path}: is no checkpoint of a training: its place is missing.") from None
+    weights = {k.removeprefix("weights/"): v for k, v in arrays.items() if k.startswith("weights/")}
+    _load(module, weights, path)
+    state: dict[int, dict[str, Tensor]] = {}
+    for number, (name, _) in enumerate(module.named_parameters()):
+        start = f"adam/{name}/"
+        moments = {
+            k.removeprefix(start): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(start)
+        }
+        if moments:
+            state[number] = moments
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    run.keep_metrics(lambda line: line.get("step", 0) <= place.step)
+    return place
+
+
+def _arrays(prefix: str, tensors: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {prefix + name: torch.as_tensor(t).detach().cpu().numpy() for name, t in tensors.items()}
+
+
+def _load(module: nn.Module, arrays: dict[str, np.ndarray], path: str) -> None:
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    got = {name: value.shape for name, value in arrays.items()}
+    for name in sorted({*wanted, *got}):
+        if wanted.get(name) != got.get(name):
+            raise RunError(
+                f"{path}: holds the weights of another model: `{name}` must be "
+                f"{wanted.get(name, 'absent')}, got {got.get(name, 'none')}."
+            )
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})

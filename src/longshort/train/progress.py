@@ -1,0 +1,139 @@
+"""What a person sees while a fit runs: a bar on a terminal, a line every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import need
+from .checkpoint import Place
+
+if TYPE_CHECKING:
+    from .fit import Objective
+
+
+class Progress(Protocol):
+    """Told of each step and each validation."""
+
+    def step(self, place: Place) -> None:
+        """One optimiser step was made."""
+
+    def validation(self, place: Place, scores: dict[str, float]) -> None:
+        """The model was scored."""
+
+
+@contextmanager
+def watch(objective: Objective, total: int, place: Place, *, quiet: bool) -> Iterator[Progress]:
+    """Show the steps made, the task's metric, the throughput and the time left, on standard error.
+
+    Args:
+        objective: names the metric and what a batch consists of.
+        total: steps at most.
+        place: where the fit starts.
+        quiet: show nothing.
+    """
+    if quiet:
+        yield Silence()
+        return
+    need("rich", extra="tasks", to="show progress")
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(objective, total, place)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichBar
+
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with RichBar(*columns, console=console, transient=False) as bar:
+        yield Bar(bar, objective, total, place)
+
+
+class Silence:
+    """Shows nothing."""
+
+    def step(self, place: Place) -> None:
+        """Show nothing."""
+
+    def validation(self, place: Place, scores: dict[str, float]) -> None:
+        """Show nothing."""
+
+
+class Bar:
+    """A bar of rich's."""
+
+    def __init__(self, bar: Any, objective: Objective, total: int, place: Place) -> None:
+        self.bar, self.objective, self.meter = bar, objective, Meter(objective, place)
+        self.task = bar.add_task("", total=total, completed=place.step, note="", rate="")
+
+    def step(self, place: Place) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=place.step, rate=self.meter.text(place))
+
+    def validation(self, place: Place, scores: dict[str, float]) -> None:
+        """Show the score, and the best one."""
+        self.bar.update(self.task, note=note(self.objective, place, scores))
+
+
+class Lines:
+    """One line at most every ten seconds, for logs and pipes."""
+
+    seconds = 10.0
+
+    def __init__(self, objective: Objective, total: int, place: Place) -> None:
+        self.objective, self.total, self.meter = objective, total, Meter(objective, place)
+        self.note, self.shown = "", time.monotonic()
+
+    def step(self, place: Place) -> None:
+        """Print a line when the last one is old, or the fit is over."""
+        now = time.monotonic()
+        if now - self.shown >= self.seconds or place.step == self.total:
+            import sys
+
+            left = self.meter.left(place, self.total)
+            parts = [
+                f"step {place.step}/{self.total}",
+                self.note,
+                self.meter.text(place),
+                f"{left:.0f} s left",
+            ]
+            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+            self.shown = now
+
+    def validation(self, place: Place, scores: dict[str, float]) -> None:
+        """Remember the score for the next line."""
+        self.note = note(self.objective, place, scores)
+
+
+class Meter:
+    """Batches a second since the fit started, in the task's unit."""
+
+    def __init__(self, objective: Objective, place: Place) -> None:
+        self.objective, self.first, self.started = objective, place.step, time.monotonic()
+
+    def pace(self, place: Place) -> float:
+        """Steps a second."""
+        return (place.step - self.first) / max(time.monotonic() - self.started, 1e-9)
+
+    def text(self, place: Place) -> str:
+        """The throughput in the task's unit."""
+        return f"{self.pace(place) * self.objective.size:,.0f} {self.objective.unit}/s"
+
+    def left(self, place: Place, total: int) -> float:
+        """Seconds left if no early end comes."""
+        return (total - place.step) / max(self.pace(place), 1e-9)
+
+
+def note(objective: Objective, place: Place, scores: dict[str, float]) -> str:
+    """The score and the best one as text."""
+    return f"{objective.metric} {scores[objective.metric]:.4f} (best {place.best:.4f})"
