@@ -60,7 +60,7 @@ def read(
             covariates that follow are kept as its future; False keeps every row as a step of the target,
             and allows a series without any value.
         like: the `columns` of a table read before: the same roles and the same codes, so that a model meets
-            the columns it was trained on. A target column may then be absent: it is read as missing.
+            the columns it was trained on. All of them must be there; `read_ahead` needs no target.
 
     Returns:
         The series, each on its own regular grid: a time without a row is a row of NaN, and nothing is
@@ -72,7 +72,7 @@ def read(
         SettingError: an argument is out of range, or two of them contradict each other.
         MissingExtra: polars or narwhals is not installed.
 
-    Memory: about 8 bytes a cell besides the file itself.
+    Memory: the file, its cells once more as text where it is CSV, and 8 bytes a cell that has a role.
     """
     roles = (target, time, id, past, future, static, categorical, time_format)
     if like is not None and any(roles):

@@ -27,6 +27,7 @@ NAMES = ("ds", "time", "t", "timestamp", "date", "datetime", "step", "index", "y
 
 _CLOCK = r"(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,6})\d*)?)?)?\s*(Z|[+-]\d{2}:?\d{2})?"
 _YEAR_FIRST = rf"^(\d{{4}})[-/](\d{{1,2}})(?:[-/](\d{{1,2}}){_CLOCK})?$"
+_INTEGER = r"^[+-]?\d{1,18}$"
 _QUARTER = r"^(\d{4})[- ]?[Qq]([1-4])$"
 _YEAR_LAST = rf"^(\d{{1,2}})[-/.](\d{{1,2}})[-/.](\d{{4}}|\d{{2}}){_CLOCK}$"
 _ORDERS = {"day-month-year": (2, 1, 0), "month-day-year": (2, 0, 1), "year-month-day": (0, 1, 2)}
@@ -70,7 +71,7 @@ def read_times(table: Table, name: str, format: str | None = None) -> Stamps:
     _complete(table, name, cells)
     if format is not None:
         return Stamps(_strptime(table, name, cells, format), format=format)
-    if cells.str.contains(r"^[+-]?\d{1,18}$").all():
+    if cells.str.contains(_INTEGER).all():
         return Stamps(cells.cast(pl.Int64).to_numpy().astype(np.int64))
     if cells.str.contains(_YEAR_LAST)[0]:
         return _year_last(table, name, cells, pl)
@@ -94,8 +95,8 @@ def time_column(table: Table, taken: set[str]) -> str | None:
             f"{table.origin}: the times must stand in one column, and {', '.join(map(repr, dates))} all hold "
             f"dates. Pass time={dates[0]!r} or another."
         )
-    whole = [name for name in free if name.strip().lower() in NAMES and _holds_integers(table, name, pl)]
-    return next(iter([*dates, *whole]), None)
+    named = [name for name in free if name.strip().lower() in NAMES and _holds_times(table, name, pl)]
+    return next(iter([*dates, *named]), None)
 
 
 def _holds_dates(table: Table, name: str, pl: Any) -> bool:
@@ -104,17 +105,21 @@ def _holds_dates(table: Table, name: str, pl: Any) -> bool:
         return True
     if column.dtype != pl.String:
         return False
-    cells = text(table, name).drop_nulls().head(100)
-    return len(cells) > 0 and any(
-        bool(cells.str.contains(p).all()) for p in (_YEAR_FIRST, _QUARTER, _YEAR_LAST)
-    )
+    first = text(table, name).drop_nulls().head(1)
+    return any(bool(first.str.contains(pattern).any()) for pattern in (_YEAR_FIRST, _QUARTER, _YEAR_LAST))
 
 
-def _holds_integers(table: Table, name: str, pl: Any) -> bool:
+def _holds_times(table: Table, name: str, pl: Any) -> bool:
+    """Whether a column with a name of time is one: whole numbers, or text that is no number."""
     column = table.frame[name]
     if column.dtype != pl.String:
         return bool(column.dtype.is_integer() and column.null_count() == 0)
-    return bool(text(table, name).str.contains(r"^[+-]?\d{1,18}$").fill_null(False).all())
+    first = text(table, name).drop_nulls().head(1)
+    return (
+        len(first) > 0
+        and (name.strip() != "" or bool(first.str.contains(_INTEGER).all()))
+        and not bool(first.str.contains(r"^[+-]?\d*\.\d*$").any())
+    )
 
 
 def _complete(table: Table, name: str, column: polars.Series) -> None:
@@ -226,22 +231,25 @@ def _year_last(table: Table, name: str, cells: polars.Series, pl: Any) -> Stamps
     _all_valid(table, name, cells, fields[0] >= 0)
     clock, runs = _clock(texts[3:], pl)
     short = bool((texts[2].str.len_chars() == 2).any())
-    fits = {}
+    fits, exists = {}, {}
     for order, places in _ORDERS.items():
         if order == "year-month-day" and not short:
             continue
         year, month, day = (fields[place] for place in places)
         year = np.where(year < 69, year + 2000, np.where(year < 100, year + 1900, year))
         midnight, valid = _day(year, month, day)
-        if (valid & runs).all():
+        exists[order] = valid & runs
+        if exists[order].all():
             fits[order] = midnight + clock
+    if not fits:
+        _all_valid(table, name, cells, max(exists.values(), key=lambda valid: valid.sum()))
     mark = next(c for c in cells[0] if c in "-/.")
-    ways = {order: _FORMATS[order].format(mark, "y" if short else "Y") for order in fits or _ORDERS}
+    ways = {order: _FORMATS[order].format(mark, "y" if short else "Y") for order in fits}
     if len(fits) != 1:
-        found = f"could be {', '.join(fits)}" if fits else "fits no order of day, month and year"
         raise DataError(
-            f"{table.origin}: column {name!r} (time), such as {cells[0]!r}, {found}. Say which: pass "
-            f"time_format={' or '.join(map(repr, ways.values()))} (strptime)."
+            f"{table.origin}: column {name!r} (time), such as {cells[0]!r}, can be read as "
+            f"{' or '.join(fits)}. Say which: pass time_format={' or '.join(map(repr, ways.values()))} "
+            f"(strptime)."
         )
     ((order, times),) = fits.items()
     return Stamps(
