@@ -45,7 +45,8 @@ class LSTM(nn.Module):
                     shapes["weight_hr"] = (proj_size, hidden_size)
                 for name, shape in shapes.items():
                     self.register_parameter(
-                        f"{name}_l{layer}{suffix}", nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+                        f"{name}_l{layer}{suffix}",
+                        nn.Parameter(torch.empty(shape, device=device, dtype=dtype)),
                     )
         bound = 1 / math.sqrt(hidden_size)
         for weight in self.parameters():
@@ -72,15 +73,29 @@ class LSTM(nn.Module):
         for layer in range(self.num_layers):
             outs = []
             for d, suffix in enumerate(self._directions()):
-                w = {n: getattr(self, f"{n}_l{layer}{suffix}", None) for n in ("weight_ih", "weight_hh", "weight_hr")}
+                w = {
+                    n: getattr(self, f"{n}_l{layer}{suffix}", None)
+                    for n in ("weight_ih", "weight_hh", "weight_hr")
+                }
                 b = getattr(self, f"bias_ih_l{layer}{suffix}", None)
                 b = None if b is None else b + getattr(self, f"bias_hh_l{layer}{suffix}")
                 k = layer * len(self._directions()) + d
                 y, state, *kept = lstm(
-                    x, w["weight_ih"], w["weight_hh"], b,
-                    None if hx is None else hx[0][k], None if hx is None else hx[1][k],
-                    w_hr=w["weight_hr"], reset=reset, lengths=lengths, variant=self.variant, noise=self.noise,
-                    training=self.training, keep=keep, reverse=bool(d), backend=self.backend,
+                    x,
+                    w["weight_ih"],
+                    w["weight_hh"],
+                    b,
+                    None if hx is None else hx[0][k],
+                    None if hx is None else hx[1][k],
+                    w_hr=w["weight_hr"],
+                    reset=reset,
+                    lengths=lengths,
+                    variant=self.variant,
+                    noise=self.noise,
+                    training=self.training,
+                    keep=keep,
+                    reverse=bool(d),
+                    backend=self.backend,
                 )
                 outs.append(y)
                 hs.append(state.h)

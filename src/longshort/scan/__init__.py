@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .call import Backend, Call, Inputs, Options, Outputs
-from .functional import lstm
+from .functional import lstm, plan
 from .masks import Noise
 from .state import Kept, State, dones_to_resets
 from .variant import Variant
@@ -20,4 +20,5 @@ __all__ = [
     "Variant",
     "dones_to_resets",
     "lstm",
+    "plan",
 ]

@@ -37,7 +37,9 @@ def agree(caller: str, options: Options, given: Inputs) -> None:
     for name in ("peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"):
         needed, here = name in variant.weights, getattr(given, name) is not None
         if needed and not here:
-            raise SettingError(f"{caller}: {variant} needs the weight `{name}` {_of(contract[name])}, got None.")
+            raise SettingError(
+                f"{caller}: {variant} needs the weight `{name}` {_of(contract[name])}, got None."
+            )
         if here and not needed:
             raise SettingError(f"{caller}: the weight `{name}` has no use in {variant}. Leave it out.")
     if variant.projection_clip is not None and given.w_hr is None:
@@ -75,7 +77,9 @@ def _types(caller: str, given: Inputs) -> None:
                 f"{caller}: all tensors must be on one device; `x` is on {x.device}, `{name}` on {tensor.device}. "
                 f"Move it with {name}.to(x.device)."
             )
-        if k < DIFFERENTIABLE and tensor.dtype not in ((x.dtype, wide) if name in ("c", "initial_c") else (x.dtype,)):
+        if k < DIFFERENTIABLE and tensor.dtype not in (
+            (x.dtype, wide) if name in ("c", "initial_c") else (x.dtype,)
+        ):
             raise ShapeError(
                 f"{caller}: all tensors must have one dtype; `x` is {x.dtype}, `{name}` {tensor.dtype}. "
                 f"Convert it with {name}.to(x.dtype)."

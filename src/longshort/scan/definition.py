@@ -111,7 +111,11 @@ def cell(
     if w.w_gates is not None:
         more = (s @ w.w_gates.T).chunk(len(v.sigmoids), dim=-1)
         blocks |= {k: blocks[k] + part for k, part in zip(v.sigmoids, more, strict=True)}
-    look = dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True)) if w.peephole is not None else {}
+    look = (
+        dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
+        if w.peephole is not None
+        else {}
+    )
     one = torch.ones_like(c)
     gate = {
         k: squash(v, blocks[k] + look[k] * c if look else blocks[k]) if k in blocks else one for k in "if"
@@ -179,9 +183,11 @@ def widened(call: Call, given: Inputs) -> Inputs:
     wide = Inputs(*(t.to(call.wide) if t is not None and t.is_floating_point() else t for t in given))
     noise = call.options.noise
     if call.options.training and noise.variational_x and wide.seed is not None:
-        wide = wide._replace(x=masks.dropped_input(wide.x, noise.variational_x, wide.seed))
+        x = masks.dropped_input(wide.x, noise.variational_x, wide.seed)
+        wide = wide._replace(x=rounded(x, call.dtype))
     if call.options.training and noise.weight_drop and wide.seed is not None:
-        wide = wide._replace(w_hh=masks.dropped_weight(wide.w_hh, noise.weight_drop, wide.seed))
+        w_hh = masks.dropped_weight(wide.w_hh, noise.weight_drop, wide.seed)
+        wide = wide._replace(w_hh=rounded(w_hh, call.dtype))
     if given.reset is not None and given.lengths is not None:
         wide = wide._replace(reset=given.reset & active_steps(call, given))
     return wide
@@ -216,7 +222,7 @@ def active_steps(call: Call, given: Inputs) -> Tensor | None:
 
 
 def initial_state(call: Call, w: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """h (N, P), c (N, H) and s (N, S H) that a reset returns to."""
+    """H (N, P), c (N, H) and s (N, S H) that a reset returns to."""
     h = torch.zeros_like(w.h) if w.initial_h is None else w.initial_h
     c = torch.zeros_like(w.c) if w.initial_c is None else w.initial_c
     return h, *c.split([call.H, c.shape[1] - call.H], dim=1)
@@ -227,14 +233,14 @@ def steps(call: Call) -> range:
     return range(call.T - 1, -1, -1) if call.options.reverse else range(call.T)
 
 
-def collected(
-    call: Call, records: list[tuple[Tensor, Tensor, Tensor]], h: Tensor, c: Tensor
-) -> Outputs:
+def collected(call: Call, records: list[tuple[Tensor, Tensor, Tensor]], h: Tensor, c: Tensor) -> Outputs:
     """Stack what the steps left (y, cells, gates), in order of time, and round y and h to x's dtype."""
     sizes = (call.P, call.H, 4 * call.H)
     wanted = (True, call.options.keep_cells, call.options.keep_gates)
     y, cells, gates = (
         (torch.stack(column, dim=1) if column else h.new_zeros(call.N, 0, size)) if want else None
-        for column, size, want in zip(list(zip(*records, strict=True)) or [()] * 3, sizes, wanted, strict=True)
+        for column, size, want in zip(
+            list(zip(*records, strict=True)) or [()] * 3, sizes, wanted, strict=True
+        )
     )
     return Outputs(y.to(call.dtype), h.to(call.dtype), c.clone(), cells, gates)

@@ -1,13 +1,16 @@
-"""`lstm()`: the public function, from keyword arguments to a call that an operator runs."""
+"""`lstm()` and `plan()`: from keyword arguments to a call that an operator runs."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import checks, definition
+from . import checks, graph, operator
 from .call import Inputs, Options, call_of
 from .masks import SILENT, Noise
+from .plan import Plan, choose, planned
 from .state import Kept, State
 from .variant import Variant
 
@@ -22,46 +25,170 @@ def lstm(
     h: Tensor | None = None,
     c: Tensor | None = None,
     *,
-    w_hr: Tensor | None = None,
-    peephole: Tensor | None = None,
-    w_gates: Tensor | None = None,
-    gain_ih: Tensor | None = None,
-    gain_hh: Tensor | None = None,
-    gain_c: Tensor | None = None,
-    shift_c: Tensor | None = None,
-    initial: State | None = None,
-    reset: Tensor | None = None,
-    lengths: Tensor | None = None,
     variant: Variant = DEFAULT,
     noise: Noise = SILENT,
-    seed: int | Tensor | None = None,
     training: bool = True,
     keep: str | None = None,
     reverse: bool = False,
     checkpoint_every: int | None = None,
     backend: str = "auto",
-) -> tuple[Tensor, State] | tuple[Tensor, State, Kept]:
+    **optional: Any,
+) -> Any:
+    r"""Run one LSTM layer over whole sequences, in one direction.
+
+    $$c_t = f_t \odot c_{t-1} + i_t \odot g_t, \qquad h_t = o_t \odot \tanh c_t$$
+
+    Every option and its place in the equations: `longshort.scan.definition`. Gates that the variant lacks
+    have no rows in the weights: G = len(variant.gates), S = len(variant.sigmoids).
+
+    Args:
+        x:        (N, T, C) inputs; any strides. float32, float64, bfloat16 or float16.
+        w_ih:     (G H, C) input weights, gates stacked i, f, g, o.
+        w_hh:     (G H, P) recurrent weights, same order; P = H without a projection.
+        bias:     (G H,) the sum of torch.nn.LSTM's two biases.
+        h:        (N, P) state before the first step; the initial state if None.
+        c:        (N, H) cell before the first step, in x's dtype or float32; the initial state's if None.
+        variant:  which LSTM.
+        noise:    rates of dropout and zoneout; off unless `training`, but for zoneout, which then mixes.
+        training: whether noise is drawn.
+        keep:     "cells", "gates" or "all": return them for every step too.
+        reverse:  run from the last step of each sequence to the first; y stays in order of time.
+        checkpoint_every: keep only the state at every k-th step, and compute the rest again.
+        backend:  who runs it; `plan` says whom "auto" picks, and why.
+        **optional: `w_hr` (P, H); `peephole` (S H,); `w_gates` (S H, S H); `gain_ih`, `gain_hh` (G H,),
+            `gain_c`, `shift_c` (H,) of the norms; `initial`, a State of (N, P) and (N, H), what a reset
+            returns to, zero if None; `reset` (N, T) bool, true where a sequence starts step t from its
+            initial state; `lengths` (N,) int64 in [0, T]; `seed`, an int or an int64 tensor (), the key of
+            the noise, drawn from torch's CPU generator if None.
+
+    Returns:
+        y (N, T, P), the state after every step, zero in the padding, and State(h, c) after the last step of
+        each sequence. Feeding the state back in continues the sequence: two halves give the same y as the
+        whole. With `keep`, a `Kept` as well.
+
+    Raises:
+        ShapeError:   shapes, dtypes or devices disagree, or a length is out of [0, T].
+        SettingError: an option is out of range, or a weight is missing or of no use in this variant.
+        BackendError: a backend was named that cannot run this call.
+
+    Memory: what `plan` says; for the backends of this package 6 N T H numbers besides x: four gates, h and c.
+
+    >>> N, T, C, H = 2, 5, 3, 4
+    >>> y, state = lstm(torch.randn(N, T, C), torch.randn(4 * H, C), torch.randn(4 * H, H))
+    >>> y.shape, bool((y[:, -1] == state.h).all())
+    (torch.Size([2, 5, 4]), True)
+
+    Source: Hochreiter & Schmidhuber (1997); Gers, Schmidhuber & Cummins (2000); each option's own paper in
+    `variant.py` and `masks.py`.
+    """
     cells, gates = checks.keep("lstm", keep)
-    options = Options(
-        variant, noise if training else noise.evaluated(), training, reverse, cells, gates, checkpoint_every, backend
-    )
-    initial_h, initial_c = initial if initial is not None else (None, None)
-    N, P = x.shape[0], w_hh.shape[1]
-    wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    H = w_ih.shape[0] // len(variant.gates)
-    if h is None:
-        h = x.new_zeros(N, P) if initial_h is None else initial_h
-    if c is None:
-        width = H * (1 + len(variant.sigmoids)) if variant.gate_recurrence else H
-        c = x.new_zeros(N, width, dtype=wide) if initial_c is None else initial_c
-    if options.training and options.noise and not isinstance(seed, Tensor):
-        seed = torch.randint(2**63 - 1, ()) if seed is None else torch.tensor(seed)
-    given = Inputs(
-        x, w_ih, w_hh, bias, h, c, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c,
-        initial_h, initial_c, reset, lengths, seed if isinstance(seed, Tensor) else None,
-    )
-    checks.agree("lstm", options, given)
-    checks.values("lstm", lengths, x.shape[1])
-    out = definition.lstm(call_of(options, given, True), given)
+    if not training and not noise.silent:
+        noise = noise.evaluated()
+    options = Options(variant, noise, training, reverse, cells, gates, checkpoint_every, backend)
+    out = run(options, gathered(options, x, w_ih, w_hh, bias, h, c, **optional))
     state = State(out.h, out.c)
     return (out.y, state, Kept(out.cells, out.gates)) if cells or gates else (out.y, state)
+
+
+def run(options: Options, given: Inputs) -> Any:
+    """Check a call and run it, in eager mode or as a node of a graph."""
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    if torch.compiler.is_compiling():
+        return graph.run(options, given, save and not torch.compiler.is_exporting())
+    checks.agree("lstm", options, given)
+    call = call_of(options, given, save)
+    return operator.run(choose(call)[0], call, given)
+
+
+def gathered(
+    options: Options,
+    x: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    bias: Tensor | None = None,
+    h: Tensor | None = None,
+    c: Tensor | None = None,
+    *,
+    initial: State | None = None,
+    seed: int | Tensor | None = None,
+    **more: Tensor | None,
+) -> Inputs:
+    """Return every tensor of a call: the first state filled in, all in autocast's dtype if it is on."""
+    initial_h, initial_c = initial if initial is not None else (None, None)
+    variant = options.variant
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        narrow = torch.get_autocast_dtype(x.device.type)
+        x, w_ih, w_hh = x.to(narrow), w_ih.to(narrow), w_hh.to(narrow)
+        bias, h, initial_h = (None if t is None else t.to(narrow) for t in (bias, h, initial_h))
+        more = {k: t.to(narrow) if t is not None and t.is_floating_point() else t for k, t in more.items()}
+    if h is None:
+        h = x.new_zeros(x.shape[0], w_hh.shape[1]) if initial_h is None else initial_h
+    if c is None and initial_c is None:
+        H = w_ih.shape[0] // len(variant.gates)
+        wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+        c = x.new_zeros(x.shape[0], H * (1 + len(variant.sigmoids) * variant.gate_recurrence), dtype=wide)
+    elif c is None:
+        c = initial_c
+    if not options.training or options.noise.silent:
+        seed = None
+    elif not isinstance(seed, Tensor):
+        seed = torch.randint(2**63 - 1, ()) if seed is None else torch.tensor(seed)
+    seed = seed.to(x.device) if isinstance(seed, Tensor) else None
+    return Inputs(x, w_ih, w_hh, bias, h, c, initial_h=initial_h, initial_c=initial_c, seed=seed, **more)
+
+
+def plan(
+    x: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    bias: Tensor | None = None,
+    h: Tensor | None = None,
+    c: Tensor | None = None,
+    *,
+    variant: Variant = DEFAULT,
+    noise: Noise = SILENT,
+    training: bool = True,
+    keep: str | None = None,
+    reverse: bool = False,
+    checkpoint_every: int | None = None,
+    backend: str = "auto",
+    **optional: Any,
+) -> Plan:
+    """Say which backend `lstm` would use for these arguments, why not a faster one, and the bytes kept.
+
+    Args:
+        x:        as in `lstm`, and so are all the others. Nothing is run; meta tensors will do.
+        w_ih:     as in `lstm`.
+        w_hh:     as in `lstm`.
+        bias:     as in `lstm`.
+        h:        as in `lstm`.
+        c:        as in `lstm`.
+        variant:  as in `lstm`.
+        noise:    as in `lstm`.
+        training: as in `lstm`.
+        keep:     as in `lstm`.
+        reverse:  as in `lstm`.
+        checkpoint_every: as in `lstm`.
+        backend:  as in `lstm`.
+        **optional: as in `lstm`.
+
+    Returns:
+        A `Plan`; printing it gives one line.
+
+    Raises:
+        What `lstm` raises for the same arguments.
+    """
+    cells, gates = checks.keep("plan", keep)
+    options = Options(
+        variant,
+        noise if training else noise.evaluated(),
+        training,
+        reverse,
+        cells,
+        gates,
+        checkpoint_every,
+        backend,
+    )
+    given = gathered(options, x, w_ih, w_hh, bias, h, c, **optional)
+    checks.agree("plan", options, given)
+    return planned(call_of(options, given, save=True))

@@ -13,7 +13,9 @@ Source: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final
 
 import torch
@@ -42,10 +44,16 @@ class Noise(Settings):
     """How much noise of each kind a layer gets in training. All rates are in [0, 1)."""
 
     variational_x: float = setting(
-        0.0, "Share of input channels silenced, the same at every step (Gal & Ghahramani 2016).", least=0, below=1
+        0.0,
+        "Share of input channels silenced, the same at every step (Gal & Ghahramani 2016).",
+        least=0,
+        below=1,
     )
     variational_h: float = setting(
-        0.0, "Share of h silenced on its way back, the same at every step (Gal & Ghahramani 2016).", least=0, below=1
+        0.0,
+        "Share of h silenced on its way back, the same at every step (Gal & Ghahramani 2016).",
+        least=0,
+        below=1,
     )
     recurrent_dropout: float = setting(
         0.0, "Share of the candidate g silenced, new at every step (Semeniuta et al. 2016).", least=0, below=1
@@ -54,18 +62,42 @@ class Noise(Settings):
         0.0, "Share of h that keeps its old value, new at every step (Krueger et al. 2017).", least=0, below=1
     )
     zoneout_c: float = setting(
-        0.0, "Share of the cell that keeps its old value, new at every step (Krueger et al. 2017).", least=0, below=1
+        0.0,
+        "Share of the cell that keeps its old value, new at every step (Krueger et al. 2017).",
+        least=0,
+        below=1,
     )
     weight_drop: float = setting(
-        0.0, "Share of the recurrent weights silenced, one mask for a call (Merity et al. 2018).", least=0, below=1
+        0.0,
+        "Share of the recurrent weights silenced, one mask for a call (Merity et al. 2018).",
+        least=0,
+        below=1,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("key", "silent"):
+            getattr(self, name)  # made now: torch.compile reads a cached property, but cannot fill it
 
     def evaluated(self) -> Noise:
         """Return what remains of the noise in evaluation: zoneout, which then mixes instead of choosing."""
         return Noise(zoneout_h=self.zoneout_h, zoneout_c=self.zoneout_c)
 
-    def __bool__(self) -> bool:
-        return any(self.to_json().values())
+    @cached_property
+    def key(self) -> str:
+        """The rates as one word, so that a graph of torch.compile can carry them; see `from_key`."""
+        return json.dumps(self.to_json(), separators=(",", ":"))
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def from_key(key: str) -> Noise:
+        """Return the noise of that `key`."""
+        return Noise.from_json(json.loads(key))
+
+    @cached_property
+    def silent(self) -> bool:
+        """Whether every rate is zero."""
+        return not any(self.to_json().values())
 
 
 SILENT: Final = Noise()

@@ -6,9 +6,9 @@ may be combined unless the combination says nothing (a coupled forget gate where
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
 
 from ..errors import SettingError
 from ..settings import Settings, setting
@@ -72,6 +72,9 @@ class Variant(Settings):
                     f"Leave out `{name}`, or keep a gate."
                 )
 
+        for name in ("gates", "sigmoids", "weights", "key"):
+            getattr(self, name)  # made now: torch.compile reads a cached property, but cannot fill it
+
     @cached_property
     def gates(self) -> tuple[str, ...]:
         """The blocks of rows in w_ih, w_hh and bias, in order: of i, f, g, o those that are computed."""
@@ -109,10 +112,18 @@ class Variant(Settings):
             needed["gain_c"] = needed["shift_c"] = "H"
         return needed
 
+    @cached_property
+    def key(self) -> str:
+        """The options as one word, so that a graph of torch.compile can carry them; see `from_key`."""
+        return json.dumps(self.to_json(), separators=(",", ":"))
+
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def from_key(key: str) -> Variant:
+        """Return the variant of that `key`."""
+        return Variant.from_json(json.loads(key))
+
     def __str__(self) -> str:
         default = Variant()
         changed = {k: v for k, v in self.to_json().items() if v != getattr(default, k)}
         return "Variant(" + ", ".join(f"{k}={v!r}" for k, v in changed.items()) + ")"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.to_json()

@@ -1,0 +1,276 @@
+"""torch's view of a call: autograd, its second derivative, vmap and forward mode; `graph.py` adds compile.
+
+In eager mode a call is one `autograd.Function`, which costs the host least and serves every transform of
+torch.func. Under torch.compile and torch.export it is one registered operator, because Dynamo refuses a
+Function to which one tensor is passed twice (h0 = c0), and the registered operator alone refuses torch.func.
+
+    Scan       inputs -> outputs and what was saved                 a backend runs it
+    Gradient   inputs, outputs, saved, gradients -> gradients       the same backend runs it
+    derivatives of Gradient, and forward mode                       the definition runs them
+    both under vmap                                                 plain torch runs them, mapped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import checks, masks, plain
+from .call import DIFFERENTIABLE, Backend, Call, Inputs, Outputs
+from .masks import Noise
+
+WIDTH = len(Inputs._fields)
+Maybe = Tensor | None
+
+
+def run(backend: Backend, call: Call, given: Inputs) -> Outputs:
+    """Run a call in eager mode.
+
+    Args:
+        backend: one that does not refuse the call.
+        call:    its options and sizes.
+        given:   its tensors, checked.
+
+    Returns:
+        The outputs; every transform of torch may be put around this.
+    """
+    return unpacked(call, Scan.apply(call, backend, *given))  # type: ignore[no-untyped-call]
+
+
+def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
+    """Return the outputs from the flat list that an operator returns; what it saved comes after them."""
+    left = iter(flat)
+    wanted = (True, True, True, call.options.keep_cells, call.options.keep_gates)
+    return Outputs(*(next(left) if want else None for want in wanted))  # type: ignore[arg-type]
+
+
+def forward(backend: Backend, call: Call, given: Inputs) -> tuple[Tensor, ...]:
+    """Run a backend on real tensors: present outputs first, then what it saved."""
+    checks.values("lstm", given.lengths, call.T)
+    with exact(call):
+        outputs, saved = backend.forward(*outside(call, given))
+    return (*(o for o in outputs if o is not None), *saved)
+
+
+def backward(
+    backend: Backend,
+    call: Call,
+    given: Inputs,
+    outputs: Outputs,
+    saved: tuple[Tensor, ...],
+    grads: Outputs,
+    needs: Sequence[bool],
+) -> tuple[Maybe, ...]:
+    """Run a backend's derivative on real tensors: one gradient or None for each differentiable input."""
+    with exact(call):
+        inner_call, inner = outside(call, given)
+        if not saved and backend.saves(call):
+            outputs, saved = backend.forward(inner_call._replace(save=True), inner)
+        found = list(backend.backward(inner_call, inner, outputs, saved, grads, needs))
+        noise = call.options.noise
+        if call.options.training and given.seed is not None:
+            if noise.variational_x and found[0] is not None:
+                found[0] = masks.dropped_input(found[0], noise.variational_x, given.seed)
+            if noise.weight_drop and found[2] is not None:
+                found[2] = masks.dropped_weight(found[2], noise.weight_drop, given.seed)
+    return tuple(
+        None if value is None or tensor is None else value.to(tensor.dtype)
+        for value, tensor in zip(found, given, strict=False)
+    )
+
+
+def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
+    """Do what need not stand inside the recurrence: dropout on x and w_hh, and the cell's dtype."""
+    noise = call.options.noise
+    if given.c.dtype != call.wide:
+        given = given._replace(c=given.c.to(call.wide))
+    if given.initial_c is not None and given.initial_c.dtype != call.wide:
+        given = given._replace(initial_c=given.initial_c.to(call.wide))
+    if not call.options.training or given.seed is None or not (noise.variational_x or noise.weight_drop):
+        return call, given
+    if noise.variational_x:
+        x = masks.dropped_input(given.x.to(call.wide), noise.variational_x, given.seed)
+        given = given._replace(x=x.to(call.dtype))
+    if noise.weight_drop:
+        w_hh = masks.dropped_weight(given.w_hh.to(call.wide), noise.weight_drop, given.seed)
+        given = given._replace(w_hh=w_hh.to(call.dtype))
+    left = Noise(**{**noise.to_json(), "variational_x": 0.0, "weight_drop": 0.0})
+    return call._replace(options=call.options._replace(noise=left)), given
+
+
+def exact(call: Call) -> AbstractContextManager[object]:
+    """Keep autocast out of a backend: what it narrows was narrowed before, and the sums stay wide."""
+    if torch.is_autocast_enabled(call.device):
+        return torch.autocast(call.device, enabled=False)
+    return nullcontext()
+
+
+class Scan(torch.autograd.Function):
+    """A call: (call, backend, *Inputs) -> (*present outputs, *saved)."""
+
+    @staticmethod
+    def forward(call: Call, backend: Backend, *given: Maybe) -> tuple[Tensor, ...]:
+        """Run the backend."""
+        return forward(backend, call, Inputs(*given))  # type: ignore[arg-type]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep inputs, outputs and what was saved; none of the last may be differentiated."""
+        ctx.call, ctx.backend, *given = inputs
+        ctx.count = 3 + ctx.call.options.keep_cells + ctx.call.options.keep_gates
+        ctx.saved_count = len(output) - ctx.count
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[ctx.count :])
+        ctx.save_for_backward(*given, *output)
+        ctx.save_for_forward(*given)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
+        """Run the backend's derivative, as a function that can itself be differentiated."""
+        given, rest = ctx.saved_tensors[:WIDTH], ctx.saved_tensors[WIDTH:]
+        needs = tuple(ctx.needs_input_grad[2:])
+        outputs = unpacked(ctx.call, rest)
+        arriving = unpacked(ctx.call, grads[: ctx.count])  # type: ignore[arg-type]
+        found = Gradient.apply(  # type: ignore[no-untyped-call]
+            ctx.call, ctx.backend, needs, *given, *arriving, *outputs, *rest[ctx.count :]
+        )
+        return (None, None, *spread(found, places(given, needs)))
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], call: Call, backend: Backend, *given: Maybe
+    ) -> tuple[Any, Any]:
+        """Map the call: fold the mapped axis into N where that is the same call, else map plain torch."""
+        del backend
+
+        def one(*tensors: Maybe) -> tuple[Tensor, ...]:
+            return forward(plain.PLAIN, call, Inputs(*tensors))  # type: ignore[arg-type]
+
+        mapped = torch.vmap(one, in_dims=in_dims[2:])(*given)
+        return mapped, (0,) * len(mapped)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Maybe) -> tuple[Maybe, ...]:
+        """Forward mode, through the definition."""
+        call, given = ctx.call, ctx.saved_tensors[:WIDTH]
+
+        def definition_of(*moving: Tensor) -> tuple[Tensor, ...]:
+            outputs = plain.DEFINITION.forward(call, Inputs(*replaced(given, where, moving)))[0]
+            return tuple(o for o in outputs if o is not None)
+
+        where = [k for k in range(DIFFERENTIABLE) if tangents[2 + k] is not None]
+        moved = pushforward(definition_of, [given[k] for k in where], [tangents[2 + k] for k in where])
+        return (*moved, *(None,) * ctx.saved_count)
+
+
+class Gradient(torch.autograd.Function):
+    """(call, backend, needs, *Inputs, *gradients, *Outputs, *saved) -> the gradients that `needs` names."""
+
+    @staticmethod
+    def forward(call: Call, backend: Backend, needs: tuple[bool, ...], *tensors: Maybe) -> tuple[Tensor, ...]:
+        """Run the backend's derivative."""
+        given, grads = Inputs(*tensors[:WIDTH]), Outputs(*tensors[WIDTH : WIDTH + 5])  # type: ignore[arg-type]
+        outputs, saved = Outputs(*tensors[WIDTH + 5 : WIDTH + 10]), tensors[WIDTH + 10 :]  # type: ignore[arg-type]
+        found = backward(backend, call, given, outputs, saved, grads, needs)  # type: ignore[arg-type]
+        return tuple(g for g in (found[k] for k in places(given, needs)) if g is not None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep the inputs and the arriving gradients: all else follows from them."""
+        ctx.call, _, ctx.needs, *tensors = inputs
+        ctx.total = len(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors[: WIDTH + 5])
+        ctx.save_for_forward(*tensors[: WIDTH + 5])
+
+    @staticmethod
+    def _as_function(ctx: Any, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
+        """The gradients as a differentiable function of the tensors at the places `moving`."""
+        call, needs, tensors = ctx.call, ctx.needs, ctx.saved_tensors
+
+        def gradients(*values: Tensor) -> tuple[Tensor, ...]:
+            now = replaced(tensors, moving, values)
+            given, grads = Inputs(*now[:WIDTH]), Outputs(*now[WIDTH:])
+            found = plain.pullback(call, given, grads, needs)
+            return tuple(g for g in (found[k] for k in places(given, needs)) if g is not None)
+
+        return gradients
+
+    @staticmethod
+    def backward(ctx: Any, *arriving: Maybe) -> tuple[Any, ...]:
+        """The second derivative, through the definition."""
+        tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
+        moving = [k for k in (*range(DIFFERENTIABLE), *range(WIDTH, WIDTH + 5)) if wanted[k]]
+        moving = [k for k in moving if tensors[k] is not None]
+        out, pull = torch.func.vjp(Gradient._as_function(ctx, moving), *(tensors[k] for k in moving))
+        found = pull(
+            tuple(torch.zeros_like(o) if a is None else a for o, a in zip(out, arriving, strict=True))
+        )
+        return (None, None, None, *spread(found, moving, ctx.total - 3))
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        call: Call,
+        backend: Backend,
+        needs: tuple[bool, ...],
+        *tensors: Maybe,
+    ) -> tuple[Any, Any]:
+        """Map plain torch; what was saved unmapped is another backend's, and is made again."""
+        dims = in_dims[3:]
+        inputs, grads, outputs = tensors[:WIDTH], tensors[WIDTH : WIDTH + 5], tensors[WIDTH + 5 : WIDTH + 10]
+        saved = tensors[WIDTH + 10 :]
+        if all(dim is None for dim in dims[:WIDTH]):
+            flat = forward(plain.PLAIN, call._replace(save=True), Inputs(*inputs))  # type: ignore[arg-type]
+            saved = flat[len([o for o in outputs if o is not None]) :]
+            dims = (*dims[: WIDTH + 10], *(None,) * len(saved))
+
+        def one(*now: Maybe) -> tuple[Tensor, ...]:
+            return Gradient.forward(call, plain.PLAIN, needs, *now)
+
+        mapped = torch.vmap(one, in_dims=dims)(*inputs, *grads, *outputs, *saved)
+        return mapped, (0,) * len(mapped)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Maybe) -> tuple[Maybe, ...]:
+        """Forward mode over the derivative, through the definition."""
+        moving = [
+            k for k in (*range(DIFFERENTIABLE), *range(WIDTH, WIDTH + 5)) if tangents[3 + k] is not None
+        ]
+        values, moved = [ctx.saved_tensors[k] for k in moving], [tangents[3 + k] for k in moving]
+        return pushforward(Gradient._as_function(ctx, moving), values, moved)
+
+
+def pushforward(
+    function: Callable[..., tuple[Tensor, ...]], values: Sequence[Tensor], tangents: Sequence[Maybe]
+) -> tuple[Tensor, ...]:
+    """J v as the derivative, with respect to u, of J' u, which is linear in u: two reverse passes."""
+    outputs, pull = torch.func.vjp(function, *values)
+    _, again = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in outputs))
+    return tuple(again(tuple(tangents))[0])
+
+
+def places(given: Sequence[Maybe], needs: Sequence[bool]) -> list[int]:
+    """Which differentiable inputs are there and need a gradient."""
+    return [k for k in range(DIFFERENTIABLE) if given[k] is not None and needs[k]]
+
+
+def spread(values: Sequence[Tensor], where: Sequence[int], total: int = WIDTH) -> list[Maybe]:
+    """A list of `total` with the values at their places, None elsewhere."""
+    result: list[Maybe] = [None] * total
+    for k, value in zip(where, values, strict=True):
+        result[k] = value
+    return result
+
+
+def replaced(tensors: Sequence[Maybe], where: Sequence[int], values: Sequence[Tensor]) -> list[Any]:
+    """The tensors with some of them replaced."""
+    result = list(tensors)
+    for k, value in zip(where, values, strict=True):
+        result[k] = value
+    return result
