@@ -1,1 +1,183 @@
 """The compiled core: NumPy arrays in, arrays out; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from ..errors import BackendError
+
+try:
+    from . import _core
+except ImportError as error:
+    _core = None  # type: ignore[assignment]
+    _MISSING = f"the compiled module is not there ({error}); install longshort where there is a C++20 compiler"
+else:
+    _MISSING = ""
+
+__all__ = ["Forward", "available", "backward", "forward", "isa", "isas", "pack", "trim", "why_not"]
+
+Array = NDArray[Any]
+
+
+class Forward(NamedTuple):
+    """What a pass over a sequence returns."""
+
+    y: Array
+    "(N, T, P)"
+    h: Array
+    "(N, P) after the last step"
+    c: Array
+    "(N, H); (N, H + S H) with gate recurrence"
+    cells: Array | None
+    "(N, T, H), if kept"
+    gates: Array | None
+    "(N, T, 4H), i, f, g, o, if kept"
+    tape: Array | None
+    "what `backward` needs, if asked for"
+
+
+def available() -> bool:
+    """Whether the compiled module is there."""
+    return _core is not None
+
+
+def why_not() -> str | None:
+    """Why the engine is not available, as a clause; None if it is."""
+    return _MISSING or None
+
+
+def _there() -> Any:
+    if _core is None:
+        raise BackendError(f"engine: {_MISSING}.")
+    return _core
+
+
+def isa() -> str:
+    """Return the instruction set that runs: the best one, or the one LONGSHORT_ENGINE_ISA names."""
+    name: str = _there().isa()
+    return name
+
+
+def isas() -> list[str]:
+    """Return the instruction sets of this processor that were compiled in, best first."""
+    names: list[str] = _there().isas()
+    return names
+
+
+def trim() -> None:
+    """Give the memory that is kept for reuse back to the system."""
+    _there().trim()
+
+
+_FLAGS = (
+    "peephole", "coupled", "gate_recurrence", "input_gate", "forget_gate", "output_gate", "input_activation",
+    "output_activation", "norm", "norm_eps",
+)  # fmt: skip
+
+
+def _variant(given: Any) -> Any:
+    variant = _there().Variant()
+    if given is None:
+        return variant
+    for name in _FLAGS:
+        setattr(variant, name, getattr(given, name))
+    variant.hard_sigmoid = given.gate_activation == "hard_sigmoid"
+    for name in ("cell_clip", "projection_clip"):
+        if getattr(given, name) is not None:
+            setattr(variant, name, getattr(given, name))
+    return variant
+
+
+def noise(rates: Any = None, *, seed: int = 0, first: int = 0, training: bool = True) -> Any:
+    """Describe the noise of a call; `rates` is a `scan.Noise`, whose masks of x and of w_hh are the caller's."""
+    made = _there().Noise()
+    made.training, made.seed, made.first = training, seed % (1 << 64), first
+    if rates is not None:
+        for name in ("variational_h", "recurrent_dropout", "zoneout_h", "zoneout_c"):
+            setattr(made, name, getattr(rates, name))
+    return made
+
+
+def pack(
+    w_ih: Array,
+    w_hh: Array,
+    bias: Array | None = None,
+    *,
+    w_hr: Array | None = None,
+    peephole: Array | None = None,
+    w_gates: Array | None = None,
+    gain_ih: Array | None = None,
+    gain_hh: Array | None = None,
+    gain_c: Array | None = None,
+    shift_c: Array | None = None,
+    variant: Any = None,
+    back: bool = False,
+    threads: int = 1,
+) -> Any:
+    """Lay weights out as the products read them."""
+    return _there().pack(
+        w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c, _variant(variant), back, threads
+    )
+
+
+def forward(
+    packed: Any,
+    x: Array,
+    h: Array | None = None,
+    c: Array | None = None,
+    *,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+    initial_h: Array | None = None,
+    initial_c: Array | None = None,
+    reverse: bool = False,
+    noise: Any = None,
+    keep_cells: bool = False,
+    keep_gates: bool = False,
+    tape: bool = False,
+    time_major: bool = False,
+    threads: int = 1,
+) -> Forward:
+    """Run a sequence through one layer in one direction."""
+    core = _there()
+    return Forward(
+        *core.forward(
+            packed, x, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), keep_cells,
+            keep_gates, tape, time_major, threads,
+        )
+    )  # fmt: skip
+
+
+def backward(
+    packed: Any,
+    tape: Array,
+    x: Array,
+    y: Array,
+    h: Array | None = None,
+    c: Array | None = None,
+    *,
+    reset: Array | None = None,
+    lengths: Array | None = None,
+    initial_h: Array | None = None,
+    initial_c: Array | None = None,
+    reverse: bool = False,
+    noise: Any = None,
+    dy: Array | None = None,
+    dh: Array | None = None,
+    dc: Array | None = None,
+    dcells: Array | None = None,
+    dgates: Array | None = None,
+    wanted: Sequence[str] = ("x", "w_ih", "w_hh", "bias", "h", "c"),
+    time_major: bool = False,
+    threads: int = 1,
+) -> dict[str, Array]:
+    """Return the gradients of what `wanted` names."""
+    core = _there()
+    found: dict[str, Array] = core.backward(
+        packed, tape, x, y, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), dy, dh, dc,
+        dcells, dgates, list(wanted), time_major, threads,
+    )  # fmt: skip
+    return found

@@ -1,0 +1,99 @@
+// NumPy arrays in and out of the engine: every array is checked here, before its memory is touched.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <initializer_list>
+#include <optional>
+#include <string>
+
+#include "call.hpp"
+#include "memory.hpp"
+
+namespace longshort {
+
+namespace nb = nanobind;
+
+using Given = std::optional<nb::ndarray<nb::ro, nb::device::cpu>>;
+using Taken = nb::ndarray<nb::numpy>;
+
+[[noreturn]] inline void raise_shape(const std::string& message) {
+  const nb::object type = nb::module_::import_("longshort.errors").attr("ShapeError");
+  PyErr_SetString(type.ptr(), message.c_str());
+  throw nb::python_error();
+}
+
+inline std::string text(const Index* lengths, std::size_t count) {
+  std::string result = "(";
+  for (std::size_t k = 0; k < count; ++k) result += (k ? ", " : "") + std::to_string(lengths[k]);
+  return result + (count == 1 ? ",)" : ")");
+}
+
+template <class Value>
+constexpr const char* name_of() {
+  return std::is_same_v<Value, float> ? "float32" : std::is_same_v<Value, double> ? "float64"
+       : std::is_same_v<Value, std::int64_t> ? "int64" : "bool";
+}
+
+// The array's data, if it has this type and shape and its last axis is contiguous; null if it is absent.
+template <class Value, class Array>
+const Value* checked(const Array& array, const char* name, const char* axes, std::initializer_list<Index> shape) {
+  const bool is_bool = std::is_same_v<Value, std::uint8_t>;
+  if (is_bool ? array.dtype() != nb::dtype<bool>() : array.dtype() != nb::dtype<Value>())
+    raise_shape(std::string("engine: `") + name + "` must be " + name_of<Value>() + ", like w_ih or as its meaning asks.");
+  Index got[8] = {};
+  const std::size_t rank = std::min<std::size_t>(array.ndim(), 8);
+  for (std::size_t k = 0; k < rank; ++k) got[k] = static_cast<Index>(array.shape(k));
+  if (rank != shape.size() || !std::equal(shape.begin(), shape.end(), got))
+    raise_shape(std::string("engine: `") + name + "` must be " + axes + " = " + text(shape.begin(), shape.size()) +
+                ", got " + text(got, rank) + ".");
+  if (rank > 0 && array.size() > 0 && got[rank - 1] > 1 && array.stride(rank - 1) != 1 && name[0] != 'r')
+    raise_shape(std::string("engine: `") + name + "` must be contiguous along its last axis. Pass numpy.ascontiguousarray(" + name + ").");
+  return reinterpret_cast<const Value*>(array.data());
+}
+
+template <class Value>
+Rows<const Value> rows(const Given& array, const char* name, const char* axes, Index count, Index width) {
+  if (!array) return {};
+  const Value* data = checked<Value>(*array, name, axes, {count, width});
+  return {data, static_cast<Index>(array->stride(0))};
+}
+
+template <class Value>
+Sequences<const Value> sequences(const Given& array, const char* name, const char* axes, Index N, Index T, Index width) {
+  if (!array) return {};
+  const Value* data = checked<Value>(*array, name, axes, {N, T, width});
+  return {data, static_cast<Index>(array->stride(0)), static_cast<Index>(array->stride(1))};
+}
+
+template <class Value>
+const Value* vector(const Given& array, const char* name, const char* axes, Index count) {
+  return array ? checked<Value>(*array, name, axes, {count}) : nullptr;
+}
+
+// A fresh array on pooled memory. order: for rank 3, 0 is (N, T, K) in memory, 1 is (T, N, K).
+template <class Real>
+Taken fresh(std::initializer_list<Index> shape, bool time_major = false) {
+  std::size_t lengths[3] = {}, count = 1, rank = 0;
+  for (const Index length : shape) count *= lengths[rank++] = static_cast<std::size_t>(length);
+  void* memory = acquire(count * sizeof(Real));
+  const nb::capsule owner(memory, [](void* p) noexcept { release(p); });
+  if (!time_major) return Taken(memory, rank, lengths, owner, nullptr, nb::dtype<Real>());
+  const auto width = static_cast<std::int64_t>(lengths[2]), sequences = static_cast<std::int64_t>(lengths[0]);
+  const std::int64_t strides[3] = {width, width * sequences, 1};
+  return Taken(memory, rank, lengths, owner, strides, nb::dtype<Real>());
+}
+
+template <class Real>
+Sequences<Real> sequences(const Taken& array) {
+  return {static_cast<Real*>(array.data()), static_cast<Index>(array.stride(0)), static_cast<Index>(array.stride(1))};
+}
+template <class Real>
+Rows<Real> rows(const Taken& array) {
+  return {static_cast<Real*>(array.data()), static_cast<Index>(array.stride(0))};
+}
+
+}  // namespace longshort

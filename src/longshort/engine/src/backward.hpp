@@ -1,0 +1,600 @@
+// The way back: one member's share of a call, from the last step to the first.
+//
+// Chunks of steps: first the recurrence, which leaves the gradients of the pre-activations of the chunk in
+// memory that all members share; then, while they are in cache, the gradients of the inputs and weights.
+#pragma once
+
+#include "gradient.hpp"
+#include "variant_cell_back.hpp"
+
+namespace longshort::LONGSHORT_ISA {
+
+constexpr Index RowsPerProduct = 192;  // fewer rows in a chunk than this, and reading dW costs more than summing into it
+
+// What the members of a call share. Lists hold a row for each sequence and step of a chunk that is active,
+// group after group.
+template <class Real>
+struct BackwardShared {
+  BackwardShared(const BackwardCall<Real>& c, const PackedWeights<Real>& weights)
+      : call(c), w(weights), options(w, c.noise), layout(w, options.plain), plain(options.plain && !c.dcells && !c.dgates) {
+    const Index blocks = layout.blocks, panels = ceil_div(w.P, PanelColumns<Real>);
+    cut = split(c.N, std::min(blocks, panels), Gates * w.H * w.recurrent_depth(), c.threads, options.units_may_split() && plain);
+    const Index rows = ceil_div(c.N, cut.groups);
+    const Index row_bytes = std::max<Index>(1, rows * layout.wide * static_cast<Index>(sizeof(Real)));
+    steps = std::max<Index>(static_cast<Index>(512 * 1024) / row_bytes, ceil_div(RowsPerProduct, std::max<Index>(1, c.N)));
+    steps = std::clamp<Index>(steps, 1, std::max<Index>(1, c.T));
+    two_products = w.variant.norm == Norm::ba2016 || w.variant.norm == Norm::products;
+    sizes();
+    list_groups();
+  }
+
+  void sizes() {
+    const Index most = call.N * steps;
+    da_stride = layout.wide + Lanes<Real>;
+    fed_stride = w.recurrent_depth() + Lanes<Real>;
+    m_stride = layout.padded + Lanes<Real>;
+    out_stride = ceil_div(w.P, Lanes<Real>) * Lanes<Real> + Lanes<Real>;
+    const auto bytes = [](Index values) { return Arena::padded(static_cast<std::size_t>(values) * sizeof(Real)) + 64; };
+    const auto panel_values = [&](Index columns) { return most * ceil_div(columns, Lanes<Real>) * Lanes<Real>; };
+    std::size_t total = bytes(most * da_stride) * (two_products ? 2 : 1) + 8 * (Arena::padded(static_cast<std::size_t>(most) * sizeof(Real*)) + 64);
+    if (options.feeds_copy) total += bytes(most * fed_stride);
+    if (w.projected) total += bytes(most * (m_stride + out_stride)) + bytes(panel_values(w.H)) + 64;
+    total += bytes(panel_values(w.C)) + bytes(panel_values(w.P)) + bytes(panel_values(w.recurrent_depth() - w.P)) + bytes(layout.wide);
+    arena = std::make_unique<Arena>(total + 4096);
+    const auto values = [&](Index count) { return reinterpret_cast<Real*>(arena->take(static_cast<std::size_t>(count) * sizeof(Real))); };
+    const auto pointers = [&] { return reinterpret_cast<const Real**>(arena->take(static_cast<std::size_t>(most) * sizeof(Real*))); };
+    dr = values(most * da_stride);
+    dz = two_products ? values(most * da_stride) : dr;
+    if (options.feeds_copy) fed = values(most * fed_stride);
+    if (w.projected) {
+      m = values(most * m_stride);
+      out = values(most * out_stride);
+    }
+    dr_rows = pointers();
+    dz_rows = pointers();
+    m_rows = pointers();
+    out_rows = pointers();
+    dx_rows = const_cast<Real**>(pointers());
+    input = {pointers(), w.C, call.dw_ih, values(panel_values(w.C))};
+    recurrent = {pointers(), w.P, call.dw_hh, values(panel_values(w.P))};
+    gates = {pointers(), w.recurrent_depth() - w.P, call.dw_gates, values(panel_values(w.recurrent_depth() - w.P))};
+    if (w.projected) projection = {m_rows, w.H, call.dw_hr, values(panel_values(w.H))};
+    bias_sums = values(layout.wide);
+    std::memset(bias_sums, 0, static_cast<std::size_t>(layout.wide) * sizeof(Real));
+    counts.assign(static_cast<std::size_t>(cut.groups), 0);
+  }
+
+  void list_groups() {
+    for (Index block = 0; block < layout.blocks; ++block)
+      for (int q = 0; q < Gates; ++q) {
+        const Index column = block * PanelColumns<Real> + q * Lanes<Real>, unit = block * Lanes<Real>;
+        const Index count = std::min<Index>(Lanes<Real>, w.H - unit);
+        if (w.gate_first[q] >= 0) gate_groups.push_back({column, w.gate_first[q] + unit, count});
+        if (w.sigmoid_first[q] >= 0) sigmoid_groups.push_back({column, w.sigmoid_first[q] + unit, count});
+      }
+    for (Index p = 0; w.projected && p < w.P; p += Lanes<Real>) output_groups.push_back({p, p, std::min<Index>(Lanes<Real>, w.P - p)});
+  }
+
+  const BackwardCall<Real>& call;
+  const PackedWeights<Real>& w;
+  const Options<Real> options;
+  const Layout<Real> layout;
+  const bool plain;
+  Split cut;
+  Index steps = 1;
+  bool two_products = false;
+  Index da_stride = 0, fed_stride = 0, m_stride = 0, out_stride = 0;
+  std::unique_ptr<Arena> arena;
+  Real *dr = nullptr, *dz = nullptr, *fed = nullptr, *m = nullptr, *out = nullptr, *bias_sums = nullptr;
+  const Real **dr_rows = nullptr, **dz_rows = nullptr, **m_rows = nullptr, **out_rows = nullptr;
+  Real** dx_rows = nullptr;
+  WeightGradient<Real> input, recurrent, gates, projection;
+  std::vector<RowGroup> gate_groups, sigmoid_groups, output_groups;
+  std::vector<Index> counts;  // active rows of each group in this chunk
+};
+
+template <class Real>
+class Backward {
+ public:
+  using Shared = BackwardShared<Real>;
+
+  static std::size_t room(const Shared& s, Index rows) {
+    const Index noise = noise_stride<Real>(s.w.H, s.w.P) * 3;
+    const Index carry = ceil_div(s.w.recurrent_depth(), PanelColumns<Real>) * PanelColumns<Real>;
+    Index values = rows * (2 * carry + 3 * s.layout.padded + noise) + 4 * s.layout.wide + 2 * s.layout.padded + 4 * s.layout.padded;
+    values += noise * rows + s.w.P + 16 * Lanes<Real>;
+    const auto share = [&](const std::vector<RowGroup>& groups) {
+      return ceil_div(static_cast<Index>(groups.size()), s.cut.threads());
+    };
+    return static_cast<std::size_t>(values) * sizeof(Real) + static_cast<std::size_t>(rows) * 512 + 64 * 32 +
+           TransposedRows<Real>::bytes(share(s.gate_groups), s.call.N * s.steps) * (s.two_products ? 2 : 1) +
+           TransposedRows<Real>::bytes(share(s.output_groups), s.call.N * s.steps);
+  }
+
+  Backward(Shared& shared, int thread, Barrier& everyone, Barrier* group, Arena& arena)
+      : s_(shared), call_(shared.call), w_(shared.w), options_(shared.options), layout_(shared.layout),
+        thread_(thread), group_index_(thread / shared.cut.members), member_(thread % shared.cut.members),
+        sequences_(part(call_.N, shared.cut.groups, group_index_)), everyone_(everyone), group_(group),
+        rows_(sequences_.size()), recurrent_{w_.recurrent_back, layout_.wide, w_.recurrent_depth()},
+        panels_(part(recurrent_.count(), shared.cut.members, member_)) {
+    const auto values = [&](Index count) { return reinterpret_cast<Real*>(arena.take(static_cast<std::size_t>(count) * sizeof(Real))); };
+    const auto pointers = [&](Index count) { return reinterpret_cast<Real**>(arena.take(static_cast<std::size_t>(count) * sizeof(Real*))); };
+    constexpr Index per_panel = PanelColumns<Real> / Lanes<Real>;
+    blocks_ = s_.cut.members == 1 ? Range{0, layout_.blocks}
+                                  : Range{panels_.first * per_panel, std::min(panels_.last * per_panel, layout_.blocks)};
+    carry_stride_ = recurrent_.count() * PanelColumns<Real>;
+    noise_stride_ = noise_stride<Real>(w_.H, w_.P);
+    dh_ = values(rows_ * carry_stride_);
+    dout_ = values(rows_ * carry_stride_);
+    dc_ = values(rows_ * layout_.padded);
+    dm_ = values(rows_ * layout_.padded);
+    noise_ = values(rows_ * noise_stride_ * 3);
+    mask_h_ = values(rows_ * noise_stride_);
+    const auto sums = [&](Index count) {
+      Real* place = values(count);
+      std::memset(place, 0, static_cast<std::size_t>(count) * sizeof(Real));
+      return place;
+    };
+    sums_ = {sums(layout_.wide), sums(layout_.wide), sums(layout_.wide), sums(layout_.wide), sums(layout_.padded), sums(layout_.padded)};
+    dnew_ = values(layout_.padded);
+    dnormed_ = values(layout_.padded);
+    c_before_ = values(layout_.padded);
+    rows_of_chunk_.reserve(static_cast<std::size_t>(call_.N * s_.steps));
+    lists_.reserve(static_cast<std::size_t>(s_.cut.groups));
+    zeros_ = sums(w_.P);
+    row_ = reinterpret_cast<Row*>(arena.take(static_cast<std::size_t>(rows_) * sizeof(Row)));
+    from_ = const_cast<const Real**>(pointers(rows_));
+    to_ = pointers(rows_);
+    const auto share = [&](const std::vector<RowGroup>& groups) { return part(static_cast<Index>(groups.size()), s_.cut.threads(), thread_); };
+    gate_share_ = share(s_.gate_groups);
+    output_share_ = share(s_.output_groups);
+    const Index most = call_.N * s_.steps;
+    const auto transposed = [&](Index groups) { return reinterpret_cast<Real*>(arena.take(TransposedRows<Real>::bytes(groups, most))); };
+    dr_columns_.place(transposed(gate_share_.size()), most);
+    if (s_.two_products) dz_columns_.place(transposed(gate_share_.size()), most);
+    if (w_.projected) out_columns_.place(transposed(output_share_.size()), most);
+  }
+
+  void run() {
+    begin();
+    bool first = true;
+    for (Index last = call_.T; first || last > 0; last -= s_.steps) {
+      const Index from = std::max<Index>(0, last - s_.steps);
+      listed_ = sequences_.first * s_.steps;
+      s_.counts[static_cast<std::size_t>(group_index_)] = 0;
+      for (Index s = last - 1; s >= from; --s) step(s);
+      if (member_ == 0) s_.counts[static_cast<std::size_t>(group_index_)] = listed_ - sequences_.first * s_.steps;
+      everyone_.wait();
+      const Index rows = gather();
+      everyone_.wait();
+      sum_weights(rows, first);
+      first = false;
+    }
+    finish();
+  }
+
+  const RowSums<Real>& sums() const { return sums_; }
+
+ private:
+  struct Row {
+    Index n, local;
+    const Real *tape, *c_before, *dy;
+    Real *dr, *dz, *m, *out;
+    RowNoise<Real> noise;
+    bool reset;
+  };
+
+  Index time(Index s) const { return call_.reverse ? call_.T - 1 - s : s; }
+  bool active(Index n, Index t) const { return !call_.lengths || t < call_.lengths[n]; }
+  bool resets(Index n, Index t) const { return call_.reset && *call_.reset.row(n, t); }
+  const Real* tape_row(Index n, Index s) const { return call_.tape + (s * call_.N + n) * layout_.row; }
+
+  void begin() {
+    for (Index local = 0; local < rows_; ++local) {
+      const Index n = sequences_.first + local;
+      Real *dh = dh_ + local * carry_stride_, *dc = dc_ + local * layout_.padded;
+      std::memset(dh, 0, static_cast<std::size_t>(carry_stride_) * sizeof(Real));
+      std::memset(dc, 0, static_cast<std::size_t>(layout_.padded) * sizeof(Real));
+      if (call_.dh_n) std::memcpy(dh, call_.dh_n.row(n), static_cast<std::size_t>(w_.P) * sizeof(Real));
+      if (call_.dc_n) {
+        std::memcpy(dc, call_.dc_n.row(n), static_cast<std::size_t>(w_.H) * sizeof(Real));
+        std::memcpy(dh + w_.P, call_.dc_n.row(n) + w_.H, static_cast<std::size_t>(w_.recurrent_depth() - w_.P) * sizeof(Real));
+      }
+      if (options_.drops_h)
+        draw<Real>(mask_h_ + local * noise_stride_, w_.P, call_.noise.seed, VariationalH, 0, n, call_.noise.variational_h,
+                   static_cast<Real>(1 / (1 - call_.noise.variational_h)), Real(0));
+      if (member_ != 0) continue;
+      if (call_.dinitial_h) std::memset(call_.dinitial_h.row(n), 0, static_cast<std::size_t>(w_.P) * sizeof(Real));
+      if (call_.dinitial_c) std::memset(call_.dinitial_c.row(n), 0, static_cast<std::size_t>(cell_values()) * sizeof(Real));
+    }
+    if (s_.cut.members > 1) group_->wait();
+  }
+
+  Index cell_values() const { return w_.H + w_.recurrent_depth() - w_.P; }
+
+  // The state that sequence n had before its step s: the last active step's, or where it started or restarted.
+  struct Before {
+    const Real *h, *c, *s_tape, *s_given;
+  };
+  Before before(Index n, Index s) const {
+    if (resets(n, time(s))) return given(call_.initial_h, call_.initial_c, n);
+    for (Index earlier = s - 1; earlier >= 0; --earlier) {
+      const Index t = time(earlier);
+      if (active(n, t)) {
+        const Real* tape = tape_row(n, earlier);
+        return {call_.y.row(n, t), tape, tape, nullptr};
+      }
+      if (resets(n, t)) return given(call_.initial_h, call_.initial_c, n);
+    }
+    return given(call_.h, call_.c, n);
+  }
+  Before given(const Rows<const Real>& h, const Rows<const Real>& c, Index n) const {
+    const Real* cell = c ? c.row(n) : nullptr;
+    return {h ? h.row(n) : zeros_, cell, nullptr, cell && w_.variant.gate_recurrence ? cell + w_.H : nullptr};
+  }
+
+  void step(Index s) {
+    list_rows(s);
+    if (s_.plain) plain_cells();
+    else variant_cells();
+    if (s_.cut.members > 1) group_->wait();
+    multiply_back();
+    if (call_.reset) restart(time(s));
+  }
+
+  void list_rows(Index s) {
+    count_ = 0;
+    const Index t = time(s);
+    for (Index local = 0; local < rows_; ++local) {
+      const Index n = sequences_.first + local;
+      if (!active(n, t)) {
+        if (call_.dx && member_ == 0) std::memset(call_.dx.row(n, t), 0, static_cast<std::size_t>(w_.C) * sizeof(Real));
+        continue;
+      }
+      Row& row = row_[count_++];
+      const Before start = before(n, s);
+      const Index place = listed_++;
+      row.n = n;
+      row.local = local;
+      row.tape = tape_row(n, s);
+      row.c_before = start.c;
+      row.reset = !start.s_tape;
+      row.dy = call_.dy ? call_.dy.row(n, t) : nullptr;
+      row.dr = s_.dr + place * s_.da_stride;
+      row.dz = s_.dz + place * s_.da_stride;
+      row.m = w_.projected ? s_.m + place * s_.m_stride : nullptr;
+      row.out = w_.projected ? s_.out + place * s_.out_stride : nullptr;
+      row.noise = {};
+      if (options_.draws_each_step())
+        row.noise = draw_row<Real>(options_, noise_ + local * noise_stride_ * 3, noise_stride_, w_.H, w_.P, call_.noise.first + t, n);
+      if (member_ != 0) continue;
+      s_.dr_rows[place] = row.dr;
+      s_.dz_rows[place] = row.dz;
+      s_.m_rows[place] = row.m;
+      s_.out_rows[place] = row.out;
+      s_.input.right[place] = call_.x.row(n, t);
+      if (call_.dx) s_.dx_rows[place] = call_.dx.row(n, t);
+      s_.recurrent.right[place] = start.h;
+      if (options_.feeds_copy) feed(start, local, place);
+    }
+    t_ = t;
+  }
+
+  // What the recurrent product read at this step, where that was a copy.
+  void feed(const Before& start, Index local, Index place) {
+    Real* fed = s_.fed + place * s_.fed_stride;
+    const Real* mask = options_.drops_h ? mask_h_ + local * noise_stride_ : nullptr;
+    for (Index k = 0; k < w_.P; ++k) fed[k] = mask ? start.h[k] * mask[k] : start.h[k];
+    for (int q = 0; q < Gates; ++q) {
+      if (!w_.variant.gate_recurrence || w_.sigmoid_first[q] < 0) continue;
+      for (Index u = 0; u < w_.H; ++u)
+        fed[w_.P + w_.sigmoid_first[q] + u] =
+            start.s_tape ? start.s_tape[((u / Lanes<Real>)*layout_.fields + q) * Lanes<Real> + u % Lanes<Real>]
+            : start.s_given ? start.s_given[w_.sigmoid_first[q] + u] : Real(0);
+    }
+    s_.recurrent.right[place] = fed;
+    s_.gates.right[place] = fed + w_.P;
+  }
+
+  int valid(Index block) const { return static_cast<int>(std::min<Index>(Lanes<Real>, w_.H - block * Lanes<Real>)); }
+
+  // c_{t-1} where it stands: in the tape of the step before (blocks apart), or in a row of a state.
+  Vector<Real> cell_before(const Row& row, Index block) const {
+    constexpr int L = Lanes<Real>;
+    if (!row.reset) return load(row.c_before + (block * layout_.fields + FieldC) * L);
+    return row.c_before ? load_first(row.c_before + block * L, valid(block)) : Vector<Real>{};
+  }
+
+  void plain_cells() {
+    constexpr int L = Lanes<Real>;
+    for (Index k = 0; k < count_; ++k) {
+      const Row& row = row_[k];
+      const Real* dh = dh_ + row.local * carry_stride_;
+      Real* dc = dc_ + row.local * layout_.padded;
+      for (Index block = blocks_.first; block < blocks_.last; ++block) {
+        Vector<Real> total = load(dh + block * L);
+        if (row.dy) total += valid(block) == L ? load(row.dy + block * L) : load_first(row.dy + block * L, valid(block));
+        plain_cell_back<Real>(row.tape + block * TapeFields * L, cell_before(row, block), total, dc + block * L,
+                              row.dr + block * PanelColumns<Real>);
+      }
+      from_[k] = row.dr;
+      to_[k] = dh_ + row.local * carry_stride_;
+    }
+    starts_ = nullptr;
+  }
+
+  void variant_cells() {
+    constexpr int L = Lanes<Real>;
+    for (Index k = 0; k < count_; ++k) output_gradient(row_[k]);
+    if (w_.projected) unproject();
+    const VariantCellBack<Real> cell(options_, w_, layout_, sums_);
+    for (Index k = 0; k < count_; ++k) {
+      Row& row = row_[k];
+      Real* dh = dh_ + row.local * carry_stride_;
+      RowBack<Real> back{};
+      back.tape = row.tape;
+      for (Index block = 0; block < layout_.blocks; ++block) store(c_before_ + block * L, cell_before(row, block));
+      back.c_before = c_before_;
+      back.dh = w_.projected ? dm_ + row.local * layout_.padded : dout_ + row.local * carry_stride_;
+      back.dcells = call_.dcells ? call_.dcells.row(row.n, t_) : nullptr;
+      back.dgates = call_.dgates ? call_.dgates.row(row.n, t_) : nullptr;
+      back.ds = w_.variant.gate_recurrence ? dh + w_.P : nullptr;
+      back.dc = dc_ + row.local * layout_.padded;
+      back.dz = row.dz;
+      back.dr = row.dr;
+      back.dnew = dnew_;
+      back.dout = dnormed_;
+      back.noise = row.noise;
+      cell.run(back);
+      std::memset(dh + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
+      from_[k] = row.dr;
+      to_[k] = dh;
+    }
+    starts_ = options_.zones_h ? to_ : nullptr;
+  }
+
+  // From the gradient of h_t to that of h~_t before clip and projection, in dout_ and the chunk; what zoneout
+  // passes straight to h_{t-1} stays in dh_.
+  void output_gradient(Row& row) {
+    Real *dh = dh_ + row.local * carry_stride_, *dout = dout_ + row.local * carry_stride_;
+    const bool clips = std::isfinite(w_.variant.projection_clip);
+    const Real clip = static_cast<Real>(w_.variant.projection_clip), share = options_.share_h;
+    for (Index p = 0; p < w_.P; ++p) {
+      const Real total = dh[p] + (row.dy ? row.dy[p] : Real(0));
+      Real fresh = total, old = 0;
+      if (options_.zones_h) {
+        old = total * (options_.noise.training ? row.noise.old_h[p] : share);
+        fresh = total - old;
+      }
+      if (clips && !(std::abs(row.tape[layout_.clipped + p]) <= clip)) fresh = 0;
+      dout[p] = fresh;
+      dh[p] = old;
+    }
+    for (Index p = w_.P; p < carry_stride_; ++p) dout[p] = 0;
+    if (!w_.projected) return;
+    for (Index p = 0; p < s_.out_stride - Lanes<Real>; ++p) row.out[p] = p < w_.P ? dout[p] : Real(0);
+    for (Index block = 0; block < layout_.blocks; ++block) {
+      constexpr int L = Lanes<Real>;
+      const Real* fields = row.tape + block * layout_.fields * L;
+      const Vector<Real> out = cell_out<Real>(options_, w_, block, fields);
+      store(row.m + block * L, load(fields + FieldO * L) * (w_.variant.output_activation ? tanh<Real>(out) : out));
+    }
+  }
+
+  void unproject() {
+    const Panels<Real> matrix{w_.projection_back, w_.P, w_.H};
+    for (Index k = 0; k < count_; ++k) {
+      from_[k] = dout_ + row_[k].local * carry_stride_;
+      to_[k] = dm_ + row_[k].local * layout_.padded;
+      std::memset(to_[k], 0, static_cast<std::size_t>(layout_.padded) * sizeof(Real));
+    }
+    for (Index p = 0; p < matrix.count(); ++p) multiply_panel<Real>(matrix, p, count_, from_, nullptr, to_);
+  }
+
+  // dh_{t-1} (and ds_{t-1}) = dr_t W_hh, beside what zoneout passes on.
+  void multiply_back() {
+    if (options_.drops_h && starts_) return multiply_back_masked_beside_zoneout();
+    for (Index p = panels_.first; p < panels_.last; ++p)
+      multiply_panel<Real>(recurrent_, p, count_, from_, const_cast<const Real* const*>(starts_), to_);
+    if (!options_.drops_h) return;
+    for (Index k = 0; k < count_; ++k) mask(to_[k], row_[k].local);
+  }
+
+  void mask(Real* dh, Index local) const {
+    for (Index p = 0; p < w_.P; ++p) dh[p] *= mask_h_[local * noise_stride_ + p];
+  }
+
+  // The mask lies on the product alone, so the product is made apart, in dout_.
+  void multiply_back_masked_beside_zoneout() {
+    Real** apart = const_cast<Real**>(to_);
+    for (Index k = 0; k < count_; ++k) apart[k] = dout_ + row_[k].local * carry_stride_;
+    for (Index p = panels_.first; p < panels_.last; ++p) multiply_panel<Real>(recurrent_, p, count_, from_, nullptr, apart);
+    for (Index k = 0; k < count_; ++k) {
+      mask(apart[k], row_[k].local);
+      Real* dh = dh_ + row_[k].local * carry_stride_;
+      for (Index p = 0; p < w_.recurrent_depth(); ++p) dh[p] += apart[k][p];
+    }
+  }
+
+  // A reset cuts: what reached the state before it belongs to the initial state.
+  void restart(Index t) {
+    const Index unit = blocks_.first * Lanes<Real>, units = std::min(blocks_.last * Lanes<Real>, w_.H) - unit;
+    const bool split = s_.cut.members > 1;
+    for (Index local = 0; local < rows_; ++local) {
+      const Index n = sequences_.first + local;
+      if (!resets(n, t)) continue;
+      Real *dh = dh_ + local * carry_stride_, *dc = dc_ + local * layout_.padded;
+      hand_over(call_.dinitial_h ? call_.dinitial_h.row(n) : nullptr, dh, split ? unit : 0, split ? units : w_.P);
+      hand_over(call_.dinitial_c ? call_.dinitial_c.row(n) : nullptr, dc, unit, units);
+      if (w_.variant.gate_recurrence)
+        hand_over(call_.dinitial_c ? call_.dinitial_c.row(n) + w_.H : nullptr, dh + w_.P, 0, w_.recurrent_depth() - w_.P);
+    }
+  }
+
+  static void hand_over(Real* to, Real* from, Index first, Index count) {
+    for (Index k = first; k < first + count; ++k) {
+      if (to) to[k] += from[k];
+      from[k] = 0;
+    }
+  }
+
+  // Between the barriers: the groups' lists become one, rows are packed, and inputs get their gradient.
+  Index gather() {
+    Index rows = 0;
+    lists_.clear();
+    for (int group = 0; group < s_.cut.groups; ++group) {
+      const Index first = part(call_.N, s_.cut.groups, group).first * s_.steps, count = s_.counts[static_cast<std::size_t>(group)];
+      lists_.push_back({first, first + count});
+      rows += count;
+    }
+    const int threads = s_.cut.threads();
+    Index job = 0;
+    const auto pack = [&](const WeightGradient<Real>& gradient) {
+      for (Index p = 0; p < gradient.panel_count(); ++p)
+        if (job++ % threads == thread_) pack_panel(gradient, rows, p);
+    };
+    pack(s_.input);
+    pack(s_.recurrent);
+    pack(s_.gates);
+    pack(s_.projection);
+    collect(s_.dr_rows);
+    dr_columns_.fill(s_.gate_groups.data() + gate_share_.first, gate_share_.size(), rows_of_chunk_.data(), rows,
+                     options_.normed ? nullptr : s_.bias_sums);
+    if (s_.two_products) {
+      collect(s_.dz_rows);
+      dz_columns_.fill(s_.gate_groups.data() + gate_share_.first, gate_share_.size(), rows_of_chunk_.data(), rows, nullptr);
+    }
+    if (w_.projected) {
+      collect(s_.out_rows);
+      out_columns_.fill(s_.output_groups.data() + output_share_.first, output_share_.size(), rows_of_chunk_.data(), rows, nullptr);
+    }
+    if (call_.dx) input_gradient();
+    return rows;
+  }
+
+  void collect(const Real* const* list) {
+    rows_of_chunk_.clear();
+    for (const Range& range : lists_) rows_of_chunk_.insert(rows_of_chunk_.end(), list + range.first, list + range.last);
+  }
+
+  void pack_panel(const WeightGradient<Real>& gradient, Index rows, Index p) {
+    collect(gradient.right);
+    const Panels<Real> packed = gradient.packed(rows);
+    pack_rows<Real>(const_cast<Real*>(packed.panel(p)), rows_of_chunk_.data(), rows, gradient.columns, p);
+  }
+
+  void input_gradient() {
+    const Range own = lists_[static_cast<std::size_t>(group_index_)], share = part(own.size(), s_.cut.members, member_);
+    const Panels<Real> matrix{w_.input_back, layout_.wide, w_.C};
+    for (Index p = 0; p < matrix.count(); ++p)
+      multiply_panel<Real>(matrix, p, share.size(), s_.dz_rows + own.first + share.first, nullptr,
+                           s_.dx_rows + own.first + share.first);
+  }
+
+  void finish() {
+    for (Index local = 0; local < rows_; ++local) {
+      const Index n = sequences_.first + local;
+      const Real *dh = dh_ + local * carry_stride_, *dc = dc_ + local * layout_.padded;
+      const Index unit = blocks_.first * Lanes<Real>, units = std::min(blocks_.last * Lanes<Real>, w_.H) - unit;
+      const bool split = s_.cut.members > 1;
+      if (call_.dh) std::memcpy(call_.dh.row(n) + (split ? unit : 0), dh + (split ? unit : 0), static_cast<std::size_t>(split ? units : w_.P) * sizeof(Real));
+      if (!call_.dc) continue;
+      std::memcpy(call_.dc.row(n) + unit, dc + unit, static_cast<std::size_t>(units) * sizeof(Real));
+      if (w_.variant.gate_recurrence)
+        std::memcpy(call_.dc.row(n) + w_.H, dh + w_.P, static_cast<std::size_t>(w_.recurrent_depth() - w_.P) * sizeof(Real));
+    }
+  }
+
+  void sum_weights(Index rows, bool first) {
+    const RowGroup* gates = s_.gate_groups.data() + gate_share_.first;
+    const auto& dz_columns = s_.two_products ? dz_columns_ : dr_columns_;
+    dz_columns.accumulate(gates, gate_share_.size(), s_.input, rows, first);
+    dr_columns_.accumulate(gates, gate_share_.size(), s_.recurrent, rows, first);
+    if (w_.projected)
+      out_columns_.accumulate(s_.output_groups.data() + output_share_.first, output_share_.size(), s_.projection, rows, first);
+    if (!s_.gates.out) return;
+    for (Index i = gate_share_.first; i < gate_share_.last; ++i) {
+      const int q = static_cast<int>(s_.gate_groups[static_cast<std::size_t>(i)].column % PanelColumns<Real> / Lanes<Real>);
+      if (w_.sigmoid_first[q] < 0) continue;
+      RowGroup sigmoid = s_.gate_groups[static_cast<std::size_t>(i)];
+      sigmoid.row += w_.sigmoid_first[q] - w_.gate_first[q];
+      dr_columns_.accumulate_one(i - gate_share_.first, sigmoid, s_.gates, rows, first);
+    }
+  }
+
+  Shared& s_;
+  const BackwardCall<Real>& call_;
+  const PackedWeights<Real>& w_;
+  const Options<Real>& options_;
+  const Layout<Real>& layout_;
+  const Index thread_, group_index_, member_;
+  const Range sequences_;
+  Barrier& everyone_;
+  Barrier* const group_;
+  const Index rows_;
+  const Panels<Real> recurrent_;
+  const Range panels_;
+  Range blocks_{}, gate_share_{}, output_share_{};
+  Index carry_stride_ = 0, noise_stride_ = 0, count_ = 0, listed_ = 0, t_ = 0;
+  Real *dh_ = nullptr, *dout_ = nullptr, *dc_ = nullptr, *dm_ = nullptr, *noise_ = nullptr, *mask_h_ = nullptr;
+  Real *dnew_ = nullptr, *dnormed_ = nullptr, *c_before_ = nullptr, *zeros_ = nullptr;
+  RowSums<Real> sums_{};
+  Row* row_ = nullptr;
+  const Real** from_ = nullptr;
+  Real **to_ = nullptr, **starts_ = nullptr;
+  TransposedRows<Real> dr_columns_, dz_columns_, out_columns_;
+  std::vector<Range> lists_;
+  std::vector<const Real*> rows_of_chunk_;
+};
+
+// One value per gate and unit, summed over the members in order.
+template <class Real>
+void finish_sums(const BackwardShared<Real>& shared, const std::vector<std::unique_ptr<Backward<Real>>>& members) {
+  const PackedWeights<Real>& w = shared.w;
+  const Layout<Real>& layout = shared.layout;
+  const auto total = [&](Real* RowSums<Real>::*which, Index count) {
+    std::vector<Real> sum(static_cast<std::size_t>(count), Real(0));
+    for (const auto& member : members)
+      for (Index k = 0; k < count; ++k) sum[static_cast<std::size_t>(k)] += (member->sums().*which)[k];
+    return sum;
+  };
+  GateRows gates, sigmoids;
+  for (int q = 0; q < Gates; ++q) {
+    gates.first[q] = w.gate_first[q];
+    sigmoids.first[q] = w.sigmoid_first[q];
+  }
+  const auto blocked = [&](Real* to, Real* RowSums<Real>::*which, GateRows rows) {
+    if (to) unpack_vector<Real>(to, total(which, layout.wide).data(), rows, w.H);
+  };
+  const BackwardCall<Real>& call = shared.call;
+  if (call.dbias && !shared.options.normed) unpack_vector<Real>(call.dbias, shared.bias_sums, gates, w.H);
+  else blocked(call.dbias, &RowSums<Real>::bias, gates);
+  blocked(call.dpeephole, &RowSums<Real>::peephole, sigmoids);
+  blocked(call.dgain_ih, &RowSums<Real>::gain_ih, gates);
+  blocked(call.dgain_hh, &RowSums<Real>::gain_hh, gates);
+  const auto plain = [&](Real* to, Real* RowSums<Real>::*which) {
+    if (to) std::memcpy(to, total(which, w.H).data(), static_cast<std::size_t>(w.H) * sizeof(Real));
+  };
+  plain(call.dgain_c, &RowSums<Real>::gain_c);
+  plain(call.dshift_c, &RowSums<Real>::shift_c);
+}
+
+template <class Real>
+void run_backward(const BackwardCall<Real>& call, const PackedWeights<Real>& w) {
+  BackwardShared<Real> shared(call, w);
+  const Split cut = shared.cut;
+  Barrier everyone(cut.threads());
+  std::vector<std::unique_ptr<Barrier>> groups;
+  std::vector<std::unique_ptr<Arena>> arenas;
+  std::vector<std::unique_ptr<Backward<Real>>> members;
+  for (int group = 0; group < cut.groups; ++group) groups.push_back(std::make_unique<Barrier>(cut.members));
+  for (int i = 0; i < cut.threads(); ++i) {
+    const int group = i / cut.members;
+    arenas.push_back(std::make_unique<Arena>(Backward<Real>::room(shared, part(call.N, cut.groups, group).size())));
+    members.push_back(std::make_unique<Backward<Real>>(shared, i, everyone, groups[static_cast<std::size_t>(group)].get(), *arenas.back()));
+  }
+  run_team(cut.threads(), [&](int i) { members[static_cast<std::size_t>(i)]->run(); });
+  finish_sums<Real>(shared, members);
+}
+
+}  // namespace longshort::LONGSHORT_ISA

@@ -1,0 +1,262 @@
+// The module longshort.engine._core. engine/__init__.py documents each function.
+#include <nanobind/stl/vector.h>
+
+#include "arrays.hpp"
+#include "kernels.hpp"
+
+namespace longshort {
+namespace {
+
+template <class Real>
+struct Packed {
+  PackedWeights<Real> weights;
+  const InstructionSet* set;
+  bool back;
+};
+
+struct State {  // a layer's call beyond its input, as Python gives it
+  Given h, c, reset, lengths, initial_h, initial_c;
+};
+
+template <class Real>
+Packed<Real> pack_as(const Given& w_ih, const Given& w_hh, const Given& bias, const Given& w_hr, const Given& peephole,
+                     const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c,
+                     const Given& shift_c, const Variant& variant, bool back, int threads) {
+  const Index gates = variant.gate_count(), sigmoids = variant.sigmoid_count();
+  if (w_ih->ndim() != 2 || w_hh->ndim() != 2 || static_cast<Index>(w_ih->shape(0)) % gates != 0 || w_ih->shape(0) == 0)
+    raise_shape("engine: `w_ih` must be (G H, C) and `w_hh` (G H, P) with G = " + std::to_string(gates) + " gates and H >= 1.");
+  Weights<Real> from;
+  from.C = static_cast<Index>(w_ih->shape(1));
+  from.H = static_cast<Index>(w_ih->shape(0)) / gates;
+  from.P = static_cast<Index>(w_hh->shape(1));
+  if (!w_hr && from.P != from.H)
+    raise_shape("engine: `w_hh` must be (G H, H) = " + text(std::initializer_list<Index>{gates * from.H, from.H}.begin(), 2) + " without `w_hr`, got P = " + std::to_string(from.P) + ".");
+  const Index G = gates * from.H, S = sigmoids * from.H;
+  from.w_ih = rows<Real>(w_ih, "w_ih", "(G H, C)", G, from.C);
+  from.w_hh = rows<Real>(w_hh, "w_hh", "(G H, P)", G, from.P);
+  from.bias = vector<Real>(bias, "bias", "(G H)", G);
+  from.w_hr = rows<Real>(w_hr, "w_hr", "(P, H)", from.P, from.H);
+  from.peephole = vector<Real>(peephole, "peephole", "(S H)", S);
+  from.w_gates = rows<Real>(w_gates, "w_gates", "(S H, S H)", S, S);
+  from.gain_ih = vector<Real>(gain_ih, "gain_ih", "(G H)", G);
+  from.gain_hh = vector<Real>(gain_hh, "gain_hh", "(G H)", G);
+  from.gain_c = vector<Real>(gain_c, "gain_c", "(H)", from.H);
+  from.shift_c = vector<Real>(shift_c, "shift_c", "(H)", from.H);
+  const bool needs_ih = variant.norm == Norm::ba2016 || variant.norm == Norm::products;
+  const bool needs_c = variant.norm == Norm::ba2016 || variant.norm == Norm::per_gate;
+  if (variant.peephole != bool(from.peephole) || variant.gate_recurrence != bool(from.w_gates) ||
+      needs_ih != bool(from.gain_ih) || (variant.norm != Norm::none) != bool(from.gain_hh) ||
+      needs_c != bool(from.gain_c) || needs_c != bool(from.shift_c))
+    raise_shape("engine: the weights given are not those that the variant asks for (Variant.weights names them).");
+  Packed<Real> packed;
+  packed.weights.variant = variant;
+  packed.weights.C = from.C;
+  packed.weights.H = from.H;
+  packed.weights.P = from.P;
+  packed.weights.projected = bool(from.w_hr);
+  packed.set = &instruction_set();
+  packed.back = back;
+  const nb::gil_scoped_release unlocked;
+  kernels_of<Real>(*packed.set).pack(from, packed.weights, back, threads);
+  return packed;
+}
+
+nb::object pack(const Given& w_ih, const Given& w_hh, const Given& bias, const Given& w_hr, const Given& peephole,
+                const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c, const Given& shift_c,
+                const Variant& variant, bool back, int threads) {
+  const auto as = [&]<class Real>(Real) {
+    return nb::cast(pack_as<Real>(w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c, variant, back, threads));
+  };
+  if (w_ih->dtype() == nb::dtype<float>()) return as(float{});
+  if (w_ih->dtype() == nb::dtype<double>()) return as(double{});
+  raise_shape("engine: `w_ih` must be float32 or float64.");
+}
+
+template <class Real>
+void describe(SequenceCall<Real>& call, const Packed<Real>& packed, const Given& x, const State& state, bool reverse,
+              const Noise& noise, int threads) {
+  const PackedWeights<Real>& w = packed.weights;
+  if (x->ndim() != 3) raise_shape("engine: `x` must be (N, T, C), got " + std::to_string(x->ndim()) + " axes.");
+  if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+  const Index N = call.N = static_cast<Index>(x->shape(0)), T = call.T = static_cast<Index>(x->shape(1));
+  const Index cell = w.H + w.recurrent_depth() - w.P;
+  call.x = sequences<Real>(x, "x", "(N, T, C)", N, T, w.C);
+  call.h = rows<Real>(state.h, "h", "(N, P)", N, w.P);
+  call.c = rows<Real>(state.c, "c", "(N, H)", N, cell);
+  call.initial_h = rows<Real>(state.initial_h, "initial_h", "(N, P)", N, w.P);
+  call.initial_c = rows<Real>(state.initial_c, "initial_c", "(N, H)", N, cell);
+  if (state.reset) {
+    const std::uint8_t* data = checked<std::uint8_t>(*state.reset, "reset", "(N, T)", {N, T});
+    call.reset = {data, static_cast<Index>(state.reset->stride(0)), static_cast<Index>(state.reset->stride(1))};
+  }
+  call.lengths = vector<std::int64_t>(state.lengths, "lengths", "(N)", N);
+  for (Index n = 0; call.lengths && n < N; ++n)
+    if (call.lengths[n] < 0 || call.lengths[n] > T)
+      raise_shape("engine: `lengths` must be in [0, T] = [0, " + std::to_string(T) + "], got " + std::to_string(call.lengths[n]) + ".");
+  call.reverse = reverse;
+  call.noise = noise;
+  call.threads = threads;
+}
+
+template <class Real>
+nb::tuple forward(const Packed<Real>& packed, const Given& x, const Given& h, const Given& c, const Given& reset,
+                  const Given& lengths, const Given& initial_h, const Given& initial_c, bool reverse, const Noise& noise,
+                  bool keep_cells, bool keep_gates, bool tape, bool time_major, int threads) {
+  const PackedWeights<Real>& w = packed.weights;
+  ForwardCall<Real> call;
+  describe<Real>(call, packed, x, {h, c, reset, lengths, initial_h, initial_c}, reverse, noise, threads);
+  const Kernels<Real>& kernels = kernels_of<Real>(*packed.set);
+  const Index cell = w.H + w.recurrent_depth() - w.P;
+  const Taken y = fresh<Real>({call.N, call.T, w.P}, time_major), h_n = fresh<Real>({call.N, w.P}), c_n = fresh<Real>({call.N, cell});
+  nb::object cells = nb::none(), gates = nb::none(), kept = nb::none();
+  call.y = sequences<Real>(y);
+  call.h_n = rows<Real>(h_n);
+  call.c_n = rows<Real>(c_n);
+  if (keep_cells) {
+    const Taken array = fresh<Real>({call.N, call.T, w.H}, time_major);
+    call.cells = sequences<Real>(array);
+    cells = nb::cast(array);
+  }
+  if (keep_gates) {
+    const Taken array = fresh<Real>({call.N, call.T, 4 * w.H}, time_major);
+    call.gates = sequences<Real>(array);
+    gates = nb::cast(array);
+  }
+  if (tape) {
+    const Taken array = fresh<Real>({call.T * call.N * kernels.tape_row(w, noise)});
+    call.tape = static_cast<Real*>(array.data());
+    kept = nb::cast(array);
+  }
+  {
+    const nb::gil_scoped_release unlocked;
+    kernels.forward(call, w);
+  }
+  return nb::make_tuple(y, h_n, c_n, cells, gates, kept);
+}
+
+template <class Real>
+nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x, const Given& y, const Given& h, const Given& c,
+                  const Given& reset, const Given& lengths, const Given& initial_h, const Given& initial_c, bool reverse,
+                  const Noise& noise, const Given& dy, const Given& dh, const Given& dc, const Given& dcells,
+                  const Given& dgates, const std::vector<std::string>& wanted, bool time_major, int threads) {
+  const PackedWeights<Real>& w = packed.weights;
+  if (!packed.back) raise_shape("engine: these weights were packed for inference. Pack them with back=True.");
+  BackwardCall<Real> call;
+  describe<Real>(call, packed, x, {h, c, reset, lengths, initial_h, initial_c}, reverse, noise, threads);
+  const Kernels<Real>& kernels = kernels_of<Real>(*packed.set);
+  const Index N = call.N, T = call.T, cell = w.H + w.recurrent_depth() - w.P;
+  const Index G = w.variant.gate_count() * w.H, S = w.variant.sigmoid_count() * w.H;
+  call.tape = vector<Real>(tape, "tape", "(T N row)", T * N * kernels.tape_row(w, noise));
+  call.y = sequences<Real>(y, "y", "(N, T, P)", N, T, w.P);
+  call.dy = sequences<Real>(dy, "dy", "(N, T, P)", N, T, w.P);
+  call.dh_n = rows<Real>(dh, "dh", "(N, P)", N, w.P);
+  call.dc_n = rows<Real>(dc, "dc", "(N, H)", N, cell);
+  call.dcells = sequences<Real>(dcells, "dcells", "(N, T, H)", N, T, w.H);
+  call.dgates = sequences<Real>(dgates, "dgates", "(N, T, 4H)", N, T, 4 * w.H);
+  nb::dict result;
+  const auto take = [&](const char* name, std::initializer_list<Index> shape, bool order = false) {
+    Taken array = fresh<Real>(shape, order);
+    result[name] = array;
+    return array;
+  };
+  for (const std::string& name : wanted) {
+    if (name == "x") call.dx = sequences<Real>(take("x", {N, T, w.C}, time_major));
+    else if (name == "h") call.dh = rows<Real>(take("h", {N, w.P}));
+    else if (name == "c") call.dc = rows<Real>(take("c", {N, cell}));
+    else if (name == "initial_h") call.dinitial_h = rows<Real>(take("initial_h", {N, w.P}));
+    else if (name == "initial_c") call.dinitial_c = rows<Real>(take("initial_c", {N, cell}));
+    else if (name == "w_ih") call.dw_ih = rows<Real>(take("w_ih", {G, w.C}));
+    else if (name == "w_hh") call.dw_hh = rows<Real>(take("w_hh", {G, w.P}));
+    else if (name == "w_hr" && w.projected) call.dw_hr = rows<Real>(take("w_hr", {w.P, w.H}));
+    else if (name == "w_gates" && w.variant.gate_recurrence) call.dw_gates = rows<Real>(take("w_gates", {S, S}));
+    else if (name == "bias") call.dbias = static_cast<Real*>(take("bias", {G}).data());
+    else if (name == "peephole" && w.peephole) call.dpeephole = static_cast<Real*>(take("peephole", {S}).data());
+    else if (name == "gain_ih" && w.gain_ih) call.dgain_ih = static_cast<Real*>(take("gain_ih", {G}).data());
+    else if (name == "gain_hh" && w.gain_hh) call.dgain_hh = static_cast<Real*>(take("gain_hh", {G}).data());
+    else if (name == "gain_c" && w.gain_c) call.dgain_c = static_cast<Real*>(take("gain_c", {w.H}).data());
+    else if (name == "shift_c" && w.shift_c) call.dshift_c = static_cast<Real*>(take("shift_c", {w.H}).data());
+    else raise_shape("engine: `wanted` names '" + name + "', which has no gradient in this variant.");
+  }
+  const nb::gil_scoped_release unlocked;
+  kernels.backward(call, w);
+  return result;
+}
+
+template <class Real>
+Taken activate(const std::string& name, const Given& x) {
+  const Index count = static_cast<Index>(x->size());
+  const Real* from = vector<Real>(x, "x", "(K)", count);
+  Taken result = fresh<Real>({count});
+  kernels_of<Real>(instruction_set()).activate(name == "exp" ? 0 : name == "sigmoid" ? 1 : 2, from, static_cast<Real*>(result.data()), count);
+  return result;
+}
+
+template <class Real>
+void bind(nb::module_& m, const char* name) {
+  nb::class_<Packed<Real>>(m, name)
+      .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })
+      .def_prop_ro("sizes", [](const Packed<Real>& p) { return nb::make_tuple(p.weights.C, p.weights.H, p.weights.P); })
+      .def("tape_values", [](const Packed<Real>& p, const Noise& noise) { return kernels_of<Real>(*p.set).tape_row(p.weights, noise); });
+  m.def("forward", forward<Real>, nb::arg("packed"), nb::arg("x"), nb::arg("h").none(), nb::arg("c").none(),
+        nb::arg("reset").none(), nb::arg("lengths").none(), nb::arg("initial_h").none(), nb::arg("initial_c").none(),
+        nb::arg("reverse"), nb::arg("noise"), nb::arg("keep_cells"), nb::arg("keep_gates"), nb::arg("tape"),
+        nb::arg("time_major"), nb::arg("threads"));
+  m.def("backward", backward<Real>, nb::arg("packed"), nb::arg("tape"), nb::arg("x"), nb::arg("y"), nb::arg("h").none(),
+        nb::arg("c").none(), nb::arg("reset").none(), nb::arg("lengths").none(), nb::arg("initial_h").none(),
+        nb::arg("initial_c").none(), nb::arg("reverse"), nb::arg("noise"), nb::arg("dy").none(), nb::arg("dh").none(),
+        nb::arg("dc").none(), nb::arg("dcells").none(), nb::arg("dgates").none(), nb::arg("wanted"), nb::arg("time_major"),
+        nb::arg("threads"));
+}
+
+Norm norm_named(const std::string& name) {
+  return name == "ba2016" ? Norm::ba2016 : name == "per_gate" ? Norm::per_gate : name == "products" ? Norm::products : Norm::none;
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);
+  nb::class_<Variant>(m, "Variant")
+      .def(nb::init<>())
+      .def_rw("peephole", &Variant::peephole)
+      .def_rw("coupled", &Variant::coupled)
+      .def_rw("gate_recurrence", &Variant::gate_recurrence)
+      .def_rw("input_gate", &Variant::input_gate)
+      .def_rw("forget_gate", &Variant::forget_gate)
+      .def_rw("output_gate", &Variant::output_gate)
+      .def_rw("input_activation", &Variant::input_activation)
+      .def_rw("output_activation", &Variant::output_activation)
+      .def_rw("hard_sigmoid", &Variant::hard_sigmoid)
+      .def_rw("norm_eps", &Variant::norm_eps)
+      .def_rw("cell_clip", &Variant::cell_clip)
+      .def_rw("projection_clip", &Variant::projection_clip)
+      .def_prop_rw("norm", [](const Variant& v) { return static_cast<int>(v.norm); },
+                   [](Variant& v, const std::string& name) { v.norm = norm_named(name); });
+  nb::class_<Noise>(m, "Noise")
+      .def(nb::init<>())
+      .def_rw("variational_h", &Noise::variational_h)
+      .def_rw("recurrent_dropout", &Noise::recurrent_dropout)
+      .def_rw("zoneout_h", &Noise::zoneout_h)
+      .def_rw("zoneout_c", &Noise::zoneout_c)
+      .def_rw("seed", &Noise::seed)
+      .def_rw("first", &Noise::first)
+      .def_rw("training", &Noise::training);
+  m.def("pack", pack, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias").none(), nb::arg("w_hr").none(), nb::arg("peephole").none(),
+        nb::arg("w_gates").none(), nb::arg("gain_ih").none(), nb::arg("gain_hh").none(), nb::arg("gain_c").none(),
+        nb::arg("shift_c").none(), nb::arg("variant"), nb::arg("back"), nb::arg("threads"));
+  bind<float>(m, "Packed32");
+  bind<double>(m, "Packed64");
+  m.def("activate32", activate<float>);
+  m.def("activate64", activate<double>);
+  m.def("trim", trim);
+  m.def("isa", [] { return instruction_set().name; });
+  m.def("isas", [] {
+    int count = 0;
+    const InstructionSet* const* sets = instruction_sets(count);
+    nb::list names;
+    for (int k = 0; k < count; ++k) names.append(sets[k]->name);
+    return names;
+  });
+}
+
+}  // namespace longshort

@@ -1,0 +1,38 @@
+// What one instruction set offers, as functions; dispatch.cpp chooses among the sets.
+#pragma once
+
+#include "weights.hpp"
+
+namespace longshort {
+
+template <class Real>
+struct Kernels {
+  void (*pack)(const Weights<Real>&, PackedWeights<Real>&, bool back, int threads);
+  void (*forward)(const ForwardCall<Real>&, const PackedWeights<Real>&);
+  void (*backward)(const BackwardCall<Real>&, const PackedWeights<Real>&);
+  Index (*tape_row)(const PackedWeights<Real>&, const Noise&);  // values for each sequence and step
+  void (*activate)(int which, const Real* from, Real* to, Index count);  // 0 exp, 1 sigmoid, 2 tanh: for tests
+};
+
+struct InstructionSet {
+  const char* name;
+  bool (*supported)();
+  Kernels<float> single_precision;
+  Kernels<double> double_precision;
+};
+
+template <class Real>
+const Kernels<Real>& kernels_of(const InstructionSet& set);
+template <>
+inline const Kernels<float>& kernels_of<float>(const InstructionSet& set) { return set.single_precision; }
+template <>
+inline const Kernels<double>& kernels_of<double>(const InstructionSet& set) { return set.double_precision; }
+
+// The best set this processor has, or the one LONGSHORT_ENGINE_ISA names.
+// Throws std::runtime_error where that one is unknown or the processor lacks it.
+const InstructionSet& instruction_set();
+
+// Every set that was compiled in and that this processor has, best first.
+const InstructionSet* const* instruction_sets(int& count);
+
+}  // namespace longshort

@@ -1,0 +1,107 @@
+// What the variant and the noise of a call ask of each step, and what a step keeps for the way back.
+#pragma once
+
+#include <cmath>
+
+#include "cell.hpp"
+#include "philox.hpp"
+#include "weights.hpp"
+
+namespace longshort::LONGSHORT_ISA {
+
+// A step's tape, one row for each sequence and step:
+//   block by block, `fields` vectors each: i, f, g, o, c_t; beyond the plain cell c~_t; with a norm N(c~_t),
+//   and N(z_t), N(r_t) for each gate; then one vector or more of `Statistic`s; then the projection before
+//   its clip.
+enum Field { FieldI, FieldF, FieldG, FieldO, FieldC, FieldNew, FieldNormC, FieldNormZ, FieldNormR = FieldNormZ + Gates };
+enum Statistic { InverseC, InverseZ, InverseR = InverseZ + Gates, Statistics = InverseR + Gates };
+
+template <class Real>
+struct Layout {
+  Index units, blocks, padded, wide;  // H; its blocks of Lanes; blocks * Lanes; blocks * PanelColumns
+  Index fields, statistics, clipped;  // offsets in a tape row, in values
+  Index row;                          // values in a tape row
+
+  Layout(const PackedWeights<Real>& w, bool plain) {
+    constexpr int L = Lanes<Real>;
+    units = w.H;
+    blocks = block_count<Real>(w.H);
+    padded = blocks * L;
+    wide = blocks * PanelColumns<Real>;
+    const bool norm = w.variant.norm != Norm::none;
+    fields = plain ? TapeFields : norm ? FieldNormR + Gates : FieldNew + 1;
+    statistics = blocks * fields * L;
+    clipped = statistics + (norm ? ceil_div(Statistics, L) * L : 0);
+    row = clipped + (std::isfinite(w.variant.projection_clip) ? ceil_div(w.P, L) * L : 0);
+  }
+};
+
+// Which of the options a call has, read once.
+template <class Real>
+struct Options {
+  const Variant& variant;
+  const Noise& noise;
+  bool projected;
+  bool drops_g, zones_h, zones_c, drops_h;
+  bool plain;       // torch.nn.LSTM's cell: plain_cell serves it
+  bool normed;      // a step needs whole rows before it can go on
+  bool feeds_copy;  // the recurrent product reads a copy of h, masked or with gates behind it
+  Real share_h, share_c;  // of the old value, in evaluation
+
+  Options(const PackedWeights<Real>& w, const Noise& n)
+      : variant(w.variant), noise(n), projected(w.projected) {
+    drops_g = n.training && n.recurrent_dropout > 0;
+    drops_h = n.training && n.variational_h > 0;
+    zones_h = n.zoneout_h > 0;
+    zones_c = n.zoneout_c > 0;
+    const Variant& v = variant;
+    normed = v.norm != Norm::none;
+    plain = !(v.peephole || v.coupled || v.gate_recurrence || !v.input_gate || !v.forget_gate || !v.output_gate ||
+              !v.input_activation || !v.output_activation || v.hard_sigmoid || normed || std::isfinite(v.cell_clip) ||
+              std::isfinite(v.projection_clip) || projected || drops_g || zones_h || zones_c);
+    feeds_copy = drops_h || v.gate_recurrence;
+    share_h = static_cast<Real>(n.zoneout_h);
+    share_c = static_cast<Real>(n.zoneout_c);
+  }
+
+  bool units_may_split() const { return !normed && !projected && !feeds_copy; }
+  bool draws_each_step() const { return noise.training && (drops_g || zones_h || zones_c); }
+};
+
+// The noise of one row and step; null where there is none of its kind. `padded` values each.
+template <class Real>
+struct RowNoise {
+  const Real *g = nullptr;      // factor of the candidate: 0 or 1 / (1 - rate)
+  const Real *old_h = nullptr;  // 1 where h keeps its old value, 0 where it is renewed
+  const Real *old_c = nullptr;
+};
+
+template <class Real>
+inline RowNoise<Real> draw_row(const Options<Real>& options, Real* room, Index stride, Index units, Index outputs,
+                               std::int64_t t, Index n) {
+  RowNoise<Real> row;
+  const Noise& noise = options.noise;
+  if (!noise.training) return row;
+  if (options.drops_g) {
+    const double rate = noise.recurrent_dropout;
+    draw<Real>(room, units, noise.seed, RecurrentDropout, t, n, rate, static_cast<Real>(1 / (1 - rate)), Real(0));
+    row.g = room;
+  }
+  if (options.zones_h) {
+    draw<Real>(room + stride, outputs, noise.seed, ZoneoutH, t, n, noise.zoneout_h, Real(0), Real(1));
+    row.old_h = room + stride;
+  }
+  if (options.zones_c) {
+    draw<Real>(room + 2 * stride, units, noise.seed, ZoneoutC, t, n, noise.zoneout_c, Real(0), Real(1));
+    row.old_c = room + 2 * stride;
+  }
+  return row;
+}
+
+// Room for the noise of one row: three factors for each unit or output.
+template <class Real>
+inline Index noise_stride(Index units, Index outputs) {
+  return ceil_div(std::max(units, outputs), 4 * WordLanes) * 4 * WordLanes;
+}
+
+}  // namespace longshort::LONGSHORT_ISA

@@ -1,0 +1,146 @@
+#include "threads.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace longshort {
+namespace {
+
+constexpr int SpinsBeforeYield = 4000;
+constexpr int SpinsBeforeSleep = 2000;
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Denormals cost a hundred cycles each and decay towards zero in any stable recurrence.
+class FlushDenormals {
+ public:
+#if defined(__x86_64__)
+  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  FlushDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"(saved_ | (1ull << 24)));
+  }
+  ~FlushDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+ private:
+  std::uint64_t saved_;
+#else
+  FlushDenormals() = default;
+#endif
+};
+
+class Team {
+ public:
+  explicit Team(int members) : members_(members) {
+    for (int member = 1; member < members; ++member)
+      std::thread([this, member] { work(member); }).detach();
+  }
+
+  int members() const { return members_; }
+
+  void run(int members, const std::function<void(int)>& job) {
+    job_ = &job;
+    active_ = members;
+    unfinished_.store(members_ - 1, std::memory_order_relaxed);
+    job_number_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) job_number_.notify_all();
+    job(0);
+    for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
+      if (spins < SpinsBeforeYield) pause();
+      else sched_yield();
+    }
+  }
+
+ private:
+  void work(int member) {
+    FlushDenormals flush;
+    std::uint32_t seen = 0;
+    for (;;) {
+      int spins = 0;
+      while (job_number_.load(std::memory_order_acquire) == seen) {
+        if (++spins < SpinsBeforeSleep) {
+          pause();
+          continue;
+        }
+        sleepers_.fetch_add(1, std::memory_order_seq_cst);
+        job_number_.wait(seen, std::memory_order_seq_cst);
+        sleepers_.fetch_sub(1, std::memory_order_relaxed);
+      }
+      ++seen;
+      if (member < active_) (*job_)(member);
+      unfinished_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  const int members_;
+  int active_ = 0;
+  const std::function<void(int)>* job_ = nullptr;
+  std::atomic<int> sleepers_{0};
+  alignas(64) std::atomic<std::uint32_t> job_number_{0};
+  alignas(64) std::atomic<int> unfinished_{0};
+};
+
+// The workers of a process live as long as it does: joining threads while the interpreter unloads the
+// module would deadlock, and a forked child has none of them, so both are left behind, never destroyed.
+struct Teams {
+  std::mutex turn;
+  Team* team = nullptr;
+};
+
+Teams* teams = nullptr;
+
+void start_teams() { teams = new Teams; }
+
+Teams& shared_teams() {
+  static const bool once = [] {
+    start_teams();
+    pthread_atfork(nullptr, nullptr, start_teams);
+    return true;
+  }();
+  (void)once;
+  return *teams;
+}
+
+}  // namespace
+
+void Barrier::wait() {
+  const std::uint32_t round = round_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_release);
+    return;
+  }
+  for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+    if (spins < SpinsBeforeYield) pause();
+    else sched_yield();
+  }
+}
+
+void run_team(int members, const std::function<void(int)>& job) {
+  FlushDenormals flush;
+  if (members == 1) return job(0);
+  Teams& shared = shared_teams();
+  const std::lock_guard<std::mutex> turn(shared.turn);
+  if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
+  shared.team->run(members, job);
+}
+
+}  // namespace longshort

@@ -1,0 +1,152 @@
+// The cell with every option, forward: equations (3) to (7) of scan/definition.py on one block of units.
+//
+// The tape of the step carries the values between the two halves, which meet without a gap where there is
+// no norm, and on either side of a whole row's mean and variance where there is one.
+#pragma once
+
+#include "options.hpp"
+
+namespace longshort::LONGSHORT_ISA {
+
+template <class Real>
+inline Vector<Real> squash(const Variant& variant, Vector<Real> a) {
+  return variant.hard_sigmoid ? hard_sigmoid<Real>(a) : sigmoid<Real>(a);
+}
+
+// d squash / d a, from its value s.
+template <class Real>
+inline Vector<Real> squash_slope(const Variant& variant, Vector<Real> s) {
+  if (!variant.hard_sigmoid) return s * (Real(1) - s);
+  const Vector<Real> slope = broadcast<Real>(Real(0.2));
+  return s > Real(0) ? (s < Real(1) ? slope : Vector<Real>{}) : Vector<Real>{};
+}
+
+template <class Real>
+inline Vector<Real> candidate(const Real* fields, Vector<Real> c_before,
+                              const Real* g_factor) {
+  constexpr int L = Lanes<Real>;
+  Vector<Real> g = load(fields + FieldG * L);
+  if (g_factor) g *= load(g_factor);
+  return load(fields + FieldF * L) * c_before + load(fields + FieldI * L) * g;
+}
+
+// (3), (4): from pre-activations to the gates and c~, before its norm.
+//   a: PanelColumns values. g_factor: Lanes values or null. fields: this block's part of a tape row.
+//   O's field receives its pre-activation.
+template <class Real>
+inline void gates_of_block(const Options<Real>& options, const PackedWeights<Real>& w, Index block, const Real* a,
+                           const Real* c_before, const Real* g_factor, Real* fields) {
+  constexpr int L = Lanes<Real>;
+  const Variant& v = options.variant;
+  const Vector<Real> c = load(c_before), one = broadcast<Real>(Real(1));
+  Vector<Real> a_i = load(a), a_f = load(a + L);
+  const Vector<Real> a_g = load(a + 2 * L);
+  if (v.peephole) {
+    const Real* p = w.peephole + block * PanelColumns<Real>;
+    a_i += load(p) * c;
+    a_f += load(p + L) * c;
+  }
+  const Vector<Real> i = v.input_gate ? squash<Real>(v, a_i) : one;
+  const Vector<Real> f = v.coupled ? one - i : v.forget_gate ? squash<Real>(v, a_f) : one;
+  store(fields + FieldI * L, i);
+  store(fields + FieldF * L, f);
+  store(fields + FieldG * L, v.input_activation ? tanh<Real>(a_g) : a_g);
+  store(fields + FieldO * L, load(a + 3 * L));
+  Vector<Real> fresh = candidate<Real>(fields, c, g_factor);
+  if (std::isfinite(v.cell_clip)) fresh = clamp<Real>(fresh, static_cast<Real>(v.cell_clip));
+  store(fields + FieldNew * L, fresh);
+}
+
+// What (6) puts under its tanh: c~, or its norm with gain and shift.
+template <class Real>
+inline Vector<Real> cell_out(const Options<Real>& options, const PackedWeights<Real>& w, Index block,
+                             const Real* fields) {
+  constexpr int L = Lanes<Real>;
+  if (options.variant.norm != Norm::ba2016) return load(fields + FieldNew * L);
+  return load(w.gain_c + block * L) * load(fields + FieldNormC * L) + load(w.shift_c + block * L);
+}
+
+template <class Real>
+inline Vector<Real> zoned(const Options<Real>& options, Vector<Real> old, Vector<Real> fresh, const Real* keeps_old,
+                          Real share) {
+  if (!options.noise.training) return share * old + (Real(1) - share) * fresh;
+  return load(keeps_old) > Real(0.5) ? old : fresh;
+}
+
+// (5), (6), (7) up to the projection: opens the output gate, returns h~ and moves the cell on.
+//   c: the cell before the step, becomes the cell after it.
+template <class Real>
+inline Vector<Real> output_of_block(const Options<Real>& options, const PackedWeights<Real>& w, Index block,
+                                    Real* fields, Real* c, const RowNoise<Real>& noise) {
+  constexpr int L = Lanes<Real>;
+  const Variant& v = options.variant;
+  const Vector<Real> fresh = load(fields + FieldNew * L);
+  Vector<Real> o = broadcast<Real>(Real(1));
+  if (v.output_gate) {
+    Vector<Real> a_o = load(fields + FieldO * L);
+    if (v.peephole) a_o += load(w.peephole + block * PanelColumns<Real> + 3 * L) * fresh;
+    o = squash<Real>(v, a_o);
+  }
+  store(fields + FieldO * L, o);
+  const Vector<Real> out = cell_out<Real>(options, w, block, fields);
+  Vector<Real> after = fresh;
+  if (options.zones_c)
+    after = zoned<Real>(options, load(c), fresh, noise.old_c ? noise.old_c + block * L : nullptr, options.share_c);
+  store(c, after);
+  store(fields + FieldC * L, after);
+  return o * (v.output_activation ? tanh<Real>(out) : out);
+}
+
+template <class Real>
+inline Real sum_of_lanes(Vector<Real> value) {
+  Real sum = 0;
+  for (int lane = 0; lane < Lanes<Real>; ++lane) sum += value[lane];
+  return sum;
+}
+
+// 1 in the lanes of `block` that are units, 0 in its padding.
+template <class Real>
+inline Vector<Real> units_of_block(Index block, Index units) {
+  Vector<Real> one{};
+  for (int lane = 0; lane < Lanes<Real>; ++lane) one[lane] = block * Lanes<Real> + lane < units ? Real(1) : Real(0);
+  return one;
+}
+
+// N over a row that stands in blocks: at(block, part) points to Lanes values, for part < parts.
+// Calls out(block, part, normalised vector); returns 1 / sqrt(var + eps).
+template <class Real, class At, class Out>
+inline Real normalise(Index units, Index parts, double eps, At at, Out out) {
+  const Index blocks = block_count<Real>(units);
+  Vector<Real> sum{};
+  for (Index block = 0; block < blocks; ++block)
+    for (Index part = 0; part < parts; ++part) sum += load(at(block, part));
+  const Real count = static_cast<Real>(units * parts), mean = sum_of_lanes<Real>(sum) / count;
+  const Vector<Real> last = units_of_block<Real>(blocks - 1, units);
+  Vector<Real> squares{};
+  for (Index block = 0; block < blocks; ++block)
+    for (Index part = 0; part < parts; ++part) {
+      Vector<Real> centred = load(at(block, part)) - mean;
+      if (block == blocks - 1) centred *= last;
+      squares += centred * centred;
+    }
+  const Real inverse = 1 / std::sqrt(sum_of_lanes<Real>(squares) / count + static_cast<Real>(eps));
+  for (Index block = 0; block < blocks; ++block)
+    for (Index part = 0; part < parts; ++part) {
+      Vector<Real> centred = load(at(block, part)) - mean;
+      if (block == blocks - 1) centred *= last;
+      out(block, part, centred * inverse);
+    }
+  return inverse;
+}
+
+// The gates that are computed, in order: the parts of a row's norm.
+struct GateList {
+  int gate[Gates];
+  int count = 0;
+  explicit GateList(const Variant& variant) {
+    for (int q = 0; q < Gates; ++q)
+      if (variant.computes(q)) gate[count++] = q;
+  }
+};
+
+}  // namespace longshort::LONGSHORT_ISA

@@ -1,0 +1,209 @@
+// The cell with every option, backward: equations (3) to (7) of scan/definition.py differentiated, one row
+// of one step at a time, from the tape that the way forward left.
+#pragma once
+
+#include "variant_cell.hpp"
+
+namespace longshort::LONGSHORT_ISA {
+
+// Gradients that sum over all rows of a member, in blocked order; zeroed before the first row.
+template <class Real>
+struct RowSums {
+  Real *bias, *peephole, *gain_ih, *gain_hh;  // blocks * PanelColumns values each
+  Real *gain_c, *shift_c;                     // blocks * Lanes values each
+};
+
+// One row of one step. All arrays are padded to whole blocks unless said otherwise.
+template <class Real>
+struct RowBack {
+  const Real* tape;
+  const Real* c_before;
+  const Real* dh;                   // gradient of h~ before the projection
+  const Real *dcells, *dgates;      // H and 4H values, or null
+  const Real* ds;                   // gradient of s_t, S H values, or null
+  Real* dc;                         // in: gradient of c_t; out: that of c_{t-1}
+  Real *dz, *dr;                    // out, blocked order: gradients of z_t and r_t; the same place without a norm
+  Real *dnew, *dout;                // room
+  RowNoise<Real> noise;
+};
+
+template <class Real>
+class VariantCellBack {
+ public:
+  VariantCellBack(const Options<Real>& options, const PackedWeights<Real>& w, const Layout<Real>& layout, RowSums<Real> sums)
+      : options_(options), w_(w), layout_(layout), sums_(sums), gates_(w.variant), fresh_(options.plain ? FieldC : FieldNew) {}
+
+  void run(const RowBack<Real>& row) const {
+    for (Index block = 0; block < layout_.blocks; ++block) output_back(row, block);
+    if (w_.variant.norm == Norm::ba2016) norm_out_back(row);
+    if (w_.variant.norm == Norm::per_gate) norm_cell_back(row);
+    for (Index block = 0; block < layout_.blocks; ++block) gates_back(row, block);
+    if (options_.normed) norm_products_back(row);
+  }
+
+ private:
+  using V = Vector<Real>;
+  static constexpr int L = Lanes<Real>;
+
+  int valid(Index block) const { return static_cast<int>(std::min<Index>(L, w_.H - block * L)); }
+  V unit_values(const Real* from, Index block) const { return from ? load_first(from + block * L, valid(block)) : V{}; }
+  V field(const RowBack<Real>& row, Index block, int which) const {
+    return load(row.tape + (block * layout_.fields + which) * L);
+  }
+  static void add(Real* to, V value) { store(to, load(to) + value); }
+
+  // (5) to (7): leaves the gradient of c~_t in dnew, that of the part of c_{t-1} that zoneout kept in dc,
+  // with "ba2016" that of the normed cell in dout, and da_o in dr.
+  void output_back(const RowBack<Real>& row, Index block) const {
+    const Variant& v = w_.variant;
+    const V dh = load(row.dh + block * L), o = field(row, block, FieldO), fresh = field(row, block, fresh_);
+    V out = fresh;
+    if (v.norm == Norm::ba2016)
+      out = load(w_.gain_c + block * L) * field(row, block, FieldNormC) + load(w_.shift_c + block * L);
+    const V squashed = v.output_activation ? tanh<Real>(out) : out;
+    const V dout = v.output_activation ? dh * o * (Real(1) - squashed * squashed) : dh * o;
+    const V dc = load(row.dc + block * L) + unit_values(row.dcells, block);
+    V dnew = dc, kept{};
+    if (options_.zones_c) {
+      const V old = options_.noise.training ? load(row.noise.old_c + block * L) : broadcast<Real>(options_.share_c);
+      kept = dc * old;
+      dnew = dc - kept;
+    }
+    V da_o{};
+    if (v.output_gate) {
+      da_o = (dh * squashed + gate_gradient(row, block, 3)) * squash_slope<Real>(v, o);
+      if (v.peephole) {
+        const Index place = block * PanelColumns<Real> + 3 * L;
+        dnew += da_o * load(w_.peephole + place);
+        add(sums_.peephole + place, da_o * fresh);
+      }
+    }
+    if (v.norm == Norm::ba2016) store(row.dout + block * L, dout);
+    else dnew += dout;
+    store(row.dnew + block * L, dnew);
+    store(row.dc + block * L, kept);
+    store(row.dr + block * PanelColumns<Real> + 3 * L, da_o);
+  }
+
+  // What reaches a gate from outside the cell: kept gates, and the gates of the next step.
+  V gate_gradient(const RowBack<Real>& row, Index block, int q) const {
+    V sum = row.dgates ? unit_values(row.dgates + q * w_.H, block) : V{};
+    if (row.ds && w_.sigmoid_first[q] >= 0) sum += unit_values(row.ds + w_.sigmoid_first[q], block);
+    return sum;
+  }
+
+  void norm_out_back(const RowBack<Real>& row) const {
+    gain_and_shift_back(row, row.dout, row.dout);
+    through_norm(1, row.tape[layout_.statistics + InverseC],
+                 [&](Index block, Index) { return load(row.dout + block * L); },
+                 [&](Index block, Index) { return field(row, block, FieldNormC); },
+                 [&](Index block, Index, V d) { add(row.dnew + block * L, d); });
+  }
+
+  void norm_cell_back(const RowBack<Real>& row) const {
+    gain_and_shift_back(row, row.dnew, row.dnew);
+    through_norm(1, row.tape[layout_.statistics + InverseC],
+                 [&](Index block, Index) { return load(row.dnew + block * L); },
+                 [&](Index block, Index) { return field(row, block, FieldNormC); },
+                 [&](Index block, Index, V d) { store(row.dnew + block * L, d); });
+  }
+
+  void gain_and_shift_back(const RowBack<Real>& row, const Real* d, Real* dnormed) const {
+    for (Index block = 0; block < layout_.blocks; ++block) {
+      const V value = load(d + block * L);
+      add(sums_.gain_c + block * L, value * field(row, block, FieldNormC));
+      add(sums_.shift_c + block * L, value);
+      store(dnormed + block * L, value * load(w_.gain_c + block * L));
+    }
+  }
+
+  // (3), (4): from dnew to the gradients of the pre-activations (in dr) and of c_{t-1} (in dc).
+  void gates_back(const RowBack<Real>& row, Index block) const {
+    const Variant& v = w_.variant;
+    const V i = field(row, block, FieldI), f = field(row, block, FieldF), g = field(row, block, FieldG);
+    const V c = load(row.c_before + block * L);
+    const V mask = row.noise.g ? load(row.noise.g + block * L) : broadcast<Real>(Real(1));
+    V dnew = load(row.dnew + block * L);
+    if (std::isfinite(v.cell_clip)) {
+      const V raw = f * c + i * (g * mask), limit = broadcast<Real>(static_cast<Real>(v.cell_clip));
+      dnew = raw > limit ? V{} : raw < -limit ? V{} : dnew;
+    }
+    V di = dnew * (g * mask) + gate_gradient(row, block, 0);
+    const V df = dnew * c + gate_gradient(row, block, 1);
+    const V dg = dnew * i * mask + gate_gradient(row, block, 2);
+    if (v.coupled) di -= df;
+    const V da_i = v.input_gate ? di * squash_slope<Real>(v, i) : V{};
+    const V da_f = v.computes(1) ? df * squash_slope<Real>(v, f) : V{};
+    V dc = load(row.dc + block * L) + dnew * f;
+    if (v.peephole) {
+      const Index place = block * PanelColumns<Real>;
+      dc += da_i * load(w_.peephole + place) + da_f * load(w_.peephole + place + L);
+      add(sums_.peephole + place, da_i * c);
+      add(sums_.peephole + place + L, da_f * c);
+    }
+    store(row.dc + block * L, dc);
+    Real* da = row.dr + block * PanelColumns<Real>;
+    store(da, da_i);
+    store(da + L, da_f);
+    store(da + 2 * L, v.input_activation ? dg * (Real(1) - g * g) : dg);
+  }
+
+  // (2) with a norm: da, in dr, becomes dz and dr.
+  void norm_products_back(const RowBack<Real>& row) const {
+    const bool per_gate = w_.variant.norm == Norm::per_gate;
+    for (Index k = 0; k < layout_.wide; k += L) add(sums_.bias + k, load(row.dr + k));
+    if (per_gate) {
+      for (int p = 0; p < gates_.count; ++p) product_norm_back(row, row.dr, row.dr, w_.gain_hh, sums_.gain_hh, FieldNormR, InverseR, p, 1);
+      return;
+    }
+    product_norm_back(row, row.dr, row.dz, w_.gain_ih, sums_.gain_ih, FieldNormZ, InverseZ, 0, gates_.count);
+    product_norm_back(row, row.dr, row.dr, w_.gain_hh, sums_.gain_hh, FieldNormR, InverseR, 0, gates_.count);
+  }
+
+  // Through gain and norm over `parts` gates from the p-th: da -> d.
+  void product_norm_back(const RowBack<Real>& row, const Real* da, Real* d, const Real* gain, Real* dgain, int first_field,
+                         int inverse, int p, int parts) const {
+    const auto place = [&](Index block, Index k) { return block * PanelColumns<Real> + gates_.gate[p + k] * L; };
+    const auto normed = [&](Index block, Index k) { return field(row, block, first_field + gates_.gate[p + k]); };
+    for (Index block = 0; block < layout_.blocks; ++block)
+      for (int k = 0; k < parts; ++k) add(dgain + place(block, k), load(da + place(block, k)) * normed(block, k));
+    const int statistic = inverse + (parts == 1 && w_.variant.norm == Norm::per_gate ? gates_.gate[p] : 0);
+    through_norm(parts, row.tape[layout_.statistics + statistic],
+                 [&](Index block, Index k) { return load(da + place(block, k)) * load(gain + place(block, k)); }, normed,
+                 [&](Index block, Index k, V value) { store(d + place(block, k), value); });
+    if (d == da) return;
+    for (Index block = 0; block < layout_.blocks; ++block)
+      for (int q = 0; q < Gates; ++q)
+        if (!w_.variant.computes(q)) store(d + block * PanelColumns<Real> + q * L, V{});
+  }
+
+  // d = inverse (dn - mean dn - n mean(dn n)), over the units of `parts` gates.
+  template <class Gradient, class Normed, class Out>
+  void through_norm(Index parts, Real inverse, Gradient gradient, Normed normed, Out out) const {
+    V sum{}, product{};
+    for (Index block = 0; block < layout_.blocks; ++block)
+      for (Index k = 0; k < parts; ++k) {
+        const V d = gradient(block, k);
+        sum += d;
+        product += d * normed(block, k);
+      }
+    const Real count = static_cast<Real>(w_.H * parts);
+    const Real mean = sum_of_lanes<Real>(sum) / count, slope = sum_of_lanes<Real>(product) / count;
+    const V last = units_of_block<Real>(layout_.blocks - 1, w_.H);
+    for (Index block = 0; block < layout_.blocks; ++block)
+      for (Index k = 0; k < parts; ++k) {
+        V d = (gradient(block, k) - mean - normed(block, k) * slope) * inverse;
+        if (block == layout_.blocks - 1) d *= last;
+        out(block, k, d);
+      }
+  }
+
+  const Options<Real>& options_;
+  const PackedWeights<Real>& w_;
+  const Layout<Real>& layout_;
+  const RowSums<Real> sums_;
+  const GateList gates_;
+  const int fresh_;
+};
+
+}  // namespace longshort::LONGSHORT_ISA

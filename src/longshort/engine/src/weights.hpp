@@ -1,0 +1,50 @@
+// A layer's weights, packed once for one instruction set and used until they change.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+
+#include "call.hpp"
+#include "memory.hpp"
+
+namespace longshort {
+
+// Places inside one arena; the layouts are those of packing.hpp for the set that packed them. Null where
+// the variant has no such weight, or where packing was asked to leave the way back out.
+template <class Real>
+struct PackedWeights {
+  Variant variant;
+  Index C = 0, H = 0, P = 0;
+  bool projected = false;
+  Index gate_first[4] = {-1, -1, -1, -1};     // first row of gate i, f, g, o in the stacked weights
+  Index sigmoid_first[4] = {-1, -1, -1, -1};  // the same among the computed gates other than g
+  std::unique_ptr<Arena> arena;
+
+  Real* input = nullptr;           // blocks x (C x panel)
+  Real* recurrent = nullptr;       // blocks x (R x panel), R = P, or P + S H with full gate recurrence
+  Real* projection = nullptr;      // panels over P of H rows
+  Real* bias = nullptr;            // blocked
+  Real* peephole = nullptr;        // blocked, g's lanes zero
+  Real *gain_ih = nullptr, *gain_hh = nullptr;       // blocked
+  Real *gain_c = nullptr, *shift_c = nullptr;        // one value a unit, padded with zeros
+  Real* input_back = nullptr;      // panels over C of 4 x padded H rows
+  Real* recurrent_back = nullptr;  // panels over R
+  Real* projection_back = nullptr; // panels over H of P rows
+
+  Index recurrent_depth() const { return P + (variant.gate_recurrence ? variant.sigmoid_count() * H : 0); }
+};
+
+template <class Real>
+void number_gates(PackedWeights<Real>& packed) {
+  Index row = 0, sigmoid = 0;
+  for (int gate = 0; gate < 4; ++gate) {
+    if (!packed.variant.computes(gate)) continue;
+    packed.gate_first[gate] = row;
+    row += packed.H;
+    if (gate == 2) continue;
+    packed.sigmoid_first[gate] = sigmoid;
+    sigmoid += packed.H;
+  }
+}
+
+}  // namespace longshort
