@@ -14,6 +14,7 @@ import statistics
 import time
 
 import numpy as np
+
 import record
 from longshort.data import read
 from longshort.tasks import Forecaster

@@ -15,6 +15,7 @@ import statistics
 import time
 
 import numpy as np
+
 import record
 from longshort import scores
 from longshort.data import Columns, Series, SeriesTable, Step

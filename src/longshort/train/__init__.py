@@ -1,5 +1,5 @@
 """Module and objective in, fitted module out."""
 
-from .fit import Fitted, FitSettings, Objective, Validation, fit
+from .fit import FitSettings, Fitted, Objective, Validation, fit
 
 __all__ = ["FitSettings", "Fitted", "Objective", "Validation", "fit"]

@@ -35,13 +35,13 @@ class Quantiles:
     values: Array
     transform: str
 
-    def at(self, levels: float | Sequence[float]) -> Array:
+    def at(self, levels: Sequence[float] | Array) -> Array:
         """(..., levels) the quantiles of any levels in (0, 1), in the series' own units.
 
         Between the model's levels they lie on straight lines over the normal score of the level, and
         beyond the outer ones on the continuation of the last line: tails like the normal distribution's.
         """
-        wanted = _scores(np.atleast_1d(levels))
+        wanted = _scores(levels)
         have = _scores(LEVELS)
         place = np.clip(np.searchsorted(have, wanted) - 1, 0, len(have) - 2)
         share = (wanted - have[place]) / (have[place + 1] - have[place])
@@ -116,7 +116,8 @@ class Forecast:
         rest |= {
             name: values.reshape(S * horizon) for name, values in columns_of(self.quantiles, self.levels)
         }
-        return table.with_columns(**{name: pl.Series(name, values) for name, values in rest.items()})
+        full: polars.DataFrame = table.with_columns(pl.Series(name, values) for name, values in rest.items())
+        return full
 
     def write(self, path: str | Path) -> Path:
         """Write the table as CSV or, where the name ends in .parquet, as Parquet; whole or not at all."""
@@ -196,5 +197,11 @@ def write_table(frame: Any, path: str | Path) -> Path:
         if path.suffix == ".parquet":
             frame.write_parquet(file)
         else:
-            file.write(frame.write_csv().encode())
+            file.write(csv(frame).encode())
     return path
+
+
+def csv(frame: Any) -> str:
+    """A polars frame as CSV, its numbers to eight digits."""
+    pl = need("polars", extra="tasks", to="make a table")
+    return str(frame.with_columns(pl.selectors.float().round_sig_figs(8)).write_csv())

@@ -13,12 +13,11 @@ import torch
 
 from ... import scores
 from ...data import SeriesTable, read, read_ahead
-from ...data.series import part
 from ...errors import DataError, RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit
 from .answer import Forecast, Quantiles, checked_levels
-from .history import read_history, write_history
+from .history import read_history, same_data, write_history
 from .joining import joined
 from .model import ForecastModel
 from .objective import ForecastObjective, widening
@@ -91,14 +90,16 @@ class Forecaster:
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             model = ForecastModel(plan, self.settings)
+        if run is not None:
+            same_data(run, table)
         objective = ForecastObjective(table, plan, self.settings)
         about = {"plan": plan.to_json()}
         self.fitted = fit(model, objective, self.settings, run=run, about=about, device=device, quiet=quiet)
         with torch.no_grad():
-            factor = widening(*objective.validation_answers(model))
+            factor = widening(*objective.validation_answers(model), objective.independent)
         self._parts, self._history, self._reading = (plan, model, factor), table, None
         if run is not None:
-            self._write(run)
+            self.write(run)
         return self
 
     @property
@@ -112,12 +113,28 @@ class Forecaster:
 
     @property
     def history(self) -> SeriesTable:
-        """The series the model was fitted to, and the rows that `update` added."""
+        """The series that forecasts go on from: those of the fit, and the rows that `update` added.
+
+        Raises:
+            SettingError: the model has not been fitted.
+        """
         self._fitted()
-        assert_history: SeriesTable | None = self._history
-        if assert_history is None:
-            raise SettingError("Forecaster: there is no history.")
-        return assert_history
+        if self._history is None:
+            raise SettingError("Forecaster: must be fitted first. Call `fit`, or `Forecaster.load` a run.")
+        return self._history
+
+    def restart(self, source: Any) -> Self:
+        """Let forecasts go on from these series from now on, with a new state and scale.
+
+        Args:
+            source: a frame, path or `SeriesTable`. Rows that follow those of a known series are added to
+                them; any other series is taken as it is.
+
+        Returns:
+            This forecaster.
+        """
+        self._history, self._reading = self._continued(self._table(source)), None
+        return self
 
     def predict(
         self,
@@ -130,8 +147,8 @@ class Forecaster:
         """Forecast the steps after the last known row of each series; no row of the target is needed there.
 
         Args:
-            source: series to forecast, a frame, path or `SeriesTable` with the columns of the training;
-                by default those of the fit, and the rows that `update` added.
+            source: series to forecast, a frame, path or `SeriesTable` with the columns of the training, as
+                in `restart`; by default the `history`.
             future: rows of the covariates known in advance, a frame or path; they may also stand in
                 `source`, with an empty target.
             levels: of the intervals, in percent.
@@ -149,7 +166,7 @@ class Forecaster:
         if source is None:
             reading = self._reading = self._reading or start(model, plan, self.history)
         else:
-            reading = start(model, plan, self._table(source))
+            reading = start(model, plan, self._continued(self._table(source)))
         if future is not None:
             rows = read_ahead(future, like=columns_of(plan), step=reading.table.step)
             reading = replace(reading, table=reading.table.with_ahead(rows))
@@ -180,9 +197,8 @@ class Forecaster:
         reading = self._reading or start(model, plan, self.history)
         self._reading = advance(model, plan, reading, table)
         after = {series.name: series for series in joined(self.history, table)}
-        self._history = replace(
-            self.history, series=tuple(after.get(series.name, series) for series in self.history)
-        )
+        series = tuple(after.get(series.name, series) for series in self.history)
+        self._history = replace(self.history, series=series)
         return self
 
     def score(
@@ -201,7 +217,7 @@ class Forecaster:
             levels: of the intervals whose coverage is measured, in percent.
             horizon: steps to forecast, at most the model's, and by default as many.
         """
-        table = joined(self.history, self._table(later))
+        table = self._continued(self._table(later))
         known = {series.name: len(series) for series in self.history}
         first = [known.get(series.name, self.plan.context) for series in table]
         return self._backtest(table, first, stride, None, levels, horizon)
@@ -241,7 +257,7 @@ class Forecaster:
         """
         self._fitted()
         run = Run.create(folder, "forecast", self.settings.to_json())
-        self._write(run)
+        self.write(run)
         return run.folder
 
     @classmethod
@@ -268,7 +284,8 @@ class Forecaster:
         forecaster._history = read_history(run)
         return forecaster
 
-    def _write(self, run: Run) -> None:
+    def write(self, run: Run) -> None:
+        """Write weights, plan and history into a run."""
         plan, model, factor = self._fitted()
         arrays = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
         run.write_arrays("weights.safetensors", arrays, {"plan": plan.to_json(), "widening": factor})
@@ -284,6 +301,16 @@ class Forecaster:
             return source
         plan = self.plan
         return read(source, step=plan.step, like=columns_of(plan))
+
+    def _continued(self, table: SeriesTable) -> SeriesTable:
+        """The series with the rows of the history before them; those that begin before it as they are."""
+        known = {series.name: series.time[0] for series in self.history}
+        counted = table.columns.time is None
+        later = tuple(s for s in table if s.name in known and (counted or s.time[0] >= known[s.name]))
+        if not later:
+            return table
+        after = {s.name: s for s in joined(self.history, replace(table, series=later))}
+        return replace(table, series=tuple(after.get(s.name, s) for s in table))
 
     def _horizon(self, horizon: int | None) -> int:
         most = self.plan.horizon
@@ -324,13 +351,3 @@ def _complete(table: SeriesTable, horizon: int) -> None:
             f"(series, time, column):\n  " + "\n  ".join(shown) + more + "\n  Give them with `future`, or as "
             "rows of the table with an empty target."
         )
-
-
-def without_target(table: SeriesTable) -> SeriesTable:
-    """The same rows, with every target after the last known one left out."""
-    return replace(table, series=tuple(part(s, 0, _last(s.target)) for s in table))
-
-
-def _last(target: Array) -> int:
-    known = np.flatnonzero(~np.isnan(target))
-    return int(known[-1]) + 1 if len(known) else len(target)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from ...data import Columns, Series, SeriesTable, Step
@@ -9,6 +11,29 @@ from ...errors import RunError
 from ...runs import Run
 
 NAME = "history.safetensors"
+
+
+def same_data(run: Run, table: SeriesTable) -> None:
+    """Note in a run which rows it is trained on, or hold a resumed run to them.
+
+    Raises:
+        RunError: the run was begun with other rows.
+    """
+    digest = hashlib.sha256()
+    for series in table:
+        digest.update(series.name.encode())
+        for array in (series.time, series.target, series.past, series.future[: len(series)], series.static):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    now = {"series": len(table), "rows": sum(map(len, table)), "sha256": digest.hexdigest()}
+    if not run.exists("data.json"):
+        run.write_json("data.json", now)
+        return
+    before = run.read_json("data.json")
+    if before != now:
+        raise RunError(
+            f"{run.folder}: was trained on other rows ({before.get('rows')} of {before.get('series')} series; "
+            f"now {now['rows']} of {now['series']}). Give another folder to train on the new ones."
+        )
 
 
 def write_history(run: Run, table: SeriesTable) -> None:

@@ -45,13 +45,12 @@ class ForecastModel(nn.Module):
         super().__init__()
         self.horizon, self.seasons, self.lookback = plan.horizon, plan.seasons, plan.lookback
         sizes = channels(plan)
-        self.codes = nn.ModuleDict(
-            {
-                role: nn.ModuleList(nn.Embedding(n + 1, min(8, (n + 3) // 2)) for _, n in plan.coded[role])
-                for role in ("past", "future", "static")
-            }
-        )
-        wide = {role: sum(e.embedding_dim for e in part) for role, part in self.codes.items()}  # type: ignore[misc,union-attr]
+        self.codes = nn.ModuleDict()
+        wide = dict.fromkeys(("past", "future", "static"), 0)
+        for role in wide:
+            tables = [nn.Embedding(n + 1, min(8, (n + 3) // 2)) for _, n in plan.coded[role]]
+            self.codes[role] = nn.ModuleList(tables)
+            wide[role] = sum(table.embedding_dim for table in tables)
         ahead = sizes["ahead"] + wide["future"]
         inputs = 2 + 2 * len(self.seasons) + sizes["seen"] + wide["past"] + ahead
         inputs += sizes["static"] + wide["static"]
@@ -132,7 +131,7 @@ class ForecastModel(nn.Module):
         return torch.cat([windows.ahead, *self._embedded("future", windows.ahead_codes)], -1)
 
     def _embedded(self, role: str, codes: Tensor) -> list[Tensor]:
-        return [table(codes[..., k]) for k, table in enumerate(self.codes[role])]  # type: ignore[arg-type]
+        return [table(codes[..., k]) for k, table in enumerate(self.codes[role].children())]
 
     def _candidates(self, windows: Windows, places: Tensor) -> Tensor:
         """(N, P, horizon, candidates) of equation (3); where a value is missing, the next best one."""

@@ -140,17 +140,22 @@ def pinball(quantiles: Tensor, truth: Tensor) -> Tensor:
     return torch.maximum(levels * error, (levels - 1) * error).mean(-1) * 2 * known
 
 
-def widening(quantiles: Tensor, truth: Tensor) -> float:
-    """The factor, at least 1, by which intervals must grow for the 80 % one to cover 80 % of the validation.
+def widening(quantiles: Tensor, truth: Tensor, independent: float) -> float:
+    """The factor, at least 1, by which intervals grow so that the 80 % one covers 80 % of the validation.
 
-    Never below 1: the validation part has chosen the weights, and so is easier than the future.
+    Never below 1: the validation part has chosen the weights, and so is easier than the future. And the
+    fewer independent windows it has, the less of the growth it can justify: n / (n + 4).
 
     Args:
         quantiles: (..., Q), rising.
         truth: (...), NaN where missing.
+        independent: n, how many windows that do not overlap the validation is worth.
     """
     median = quantiles[..., LEVELS.index(0.5)]
     low, high = median - quantiles[..., LEVELS.index(0.1)], quantiles[..., LEVELS.index(0.9)] - median
     share = torch.where(truth >= median, (truth - median) / high, (median - truth) / low)
     share = share[~truth.isnan()]
-    return max(1.0, float(np.quantile(share.double().numpy(), 0.8))) if len(share) else 1.0
+    if not len(share):
+        return 1.0
+    wanted = max(1.0, float(np.quantile(share.double().numpy(), 0.8)))
+    return 1 + (wanted - 1) * independent / (independent + 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,8 @@ class Backtest:
             "y": self.truth.reshape(-1),
         }
         columns |= {name: v.reshape(W * horizon) for name, v in columns_of(self.quantiles, self.levels)}
-        return pl.DataFrame(columns).with_columns(pl.col("y").fill_nan(None))
+        table: polars.DataFrame = pl.DataFrame(columns).with_columns(pl.col("y").fill_nan(None))
+        return table
 
     def write(self, path: str | Path) -> Path:
         """Write the table as CSV or, where the name ends in .parquet, as Parquet; whole or not at all."""
@@ -89,11 +91,12 @@ class Backtest:
 
         W, horizon = self.truth.shape
         title = f"{W} windows of {horizon} steps, {len(set(self.names))} series"
-        drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+        drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         drawn.add_column("", no_wrap=True)
-        metrics = [name for name in self.scores[MODEL] if not np.isnan(self.scores[MODEL][name])]
+        ours = self.scores[MODEL]
+        metrics = [name for name in ours if not np.isnan(ours[name])]
         for metric in metrics:
-            drawn.add_column(metric, justify="right", no_wrap=True)
+            drawn.add_column(_heading(metric), justify="right", no_wrap=True)
         for method, row in self.scores.items():
             cells = []
             for metric in metrics:
@@ -105,24 +108,24 @@ class Backtest:
         return drawn
 
     def __repr__(self) -> str:
+        need("rich", extra="tasks", to="draw a table")
         from rich.console import Console
 
-        console = Console(width=100, record=True, file=_Nowhere())
-        console.print(self.rich())
-        return console.export_text()
+        text = io.StringIO()
+        Console(width=100, file=text).print(self.rich())
+        return text.getvalue()
 
 
-class _Nowhere:
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None: ...
+def _heading(metric: str) -> str:
+    return f"in {metric.removeprefix('coverage-')} %" if metric.startswith("coverage") else metric
 
 
 def _text(metric: str, value: float) -> str:
     if np.isnan(value):
         return "-"
-    return f"{value:.1%}" if metric.startswith("coverage") else f"{value:,.4g}"
+    if metric.startswith("coverage"):
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def rolling(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...settings import setting
 from ...train import FitSettings
@@ -45,7 +46,7 @@ class ForecastSettings(FitSettings):
     categorical: tuple[str, ...] = setting((), "Those covariates that hold categories.")
     step: str | None = setting(None, "Distance between rows, such as 'hour'; by default inferred.")
 
-    def roles(self) -> dict[str, object]:
+    def roles(self) -> dict[str, Any]:
         """The columns' roles, as the arguments of `longshort.data.read`."""
         names = ("time", "id", "past", "future", "static", "categorical", "step")
         return {"target": self.target or None} | {name: getattr(self, name) for name in names}

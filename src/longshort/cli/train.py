@@ -1,0 +1,65 @@
+"""Train a model on a file, score it beside baselines, and leave a run folder.
+
+    longshort train forecast load.csv --target load --horizon 24 --out runs/load
+    longshort train forecast                    the series that comes with the package
+    longshort train forecast --help             every setting
+
+The last fifth of each series is held out for the score. The same command resumes an interrupted run;
+`--settings runs/load/settings.json` repeats one, with whatever other flags change about it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+TASKS = ("forecast",)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the task; what else there is, is the task's."""
+    parser.add_argument("task", choices=TASKS, help="what to train")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="see the task's own --help")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train."""
+    from importlib import import_module
+
+    from ..train.fit import DEVICES
+
+    story = import_module(f"..tasks.{args.task}.story", __package__)
+    kind = story.TrainSettings
+    parser = argparse.ArgumentParser(
+        f"longshort train {args.task}", description=kind.__doc__, allow_abbrev=False
+    )
+    story.arguments(parser)
+    parser.add_argument(
+        "--out", default=f"runs/{args.task}", metavar="DIR", help="the run folder. Default: %(default)s."
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to train. Default: auto.")
+    parser.add_argument("--settings", metavar="FILE", help="settings to start from, such as a run's")
+    parser.add_argument("--print-settings", action="store_true", help="print the settings, and do nothing")
+    given = parser.parse_args(args.rest)
+    beneath = kind()
+    if given.settings is not None:
+        beneath = _read(kind, given.settings)
+    if given.source is not None:
+        given.file = given.source
+    settings = kind.given(given, beneath)
+    if given.print_settings:
+        print(json.dumps(settings.to_json(), indent=2))
+        return 0
+    return int(story.train(settings, given.out, device=given.device))
+
+
+def _read(kind: Any, path: str) -> Any:
+    """Settings from a run's settings.json, or from a file that holds nothing but settings."""
+    from pathlib import Path
+
+    try:
+        nested = "longshort" in json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, TypeError):
+        nested = False
+    return kind.read(path, "settings" if nested else None)

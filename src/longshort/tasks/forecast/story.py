@@ -1,0 +1,224 @@
+"""From a file to a run folder, and from a run folder to forecasts and scores: what the command line calls.
+
+runs/load/settings.json        what was asked
+          data.json            the rows it was trained on, as a checksum
+          weights.safetensors  the best weights, and the plan
+          last.safetensors     the last checkpoint
+          history.safetensors  the series, for forecasts that go on from them
+          metrics.jsonl        one line a validation
+          scores.json          the score on the rows held out, beside the baselines
+          backtest.csv         the forecasts behind that score
+          forecast.csv, .png, .svg
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from dataclasses import replace as replaced
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ...data import SeriesTable, embedded, read
+from ...data.series import part
+from ...errors import DataError, SettingError
+from ...figures import save_figure
+from ...runs import Run
+from ...settings import setting
+from .answer import Forecast, csv, write_table
+from .forecaster import LEVELS, Forecaster
+from .scoring import Backtest
+from .settings import ForecastSettings
+
+MOST_WINDOWS = 2000
+"""About how many windows the score of `train` has; with more, only every k-th row is an origin."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(ForecastSettings):
+    """Forecast the next steps of the series in a CSV or Parquet file, with intervals."""
+
+    file: str | None = setting(
+        None, "CSV or Parquet file; by default the series that comes with the package."
+    )
+    test: float = setting(
+        0.2, "Share of each series, its last, held out for the score; 0 for none.", least=0, below=1
+    )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `longshort train forecast` takes."""
+    text = "CSV or Parquet file; by default the series that comes with the package, or --file"
+    parser.add_argument("source", nargs="?", metavar="FILE", help=text)
+    TrainSettings.flags(parser)
+
+
+def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
+    """Train on a file, score the model on the rows held out, and forecast what follows.
+
+    Args:
+        settings: the file, the columns and the model.
+        out: the run folder; an interrupted run of the same settings goes on.
+        device: "auto", "cpu", "cuda" or "mps".
+        quiet: show no progress.
+
+    Returns:
+        0, or 1 if Ctrl-C ended the training early.
+    """
+    console = Console()
+    table = embedded() if settings.file is None else read(settings.file, **settings.roles())
+    for note in table.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    earlier, later = held_out(table, settings)
+    run = Run.create(out, "forecast", settings.to_json())
+    model = Forecaster(**_forecaster_settings(settings))
+    _introduce(console, table, earlier, settings)
+    model.fit(earlier, run=run, device=device, quiet=quiet)
+    fitted = model.fitted
+    if fitted is None:
+        raise SettingError("train: the fit left no result.")
+    state = "interrupted" if fitted.interrupted else "done"
+    console.print(
+        f"{state} after {fitted.step} steps, {fitted.seconds:.0f} s; "
+        f"the weights are those of step {fitted.best_step}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if later is not None:
+        found = model.score(later, stride=_stride(later, earlier, settings.horizon))
+        run.write_json("scores.json", found.to_json())
+        found.write(run.path("backtest.csv"))
+        console.print()
+        console.print(found.rich())
+    model.restart(table)
+    model.write(run)
+    _forecast(console, model, run)
+    console.print(f"{run.folder}: the run. longshort predict {run.folder}", highlight=False, soft_wrap=True)
+    if fitted.interrupted:
+        print(f"Interrupted at step {fitted.step}. The same command goes on from there.", file=sys.stderr)
+    return int(fitted.interrupted)
+
+
+def predict(
+    folder: str | Path,
+    source: str | None,
+    *,
+    future: str | None = None,
+    levels: tuple[float, ...] = LEVELS,
+    horizon: int | None = None,
+    out: str | Path | None = None,
+) -> None:
+    """Write the forecast of a run as CSV to standard output, or to a .csv, .parquet, .png or .svg file.
+
+    Args:
+        folder: the run.
+        source: a file of series, or of rows that follow those of the run; "-" is standard input; None
+            goes on from the rows of the run.
+        future: a file of covariates known in advance.
+        levels: of the intervals, in percent.
+        horizon: steps to forecast; the model's by default.
+        out: where to write.
+    """
+    model = Forecaster.load(folder)
+    if source is not None:
+        model.restart("/dev/stdin" if source == "-" else source)
+    forecast = model.predict(future=future, levels=levels, horizon=horizon)
+    if out is None:
+        sys.stdout.write(csv(forecast.to_polars()))
+    elif Path(out).suffix in (".png", ".svg"):
+        save_figure(forecast.figure(), out)
+    else:
+        forecast.write(out)
+
+
+def evaluate(
+    folder: str | Path,
+    source: str,
+    *,
+    stride: int = 1,
+    levels: tuple[float, ...] = LEVELS,
+    horizon: int | None = None,
+    out: str | Path | None = None,
+) -> Backtest:
+    """Score a run on a file of later rows, beside the baselines, and print the table.
+
+    Args:
+        folder: the run.
+        source: a file of rows that follow those of the run, or of whole series; "-" is standard input.
+        stride: rows between two forecasts.
+        levels: of the intervals whose coverage is measured, in percent.
+        horizon: steps to forecast; the model's by default.
+        out: where to write the forecasts and the truth, as .csv or .parquet; or the scores, as .json.
+    """
+    model = Forecaster.load(folder)
+    later = "/dev/stdin" if source == "-" else source
+    found = model.score(later, stride=stride, levels=levels, horizon=horizon)
+    Console().print(found.rich())
+    if out is not None and Path(out).suffix == ".json":
+        target = Path(out)
+        Run(target.parent, "forecast", {}).write_json(target.name, found.to_json())
+    elif out is not None:
+        write_table(found.to_polars(), out)
+    return found
+
+
+def held_out(table: SeriesTable, settings: TrainSettings) -> tuple[SeriesTable, SeriesTable | None]:
+    """Cut the last `test` share of each series off, at least one horizon; None if `test` is 0.
+
+    Raises:
+        DataError: nothing of a series would be left.
+    """
+    if settings.test == 0:
+        return table, None
+    earlier, later = [], []
+    for series in table:
+        T = len(series)
+        count = max(settings.horizon, int(settings.test * T))
+        if count >= T:
+            raise DataError(
+                f"series {series.name!r} has {T} rows, and the test part alone takes {count}, at least one "
+                f"horizon. Give a smaller `horizon`, or `test` 0 for no test part."
+            )
+        earlier.append(part(series, 0, T - count))
+        later.append(part(series, T - count, T))
+    return replaced(table, series=tuple(earlier)), replaced(table, series=tuple(later))
+
+
+def _forecaster_settings(settings: TrainSettings) -> dict[str, Any]:
+    mine = settings.to_json()
+    return {name: value for name, value in mine.items() if name not in ("file", "test")}
+
+
+def _introduce(console: Console, table: SeriesTable, earlier: SeriesTable, settings: TrainSettings) -> None:
+    rows, trained = sum(map(len, table)), sum(map(len, earlier))
+    first = table.series[0]
+    name = settings.file or "Carbon dioxide at Mauna Loa, which comes with the package"
+    span = f"{table.step.text(first.time[0])} to {table.step.text(first.time[-1])}"
+    which = f"{len(table)} series" if len(table) > 1 else f"series {first.name!r}, {span}"
+    console.print(f"{name}: {which}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{rows:,} rows, a step of {table.step}; trained on {trained:,}, scored on {rows - trained:,}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _stride(later: SeriesTable, earlier: SeriesTable, horizon: int) -> int:
+    windows = sum(max(len(series) - horizon + 1, 1) for series in later)
+    return int(np.ceil(windows / MOST_WINDOWS))
+
+
+def _forecast(console: Console, model: Forecaster, run: Run) -> Forecast | None:
+    """Write the forecast from the end of the data, where the covariates known in advance reach that far."""
+    try:
+        forecast = model.predict()
+    except DataError as error:
+        console.print(f"no forecast yet. {error}", highlight=False, soft_wrap=True)
+        return None
+    forecast.write(run.path("forecast.csv"))
+    save_figure(forecast.figure(), run.path("forecast.png"), run.path("forecast.svg"))
+    return forecast
