@@ -137,7 +137,7 @@ class Step:
 
     @property
     def seasons(self) -> tuple[int, ...]:
-        """Lengths in steps of the cycles that the calendar suggests, shortest first; empty if none.
+        """Lengths in steps (below 100,000) of the cycles that the calendar suggests, shortest first.
 
         >>> Step(1, "hour").seasons, Step(1, "month").seasons, Step(1, "integer").seasons
         ((24, 168), (12,), ())
@@ -154,8 +154,9 @@ class Step:
         length = self.count * _FIXED[self.unit]
         found = []
         for cycle, fewest in (("minute", 12), ("hour", 12), ("day", 2), ("week", 2)):
-            if _FIXED[cycle] % length == 0 and _FIXED[cycle] // length >= fewest:
-                found.append(_FIXED[cycle] // length)
+            season, rest = divmod(_FIXED[cycle], length)
+            if rest == 0 and fewest <= season < 100_000:
+                found.append(season)
         return tuple(found)
 
     @property
@@ -171,7 +172,8 @@ class Step:
             k: integer steps, one or an array.
 
         Returns:
-            datetime64[us] or int64; `add(add(t, a), b) == add(t, a + b)` for every t on the grid.
+            datetime64[us] or int64; `add(add(t, a), b) == add(t, a + b)` for every t on the grid, in steps
+            of months for days 1 to 28 of a month, or the last one with `end`.
 
         >>> str(Step(1, "month", end=True).add(np.datetime64("2024-01-31"), 1).astype("datetime64[D]"))
         '2024-02-29'

@@ -145,7 +145,8 @@ class _Reading:
         series = [one for group in groups for one in self.series(group, chosen, values, trim)]
         masked = sum(int(group.index[-1]) + 1 - len(group.rows) for group in groups)
         if masked:
-            self.notes.append(f"{masked} times without a row are masked")
+            many = "time without a row is" if masked == 1 else "times without a row are"
+            self.notes.append(f"{masked} {many} masked")
         return SeriesTable(tuple(series), chosen, self.columns, tuple(self.notes))
 
     def groups(self) -> list[_Group]:
@@ -213,6 +214,8 @@ class _Reading:
         if given is not None and given.calendar != calendar:
             kind = "dates, so a step of the calendar" if calendar else "whole numbers, so a whole number"
             raise SettingError(f"read: the times are {kind} is needed as `step`, got {str(given)!r}.")
+        if given is not None and given.unit in ("month", "quarter", "year") and regular.at_month_end(times):
+            given = Step(given.count, given.unit, end=True)
         step = given or regular.infer(times)
         if step is None and calendar:
             raise DataError(

@@ -40,14 +40,22 @@ def infer(groups: Sequence[Times]) -> Step | None:
         return Step(common, "integer")
     stamps = np.concatenate(groups).astype("datetime64[us]")
     if common >= 28 * _DAY:
-        for end in (False, True):
-            edge = stamps.astype("datetime64[M]") + int(end)
-            if len(np.unique(stamps - edge.astype("datetime64[us]"))) == 1:
-                months = [np.diff(times.astype("datetime64[M]").astype(np.int64)) for times in groups]
-                return Step(most_common(np.concatenate(months)), "month", end)
+        end = at_month_end(groups)
+        edge = stamps.astype("datetime64[M]") + int(end)
+        if len(np.unique(stamps - edge.astype("datetime64[us]"))) == 1:
+            months = [np.diff(times.astype("datetime64[M]").astype(np.int64)) for times in groups]
+            return Step(most_common(np.concatenate(months)), "month", end)
     if common == _DAY and gaps.max() > _DAY and np.is_busday(stamps.astype("datetime64[D]")).all():
         return Step(1, "business day")
     return _fixed(common)
+
+
+def at_month_end(groups: Sequence[Times]) -> bool:
+    """Whether every stamp is the last day of its month, and the months are not all Februaries of 28 days."""
+    days = np.concatenate(groups).astype("datetime64[D]")
+    months = days.astype("datetime64[M]")
+    last = days + 1 == (months + 1).astype("datetime64[D]")
+    return bool(last.all() and (days - months.astype("datetime64[D]")).max() >= np.timedelta64(28, "D"))
 
 
 def finer(step: Step, groups: Sequence[Times]) -> Step:

@@ -93,8 +93,10 @@ class Series:
         ):
             if not right:
                 raise ShapeError(f"Series {self.name!r}: `{what}` must be {wanted}, got {array.shape}.")
-        for array in (self.time, self.target, self.past, self.future, self.static):
-            array.flags.writeable = False
+        for name in ("time", "target", "past", "future", "static"):
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
 
     def __len__(self) -> int:
         """T, the steps of the target."""
