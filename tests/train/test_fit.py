@@ -1,0 +1,299 @@
+"""The loop, on a problem small enough to check everything about it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from longshort.errors import BackendError, RunError, SettingError
+from longshort.runs import Run
+from longshort.train import FitSettings, Validation, fit
+from longshort.train.checkpoint import Place
+from longshort.train.fit import learning_rate, step_seed
+
+SETTINGS = FitSettings(max_steps=40, warmup=5, lr=0.05, every=10, patience=10, seed=3)
+
+
+class Line:
+    """y = 3 x - 1 from noisy points, by a layer with dropout before it."""
+
+    metric, unit, size = "error", "points", 16
+
+    def __init__(self, seed=3, at=None):
+        self.seed, self.at = seed, at or {}
+
+    def batch(self, step):
+        if step in self.at:
+            self.at[step]()
+        random = np.random.default_rng((self.seed, step))
+        x = random.normal(size=(16, 1)).astype("float32")
+        return torch.from_numpy(x), torch.from_numpy(3 * x - 1)
+
+    def loss(self, model, batch):
+        return (model(batch[0]) - batch[1]).square().mean()
+
+    def validate(self, model):
+        assert not model.training and not torch.is_grad_enabled()
+        x = torch.linspace(-1, 1, 8)[:, None].to(next(model.parameters()).device)
+        losses = (model(x) - 3 * x + 1).square()[:, 0]
+        return Validation({"error": losses.mean().item()}, losses.double().cpu().numpy())
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+def make_run(folder):
+    return Run.create(folder, "line", {})
+
+
+def weights(module):
+    return torch.cat([value.flatten() for value in module.state_dict().values()])
+
+
+def lines(run):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in run.read_metrics()]
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_it_learns_and_keeps_what_it_reports():
+    module = network()
+    with torch.no_grad():
+        before = Line().validate(module.eval()).losses.mean()
+    fitted = fit(module, Line(), SETTINGS, quiet=True)
+    assert fitted.step == 40 and not fitted.interrupted and not module.training
+    with torch.no_grad():
+        after = Line().validate(module).losses.mean()
+    assert after == pytest.approx(fitted.best, rel=1e-6)
+    assert after < 0.2 * before
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 9, 10, 25, 39])
+def test_an_interrupted_run_continued_is_the_uninterrupted_one(tmp_path, stop_at):
+    whole, parts = network(), network()
+    fit(whole, Line(), SETTINGS, run=make_run(tmp_path / "whole"), quiet=True)
+    first = fit(parts, Line(at={stop_at: interrupt}), SETTINGS, run=make_run(tmp_path / "parts"), quiet=True)
+    assert first.interrupted and first.step == stop_at + 1
+    parts = network(seed=99)  # a new process knows nothing but the folder
+    second = fit(parts, Line(), SETTINGS, run=make_run(tmp_path / "parts"), quiet=True)
+    assert second.step == 40 and not second.interrupted
+    assert torch.equal(weights(parts), weights(whole))
+    assert lines(Run.open(tmp_path / "parts")) == lines(Run.open(tmp_path / "whole"))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
+    found = []
+    for seed in (3, 3, 4):
+        module = network()
+        fit(module, Line(seed), FitSettings(max_steps=20, every=10, seed=seed), quiet=True)
+        found.append(weights(module))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_the_callers_random_numbers_are_left_alone():
+    module = network()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    fit(module, Line(), SETTINGS, quiet=True)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_second_interrupt_is_not_swallowed():
+    def twice():
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), Line(at={2: twice}), SETTINGS, quiet=True)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_it_stops_when_nothing_gets_better():
+    settings = FitSettings(max_steps=500, lr=1e-12, every=5, patience=3, caution=0.5)
+    fitted = fit(network(), Line(), settings, quiet=True)
+    assert fitted.step == 5 + 3 * 5 and fitted.best_step == 5
+
+
+@pytest.mark.parametrize(
+    ("losses", "independent", "caution", "better"),
+    [
+        ([0.9, 1.9, 2.9], 3, 0.0, True),
+        ([0.9, 1.9, 2.9], 3, 2.0, True),  # the same gain everywhere: no error of the difference
+        ([1.3, 1.6, 2.8], 3, 0.0, True),
+        ([1.3, 1.6, 2.8], 3, 2.0, False),  # a gain on average, within its error
+        ([1.3, 1.6, 2.8], 300, 2.0, True),  # the same, from more evidence
+        ([1.0, 2.0, 3.0], 3, 0.0, False),
+    ],
+)
+def test_what_counts_as_better(losses, independent, caution, better):
+    place = Place(step=1)
+    assert place.better(np.array([1.0, 2.0, 3.0]), 3, caution)
+    place.advance(0.5)
+    assert place.better(np.array(losses), independent, caution) is better
+    assert (place.best_step, place.stale) == ((2, 0) if better else (1, 1))
+
+
+def test_the_learning_rate_rises_then_falls():
+    settings = FitSettings(lr=0.1, warmup=10, max_steps=100)
+    rates = [learning_rate(settings, step) for step in range(100)]
+    assert np.argmax(rates) == 9
+    assert rates[0] == pytest.approx(0.01, rel=0.01) and rates[-1] == pytest.approx(0.1 * 0.0595, rel=0.01)
+    assert len({step_seed(seed, step) for seed in range(5) for step in range(1000)}) == 5000
+
+
+def test_metrics_are_lines_of_json(tmp_path):
+    run = make_run(tmp_path / "run")
+    fit(network(), Line(), SETTINGS, run=run, quiet=True)
+    found = run.read_metrics()
+    assert [line["step"] for line in found] == [10, 20, 30, 40]
+    assert set(found[0]) == {"step", "loss", "lr", "error", "seconds"}
+
+
+def test_the_best_weights_are_kept_not_the_last(tmp_path):
+    class Worse(Line):
+        calls = 0
+
+        def validate(self, model):
+            self.calls += 1
+            return Validation({"error": float(self.calls)}, np.full(4, float(self.calls)))
+
+    kept = {}
+    run = make_run(tmp_path / "run")
+    module = network()
+    fit(module, Worse(at={10: lambda: kept.update(at_10=weights(module).clone())}), SETTINGS, run=run, quiet=True)
+    assert torch.equal(weights(module), kept["at_10"])
+    arrays, about = run.read_arrays("weights.safetensors")
+    assert about == {"step": 10, "score": 1.0}
+    assert np.array_equal(arrays["0.bias"], module.state_dict()["0.bias"].numpy())
+
+
+def test_progress_names_the_metric_and_the_throughput(capfd, monkeypatch):
+    from longshort.train import progress
+
+    monkeypatch.setattr(progress.Lines, "seconds", 0.0)
+    fit(network(), Line(), SETTINGS)
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("step 40/40  error ") and "points/s" in last and "0 s left" in last
+
+
+def test_tensorboard_gets_the_metrics(tmp_path):
+    pytest.importorskip("tensorboard")
+    run = make_run(tmp_path / "run")
+    settings = FitSettings(max_steps=10, every=5, tensorboard=True)
+    fit(network(), Line(), settings, run=run, quiet=True)
+    written = list(run.path("tensorboard").iterdir())
+    assert len(written) == 1 and written[0].stat().st_size > 300
+
+
+def test_a_loss_that_is_not_finite():
+    class Broken(Line):
+        def loss(self, model, batch):
+            return super().loss(model, batch) * float("nan" if not self.at else 1)
+
+    with pytest.raises(SettingError) as raised:
+        fit(network(), Broken(), SETTINGS, quiet=True)
+    assert str(raised.value) == (
+        "fit: the loss must stay finite, and is nan at step 0. Lower `lr` or `clip`, "
+        "or look for extreme values in the data."
+    )
+
+
+def test_devices():
+    with pytest.raises(SettingError) as raised:
+        fit(network(), Line(), SETTINGS, device="gpu")
+    assert str(raised.value) == "fit: `device` must be one of 'auto', 'cpu', 'cuda', 'mps', got 'gpu'."
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendError) as raised:
+            fit(network(), Line(), SETTINGS, device="cuda")
+        assert str(raised.value) == (
+            "fit: `device` 'cuda' is not available on this machine. Use 'cpu' or 'auto'."
+        )
+
+
+def interrupted(folder):
+    run = make_run(folder)
+    fit(network(), Line(at={15: interrupt}), SETTINGS, run=run, quiet=True)
+    return run
+
+
+def test_a_checkpoint_of_another_module(tmp_path):
+    run = interrupted(tmp_path / "run")
+    with pytest.raises(RunError) as raised:
+        fit(nn.Linear(1, 1), Line(), SETTINGS, run=run, quiet=True)
+    assert str(raised.value) == (
+        f"{run.path('last.safetensors')}: holds the weights of another model: "
+        "`0.bias` must be absent, got (8,)."
+    )
+
+
+def test_a_truncated_checkpoint(tmp_path):
+    run = interrupted(tmp_path / "run")
+    path = run.path("last.safetensors")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RunError, match=f"^{path}: is damaged or is no safetensors file: "):
+        fit(network(), Line(), SETTINGS, run=run, quiet=True)
+
+
+def test_a_checkpoint_without_a_place(tmp_path):
+    run = interrupted(tmp_path / "run")
+    arrays, _ = run.read_arrays("last.safetensors")
+    run.write_arrays("last.safetensors", arrays, {"other": 1})
+    with pytest.raises(RunError) as raised:
+        fit(network(), Line(), SETTINGS, run=run, quiet=True)
+    assert str(raised.value) == (
+        f"{run.path('last.safetensors')}: is no checkpoint of a training: its place is missing."
+    )
+
+
+KILLED = """
+    import os, sys, time
+    sys.path.insert(0, {tests!r})
+    from train.test_fit import Line, SETTINGS, fit, make_run, network
+
+    saves, fsync = [0], os.fsync
+
+    def slow(handle):
+        saves[0] += 1
+        if saves[0] == {stop}:
+            os.truncate(handle, os.fstat(handle).st_size // 2)
+            print("saving", flush=True)
+            time.sleep(60)
+        fsync(handle)
+
+    run = make_run({folder!r})
+    os.fsync = slow
+    fit(network(), Line(), SETTINGS, run=run, quiet=True)
+"""
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_killed_in_the_middle_of_saving(tmp_path, stop):
+    """SIGKILL while a checkpoint is half-written: the one before it survives, and the run can go on."""
+    tests = os.path.dirname(os.path.dirname(__file__))
+    source = textwrap.dedent(KILLED.format(tests=tests, folder=str(tmp_path / "run"), stop=stop + 2))
+    child = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"saving\n"
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert child.returncode == -signal.SIGKILL
+    run = make_run(tmp_path / "run")
+    assert any(path.suffix == ".part" for path in run.folder.iterdir())
+    run.read_arrays("weights.safetensors")
+    run.read_arrays("last.safetensors")
+    resumed, whole = network(seed=5), network()
+    fit(resumed, Line(), SETTINGS, run=run, quiet=True)
+    fit(whole, Line(), SETTINGS, quiet=True)
+    assert torch.equal(weights(resumed), weights(whole))
