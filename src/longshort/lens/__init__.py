@@ -1,0 +1,1 @@
+"""A fitted model and an input -> numbers, then one offline page."""

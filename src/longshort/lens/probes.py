@@ -1,0 +1,234 @@
+"""What is stored: how many bits about the input k steps ago a linear probe reads from the state.
+
+    real inputs    bits(k) = -½ log2(1 - R²(k)), summed over channels; R² on held-out sequences, ridge      (1)
+    symbols        bits(k) = H(x) - CE(k), cross-entropy on held-out sequences, softmax                       (2)
+
+Both are lower bounds of the mutual information in expectation ((1) for Gaussian residuals), and subject to
+sampling error. A probe that was fitted to shuffled targets is the control; a probe that sees only x_t shows
+what the input's own correlation gives away without any memory. A probe proves presence, never use.
+
+Source: Jaeger (2001) for memory capacity; Hewitt & Liang (2019) for the control.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingError
+from .replay import Layer
+
+CHANNELS = 8
+"""Input channels that are probed: those of the largest variance."""
+SAMPLES = 4000
+"""States a probe is fitted to and scored on, at most, for each lag."""
+SYMBOLS = 32
+"""Symbols told apart; the rarer ones count as one."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a linear probe reads from the state about the input k steps before."""
+
+    lags: Tensor
+    "(K,)"
+    bits: Tensor
+    "(K,) held out"
+    control: Tensor
+    "(K,) the same probe on shuffled targets: what chance gives"
+    error: Tensor
+    "(K,) standard error of `bits`, over held-out sequences (or blocks of time of a single one)"
+    from_input: Tensor
+    "(K,) from x_t alone: correlation of the input, not memory"
+    capacity: float
+    "sum over all lags of R², at most the number of state variables for white input; NaN for symbols"
+    horizon: int
+    "largest lag with bits > max(control, from_input) + 2 standard errors (4 where no neighbour joins); or -1"
+    censored: bool
+    "that is the largest lag measured"
+    held_out: str
+    "what the probe was scored on, in words"
+
+
+def stored(
+    layer: Layer,
+    target: Tensor | None = None,
+    *,
+    read: str = "hc",
+    lags: Tensor | None = None,
+    at_end: bool = False,
+    seed: int = 0,
+) -> Stored:
+    """Probe a layer's state for its own input k steps ago: equations (1) and (2).
+
+    Args:
+        layer: a replayed layer, best of 20 sequences or more.
+        target: (N, T) int64 symbols or (N, T, K) numbers to look for; the layer's own input if None.
+        read: "h", "c" or "hc": which part of the state is read.
+        lags: (K,) steps back; about 24 up to T - 1 if None.
+        at_end: read only each sequence's last state, for models that answer once; else every state.
+        seed: of the sequences held out and of the shuffled control.
+
+    Returns:
+        Bits by lag with their control and error.
+
+    Raises:
+        SettingError: `read` is none of the three.
+    """
+    if read not in ("h", "c", "hc"):
+        raise SettingError(f"stored: `read` must be 'h', 'c' or 'hc', got {read!r}.")
+    parts = [layer.values[q] for q in read if q in layer.values]
+    states = torch.cat(parts or [layer.values["h"]], -1).detach().double()
+    wanted = layer.x if target is None else target
+    symbols = not wanted.is_floating_point()
+    wanted = _codes(wanted) if symbols else _channels(wanted.double(), layer.mask)
+    lengths = layer.mask.sum(1)
+    shortest = int(lengths.min())
+    lags = lag_grid(shortest) if lags is None else lags[lags < shortest]
+    rng = torch.Generator().manual_seed(seed)
+    held, words = _held_out(layer, rng)
+    rows = [_at_lag(int(k), layer, states, wanted, held, at_end, symbols, rng) for k in lags]
+    bits, control, error, alone, fit = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)
+    )
+    floor = torch.maximum(control.clamp(min=0), alone.clamp(min=0)) + 2 * error
+    over = (bits > floor) & (bits > 0.01)
+    near = torch.cat((over[1:], over[-1:])) | torch.cat((over[:1], over[:-1]))
+    kept = (over & (near | (bits > floor + 2 * error))).nonzero().flatten()
+    horizon = int(lags[kept[-1]]) if len(kept) else -1
+    total = math.nan if symbols else float(torch.trapezoid(fit, lags.double())) + float(fit[0])
+    return Stored(lags, bits, control, error, alone, total, horizon, horizon == int(lags[-1]), words)
+
+
+def lag_grid(T: int, count: int = 24) -> Tensor:
+    """About `count` lags from 0 to T - 1, evenly spaced in their logarithm; all of them where T is small."""
+    if count >= T:
+        return torch.arange(T)
+    grid = torch.logspace(0, math.log10(T), count).round().long() - 1
+    return torch.unique(torch.cat((torch.arange(8), grid)).clamp(0, T - 1))
+
+
+def _held_out(layer: Layer, rng: torch.Generator) -> tuple[Tensor, str]:
+    """(N, T) bool, a third of the sequences, or the last third of the time where there are fewer than six."""
+    N, T = layer.mask.shape
+    held = torch.zeros(N, T, dtype=torch.bool)
+    if N >= 6:
+        held[torch.randperm(N, generator=rng)[: max(2, N // 3)]] = True
+        return held, f"{max(2, N // 3)} of {N} sequences"
+    held[:, T - T // 3 :] = True
+    return held, f"the last third of the time of {N} sequence{'s' if N > 1 else ''}"
+
+
+def _codes(x: Tensor) -> Tensor:
+    """(N, T) symbols numbered by frequency, the rarest as one."""
+    values, inverse, counts = torch.unique(x, return_inverse=True, return_counts=True)
+    rank = torch.empty_like(counts)
+    rank[counts.argsort(descending=True)] = torch.arange(len(values))
+    return rank[inverse].clamp(max=SYMBOLS - 1)
+
+
+def _channels(x: Tensor, mask: Tensor) -> Tensor:
+    x = x if x.dim() == 3 else x[..., None]
+    spread = x[mask].var(0)
+    best = spread.argsort(descending=True)[:CHANNELS]
+    return x[..., best[spread[best] > 1e-12]]
+
+
+def _at_lag(
+    k: int,
+    layer: Layer,
+    states: Tensor,
+    wanted: Tensor,
+    held: Tensor,
+    at_end: bool,
+    symbols: bool,
+    rng: torch.Generator,
+) -> tuple[float, float, float, float, float]:
+    """Bits, control, standard error, bits from x_t alone and mean R² of one lag."""
+    T = layer.mask.shape[1]
+    usable = layer.mask.clone()
+    if layer.reverse:  # the reversed layer's past lies to the right
+        usable[:, T - k :] = False
+        usable &= torch.cat((layer.mask[:, k:], torch.zeros_like(layer.mask[:, :k])), 1)
+    else:
+        usable[:, :k] = False
+        if at_end:
+            last = layer.mask.sum(1)[:, None] - 1
+            usable &= torch.arange(T)[None] == last
+    n, t = usable.nonzero(as_tuple=True)
+    if len(n) > SAMPLES:
+        some = torch.randperm(len(n), generator=rng)[:SAMPLES].sort().values
+        n, t = n[some], t[some]
+    then = wanted[n, t + k if layer.reverse else t - k]
+    now = wanted[n, t]
+    now = torch.nn.functional.one_hot(now, SYMBOLS).double() if symbols else now
+    test, group = held[n, t], n if layer.mask.shape[0] >= 6 else t * 8 // T + 8 * n
+    if test.sum() < 4 or (~test).sum() < 8:
+        return 0.0, 0.0, 1.0, 0.0, 0.0
+    probe: Callable[..., tuple[float, float, float]] = _soft if symbols else _ridge
+    bits, error, fit = probe(states[n, t], then, test, group)
+    order = torch.arange(len(then))
+    for side in (test, ~test):
+        places = side.nonzero().flatten()
+        order[places] = places[torch.randperm(len(places), generator=rng)]
+    control = probe(states[n, t], then[order], test, group)[0]
+    alone = probe(now, then, test, group)[0] if k else 0.0
+    return bits, control, error, alone, fit
+
+
+def _ridge(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[float, float, float]:
+    x = torch.cat(((x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6), torch.ones(len(x), 1).to(x)), 1)
+    gram, cross = x[~test].T @ x[~test], x[~test].T @ y[~test]
+    best: tuple[Tensor, Tensor] | None = None
+    for strength in (1e-3, 1e-1, 10.0):  # chosen by leave-one-out on the fitting part
+        inverse = torch.linalg.inv(gram + strength * torch.eye(len(gram)).to(x))
+        weights = inverse @ cross
+        leverage = ((x[~test] @ inverse) * x[~test]).sum(1, keepdim=True).clamp(max=0.999)
+        left_out = ((y[~test] - x[~test] @ weights) / (1 - leverage)).square().mean()
+        if best is None or left_out < best[0]:
+            best = left_out, weights
+    wrong = (y[test] - x[test] @ (best[1] if best else cross)).square()
+    spread = (y[test] - y[~test].mean(0)).square()
+    share = (wrong.mean(0) / spread.mean(0).clamp(min=1e-12)).clamp(min=1e-6)
+    bits = (-0.5 * share.log2()).clamp(min=0).sum().item()
+    score = (wrong / wrong.mean(0).clamp(min=1e-12) - spread / spread.mean(0).clamp(min=1e-12)).sum(1) / (
+        2 * math.log(2)
+    )
+    return bits, _error(score, group[test]), max(0.0, 1 - share.mean().item())
+
+
+def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[float, float, float]:
+    x = torch.cat(((x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6), torch.ones(len(x), 1).to(x)), 1)
+    count = int(y.max()) + 1
+    weights = torch.zeros(x.shape[1], count, dtype=x.dtype, requires_grad=True)
+    search = torch.optim.LBFGS([weights], max_iter=40, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        search.zero_grad()
+        loss = torch.nn.functional.cross_entropy(x[~test] @ weights, y[~test]) + 1e-3 * weights.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    with torch.enable_grad():
+        search.step(objective)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        wrong = torch.nn.functional.cross_entropy(x[test] @ weights, y[test], reduction="none") / math.log(2)
+    share = (torch.bincount(y[~test], minlength=count).double() + 0.5) / (len(y[~test]) + 0.5 * count)
+    prior = -share.log2()[y[test]]
+    right = float((wrong < 1).double().mean())
+    return max(0.0, (prior - wrong).mean().item()), _error(prior - wrong, group[test]), right
+
+
+def _error(scores: Tensor, group: Tensor) -> float:
+    """Standard error of the mean over groups: steps of one sequence are not independent."""
+    names, inverse = group.unique(return_inverse=True)
+    if len(names) < 2:
+        return float(scores.std() / max(len(scores), 1) ** 0.5) if len(scores) > 1 else 1.0
+    sums = torch.zeros(len(names)).to(scores).index_add(0, inverse, scores)
+    counts = torch.zeros(len(names)).to(scores).index_add(0, inverse, torch.ones_like(scores))
+    gaps = sums - counts * scores.mean()
+    return float(gaps.square().sum().sqrt() / counts.sum())

@@ -1,0 +1,213 @@
+"""A model and its inputs as one thing that can be run, changed inside, and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BackendError, DataError, SettingError, ShapeError
+from .layers import Answer, Call, answering, own_call, recording, recurrent_layers
+from .replay import Edit, Layer, replay
+from .trace import Trace
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+"""Largest difference, relative to the largest output (at least 1), at which a replay counts as the model's own."""
+
+
+@dataclass
+class Specimen:
+    """A model in evaluation mode, its inputs, its answer and its loss.
+
+    Args:
+        model: any module with a recurrent layer.
+        inputs: the positional arguments of its forward.
+        output: what the model returns -> the tensor that counts; by default the first tensor in it.
+        loss: that tensor -> the loss of each sequence and step (N, T), of each sequence (N,), or a scalar.
+    """
+
+    model: nn.Module
+    inputs: Sequence[Any]
+    output: Callable[[Any], Tensor] | None = None
+    loss: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self.layers = recurrent_layers(self.model)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Evaluation mode for the while; afterwards every module is in the mode it was in."""
+        modes = {m: m.training for m in self.model.modules()}
+        self.model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def run(self, answer: Answer | None = None) -> Tensor:
+        """The tensor that counts, with `answer` in the place of the recurrent layers if given."""
+        with self.quiet():
+            if answer is None:
+                return self._read(self.model(*self.inputs))
+            with answering(self.layers, answer):
+                return self._read(self.model(*self.inputs))
+
+    def _read(self, out: Any) -> Tensor:
+        found = self.output(out) if self.output else _first_tensor(out)
+        if not isinstance(found, Tensor):
+            raise SettingError(
+                f"look: `output` must pick a tensor out of what the model returns, got {type(found).__name__}. "
+                f"Pass output=lambda returned: ... that gives one."
+            )
+        return found
+
+    def record(self) -> tuple[list[Call], Tensor]:
+        """Run once and note every call of the recurrent layers.
+
+        Raises:
+            ShapeError: the model refuses the input; its own message is passed on.
+            SettingError: none of its recurrent layers was called.
+        """
+        with torch.no_grad(), recording(self.layers) as calls:
+            try:
+                out = self.run()
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                shapes = (
+                    ", ".join(str(tuple(i.shape)) for i in self.inputs if isinstance(i, Tensor))
+                    or "no tensor"
+                )
+                raise ShapeError(
+                    f"look: `input` must be what {type(self.model).__name__} takes, got {shapes}, and the model "
+                    f"says: {error}"
+                ) from error
+        if not calls:
+            raise SettingError(
+                f"look: the model must call a recurrent layer in its forward; {', '.join(self.layers)} "
+                f"{'was' if len(self.layers) == 1 else 'were'} not called with this input."
+            )
+        return calls, out
+
+    def trace(self, tolerance: float | None = None) -> Trace:
+        """Replay the model on its inputs and verify the replay against the model's own output.
+
+        Args:
+            tolerance: largest relative difference; by default by dtype (1e-5 in float32, 1e-10 in float64).
+
+        Raises:
+            DataError: a value is not finite; the message names layer, quantity and first step.
+            BackendError: the replay differs from the model by more than the tolerance.
+        """
+        calls, out = self.record()
+        layers: list[Layer] = []
+        worst, allowed = 0.0, 0.0
+        with torch.no_grad():
+            for call in calls:
+                y, _, done = replay(call)
+                for layer in done:
+                    require_finite(layer)
+                truth = torch.as_tensor(call.output)
+                gap = (y - truth)[call.mask].abs().max().item() if y.numel() else 0.0
+                limit = TOLERANCE.get(call.x.dtype, 1e-5) if tolerance is None else tolerance
+                limit *= max(1.0, truth.abs().max().item() if y.numel() else 1.0)
+                if not gap <= limit:
+                    raise BackendError(
+                        f"look: the replay of `{call.name}` must agree with the layer's own output within "
+                        f"{limit:.1e}, differs by {gap:.1e}; nothing is shown of a copy that drifted. Look at the "
+                        f"model in float64 (model.double()), or pass a larger tolerance."
+                    )
+                worst, allowed = max(worst, gap), max(allowed, limit)
+                layers += done
+        return Trace(layers, calls, out, worst, allowed)
+
+    def replayed(self, edit: Edit | None = None, *, graph: bool = False) -> tuple[Tensor, list[Layer]]:
+        """Run the model on replays of its recurrent layers, changed by `edit`; differentiable."""
+        done: list[Layer] = []
+
+        def answer(call: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            y, state, layers = replay(call, edit=edit, graph=graph)
+            done.extend(layers)
+            return y, state
+
+        return self.run(answer), done
+
+    def with_input(self, name: str, x: Tensor) -> Tensor:
+        """Run the model with other inputs x (N, T, C) of the recurrent call `name`."""
+
+        def answer(call: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return own_call(call, own, x if call.name == name else call.x)
+
+        return self.run(answer)
+
+    def losses(self, out: Tensor) -> Tensor:
+        """The loss of each sequence and step (N, T), of each sequence (N,), or of all ().
+
+        Raises:
+            SettingError: the specimen has no loss.
+        """
+        if self.loss is None:
+            raise SettingError(
+                "look: this needs a loss. Pass loss=lambda output: ... and it will be measured."
+            )
+        return self.loss(out)
+
+
+def require_finite(layer: Layer) -> None:
+    """Raise for the first value of a layer that is not finite, in order of time."""
+    for name in ("x", *layer.gates, "c", "h"):
+        values = layer.x if name == "x" else layer.values.get(name)
+        if values is None:
+            continue
+        bad = ~torch.isfinite(values) & layer.mask[..., None]
+        if bad.any():
+            n, t, j = (int(v) for v in bad.nonzero()[bad.nonzero()[:, 1].argmin()])
+            what = {"x": "input channel", "c": "cell", "h": "output of unit"}.get(
+                name, f"gate {name} of unit"
+            )
+            raise DataError(
+                f"look: every activation must be finite; layer `{layer.name}`, {what} {j}, first at step {t} of "
+                f"sequence {n}, is {values[n, t, j].item()}. Check the input there and the size of the weights."
+            )
+
+
+def answers(out: Tensor, call: Call) -> Tensor:
+    """What the model says at each sequence's last step: (N, K).
+
+    Args:
+        out: the tensor that counts: (N, T, ...), (T, N, ...), (N, ...), or without N for a single sequence.
+        call: a call of a recurrent layer: its N, T and lengths.
+
+    Raises:
+        ShapeError: the tensor has no axis of N sequences.
+    """
+    N, T = call.x.shape[:2]
+    last = (call.lengths.to(out.device).long() if call.lengths is not None else torch.full((N,), T)) - 1
+    rows = torch.arange(N)
+    first = (N, T) if call.module.batch_first or N == T else (T, N)
+    for order in (first, first[::-1]):
+        if tuple(out.shape[:2]) == order:
+            picked = out[rows, last] if order == (N, T) else out[last, rows]
+            return picked.reshape(N, -1)
+    if out.dim() and out.shape[0] == N:
+        return out.reshape(N, -1)
+    if N == 1:
+        return (out[-1] if out.dim() and out.shape[0] == T else out).reshape(1, -1)
+    raise ShapeError(
+        f"look: `output` must have an axis of the {N} sequences in front, got {tuple(out.shape)}. "
+        f"Pass output=lambda returned: ... that gives (N, K) or (N, T, K)."
+    )
+
+
+def _first_tensor(out: Any) -> Any:
+    if isinstance(out, Tensor):
+        return out
+    values = (
+        list(out.values()) if isinstance(out, dict) else list(out) if isinstance(out, tuple | list) else []
+    )
+    if type(out).__name__ == "PackedSequence":
+        return torch.nn.utils.rnn.pad_packed_sequence(out, batch_first=True)[0]
+    return next((t for t in map(_first_tensor, values) if isinstance(t, Tensor)), out)
