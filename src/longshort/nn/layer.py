@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from ..scan import Kept, Noise, State, Variant, lstm
+from ..scan import Kept, Noise, Options, State, Variant
+from ..scan.functional import gathered, planned_call, run
+from ..scan.masks import scaled
+from ..scan.ragged import Ragged, fold, is_ragged
+from . import stepping, torch_weights
+from .initialise import Initialiser, by_name
+from .parameters import Shape, parameters
+from .reading import Read, read_call
+
+_VARIANT, _SILENT = Variant(), Noise()
 
 
 class LSTM(nn.Module):
+    r"""One or more LSTM layers over whole sequences; a drop-in for torch.nn.LSTM.
+
+    $$c_t = f_t \odot c_{t-1} + i_t \odot g_t, \qquad h_t = o_t \odot \tanh c_t$$
+
+    The first ten arguments, the names of the parameters, their initial values from the same seed, the
+    outputs and the gradients are torch.nn.LSTM's. P is proj_size, or H = hidden_size without one; D is 2 if
+    bidirectional, else 1; L = num_layers D.
+
+    Args:
+        input_size:    C, channels of the input.
+        hidden_size:   H, cells of each layer and direction.
+        num_layers:    layers, each fed by the one below.
+        bias:          whether there are biases (two, as in torch.nn.LSTM; they act as their sum).
+        batch_first:   input is (N, T, C) instead of (T, N, C). The state is (L, N, P) either way.
+        dropout:       share of the units silenced between layers in training, new at every step, in [0, 1].
+        bidirectional: a second direction in each layer, from the last step of each sequence to the first.
+        proj_size:     P, size of the projected h; 0 for none (Sak et al. 2014).
+        device:        where the parameters go.
+        dtype:         of the parameters.
+        variant:       which LSTM; see `longshort.Variant`.
+        noise:         rates of dropout inside the recurrence, and of zoneout; see `longshort.scan.Noise`.
+        learn_initial: the initial state, that of a first step without `hx` and of a reset, is learned.
+        init:          "torch", "longshort", or chrono(longest) or uniform(bound) of `longshort.nn`.
+        checkpoint_every: keep only the state at every k-th step for the backward pass.
+        backend:       who runs it; `plan` says whom "auto" picks.
+
+    Raises:
+        SettingError: an argument is out of its range.
+
+    >>> lstm = LSTM(8, 16, num_layers=2)
+    >>> y, (h, c) = lstm(torch.zeros(5, 3, 8))
+    >>> y.shape, h.shape
+    (torch.Size([5, 3, 16]), torch.Size([2, 3, 16]))
+    """
+
     def __init__(
         self,
         input_size: int,
@@ -22,93 +66,244 @@ class LSTM(nn.Module):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        device: Any = None,
-        dtype: Any = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         *,
-        variant: Variant = Variant(),
-        noise: Noise = Noise(),
+        variant: Variant = _VARIANT,
+        noise: Noise = _SILENT,
+        learn_initial: bool = False,
+        init: str | Initialiser = "torch",
+        checkpoint_every: int | None = None,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
+        self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
         self.bidirectional, self.proj_size = bidirectional, proj_size
-        self.variant, self.noise, self.backend = variant, noise, backend
-        rows, out = len(variant.gates) * hidden_size, proj_size or hidden_size
-        for layer in range(num_layers):
-            width = input_size if layer == 0 else out * (1 + bidirectional)
-            for suffix in self._directions():
-                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, out)}
-                if bias:
-                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-                if proj_size:
-                    shapes["weight_hr"] = (proj_size, hidden_size)
-                for name, shape in shapes.items():
-                    self.register_parameter(
-                        f"{name}_l{layer}{suffix}",
-                        nn.Parameter(torch.empty(shape, device=device, dtype=dtype)),
-                    )
-        bound = 1 / math.sqrt(hidden_size)
-        for weight in self.parameters():
-            nn.init.uniform_(weight, -bound, bound)
+        self.variant, self.noise, self.learn_initial = variant, noise, learn_initial
+        self.checkpoint_every, self.backend = checkpoint_every, backend
+        self.init = by_name(init)
+        shape = Shape.of(self)
+        self._names: list[dict[str, str]] = []
+        for k in range(shape.count):
+            wanted = parameters(shape, k, variant, bias, learn_initial)
+            self._names.append({name: f"{name}{shape.suffix(k)}" for name in wanted})
+            for name, size in wanted.items():
+                weight = nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+                self.register_parameter(f"{name}{shape.suffix(k)}", weight)
+        self.reset_parameters()
 
-    def _directions(self) -> tuple[str, ...]:
-        return ("", "_reverse") if self.bidirectional else ("",)
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, by `init`."""
+        with torch.no_grad():
+            self.init(self)
 
     def forward(
         self,
-        input: Tensor,
+        input: Tensor | Ragged,
         hx: tuple[Tensor, Tensor] | None = None,
         *,
         reset: Tensor | None = None,
-        lengths: Tensor | None = None,
+        lengths: Tensor | list[int] | None = None,
+        initial: tuple[Tensor, Tensor] | None = None,
         keep: str | None = None,
     ) -> Any:
-        batched = input.dim() == 3
-        x = input if batched else input[None] if self.batch_first else input[:, None]
-        x = x if self.batch_first else x.transpose(0, 1)
-        if hx is not None and not batched:
-            hx = hx[0][:, None], hx[1][:, None]
-        hs, cs, cells, gates = [], [], [], []
+        """Run all layers over whole sequences.
+
+        Args:
+            input:   (T, N, C), (N, T, C) with batch_first, (T, C) for one sequence; a PackedSequence, a
+                `longshort.scan.Jagged`, or a nested tensor of layout torch.jagged.
+            hx:      state before the first step: h (L, N, P) and c (L, N, H); the initial state if None.
+            reset:   (N, T) bool, whatever batch_first; true where a sequence starts step t from its initial
+                state. No gradient passes back through that point. The reversed direction starts anew
+                between the same two steps.
+            lengths: (N,) whole numbers in [0, T]; the steps from there on are padding.
+            initial: h (L, N, P) and c (L, N, H) that a reset returns to; the learned state, or zeros.
+            keep:    "cells", "gates" or "all": return them for every step too.
+
+        Returns:
+            y, laid out as the input, (..., D P); State(h, c) after the last step of each sequence; with
+            `keep` also a `Kept` of cells (L, N, T, H) and gates (L, N, T, 4H). Feeding the state back in
+            continues the sequences.
+
+        Raises:
+            ShapeError:   shapes, dtypes or devices disagree; a packed input with `reset` or `lengths`.
+            SettingError: `keep` is none of its choices.
+            BackendError: the layer's backend cannot run this call.
+        """
+        call = read_call(self, input, hx, reset, lengths, initial, keep)
+        seeds = self._seeds(call.x)
+        layers: list[Any] = []
+        x = call.x
         for layer in range(self.num_layers):
-            outs = []
-            for d, suffix in enumerate(self._directions()):
-                w = {
-                    n: getattr(self, f"{n}_l{layer}{suffix}", None)
-                    for n in ("weight_ih", "weight_hh", "weight_hr")
-                }
-                b = getattr(self, f"bias_ih_l{layer}{suffix}", None)
-                b = None if b is None else b + getattr(self, f"bias_hh_l{layer}{suffix}")
-                k = layer * len(self._directions()) + d
-                y, state, *kept = lstm(
-                    x,
-                    w["weight_ih"],
-                    w["weight_hh"],
-                    b,
-                    None if hx is None else hx[0][k],
-                    None if hx is None else hx[1][k],
-                    w_hr=w["weight_hr"],
-                    reset=reset,
-                    lengths=lengths,
-                    variant=self.variant,
-                    noise=self.noise,
-                    training=self.training,
-                    keep=keep,
-                    reverse=bool(d),
-                    backend=self.backend,
-                )
-                outs.append(y)
-                hs.append(state.h)
-                cs.append(state.c)
-                cells += [k.cells for k in kept]
-                gates += [k.gates for k in kept]
-            x = torch.cat(outs, dim=-1) if len(outs) > 1 else outs[0]
-            if self.dropout and self.training and layer < self.num_layers - 1:
-                x = nn.functional.dropout(x, self.dropout)
-        y, state = x if self.batch_first else x.transpose(0, 1), State(torch.stack(hs), torch.stack(cs))
-        if not batched:
-            y, state = y.squeeze(0 if self.batch_first else 1), State(state.h[:, 0], state.c[:, 0])
-        if keep is None:
-            return y, state
-        stacked = [torch.stack(k) if k and k[0] is not None else None for k in (cells, gates)]
-        return y, state, Kept(*stacked)
+            outs = [self._run(call, x, k, seeds) for k in self._places(layer)]
+            layers += outs
+            x = outs[0].y if len(outs) == 1 else torch.cat([o.y for o in outs], dim=-1)
+            if seeds is not None and self.dropout and layer < self.num_layers - 1:
+                x = self._dropped(x, seeds[-1 - layer])
+        state = State(torch.stack([o.h for o in layers]), torch.stack([o.c for o in layers]))
+        return self._laid_out(call, input, x, state, layers)
+
+    def _run(self, call: Read, x: Tensor, k: int, seeds: Tensor | None) -> Any:
+        """Run layer and direction k over x (N, T, C)."""
+        reverse = self.bidirectional and k % 2 == 1
+        options = self._options(call, reverse)
+        return run(options, self._given(options, call, x, k, None if seeds is None else seeds[k]))
+
+    def _options(self, call: Read, reverse: bool) -> Options:
+        noise = self.noise if self.training or self.noise.silent else self.noise.evaluated()
+        return Options(
+            self.variant, noise, self.training, reverse, *call.keep, self.checkpoint_every, self.backend
+        )
+
+    def _given(self, options: Options, call: Read, x: Tensor, k: int, seed: Tensor | None) -> Any:
+        h, c = (None, None) if call.hx is None else (call.hx[0][k], call.hx[1][k])
+        w = self._weights(k)
+        initial = None if call.initial is None else State(call.initial[0][k], call.initial[1][k])
+        if initial is None and "initial_h" in w:
+            rows = x.shape[0]
+            initial = State(w["initial_h"].expand(rows, -1), w["initial_c"].expand(rows, -1))
+        w.pop("initial_h", None), w.pop("initial_c", None)
+        bias = w.pop("bias_ih") + w.pop("bias_hh") if self.bias else None
+        reset = call.reset_reverse if options.reverse else call.reset
+        return gathered(
+            options, x, w.pop("weight_ih"), w.pop("weight_hh"), bias, h, c,
+            initial=initial, seed=seed, reset=reset, lengths=call.lengths,
+            **{stepping.SCAN_NAME.get(name, name): value for name, value in w.items()},
+        )  # fmt: skip
+
+    def _weights(self, k: int) -> dict[str, Tensor]:
+        """The parameters of layer and direction k, without their suffix."""
+        return {name: getattr(self, full) for name, full in self._names[k].items()}
+
+    def _places(self, layer: int) -> range:
+        directions = 2 if self.bidirectional else 1
+        return range(layer * directions, (layer + 1) * directions)
+
+    def _seeds(self, x: Tensor) -> Tensor | None:
+        """One key for each layer and direction and each dropout; from torch's CPU generator."""
+        if not self.training or (self.noise.silent and not self.dropout):
+            return None
+        return torch.randint(2**63 - 1, (len(self._names) + self.num_layers,)).to(x.device)
+
+    def _dropped(self, x: Tensor, seed: Tensor) -> Tensor:
+        if self.dropout >= 1:
+            return x * 0
+        steps = torch.arange(x.shape[1], device=x.device)
+        return x * scaled(seed, "dropout", self.dropout, steps, x.shape[0], x.shape[2], x)
+
+    def _laid_out(
+        self, call: Read, input: Tensor | Ragged, y: Tensor, state: State, layers: list[Any]
+    ) -> Any:
+        """Give everything the layout of the input."""
+        out: Any = y
+        if is_ragged(input):
+            out = fold(y, input)
+        elif not self.batch_first:
+            out = y.transpose(0, 1)
+        if not call.batched:
+            out, state = out.squeeze(0 if self.batch_first else 1), State(state.h[:, 0], state.c[:, 0])
+        if call.keep == (False, False):
+            return out, state
+        columns = ([o.cells for o in layers], [o.gates for o in layers])
+        kept = [torch.stack(c) if c[0] is not None else None for c in columns]
+        return out, state, Kept(*(k if k is None or call.batched else k[:, 0] for k in kept))
+
+    def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, State]:
+        """Take one step; any number of them equals `forward` over the whole.
+
+        Args:
+            x:     (N, C), or (C,) for one sequence.
+            state: h (L, N, P) and c (L, N, H), or (L, P) and (L, H); the initial state if None.
+
+        Returns:
+            y (N, P) and the new State. In evaluation without gradients this costs the host least.
+
+        Raises:
+            SettingError: the layer is bidirectional, so no step stands alone.
+            ShapeError:   shapes, dtypes or devices disagree.
+        """
+        return stepping.step(self, x, state)
+
+    def initial_state(self, N: int) -> State:
+        """Return the state before the first step, (L, N, P) and (L, N, H): learned, or zeros.
+
+        Args:
+            N: sequences.
+        """
+        like = self._weights(0)["weight_hh"]
+        h, c = stepping.initial(self, N, like)
+        return State(h, c)
+
+    def plan(self, input: Tensor | Ragged, **call: Any) -> Plans:
+        """Say who would run `forward` with these arguments, why not a faster backend, and the bytes kept.
+
+        Args:
+            input: as in `forward`; on the meta device if nothing is to be read.
+            **call: as in `forward`.
+
+        Returns:
+            One `Plan` for each layer and direction; printing it gives one line each and the sum.
+        """
+        names = ("hx", "reset", "lengths", "initial", "keep")
+        read = read_call(self, input, *(call.get(name) for name in names))
+        seeds, x, plans = self._seeds(read.x), read.x, []
+        for k in range(len(self._names)):
+            layer, second = divmod(k, len(self._places(0)))
+            if k and not second:
+                x = x.new_empty(*x.shape[:2], len(self._places(0)) * (self.proj_size or self.hidden_size))
+            options = self._options(read, bool(second))
+            given = self._given(options, read, x, k, None if seeds is None else seeds[k])
+            plans.append((f"layer {layer}{' reversed' if second else ''}", planned_call(options, given)))
+        return Plans(plans)
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: there is no flat buffer; kept for code written for torch.nn.LSTM."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        """The parameters of each layer and direction, as torch.nn.LSTM lists them."""
+        return [list(self._weights(k).values()) for k in range(len(self._names))]
+
+    @classmethod
+    def from_torch(cls, module: nn.LSTM, **options: Any) -> Self:
+        """Return a layer with a torch.nn.LSTM's arguments and a copy of its weights; same numbers.
+
+        Args:
+            module: the layer to copy.
+            **options: further arguments of this class, such as `backend`.
+        """
+        return torch_weights.from_torch(cls, module, **options)
+
+    def to_torch(self) -> nn.LSTM:
+        """Return a torch.nn.LSTM with a copy of the weights; same numbers.
+
+        Raises:
+            SettingError: the layer has options that torch.nn.LSTM lacks; they are named.
+        """
+        return torch_weights.to_torch(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_prepared"}
+
+    def extra_repr(self) -> str:
+        """The arguments that differ from the defaults, as in torch.nn.LSTM."""
+        words = [f"{self.input_size}, {self.hidden_size}"]
+        defaults: Iterator[tuple[str, Any]] = iter(torch_weights.DEFAULTS.items())
+        words += [f"{name}={getattr(self, name)}" for name, value in defaults if getattr(self, name) != value]
+        words += [str(self.variant)] if self.variant != _VARIANT else []
+        words += [str(self.noise)] if not self.noise.silent else []
+        return ", ".join(words)
+
+
+class Plans(list[tuple[str, Any]]):
+    """The plan of each layer and direction, by name."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """What training keeps in all layers and directions together."""
+        return sum(plan.kept_bytes for _, plan in self)
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {plan}" for name, plan in self]
+        return "\n".join(lines if len(lines) == 1 else [*lines, f"in all {self.kept_bytes:,} bytes"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .call import Backend, Call, Inputs, Options, Outputs
 from .functional import lstm, plan
 from .masks import Noise
+from .ragged import Jagged
 from .state import Kept, State, dones_to_resets
 from .variant import Variant
 
@@ -12,6 +13,7 @@ __all__ = [
     "Backend",
     "Call",
     "Inputs",
+    "Jagged",
     "Kept",
     "Noise",
     "Options",

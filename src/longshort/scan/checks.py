@@ -44,12 +44,13 @@ def agree(caller: str, options: Options, given: Inputs) -> None:
             raise SettingError(f"{caller}: the weight `{name}` has no use in {variant}. Leave it out.")
     if variant.projection_clip is not None and given.w_hr is None:
         raise SettingError(
-            f"{caller}: `projection_clip` = {variant.projection_clip} clips the projection, and there is none. "
-            f"Give `w_hr` (P, H), or leave out `projection_clip`."
+            f"{caller}: `projection_clip` = {variant.projection_clip} clips the projection, and there is "
+            f"none. Give `w_hr` (P, H), or leave out `projection_clip`."
         )
     if options.checkpoint_every is not None and options.checkpoint_every < 1:
         raise SettingError(
-            f"{caller}: `checkpoint_every` must be a number of steps, at least 1, got {options.checkpoint_every}."
+            f"{caller}: `checkpoint_every` must be a number of steps, at least 1, "
+            f"got {options.checkpoint_every}."
         )
     tensors = {n: t for n, t in zip(Inputs._fields, given, strict=True) if t is not None and n != "seed"}
     order = [name for name in contract if name in tensors]
@@ -74,8 +75,8 @@ def _types(caller: str, given: Inputs) -> None:
             continue
         if tensor.device != x.device:
             raise ShapeError(
-                f"{caller}: all tensors must be on one device; `x` is on {x.device}, `{name}` on {tensor.device}. "
-                f"Move it with {name}.to(x.device)."
+                f"{caller}: all tensors must be on one device; `x` is on {x.device}, "
+                f"`{name}` on {tensor.device}. Move it with {name}.to(x.device)."
             )
         if k < DIFFERENTIABLE and tensor.dtype not in (
             (x.dtype, wide) if name in ("c", "initial_c") else (x.dtype,)
@@ -91,7 +92,8 @@ def _types(caller: str, given: Inputs) -> None:
         )
     if given.lengths is not None and given.lengths.dtype != torch.int64:
         raise ShapeError(
-            f"{caller}: `lengths` must be of dtype torch.int64, got {given.lengths.dtype}. Use lengths.long()."
+            f"{caller}: `lengths` must be of dtype torch.int64, got {given.lengths.dtype}. "
+            f"Use lengths.long()."
         )
 
 

@@ -141,6 +141,13 @@ def cell(
     return h, c, s, torch.cat((i, f, g, o), dim=-1)
 
 
+def peepholes(v: Variant, w: Inputs) -> dict[str, Tensor]:
+    """The peephole weights (H,) by gate; none without the option."""
+    if w.peephole is None:
+        return {}
+    return dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
+
+
 def preactivations(v: Variant, w: Inputs, z: Tensor, r: Tensor) -> Tensor:
     """Equation (2) without gate recurrence and peepholes: z, r (..., G H) -> a (..., G H)."""
     if v.norm == "none":

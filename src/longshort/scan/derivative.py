@@ -201,7 +201,11 @@ def backward(
                 *(torch.where(again, d, 0) for d in state[1:]),
             )  # (19)
             initial = to_start if initial is None else _sum(initial, to_start)
-            state = (torch.where(again, 0, state[0]), *(torch.where(again, 0, d) for d in state[1:]))
+            state = (
+                torch.where(again, 0, state[0]),
+                torch.where(again, 0, state[1]),
+                torch.where(again, 0, state[2]),
+            )
         records.append(record)
     if not call.options.reverse:
         records.reverse()

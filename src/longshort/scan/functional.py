@@ -189,6 +189,10 @@ def plan(
         checkpoint_every,
         backend,
     )
-    given = gathered(options, x, w_ih, w_hh, bias, h, c, **optional)
+    return planned_call(options, gathered(options, x, w_ih, w_hh, bias, h, c, **optional))
+
+
+def planned_call(options: Options, given: Inputs) -> Plan:
+    """Return the plan of a call that a layer has gathered."""
     checks.agree("plan", options, given)
     return planned(call_of(options, given, save=True))

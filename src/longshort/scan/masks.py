@@ -45,13 +45,13 @@ class Noise(Settings):
 
     variational_x: float = setting(
         0.0,
-        "Share of input channels silenced, the same at every step (Gal & Ghahramani 2016).",
+        "Share of x silenced, the same channels at every step (Gal & Ghahramani 2016).",
         least=0,
         below=1,
     )
     variational_h: float = setting(
         0.0,
-        "Share of h silenced on its way back, the same at every step (Gal & Ghahramani 2016).",
+        "Share of h silenced, the same units at every step (Gal & Ghahramani 2016).",
         least=0,
         below=1,
     )
@@ -59,17 +59,17 @@ class Noise(Settings):
         0.0, "Share of the candidate g silenced, new at every step (Semeniuta et al. 2016).", least=0, below=1
     )
     zoneout_h: float = setting(
-        0.0, "Share of h that keeps its old value, new at every step (Krueger et al. 2017).", least=0, below=1
+        0.0, "Share of h that keeps its value, new at every step (Krueger et al. 2017).", least=0, below=1
     )
     zoneout_c: float = setting(
         0.0,
-        "Share of the cell that keeps its old value, new at every step (Krueger et al. 2017).",
+        "Share of the cell that keeps its value, new at every step (Krueger et al. 2017).",
         least=0,
         below=1,
     )
     weight_drop: float = setting(
         0.0,
-        "Share of the recurrent weights silenced, one mask for a call (Merity et al. 2018).",
+        "Share of w_hh silenced, one mask for a call (Merity et al. 2018).",
         least=0,
         below=1,
     )

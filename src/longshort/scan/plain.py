@@ -56,6 +56,11 @@ def pullback(call: Call, given: Inputs, grads: Outputs, needs: Sequence[bool]) -
     return tuple(result)
 
 
+def filled(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """The gradients, with zeros where there is none."""
+    return tuple(torch.zeros_like(o) if g is None else g for o, g in zip(outputs, grads, strict=True))
+
+
 def _present(call: Call) -> tuple[bool, ...]:
     """Which fields of `Outputs` a call has."""
     return True, True, True, call.options.keep_cells, call.options.keep_gates

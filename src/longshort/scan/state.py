@@ -115,8 +115,8 @@ class State(NamedTuple):
         tensors = safetensors.load(Path(path).read_bytes())
         if set(tensors) != set(State._fields):
             raise ShapeError(
-                f"State.load: {path} must hold the tensors h and c, got {', '.join(sorted(tensors)) or 'none'}. "
-                f"Write it with State.save."
+                f"State.load: {path} must hold the tensors h and c, "
+                f"got {', '.join(sorted(tensors)) or 'none'}. Write it with State.save."
             )
         return State(tensors["h"].to(device), tensors["c"].to(device))
 
@@ -134,9 +134,9 @@ class Kept(NamedTuple):
 
 
 def dones_to_resets(dones: Tensor, before: Tensor | None = None) -> Tensor:
-    """Turn reinforcement learning's "the episode ended with step t" into "step t begins an episode".
+    r"""Turn reinforcement learning's "the episode ended with step t" into "step t begins an episode".
 
-    $$reset_{n,0} = before_n, \\qquad reset_{n,t} = done_{n,t-1}$$
+    $$reset_{n,0} = before_n, \qquad reset_{n,t} = done_{n,t-1}$$
 
     Args:
         dones:  (N, T) bool; true at the last step of an episode, terminated or truncated.

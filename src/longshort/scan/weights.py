@@ -77,7 +77,7 @@ def gradients(
 
 
 def _finished(tape: Tape, found: dict[str, Tensor], wanted: dict[str, bool]) -> tuple[Tensor | None, ...]:
-    """Undo what `definition.widened` did: the padding and the dtype. Dropout on x and w_hh is the operator's."""
+    """Undo what `definition.widened` did: the padding and the dtype."""
     given = tape.given
     if tape.active is not None and "x" in found:
         found["x"] = torch.where(tape.active[..., None], found["x"], 0)

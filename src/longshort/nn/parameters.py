@@ -1,0 +1,99 @@
+"""Names and shapes of the parameters: torch.nn.LSTM's, then those of the options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import SettingError
+from ..scan import Variant
+
+if TYPE_CHECKING:
+    from .layer import LSTM
+
+
+class Shape(NamedTuple):
+    """Sizes of a stack of layers: inputs C, cells H, outputs P, layers, directions."""
+
+    C: int
+    H: int
+    P: int
+    layers: int
+    directions: int
+    projected: bool
+
+    @staticmethod
+    def of(layer: LSTM) -> Shape:
+        """Check a layer's arguments and return its sizes.
+
+        Raises:
+            SettingError: a size is below 1, `dropout` is out of [0, 1], or `proj_size` out of [0, H).
+        """
+        for name in ("input_size", "hidden_size", "num_layers"):
+            value = getattr(layer, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise SettingError(f"LSTM: `{name}` must be a whole number, at least 1, got {value!r}.")
+        if not 0 <= layer.dropout <= 1:
+            raise SettingError(
+                f"LSTM: `dropout` must be in [0, 1], got {layer.dropout}. "
+                f"It is the share silenced between layers."
+            )
+        if not 0 <= layer.proj_size < layer.hidden_size:
+            raise SettingError(
+                f"LSTM: `proj_size` must be in [0, hidden_size) = [0, {layer.hidden_size}), "
+                f"got {layer.proj_size}. 0 is no projection."
+            )
+        if layer.variant.projection_clip is not None and not layer.proj_size:
+            raise SettingError(
+                f"LSTM: `projection_clip` = {layer.variant.projection_clip} clips the projection, and there "
+                f"is none. Give `proj_size`, or leave out `projection_clip`."
+            )
+        every = layer.checkpoint_every
+        if every is not None and every < 1:
+            raise SettingError(
+                f"LSTM: `checkpoint_every` must be a number of steps, at least 1, got {every}."
+            )
+        return Shape(
+            layer.input_size,
+            layer.hidden_size,
+            layer.proj_size or layer.hidden_size,
+            layer.num_layers,
+            2 if layer.bidirectional else 1,
+            bool(layer.proj_size),
+        )
+
+    @property
+    def count(self) -> int:
+        """Layers times directions."""
+        return self.layers * self.directions
+
+    def suffix(self, k: int) -> str:
+        """The end of a parameter's name for layer and direction k, as in torch.nn.LSTM."""
+        return f"_l{k // self.directions}{'_reverse' if k % self.directions else ''}"
+
+    def width(self, k: int) -> int:
+        """Input channels of layer and direction k."""
+        return self.C if k < self.directions else self.P * self.directions
+
+
+def parameters(
+    shape: Shape, k: int, variant: Variant, bias: bool, learn_initial: bool
+) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of each parameter of layer and direction k, in torch.nn.LSTM's order."""
+    rows, sigmoids, H = len(variant.gates) * shape.H, len(variant.sigmoids) * shape.H, shape.H
+    wanted: dict[str, tuple[int, ...]] = {"weight_ih": (rows, shape.width(k)), "weight_hh": (rows, shape.P)}
+    if bias:
+        wanted |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+    if shape.projected:
+        wanted["weight_hr"] = (shape.P, H)
+    sizes = {
+        "peephole": ("weight_peephole", (sigmoids,)),
+        "w_gates": ("weight_gates", (sigmoids, sigmoids)),
+        "gain_ih": ("gain_ih", (rows,)),
+        "gain_hh": ("gain_hh", (rows,)),
+        "gain_c": ("gain_c", (H,)),
+        "shift_c": ("shift_c", (H,)),
+    }
+    wanted |= {sizes[name][0]: sizes[name][1] for name in variant.weights}
+    if learn_initial:
+        wanted |= {"initial_h": (shape.P,), "initial_c": (H + sigmoids * variant.gate_recurrence,)}
+    return wanted

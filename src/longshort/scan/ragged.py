@@ -1,0 +1,112 @@
+"""Sequences of different lengths without padding in the caller's hands: packed, jagged, nested.
+
+Each is unfolded to x (N, T, C) with lengths, run, and folded back. What lies in the padding is never used
+(equation (8)), so unfolding may leave anything there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from .. import shapes
+from ..errors import ShapeError
+
+
+class Jagged(NamedTuple):
+    """Sequences one after the other: sequence n is values[offsets[n] : offsets[n + 1]].
+
+    values:  (sum of the lengths, C).
+    offsets: (N + 1,) int64, from 0 upwards, on the device of `values`.
+    longest: the longest length, if it is known: then no device is waited for.
+
+    >>> Jagged.of([torch.ones(2, 1), torch.ones(0, 1), torch.ones(3, 1)]).offsets
+    tensor([0, 2, 2, 5])
+    """
+
+    values: Tensor
+    offsets: Tensor
+    longest: int | None = None
+
+    @staticmethod
+    def of(sequences: list[Tensor]) -> Jagged:
+        """Join sequences (T_n, C), at least one; zero length is allowed."""
+        lengths = [s.shape[0] for s in sequences]
+        offsets = torch.tensor([0, *lengths]).cumsum(0)
+        return Jagged(torch.cat(sequences), offsets.to(sequences[0].device), max(lengths))
+
+    def lengths(self) -> Tensor:
+        """(N,) int64."""
+        return self.offsets.diff()
+
+
+Ragged = Jagged | PackedSequence
+"""What `unfold` takes besides a nested tensor of layout torch.jagged."""
+
+
+def is_ragged(input: object) -> bool:
+    """Whether `unfold` is needed: packed, jagged or nested."""
+    return isinstance(input, Jagged | PackedSequence) or (isinstance(input, Tensor) and input.is_nested)
+
+
+def unfold(input: Ragged | Tensor) -> tuple[Tensor, Tensor]:
+    """Return x (N, T, C) and lengths (N,) int64, in the caller's order of sequences.
+
+    Args:
+        input: a `Jagged`, a PackedSequence, or a nested tensor of layout torch.jagged.
+
+    Raises:
+        ShapeError: the offsets do not fit the values, or a nested tensor has another layout.
+    """
+    if isinstance(input, PackedSequence):
+        x, lengths = pad_packed_sequence(input, batch_first=True)
+        return x, lengths.to(x.device)
+    if isinstance(input, Tensor):
+        if input.layout != torch.jagged:
+            raise ShapeError(
+                "LSTM: a nested `input` must have the layout torch.jagged, got torch.strided. "
+                "Make it with torch.nested.nested_tensor(..., layout=torch.jagged)."
+            )
+        input = Jagged(input.values(), input.offsets())
+    values, offsets, longest = input
+    shapes.check("LSTM", "Offsets are those of torch.nested.", values=(values, "S C"), offsets=(offsets, "K"))
+    if offsets.device.type == "cpu" and not _fits(offsets, values.shape[0]):
+        raise ShapeError(
+            f"LSTM: `offsets` must rise from 0 to the {values.shape[0]} rows of `values`, "
+            f"got {offsets.tolist()[:8]}{' ...' if offsets.numel() > 8 else ''}."
+        )
+    lengths = offsets.diff()
+    T = longest if longest is not None else int(lengths.max()) if lengths.numel() else 0
+    if values.shape[0] == 0:
+        return values.new_zeros(lengths.shape[0], T, values.shape[1]), lengths
+    places = offsets[:-1, None] + torch.arange(T, device=offsets.device)
+    return values[places.clamp(max=values.shape[0] - 1)], lengths
+
+
+def _fits(offsets: Tensor, rows: int) -> bool:
+    rising = bool((offsets.diff() >= 0).all())
+    return offsets.numel() > 0 and int(offsets[0]) == 0 and int(offsets[-1]) == rows and rising
+
+
+def fold(y: Tensor, like: Ragged | Tensor) -> Ragged | Tensor:
+    """Return y (N, T, P) in the form of the input it came from.
+
+    Args:
+        y:    outputs of `unfold`'s x.
+        like: what `unfold` was given.
+    """
+    if isinstance(like, PackedSequence):
+        order = like.sorted_indices
+        lengths = (like.batch_sizes > torch.arange(y.shape[0])[:, None]).sum(1)  # longest first
+        packed = pack_padded_sequence(y if order is None else y[order], lengths, batch_first=True)
+        return PackedSequence(packed.data, like.batch_sizes, like.sorted_indices, like.unsorted_indices)
+    values, offsets = (like.values(), like.offsets()) if isinstance(like, Tensor) else like[:2]
+    row = torch.arange(values.shape[0], device=offsets.device)
+    n = torch.bucketize(row, offsets[1:], right=True)
+    folded = y[n, row - offsets[n]]
+    if isinstance(like, Tensor):
+        return torch.nested.nested_tensor_from_jagged(folded, offsets)
+    return Jagged(folded, offsets, like.longest if isinstance(like, Jagged) else None)
