@@ -172,7 +172,13 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path):
     kept = {}
     run = make_run(tmp_path / "run")
     module = network()
-    fit(module, Worse(at={10: lambda: kept.update(at_10=weights(module).clone())}), SETTINGS, run=run, quiet=True)
+    fit(
+        module,
+        Worse(at={10: lambda: kept.update(at_10=weights(module).clone())}),
+        SETTINGS,
+        run=run,
+        quiet=True,
+    )
     assert torch.equal(weights(module), kept["at_10"])
     arrays, about = run.read_arrays("weights.safetensors")
     assert about == {"step": 10, "score": 1.0}

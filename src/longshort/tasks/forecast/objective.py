@@ -55,7 +55,7 @@ class ForecastObjective:
 
     def __init__(self, table: SeriesTable, plan: Plan, settings: ForecastSettings) -> None:
         self.plan, self.settings, self.size = plan, settings, settings.batch
-        self.panel = Panel(table, plan)
+        self.panel = Panel(table, plan, reach=plan.horizon + AFTER)
         self.cut = np.array([cut(len(series), settings) for series in table])
         self.independent = float(((self.panel.length - self.cut) / plan.horizon).sum())
         self.validation = self._validation_windows()

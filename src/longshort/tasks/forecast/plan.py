@@ -30,7 +30,7 @@ class Plan:
 
     Args:
         horizon: steps of a forecast.
-        seasons: the season, and a multiple of it where the data have one (a week of days).
+        seasons: the season, and a second one where calendar or data have it (days and weeks).
         context: steps read before a forecast.
         transform: "none", "sqrt" or "log".
         step: distance between rows, as text.
@@ -81,8 +81,7 @@ class Plan:
 def make_plan(table: SeriesTable, settings: ForecastSettings) -> Plan:
     """Derive a plan from a table.
 
-    The season is the given one, or what time stamps and data say. Where the season's own differences repeat
-    at a multiple of it (days that repeat by the week), that multiple is the second season. The context is
+    The season is the given one, or what time stamps and data say; `_second` may add another. The context is
     the longest season, at least 24 steps. The transform makes the spread within a season independent of
     its level.
 
@@ -105,8 +104,8 @@ def make_plan(table: SeriesTable, settings: ForecastSettings) -> Plan:
     transform = _transform(early, season) if settings.transform == "auto" else settings.transform
     _allowed(table, transform)
     values = [transformed(series.target, transform) for series in table]
-    longer = _multiple(values, season, table.step) if season > 1 else None
-    seasons = (season,) if longer is None else (season, longer)
+    second = _second(values, season, table.step) if season > 1 else None
+    seasons = (season,) if second is None else (season, second)
     context = settings.context or max(*seasons, SHORTEST_CONTEXT)
     _long_enough(table, context, settings.horizon)
     numeric, coded = _covariates(table, settings)
@@ -179,7 +178,7 @@ def calendar_channels(times: Any, cycles: Sequence[str]) -> Array:
 
 
 def _transform(series: Sequence[Array], season: int) -> str:
-    """Guerrero's rule: how the spread within a season grows with the season's level.
+    """Guerrero's rule: how the spread within a season, about a line, grows with the season's level.
 
     The slope of log spread over log level is about 0 for "none", 1/2 for "sqrt" and 1 for "log"; the median
     over the series that have at least four seasons whose levels differ by half decides.
@@ -202,32 +201,45 @@ def _slope(values: Array, season: int) -> float | None:
     block = block[~np.isnan(block).any(1)]
     if len(block) < 4:
         return None
-    level, spread = block.mean(1), block.std(1)
+    line = np.linspace(-1, 1, season)
+    level, trend = block.mean(1), block @ line / (line @ line)
+    spread = (block - level[:, None] - trend[:, None] * line).std(1)
     if level.min() <= 0 or level.max() < 1.5 * level.min() or (spread > 0).sum() < 4:
         return None
     some = spread > 0
     return float(np.polyfit(np.log(level[some]), np.log(spread[some]), 1)[0])
 
 
-def _multiple(values: Sequence[Array], season: int, step: Step) -> int | None:
-    """The multiple of the season, if any, at which the season's differences repeat.
+def _second(values: Sequence[Array], season: int, step: Step) -> int | None:
+    """A second season: the day within a week, or a multiple at which the season's own differences repeat.
 
-    Candidates are the calendar's own (the week of an hourly series) or, without a calendar, 2 to 12 seasons;
-    of each, the data must hold four. The largest median correlation of the seasonal differences with
-    themselves decides, if it is at least 0.1.
+    A cycle of the calendar that divides the season is one, if the steps of the series repeat with it. Else
+    the candidates are the calendar's longer cycles (the week of an hourly series) or, without a calendar, 2
+    to 12 seasons; of each, a series must hold four. Repeating means `_repeats` above 0; the largest decides.
     """
+    shorter = [m for m in step.seasons if m < season and season % m == 0]
+    if shorter and _repeats(values, 1, shorter[-1]) > 0:
+        return shorter[-1]
     longer = [m for m in step.seasons if m > season and m % season == 0]
-    best, found = 0.1, None
-    for lag in longer if step.calendar else range(2 * season, 13 * season, season):
-        correlations = []
-        for series in values:
-            if len(series) >= 4 * lag:
-                change = series[season:] - series[:-season]
-                correlations.append(_correlation(change[lag:], change[:-lag]))
-        known = [c for c in correlations if not np.isnan(c)]
-        if len(known) >= 0.5 * len(values) and np.median(known) > best:
-            best, found = float(np.median(known)), lag
-    return found
+    lags = longer if step.calendar else list(range(2 * season, 13 * season, season))
+    found = {lag: _repeats(values, season, lag) for lag in lags}
+    best = max(found, key=lambda lag: found[lag], default=None)
+    return best if best is not None and found[best] > 0 else None
+
+
+def _repeats(values: Sequence[Array], apart: int, lag: int) -> float:
+    """Median correlation of the differences over `apart` steps with themselves `lag` steps earlier.
+
+    0 unless half of the series hold four times `lag` steps, and it is at least 0.1 and three standard errors.
+    """
+    changes = [series[apart:] - series[:-apart] for series in values if len(series) >= 4 * lag]
+    correlations = np.array([_correlation(change[lag:], change[:-lag]) for change in changes])
+    correlations = correlations[~np.isnan(correlations)]
+    if len(correlations) == 0 or len(correlations) < 0.5 * len(values):
+        return 0.0
+    pairs = np.median([len(change) - lag for change in changes])
+    middle = float(np.median(correlations))
+    return middle if middle > max(0.1, 3 / np.sqrt(pairs)) else 0.0
 
 
 def _correlation(a: Array, b: Array) -> float:
