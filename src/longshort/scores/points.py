@@ -82,8 +82,12 @@ def mase(truth: Array, forecast: Array, scale: Array | float) -> Array:
     """
     error = mae(truth, forecast)
     scale = np.asarray(scale, float)
-    if np.broadcast_shapes(error.shape, scale.shape) != error.shape:
-        raise ShapeError(f"mase: `scale` must be {error.shape}, one number a window, got {scale.shape}.")
+    try:
+        scale = np.broadcast_to(scale, error.shape)
+    except ValueError:
+        raise ShapeError(
+            f"mase: `scale` must be {error.shape}, one number a window, got {scale.shape}."
+        ) from None
     return np.asarray(error / np.where(scale > 0, scale, np.nan))
 
 

@@ -72,10 +72,11 @@ def _anywhere(values: Array) -> int:
     if lags < 3:
         return 1
     line = np.polynomial.Polynomial.fit(known, values[known], 1)
-    r = autocorrelation(values - line(np.arange(len(values))), lags)
-    if np.isnan(r[0]):
+    around = values - line(np.arange(len(values)))
+    if np.nanmax(np.abs(around)) <= 1e-9 * np.nanmax(np.abs(values)):
         return 1
-    chance = 1.645 * np.sqrt((1 + 2 * np.cumsum(r[1:] ** 2) - 2 * r[1:] ** 2) / len(known))
+    r, worth = _resemblance(around, lags)
+    chance = 1.645 * np.sqrt((1 + 2 * np.cumsum(r[1:] ** 2) - 2 * r[1:] ** 2) / worth[1:])
     valley = np.minimum.accumulate(r)
     k = np.arange(2, lags)
     peak = (r[k] > r[k - 1]) & (r[k] >= r[k + 1]) & (r[k] > chance[k - 1])
@@ -106,8 +107,8 @@ def _exceeds(history: Array, season: int, deviations: float) -> np.ndarray:
     length = (~np.isnan(history)).sum(axis=-1)
     if season < 2 or history.shape[-1] < 3 * season:
         return np.zeros(history.shape[:-1])
-    r = autocorrelation(history, season)
-    chance = np.sqrt((1 + 2 * (r[..., 1:season] ** 2).sum(axis=-1)) / np.maximum(length, 1))
+    r, pairs = _resemblance(history, season)
+    chance = np.sqrt((1 + 2 * (r[..., 1:season] ** 2).sum(axis=-1)) / np.maximum(pairs[..., season], 1))
     beyond = (length >= 3 * season) & (np.abs(r[..., season]) > deviations * chance)
     return np.where(beyond, np.sign(r[..., season]), 0.0)
 
@@ -118,19 +119,34 @@ def autocorrelation(values: Array, lags: int) -> Array:
     $$r_k = \frac{\sum_t (y_t - \bar y)(y_{t+k} - \bar y)}{\sum_t (y_t - \bar y)^2}$$
 
     Args:
-        values: (..., T); a missing value (NaN) takes part in no product.
+        values: (..., T); a missing value (NaN) takes part in no product, and the sums are scaled to as many
+            products as there would be without it.
         lags: the largest k, below T.
 
     Returns:
         (..., lags + 1) in [-1, 1], 1 at k = 0; NaN for a constant series.
     """
+    return _resemblance(values, lags)[0]
+
+
+def _resemblance(values: Array, lags: int) -> tuple[Array, Array]:
+    """Autocorrelations, and how many values each is worth: all T where none is missing."""
     values = np.asarray(values, float)
     known = ~np.isnan(values)
     count = np.maximum(known.sum(axis=-1, keepdims=True), 1)
     centred = np.where(known, values - np.nansum(values, axis=-1, keepdims=True) / count, 0.0)
-    size = 1 << int(values.shape[-1] + lags - 1).bit_length()
-    spectrum = np.fft.rfft(centred, size)
-    products = np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[..., : lags + 1]
+    span = values.shape[-1] - np.argmax(known, axis=-1) - np.argmax(known[..., ::-1], axis=-1)
+    k, span = np.arange(lags + 1), span[..., None]
+    pairs = np.maximum(np.rint(_products(known.astype(float), lags)), 1)
+    worth = np.maximum(span * pairs / np.maximum(span - k, 1), 1)
+    products = _products(centred, lags) * span / worth
     largest = np.abs(values).max(axis=-1, keepdims=True, initial=0.0, where=known)
     flat = (centred**2).sum(axis=-1, keepdims=True) <= count * (1e-12 * largest) ** 2
-    return np.asarray(products / np.where(flat, np.nan, products[..., :1]))
+    return np.asarray(products / np.where(flat, np.nan, products[..., :1])), np.asarray(worth)
+
+
+def _products(values: Array, lags: int) -> Array:
+    """The sum of y[t] y[t + k] for every k up to `lags`, through the Fourier transform."""
+    size = 1 << int(values.shape[-1] + lags - 1).bit_length()
+    spectrum = np.fft.rfft(values, size)
+    return np.asarray(np.fft.irfft(spectrum.real**2 + spectrum.imag**2, size)[..., : lags + 1])
