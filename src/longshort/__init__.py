@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # read by type checkers and editors, never run
     from .nn import LSTM as LSTM
     from .nn import LSTMCell as LSTMCell
     from .nn import convert as convert
+    from .scan import Noise as Noise
     from .scan import State as State
     from .scan import Variant as Variant
     from .scan import dones_to_resets as dones_to_resets
@@ -26,6 +27,7 @@ _HOME = {
     "LSTM": "nn",
     "LSTMCell": "nn",
     "convert": "nn",
+    "Noise": "scan",
     "State": "scan",
     "Variant": "scan",
     "dones_to_resets": "scan",
