@@ -108,7 +108,6 @@ def test_a_kill_in_the_middle_of_saving_leaves_a_whole_checkpoint(run):
         newest = about["step"]
 
 
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -63,7 +63,13 @@ def test_the_default_is_allowed_and_what_is_outside_is_not(cls, field):
         with pytest.raises(SettingError) as raised:
             cls(**{field.name: value})
         shown = repr(value[0] if isinstance(value, tuple) else value)
-        for part in (cls.__name__, f"`{field.name}`", field.metadata["allowed"], shown, field.metadata["help"]):
+        for part in (
+            cls.__name__,
+            f"`{field.name}`",
+            field.metadata["allowed"],
+            shown,
+            field.metadata["help"],
+        ):
             assert part in str(raised.value)
 
 
