@@ -187,7 +187,7 @@ SEASONS = {
     "constant": (np.full(100, 3.0), Steps(12), 1),
     "constant without a calendar": (np.full(100, 3.0), None, 1),
     "too short": (wave(40, 24, 0), Steps(24), 1),
-    "holes": (np.where(rng.random(600) < 0.3, NAN, wave(600, 24, 1)), Steps(24, 168), 24),
+    "holes": (np.where(rng.random(600) < 0.1, NAN, wave(600, 24, 3)), Steps(24, 168), 24),
     "holes without a calendar": (np.where(rng.random(600) < 0.3, NAN, wave(600, 24, 3)), None, 24),
     "nothing known": (np.full(50, NAN), None, 1),
     "nothing at all": (np.zeros(0), None, 1),
