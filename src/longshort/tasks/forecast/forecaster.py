@@ -193,7 +193,7 @@ class Forecaster:
         """
         plan, model, _ = self._fitted()
         table = self._table(rows)
-        self.history.select(table.names)
+        _follows(self.history.select(table.names), table)
         reading = self._reading or start(model, plan, self.history)
         self._reading = advance(model, plan, reading, table)
         after = {series.name: series for series in joined(self.history, table)}
@@ -339,6 +339,17 @@ class Forecaster:
     def _scale(self, target: Array, known: int) -> float:
         """The unit of MASE: from what was known before the first forecast."""
         return float(scores.naive_scale(target[:known], self.plan.season))
+
+
+def _follows(read: SeriesTable, rows: SeriesTable) -> None:
+    if rows.columns.time is None:
+        return
+    for series, new in zip(read, rows, strict=True):
+        if new.time[0] <= series.time[-1]:
+            raise DataError(
+                f"update: series {series.name!r} has been read up to {read.step.text(series.time[-1])}, and "
+                f"its new rows begin at {read.step.text(new.time[0])}. Give rows that follow, or use `restart`."
+            )
 
 
 def _complete(table: SeriesTable, horizon: int) -> None:

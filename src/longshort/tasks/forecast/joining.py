@@ -14,7 +14,7 @@ from ...errors import DataError
 def joined(earlier: SeriesTable, later: SeriesTable) -> SeriesTable:
     """Every series of `later`, preceded by its rows in `earlier`.
 
-    Where both have a row, the later one counts. Where times are mere row numbers, because the tables have
+    Where both have a cell, the later one counts. Where times are mere row numbers, because the tables have
     no column of times, `later` follows directly. A gap between the two is rows of missing values.
 
     Args:
@@ -49,7 +49,7 @@ def _join(first: Series, second: Series, earlier: SeriesTable, later: SeriesTabl
                 f"step of {later.step}. Give rows that continue the series."
             )
     length = max(start + len(second), 0)
-    future = max(start + len(second.future), len(first.future) if start >= len(first) else 0)
+    future = max(start + len(second.future), len(first.future))
     return Series(
         first.name,
         earlier.step.grid(first.time[0], length),
