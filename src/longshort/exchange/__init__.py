@@ -1,0 +1,23 @@
+"""In from and out to other formats: torch.nn.LSTM, Keras files, ONNX.
+
+Every way out is checked against the original before its file is kept; every way in reads data and runs
+nothing of the file.
+"""
+
+from __future__ import annotations
+
+from .keras_files import keras_names, load_keras
+from .keras_layers import from_keras_weights, to_keras_weights
+from .keras_writing import save_keras
+from .torch_layers import load_torch, save_torch, to_torch
+
+__all__ = [
+    "from_keras_weights",
+    "keras_names",
+    "load_keras",
+    "load_torch",
+    "save_keras",
+    "save_torch",
+    "to_keras_weights",
+    "to_torch",
+]
