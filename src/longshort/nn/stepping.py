@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import SettingError, ShapeError
-from ..scan import State
+from ..scan import Options, State
+from ..scan.functional import gathered, prepared_step
+from ..scan.operator import transformed
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -16,9 +19,75 @@ if TYPE_CHECKING:
 SCAN_NAME = {"weight_hr": "w_hr", "weight_peephole": "peephole", "weight_gates": "w_gates"}
 """Name of a parameter -> its name in `longshort.scan`, where they differ."""
 
+Advance = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Prepared(NamedTuple):
+    """A step of every layer, made once for weights, sizes and mode that it names."""
+
+    stamp: tuple[Any, ...]
+    layers: list[Advance]
+    biases: list[tuple[Tensor, Tensor, Tensor]]
+    "b_ih, b_hh and their sum: added anew at each step, for a write through `.data` leaves no trace"
+
 
 def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State]:
     """Run `LSTM.step`."""
+    if state is None or x.dim() != 2 or not _unobserved(layer):
+        return _general(layer, x, state)
+    h, c = state
+    weights = layer._parameters.values()
+    stamp = (x.shape, x.dtype, h.shape, c.shape, *[(id(w), w._version) for w in weights if w is not None])
+    prepared: Prepared | None = layer.__dict__.get("_prepared")
+    if prepared is None or prepared.stamp != stamp:
+        y, new = _general(layer, x, state)  # checks every argument
+        layer.__dict__["_prepared"] = _prepare(layer, stamp, x, h, c)
+        return y, new
+    for b_ih, b_hh, both in prepared.biases:
+        torch.add(b_ih, b_hh, out=both)
+    if len(prepared.layers) == 1:
+        y, cell = prepared.layers[0](x, h[0], c[0])
+        return y, State(y.unsqueeze(0), cell.unsqueeze(0))
+    hs, cs, y = [], [], x
+    for k, advance in enumerate(prepared.layers):
+        y, cell = advance(y, h[k], c[k])
+        hs.append(y)
+        cs.append(cell)
+    return y, State(torch.stack(hs), torch.stack(cs))
+
+
+def _unobserved(layer: LSTM) -> bool:
+    """Whether nothing but the numbers is wanted: no gradient, graph, transform, cast, noise or other way."""
+    return not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or transformed()
+        or torch.is_autocast_enabled(next(iter(layer._parameters.values())).device.type)  # type: ignore[union-attr]
+        or (layer.training and not (layer.noise.silent and not layer.dropout))
+        or layer.bidirectional
+    )
+
+
+def _prepare(layer: LSTM, stamp: tuple[Any, ...], x: Tensor, h: Tensor, c: Tensor) -> Prepared:
+    noise = layer.noise if layer.noise.silent else layer.noise.evaluated()
+    options = Options(layer.variant, noise, training=False, backend=layer.backend)
+    steps: list[Advance] = []
+    biases: list[tuple[Tensor, Tensor, Tensor]] = []
+    for k in range(len(layer._names)):
+        w = layer._weights(k)
+        for name in ("initial_h", "initial_c"):
+            w.pop(name, None)
+        bias = w.pop("bias_ih") + w.pop("bias_hh") if layer.bias else None
+        more: dict[str, Any] = {
+            SCAN_NAME.get(n, n): v for n, v in w.items() if n not in ("weight_ih", "weight_hh")
+        }
+        below = x if k == 0 else h[k - 1]
+        given = gathered(options, below[:, None], w["weight_ih"], w["weight_hh"], bias, h[k], c[k], **more)
+        steps.append(prepared_step(options, given))
+    return Prepared(stamp, steps, biases)
+
+
+def _general(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State]:
     if layer.bidirectional:
         raise SettingError(
             "LSTM.step: a bidirectional layer needs the whole sequence. "
@@ -26,9 +95,9 @@ def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[T
         )
     if x.dim() not in (1, 2):
         raise ShapeError(f"LSTM.step: `x` must be (N, C), or (C,) for one sequence, got {tuple(x.shape)}.")
-    time = -2
-    y, new = layer(x.unsqueeze(time if x.dim() == 1 or layer.batch_first else 0), state)
-    return y.squeeze(time if x.dim() == 1 or layer.batch_first else 0), new
+    time = -2 if x.dim() == 1 or layer.batch_first else 0
+    y, new = layer(x.unsqueeze(time), state)
+    return y.squeeze(time), new
 
 
 def initial(layer: LSTM, N: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,8 +106,8 @@ def initial(layer: LSTM, N: int, like: Tensor) -> tuple[Tensor, Tensor]:
     variant = layer.variant
     width = layer.hidden_size * (1 + len(variant.sigmoids) * variant.gate_recurrence)
     wide = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
-    for k in range(len(layer.all_weights)):
-        w: dict[str, Any] = layer._weights(k)
+    for k in range(len(layer._names)):
+        w = layer._weights(k)
         if "initial_h" in w:
             hs.append(w["initial_h"].expand(N, -1))
             cs.append(w["initial_c"].to(wide).expand(N, -1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,21 @@ def agree(caller: str, options: Options, given: Inputs) -> None:
         ShapeError:   a shape, dtype or device disagrees.
         SettingError: a weight is missing or has no use in this variant, or an option is out of range.
     """
+    met = (options, tuple([None if t is None else (t.shape, t.dtype, t.device) for t in given]))
+    if met in _MET:
+        return
+    agree_once(caller, options, given)
+    if len(_MET) >= 4096:
+        _MET.clear()
+    _MET.add(met)
+
+
+_MET: set[Hashable] = set()
+"""Shapes, dtypes and devices that have passed: a call looks itself up here before it is checked."""
+
+
+def agree_once(caller: str, options: Options, given: Inputs) -> None:
+    """The same without a memory, for shapes that are symbols."""
     variant, contract = options.variant, axes(options.variant, given)
     for name in ("peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"):
         needed, here = name in variant.weights, getattr(given, name) is not None

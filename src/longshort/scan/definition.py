@@ -250,4 +250,5 @@ def collected(call: Call, records: list[tuple[Tensor, Tensor, Tensor]], h: Tenso
             list(zip(*records, strict=True)) or [()] * 3, sizes, wanted, strict=True
         )
     )
-    return Outputs(y.to(call.dtype), h.to(call.dtype), c.clone(), cells, gates)
+    h = h.to(call.dtype)
+    return Outputs(y.to(call.dtype), h if records else h.clone(), c.clone(), cells, gates)

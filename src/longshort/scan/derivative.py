@@ -27,7 +27,7 @@ Saved: the gates (N, T, 4H) and the cell (N, T, H) of every step, and with a nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -80,6 +80,22 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     if call.options.reverse:
         records.reverse()
     return _packed(call, w, records, z_saved, (h, c, s))
+
+
+def prepared_step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return (x, h, c) -> (h, c): one step in evaluation, as `forward` would take it."""
+    v, noise, H = call.variant, definition.noise_of(call, given), call.H
+
+    def advance(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        w = given if call.dtype == call.wide else definition.widened(call, given)
+        h, c, x = h.to(call.wide), c.to(call.wide), x.to(call.wide)
+        old = (h, c[:, :H], c[:, H:])
+        z, _ = _input_part(v, w, x)
+        a, _ = _recurrent_part(v, w, z, h)
+        new_h, new_c, s, _ = _cell(v, w, a, old, noise)
+        return new_h.to(call.dtype), torch.cat((new_c, s), dim=1) if v.gate_recurrence else new_c
+
+    return advance
 
 
 def _packed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -196,3 +197,29 @@ def planned_call(options: Options, given: Inputs) -> Plan:
     """Return the plan of a call that a layer has gathered."""
     checks.agree("plan", options, given)
     return planned(call_of(options, given, save=True))
+
+
+def prepared_step(
+    options: Options, given: Inputs
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return (x, h, c) -> (h, c), a single step in evaluation with these weights.
+
+    Args:
+        options: with `training` false.
+        given:   the weights, and x (N, 1, C), h, c as examples.
+
+    Returns:
+        The backend's own prepared step, or one call of its forward pass.
+    """
+    checks.agree("lstm", options, given)
+    call = call_of(options, given, save=False)
+    backend = choose(call)[0]
+    call, given = operator.outside(call, given)
+    if backend.step is not None:
+        return backend.step(call, given)
+
+    def advance(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        out = backend.forward(call, given._replace(x=x[:, None], h=h, c=c.to(call.wide)))[0]
+        return out.h, out.c
+
+    return advance

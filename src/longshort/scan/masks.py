@@ -94,6 +94,9 @@ class Noise(Settings):
         """Return the noise of that `key`."""
         return Noise.from_json(json.loads(key))
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     @cached_property
     def silent(self) -> bool:
         """Whether every rate is zero."""

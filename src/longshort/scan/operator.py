@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import checks, masks, plain
 from .call import DIFFERENTIABLE, Backend, Call, Inputs, Outputs
@@ -38,7 +39,16 @@ def run(backend: Backend, call: Call, given: Inputs) -> Outputs:
     Returns:
         The outputs; every transform of torch may be put around this.
     """
-    return unpacked(call, Scan.apply(call, backend, *given))  # type: ignore[no-untyped-call]
+    if transformed():
+        return unpacked(call, Scan.apply(call, backend, *given))  # type: ignore[no-untyped-call]
+    if call.save:
+        return unpacked(call, Recorded.apply(call, backend, *given))  # type: ignore[no-untyped-call]
+    return unpacked(call, forward(backend, call, given))
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func or forward mode is at work: then tensors are not what they seem."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
@@ -135,8 +145,12 @@ class Scan(torch.autograd.Function):
         needs = tuple(ctx.needs_input_grad[2:])
         outputs = unpacked(ctx.call, rest)
         arriving = unpacked(ctx.call, grads[: ctx.count])  # type: ignore[arg-type]
+        saved = rest[ctx.count :]
+        if not torch.is_grad_enabled() and not transformed():  # a first derivative, and no more
+            found = backward(ctx.backend, ctx.call, Inputs(*given), outputs, saved, arriving, needs)
+            return (None, None, *found, *(None,) * (WIDTH - DIFFERENTIABLE))
         found = Gradient.apply(  # type: ignore[no-untyped-call]
-            ctx.call, ctx.backend, needs, *given, *arriving, *outputs, *rest[ctx.count :]
+            ctx.call, ctx.backend, needs, *given, *arriving, *outputs, *saved
         )
         return (None, None, *spread(found, places(given, needs)))
 
@@ -167,6 +181,20 @@ class Scan(torch.autograd.Function):
         return (*moved, *(None,) * ctx.saved_count)
 
 
+class Recorded(torch.autograd.Function):
+    """The same where no transform is at work: torch then calls it at a third of the host's time."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """Run the backend, and keep what `Scan` keeps."""
+        output = Scan.forward(*args)
+        Scan.setup_context(ctx, args, output)
+        return output
+
+    backward = Scan.backward
+    jvp = Scan.jvp
+
+
 class Gradient(torch.autograd.Function):
     """(call, backend, needs, *Inputs, *gradients, *Outputs, *saved) -> the gradients that `needs` names."""
 
@@ -176,7 +204,8 @@ class Gradient(torch.autograd.Function):
         given, grads = Inputs(*tensors[:WIDTH]), Outputs(*tensors[WIDTH : WIDTH + 5])  # type: ignore[arg-type]
         outputs, saved = Outputs(*tensors[WIDTH + 5 : WIDTH + 10]), tensors[WIDTH + 10 :]  # type: ignore[arg-type]
         found = backward(backend, call, given, outputs, saved, grads, needs)  # type: ignore[arg-type]
-        return tuple(g for g in (found[k] for k in places(given, needs)) if g is not None)
+        present = [g for g in (found[k] for k in places(given, needs)) if g is not None]
+        return tuple(g.clone() if any(g is d for d in grads) else g for g in present)  # T = 0: passed on
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -66,5 +66,7 @@ def _present(call: Call) -> tuple[bool, ...]:
     return True, True, True, call.options.keep_cells, call.options.keep_gates
 
 
-PLAIN: Final = Backend("plain", _never, derivative.forward, derivative.backward, derivative.saves)
+PLAIN: Final = Backend(
+    "plain", _never, derivative.forward, derivative.backward, derivative.saves, derivative.prepared_step
+)
 DEFINITION: Final = Backend("definition", _never, _forward, _backward, _nothing)

@@ -123,6 +123,9 @@ class Variant(Settings):
         """Return the variant of that `key`."""
         return Variant.from_json(json.loads(key))
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     def __str__(self) -> str:
         default = Variant()
         changed = {k: v for k, v in self.to_json().items() if v != getattr(default, k)}
