@@ -45,8 +45,9 @@ class ForecastSettings(FitSettings):
     static: tuple[str, ...] = setting((), "Covariates constant in a series.")
     categorical: tuple[str, ...] = setting((), "Those covariates that hold categories.")
     step: str | None = setting(None, "Distance between rows, such as 'hour'; by default inferred.")
+    time_format: str | None = setting(None, "How times are written (strptime), such as '%d.%m.%Y'.")
 
     def roles(self) -> dict[str, Any]:
         """The columns' roles, as the arguments of `longshort.data.read`."""
-        names = ("time", "id", "past", "future", "static", "categorical", "step")
+        names = ("time", "id", "past", "future", "static", "categorical", "step", "time_format")
         return {"target": self.target or None} | {name: getattr(self, name) for name in names}
