@@ -137,12 +137,14 @@ def test_missing_rows_of_known_covariates_are_listed():
 
 def test_future_rows_may_come_from_a_frame():
     many = full_table()
-    frame = polars.DataFrame({
-        "unique_id": ["new s0"] * 6 + ["new s1"] * 6,
-        "ds": [*range(90, 96), *range(100, 106)],
-        "heat": np.concatenate([s.future[-6:, 0] for s in many]),
-        "day": [ROLES["categories"]["day"][int(c)] for s in many for c in s.future[-6:, 1]],
-    })
+    frame = polars.DataFrame(
+        {
+            "unique_id": ["new s0"] * 6 + ["new s1"] * 6,
+            "ds": [*range(90, 96), *range(100, 106)],
+            "heat": np.concatenate([s.future[-6:, 0] for s in many]),
+            "day": [ROLES["categories"]["day"][int(c)] for s in many for c in s.future[-6:, 1]],
+        }
+    )
     short = (replace(s, name=f"new {s.name}", future=s.future[: len(s)]) for s in many)
     forecast = full_model().predict(replace(many, series=tuple(short)), future=frame)
     assert np.array_equal(forecast.median, full_model().predict(many).median)
@@ -212,9 +214,7 @@ def test_a_table_of_another_step_is_refused():
 
     with pytest.raises(DataError) as raised:
         joined(full_table(), replace(full_table(), step=Step(2)))
-    assert str(raised.value) == (
-        "the new rows are 2 apart, and the model's 1. Give rows of the same step."
-    )
+    assert str(raised.value) == ("the new rows are 2 apart, and the model's 1. Give rows of the same step.")
 
 
 def test_restart_and_reading_from_scratch_agree():

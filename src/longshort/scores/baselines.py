@@ -150,12 +150,14 @@ def _seasonal_indices(history: Array, season: int) -> tuple[Array, np.ndarray]:
         )
     additive = np.asarray((history <= 0).any(axis=-1))
     trend = np.where(additive[..., None] | (trend > 0), trend, np.nan)
-    around = np.where(additive[..., None], history - trend, history / trend)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        around = np.where(additive[..., None], history - trend, history / trend)
     cycles = _cycles(around, season)
     count = (~np.isnan(cycles)).sum(axis=-2)
     index = np.nansum(cycles, axis=-2) / np.where(count > 0, count, np.nan)
     middle = index.mean(axis=-1, keepdims=True)
-    return np.where(additive[..., None], index - middle, index / middle), additive
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(additive[..., None], index - middle, index / middle), additive
 
 
 def _window_sums(values: Array, length: int) -> Array:

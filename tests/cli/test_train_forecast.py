@@ -1,0 +1,242 @@
+"""train, predict and evaluate, as they are typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars
+import pytest
+
+from longshort import cli
+from longshort.runs import Run
+from tasks.making import wave
+
+FAST = [
+    "--max-steps",
+    "10",
+    "--every",
+    "5",
+    "--hidden",
+    "4",
+    "--season",
+    "8",
+    "--context",
+    "16",
+    "--horizon",
+    "6",
+]
+
+
+def longshort(*words):
+    """The verb's exit code; what it prints goes to capsys."""
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """load.csv, the rows that follow it, and a run trained on the first."""
+    folder = tmp_path_factory.mktemp("files")
+    frame = polars.DataFrame({"ds": range(140), "load": wave(140), "heat": wave(140, 5)})
+    frame[:100, :2].write_csv(folder / "load.csv")
+    frame[100:, :2].write_csv(folder / "later.csv")
+    frame[:100].write_csv(folder / "heat.csv")
+    frame[100:106, ["ds", "heat"]].write_csv(folder / "heat-ahead.csv")
+    assert longshort("train", "forecast", folder / "load.csv", *FAST, "--out", folder / "run") == 0
+    heat = [folder / "heat.csv", "--target", "load", "--future", "heat", *FAST, "--out", folder / "heat"]
+    assert longshort("train", "forecast", *heat) == 0
+    return folder
+
+
+def test_a_run_folder_has_everything(files):
+    run = Run.open(files / "run", "forecast")
+    names = {path.name for path in run.folder.iterdir()}
+    assert names == {
+        "settings.json", "data.json", "weights.safetensors", "last.safetensors", "history.safetensors",
+        "metrics.jsonl", "scores.json", "backtest.csv", "forecast.csv", "forecast.png", "forecast.svg",
+    }  # fmt: skip
+    scores = run.read_json("scores.json")
+    assert scores["windows"] == 20 - 6 + 1 and "seasonal naive" in scores["scores"]
+    forecast = polars.read_csv(run.path("forecast.csv"))
+    assert forecast["ds"].to_list() == list(range(100, 106))
+    backtest = polars.read_csv(run.path("backtest.csv"))
+    assert backtest["cutoff"].min() == 79 and backtest["ds"].max() == 99
+
+
+def test_training_prints_the_score_beside_the_baselines(files, capsys):
+    assert longshort("train", "forecast", files / "load.csv", *FAST, "--out", files / "run") == 0
+    printed = capsys.readouterr().out
+    assert "100 rows, a step of 1; trained on 80, scored on 20" in printed
+    assert "done after 10 steps" in printed
+    for word in ("LSTM", "seasonal naive", "naive", "drift", "MASE", "OWA", "in 80 %"):
+        assert word in printed
+    assert f"longshort predict {files / 'run'}" in printed
+
+
+def test_prediction_goes_to_standard_output(files, capsys):
+    assert longshort("predict", files / "run") == 0
+    printed = capsys.readouterr().out
+    assert printed == (files / "run" / "forecast.csv").read_text()
+    assert longshort("predict", files / "run", "--levels", "50,90", "--horizon", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "unique_id,ds,mean,median,lo-90,lo-50,hi-50,hi-90" and len(lines) == 3
+
+
+def test_prediction_goes_on_from_a_file_of_new_rows(files, capsys):
+    assert longshort("predict", files / "run", files / "later.csv") == 0
+    first = capsys.readouterr().out.splitlines()[1]
+    assert first.startswith("load,140,")
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.png", "out.svg"])
+def test_prediction_goes_to_a_file(files, tmp_path, name):
+    assert longshort("predict", files / "run", "--out", tmp_path / name) == 0
+    assert (tmp_path / name).stat().st_size > 300
+
+
+def test_prediction_reads_standard_input(files):
+    command = [sys.executable, "-m", "longshort.cli", "predict", str(files / "run"), "-"]
+    with open(files / "later.csv", "rb") as rows:
+        result = subprocess.run(command, stdin=rows, capture_output=True, text=True)
+    assert result.stderr == "" and result.stdout.splitlines()[1].startswith("load,140,")
+
+
+def test_a_missing_future_covariate(files, capsys):
+    assert longshort("predict", files / "heat") == 1
+    assert capsys.readouterr().err == (
+        "longshort predict: predict: 6 values of covariates known in advance are missing "
+        "(series, time, column):\n"
+        + "".join(f"  load {hour} heat\n" for hour in range(100, 106))
+        + "  Give them with `future`, or as rows of the table with an empty target.\n"
+    )
+    assert longshort("predict", files / "heat", "--future", files / "heat-ahead.csv") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+    assert not (files / "heat" / "forecast.csv").exists()
+    assert (files / "heat" / "scores.json").exists()
+
+
+def test_evaluation(files, tmp_path, capsys):
+    words = [
+        "evaluate",
+        files / "run",
+        files / "later.csv",
+        "--stride",
+        "5",
+        "--out",
+        tmp_path / "scores.json",
+    ]
+    assert longshort(*words) == 0
+    assert "7 windows of 6 steps, 1 series" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "scores.json").read_text())
+    assert saved["windows"] == 7 and set(saved["scores"]) == {"LSTM", "seasonal naive", "naive", "drift"}
+    assert (
+        longshort("evaluate", files / "run", files / "later.csv", "--out", tmp_path / "windows.parquet") == 0
+    )
+    assert polars.read_parquet(tmp_path / "windows.parquet").height == 35 * 6
+
+
+def test_evaluation_of_rows_that_were_trained_on(files, capsys):
+    assert longshort("evaluate", files / "run", files / "load.csv") == 1
+    assert capsys.readouterr().err == (
+        "longshort evaluate: backtest: no series has a row after the ones that the model was trained on. "
+        "Give rows that continue the series.\n"
+    )
+
+
+def test_settings_are_printed_repeated_and_changed(files, capsys):
+    assert longshort("train", "forecast", files / "load.csv", *FAST, "--print-settings") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == Run.open(files / "run").settings
+    repeated = ["train", "forecast", "--settings", files / "run" / "settings.json", "--seed", "5"]
+    assert longshort(*repeated, "--print-settings") == 0
+    assert json.loads(capsys.readouterr().out) == printed | {"seed": 5}
+    assert longshort(*repeated, "--out", files / "again") == 0
+    assert Run.open(files / "again").settings == printed | {"seed": 5}
+
+
+def test_other_settings_in_the_same_folder(files, capsys):
+    words = ["train", "forecast", files / "load.csv", *FAST, "--out", files / "run", "--seed", "9"]
+    assert longshort(*words) == 1
+    assert capsys.readouterr().err == (
+        f"longshort train: {files / 'run'}: holds a run with other settings: seed 0 -> 9. "
+        "Give another --out, or repeat the run's own settings to resume it.\n"
+    )
+
+
+def test_a_folder_of_another_task(tmp_path, capsys):
+    Run.create(tmp_path / "book", "language", {})
+    assert longshort("train", "forecast", *FAST, "--out", tmp_path / "book") == 1
+    assert capsys.readouterr().err == (
+        f"longshort train: {tmp_path / 'book'}: holds a run of `language`, not of `forecast`. "
+        "Give another folder.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "forecast", "--horizn", "3"], "unrecognized arguments: --horizn"),
+        (["train", "forecast", "--horizon", "soon"], "argument --horizon: invalid int value: 'soon'"),
+        (["train", "weather"], "argument task: invalid choice: 'weather'"),
+        (["predict"], "the following arguments are required: RUN"),
+        (["predict", "run", "--levels", "a"], "argument --levels: invalid percentages value: 'a'"),
+        (["evaluate", "run"], "the following arguments are required: FILE"),
+    ],
+)
+def test_wrong_usage(words, message, capsys):
+    with pytest.raises(SystemExit) as raised:
+        longshort(*words)
+    assert raised.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--horizon", "0"], "TrainSettings: `horizon` must be in [1, inf), got 0.\n  Steps to forecast.\n"),
+        (
+            ["--season", "8", "--horizon", "300"],
+            "at least one horizon. Give a smaller `horizon`, or `test` 0",
+        ),
+        (["nowhere.csv"], "nowhere.csv: there is no such file."),
+    ],
+)
+def test_what_cannot_be_trained(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    if words[0] != "nowhere.csv":
+        polars.DataFrame({"y": wave(100)}).write_csv("y.csv")
+        words = ["y.csv", *words]
+    assert longshort("train", "forecast", *words, "--out", folder) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("longshort train: ") and message in printed
+    assert not folder.exists()
+
+
+def test_help_lists_every_setting():
+    command = [sys.executable, "-m", "longshort.cli", "train", "forecast", "--help"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for flag in ("--horizon", "--target", "--future", "--max-steps", "--seed", "--device", "--out", "--test"):
+        assert f"{flag} " in printed
+
+
+def test_control_c_saves_scores_and_says_how_to_go_on(files, tmp_path):
+    words = ["train", "forecast", str(files / "load.csv"), *FAST, "--out", str(tmp_path / "run")]
+    words[words.index("--max-steps") + 1] = "100000"
+    words += ["--patience", "100000"]
+    command = [sys.executable, "-m", "longshort.cli", *words]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while child.poll() is None and not (metrics.exists() and metrics.stat().st_size > 300):
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGINT)
+    out, err = child.communicate()
+    step = out.split("interrupted after ")[1].split(" steps")[0]
+    assert child.returncode == 1
+    assert err.endswith(f"Interrupted at step {step}. The same command goes on from there.\n")
+    assert "seasonal naive" in out
+    assert Run.open(tmp_path / "run").read_arrays("last.safetensors")[1]["place"]["step"] == int(step)
+    assert np.isfinite(polars.read_csv(tmp_path / "run" / "forecast.csv")["median"].to_numpy()).all()
