@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def data(name: str) -> Path:
-    """A file of LONGSHORT_DATA, `../shared/data` from the project's root by default; exits if it is absent."""
+    """A file of LONGSHORT_DATA, by default `../shared/data` beside the project; exits if it is absent."""
     home = Path(__file__).parents[1]
     folder = Path(os.environ.get("LONGSHORT_DATA", home / ".." / "shared" / "data"))
     path = folder / name

@@ -154,7 +154,7 @@ def test_future_rows_may_come_from_a_frame():
 def test_a_state_that_goes_on_is_the_model_run_over_the_whole(parts):
     """Updates in any portions equal reading context and new rows at once on the scale of the context."""
     model = full_model()
-    plan, net, factor = model._fitted()
+    plan, net, _ = model._fitted()
     many = full_table()
     before = cut_at(many, 80, 90)
     going = Forecaster.__new__(Forecaster)

@@ -1,4 +1,4 @@
-"""Windows hold the right rows, scaled by their own past; the network reads no row too many, and none too few."""
+"""Windows hold the right rows, scaled by their own past; the network reads no row too many or too few."""
 
 import numpy as np
 import pytest
@@ -113,7 +113,7 @@ def test_an_answer_depends_on_the_past_and_on_nothing_else(parts, place, step):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_quantiles_never_cross(parts, seed):
-    _, _, model, windows, _ = parts
+    _, _, _, windows, _ = parts
     torch.manual_seed(seed)
     with torch.no_grad():
         wild = ForecastModel(parts[0], SETTINGS).eval()
@@ -145,7 +145,7 @@ def test_candidates_are_the_naive_forecasts():
     growth = known[-8:].mean() - known[-16:-8].mean()
     for k in range(1, 7):
         season = known[59 + k - 8]
-        wanted = [known[59], season, season + growth, season + known[59] - known[51]]
+        wanted = [known[59], season, known[59 + k - 16], season + growth, season + known[59] - known[51]]
         np.testing.assert_allclose(found[k - 1], wanted, rtol=1e-5)
 
 
@@ -159,4 +159,4 @@ def test_candidates_fall_back_where_values_are_missing():
     assert np.isfinite(found).all()
     assert found[0, 0] == pytest.approx(values[58], rel=1e-5)
     assert found[1, 1] == pytest.approx(values[45], rel=1e-5)
-    assert found[2, 3] == pytest.approx(values[54], rel=1e-5)  # no distance from the season can be told
+    assert found[2, 4] == pytest.approx(values[54], rel=1e-5)  # no distance from the season can be told

@@ -348,7 +348,8 @@ def _follows(read: SeriesTable, rows: SeriesTable) -> None:
         if new.time[0] <= series.time[-1]:
             raise DataError(
                 f"update: series {series.name!r} has been read up to {read.step.text(series.time[-1])}, and "
-                f"its new rows begin at {read.step.text(new.time[0])}. Give rows that follow, or use `restart`."
+                f"its new rows begin at {read.step.text(new.time[0])}. "
+                f"Give rows that follow, or use `restart`."
             )
 
 

@@ -31,8 +31,8 @@ def same_data(run: Run, table: SeriesTable) -> None:
     before = run.read_json("data.json")
     if before != now:
         raise RunError(
-            f"{run.folder}: was trained on other rows ({before.get('rows')} of {before.get('series')} series; "
-            f"now {now['rows']} of {now['series']}). Give another folder to train on the new ones."
+            f"{run.folder}: was trained on other rows ({before.get('rows')} of {before.get('series')} "
+            f"series; now {now['rows']} of {now['series']}). Give another folder to train on the new ones."
         )
 
 

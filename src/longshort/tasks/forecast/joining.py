@@ -29,7 +29,8 @@ def joined(earlier: SeriesTable, later: SeriesTable) -> SeriesTable:
     """
     if earlier.step != later.step:
         raise DataError(
-            f"the new rows are {later.step} apart, and the model's {earlier.step}. Give rows of the same step."
+            f"the new rows are {later.step} apart, and the model's {earlier.step}. "
+            f"Give rows of the same step."
         )
     known = {series.name: series for series in earlier}
     both = [_join(known[s.name], s, earlier, later) if s.name in known else s for s in later]

@@ -3,8 +3,8 @@
     x_t  = squash[z_t, known_t, z_t - z_{t-m}, z_{t+1-m}, covariates_t]           (1)
     h_t  = LSTM(x_t, h_{t-1})                                                     (2)
     b_tk = candidates for z_{t+k}: the last value; for each season m the value of
-           the last season, that plus the growth of a season, that plus z_t's own
-           distance from its season before                                        (3)
+           the last season and of the one before, the last plus the growth of a
+           season, the last plus z_t's own distance from its season before        (3)
     u_tk = relu(V relu(W h_t + e_k + U squash[b_tk] + F covariates_{t+k}))        (4)
     median_tk = softmax(A u_tk) . b_tk + a u_tk                                   (5)
     quantiles = median -/+ cumulated softplus(G u_tk)                             (6)
@@ -56,7 +56,7 @@ class ForecastModel(nn.Module):
         inputs += sizes["static"] + wide["static"]
         dropout = settings.dropout if settings.layers > 1 else 0.0
         self.lstm = LSTM(inputs, settings.hidden, settings.layers, batch_first=True, dropout=dropout)
-        self.candidates = 1 + 3 * len(self.seasons)
+        self.candidates = 1 + 4 * len(self.seasons)
         self.dropout = nn.Dropout(settings.dropout)
         self.from_state = nn.Linear(settings.hidden, WIDTH)
         self.from_step = nn.Parameter(0.1 * torch.randn(plan.horizon, WIDTH))
@@ -144,12 +144,12 @@ class ForecastModel(nn.Module):
             times = (k + m - 1) // m
             then = now[:, None] + k - m * times
             before = (then - m).clamp(min=0)
-            seasonal = torch.where(known[:, before] > 0, z[:, before], last)
-            seasonal = torch.where(known[:, then] > 0, z[:, then], seasonal)
+            seasonal = _first(z, known, then, _first(z, known, before, last))
+            earlier = _first(z, known, before, seasonal)
             both = known[:, now] * known[:, now - m]
             shift = (z[:, now] - z[:, now - m]) * both
             growth = _growth(z, known, now, m)
-            found += [seasonal, seasonal + growth[:, :, None] * times, seasonal + shift[:, :, None]]
+            found += [seasonal, earlier, seasonal + growth[:, :, None] * times, seasonal + shift[:, :, None]]
         return torch.stack(found, -1)
 
 
@@ -161,6 +161,10 @@ def _relative(candidates: Tensor) -> Tensor:
     """The second candidate as it is, the others by their distance from it."""
     second = candidates[..., 1:2]
     return torch.cat([second, candidates[..., :1] - second, candidates[..., 2:] - second], -1)
+
+
+def _first(z: Tensor, known: Tensor, rows: Tensor, otherwise: Tensor) -> Tensor:
+    return torch.where(known[:, rows] > 0, z[:, rows], otherwise)
 
 
 def _filled(z: Tensor, known: Tensor) -> Tensor:

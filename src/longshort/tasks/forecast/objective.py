@@ -133,7 +133,7 @@ def quantile_loss(quantiles: Tensor, truth: Tensor) -> Tensor:
 
 
 def pinball(quantiles: Tensor, truth: Tensor) -> Tensor:
-    """(...) twice the pinball loss averaged over quantiles (..., Q); 0, and no gradient, where truth is NaN."""
+    """(...) twice the pinball loss, averaged over quantiles (..., Q); without gradient where truth is NaN."""
     known = ~truth.isnan()
     error = torch.where(known, truth, torch.zeros_like(truth))[..., None] - quantiles
     levels = torch.tensor(LEVELS, device=error.device)

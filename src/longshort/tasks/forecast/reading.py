@@ -101,7 +101,8 @@ def answers(
         model: the fitted model.
         plan: its plan.
         panel: the series.
-        which, count: (W,) the series of each window, and how many of its rows are known.
+        which: (W,) the series of each window.
+        count: (W,) how many of its rows are known.
         widening: the factor of the intervals' width.
     """
     parts = []

@@ -180,7 +180,8 @@ def score(
     Args:
         table: the series, truth included.
         plan: the model's plan; its first season is that of MASE and of the baselines.
-        which, count: (W,) the series of each window, and how many of its rows were known.
+        which: (W,) the series of each window.
+        count: (W,) how many of its rows were known.
         values: (W, horizon, Q) the model's quantiles on the transformed scale.
         scales: (S,) the unit of MASE of each series.
         levels: of the intervals, in percent.
