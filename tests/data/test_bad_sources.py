@@ -4,6 +4,7 @@ import gzip
 import io
 from dataclasses import dataclass
 
+import pandas
 import polars
 import pytest
 
@@ -99,6 +100,22 @@ def test_no_file(source, error, message, tmp_path, monkeypatch):
     with pytest.raises(error) as raised:
         read(source)
     assert str(raised.value) == message
+
+
+def test_frames_that_are_no_table():
+    twice = pandas.DataFrame([[1, 2]], columns=["a", "a"])
+    nested = polars.DataFrame({"ds": [1, 2], "y": [1, 2], "c": [[1], [2]]})
+    for source, arguments, message in (
+        (twice, {}, "the frame: a column name must be given once, and one is given twice."),
+        (
+            nested,
+            {"target": "y", "past": "c", "categorical": "c"},
+            "the frame: column 'c' must hold names or categories, and it holds List(Int64).",
+        ),
+    ):
+        with pytest.raises(DataError) as raised:
+            read(source, **arguments)
+        assert str(raised.value) == message
 
 
 @pytest.mark.parametrize("cut", [9, 12, 20])

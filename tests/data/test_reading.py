@@ -1,5 +1,6 @@
 """One table of inputs, read from every kind of source; one test for each law of reading."""
 
+import decimal
 import gzip
 from dataclasses import dataclass, field
 
@@ -114,6 +115,20 @@ CASES = [
         "ds,y\n2024-01-01T00:30:00+01:00,1\n2024-01-01T00:30:00Z,2\n2023-12-31T20:30:00-0500,3\n",
         Step(1, "hour"),
         {"y": ("2023-12-31T23:30", [1, 2, 3])},
+        notes=("'ds' read in UTC",),
+    ),
+    Case(
+        "days of a local clock that changes",
+        "ds,y\n2024-03-30T00:00+01:00,1\n2024-03-31T00:00+01:00,2\n2024-04-01T00:00+02:00,3\n",
+        Step(1, "day"),
+        {"y": ("2024-03-30", [1, 2, 3])},
+        notes=("'ds' read by the local clock, without their offsets",),
+    ),
+    Case(
+        "UTC itself",
+        "ds,y\n2024-03-30T00:00Z,1\n2024-03-30T01:00Z,2\n",
+        Step(1, "hour"),
+        {"y": ("2024-03-30", [1, 2])},
     ),
     Case(
         "fractions of a second",
@@ -302,6 +317,49 @@ def test_a_table_of_its_own_reads_back(case, tmp_path):
     for before, after in zip(table, again, strict=True):
         np.testing.assert_array_equal(after.time, before.time)
         np.testing.assert_array_equal(after.target, before.target)
+
+
+def test_the_clock_of_an_earlier_table_is_kept(tmp_path):
+    """One row alone cannot tell UTC from the local clock, so a later table is read as the first was."""
+    (tmp_path / "later.csv").write_text("ds,y\n2024-04-02T00:00+02:00,4\n")
+    for hours, clock, first in ((1, "UTC", "2024-04-01T22"), (24, "local", "2024-04-02")):
+        stamps = [
+            f"{t}+02:00"
+            for t in np.datetime64("2024-03-01T00:00") + np.arange(3) * np.timedelta64(hours, "h")
+        ]
+        (tmp_path / "first.csv").write_text("ds,y\n" + "".join(f"{t},1\n" for t in stamps))
+        columns = read(tmp_path / "first.csv").columns
+        assert columns.clock == clock
+        later = read(tmp_path / "later.csv", like=columns, step="hour")
+        assert later["y"].time[0] == np.datetime64(first)
+
+
+def test_a_zone_in_a_frame_is_read_as_its_offsets_are(tmp_path):
+    days = pandas.date_range("2024-03-30", periods=3, freq="D", tz="Europe/Berlin")
+    hours = pandas.date_range("2024-03-31", periods=4, freq="h", tz="Europe/Berlin")
+    for stamps, step, first in ((days, "1 day", "2024-03-30"), (hours, "1 hour", "2024-03-30T23")):
+        frame = pandas.DataFrame({"ds": stamps, "y": 1.0})
+        for source in (frame, polars.DataFrame({"ds": stamps.to_list(), "y": frame.y.to_list()})):
+            table = read(source)
+            assert str(table.step) == step
+            assert table["y"].time[0] == np.datetime64(first)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pandas.array([1, None, 3], dtype="Int64"),
+        pandas.array([1, None, 3], dtype="Float32"),
+        np.array([1, np.nan, 3], np.float32),
+        np.array([1, None, 3.0], object),
+        np.array(["1", "", "3"], object),
+        [decimal.Decimal(1), None, decimal.Decimal(3)],
+    ],
+    ids=["Int64", "Float32", "float32", "object", "text", "decimal"],
+)
+def test_pandas_numbers_of_every_kind(values):
+    table = read(pandas.DataFrame({"t": [1, 2, 3], "y": values}))
+    np.testing.assert_array_equal(table["y"].target, [1, NAN, 3])
 
 
 def test_a_pandas_index_is_a_column():

@@ -18,9 +18,17 @@ MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 
 
 def text(table: Table, name: str) -> polars.Series:
-    """The cells of a column as text without space around it, null where missing."""
+    """The cells of a column as text without space around it, null where missing.
+
+    Raises:
+        DataError: the column holds lists, structures or bytes.
+    """
     pl = need("polars", extra="tasks", to="read a table")
     column = table.frame[name]
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
+        raise DataError(
+            f"{table.origin}: column {name!r} must hold names or categories, and it holds {column.dtype}."
+        )
     if column.dtype == pl.Boolean:
         column = pl.Series(name, [None if cell is None else str(cell) for cell in column], dtype=pl.String)
     elif column.dtype.is_float():

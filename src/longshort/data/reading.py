@@ -159,12 +159,13 @@ class _Reading:
             for rows in parts.values():
                 times[rows] = np.arange(len(rows))
         else:
-            read = stamps.read_times(self.table, name, self.columns.time_format)
+            writing = stamps.Writing(self.columns.time_format, self.columns.clock)
+            read = stamps.read_times(self.table, name, writing)
             times = read.times
             if read.note:
                 self.notes.append(read.note)
-            if read.format is not None and not self.fixed:
-                self.columns = replace(self.columns, time_format=read.format)
+            if not self.fixed:
+                self.columns = replace(self.columns, time_format=read.format, clock=read.clock)
         groups: list[_Group] = []
         moved: list[int] = []
         for key, rows in parts.items():

@@ -30,6 +30,7 @@ class Columns:
         static: covariates that never change within a series (a region).
         categories: for each categorical covariate, its categories in the order of their codes 0, 1, 2, ...
         time_format: strptime format of the times, where one was needed.
+        clock: "local" or "UTC" where the times came with an offset from UTC, and were read as one of them.
     """
 
     target: tuple[str, ...]
@@ -40,6 +41,7 @@ class Columns:
     static: tuple[str, ...] = ()
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     time_format: str | None = None
+    clock: str | None = None
 
     @property
     def categorical(self) -> tuple[str, ...]:

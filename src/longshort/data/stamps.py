@@ -1,15 +1,16 @@
 """Cells of a column -> times, by rules that leave nothing to guess.
 
-Year first is always understood: 2016-07-01 13:30:00, 2016-07-01T13:30Z, 2016/7/1, 2016-07, 2016Q3, with
-an offset read as UTC. Day, month and year in another order are understood only where exactly one order
-fits every cell of the column.
+Year first is always understood: 2016-07-01 13:30:00, 2016-07-01T13:30Z, 2016/7/1, 2016-07, 2016Q3. Day,
+month and year in another order are understood only where exactly one order fits every cell of the column.
+Times with an offset from UTC become UTC, so that no hour is missing or doubled when clocks change; but where
+all show the same time of day, as dates do, they stay what the local clock said, so that days stay days.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,15 +46,24 @@ class Stamps:
     times: Times
     note: str = ""
     format: str | None = None
+    clock: str | None = None
 
 
-def read_times(table: Table, name: str, format: str | None = None) -> Stamps:
+@dataclass(frozen=True)
+class Writing:
+    """How the times of an earlier table were understood: its strptime format, and "local" or "UTC"."""
+
+    format: str | None = None
+    clock: str | None = None
+
+
+def read_times(table: Table, name: str, writing: Writing) -> Stamps:
     """The times of a column.
 
     Args:
         table: where the column is.
         name: the column.
-        format: strptime format, for text; by default the rules above.
+        writing: what is known of it; by default the rules above.
 
     Raises:
         DataError: a cell is missing or no time, or the order of day and month cannot be told.
@@ -61,24 +71,27 @@ def read_times(table: Table, name: str, format: str | None = None) -> Stamps:
     pl = need("polars", extra="tasks", to="read a table")
     column = table.frame[name]
     if column.dtype == pl.Datetime or column.dtype == pl.Date:
-        if getattr(column.dtype, "time_zone", None) is not None:
-            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         _complete(table, name, column)
-        return Stamps(column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]"))
+        if getattr(column.dtype, "time_zone", None) is None:
+            return Stamps(_microseconds(column, pl))
+        local = _microseconds(column.dt.replace_time_zone(None), pl)
+        utc = _microseconds(column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), pl)
+        return _one_clock(name, local, local - utc, writing)
     if column.dtype != pl.String:
         return Stamps(_whole(table, name, pl))
     cells = text(table, name)
     _complete(table, name, cells)
-    if format is not None:
-        return Stamps(_strptime(table, name, cells, format), format=format)
+    if writing.format is not None:
+        local, ahead = _strptime(table, name, cells, writing.format)
+        return replace(_one_clock(name, local, ahead, writing), format=writing.format)
     if cells.str.contains(_INTEGER).all():
         return Stamps(cells.cast(pl.Int64).to_numpy().astype(np.int64))
     if cells.str.contains(_YEAR_LAST)[0]:
-        return _year_last(table, name, cells, pl)
+        return _year_last(table, name, cells, writing, pl)
     quarters = cells.str.contains(_QUARTER)[0]
-    times, valid = _quarter(cells, pl) if quarters else _year_first(cells, pl)
+    local, ahead, valid = _quarter(cells, pl) if quarters else _year_first(cells, pl)
     _all_valid(table, name, cells, valid)
-    return Stamps(times)
+    return _one_clock(name, local, ahead, writing)
 
 
 def time_column(table: Table, taken: set[str]) -> str | None:
@@ -160,8 +173,8 @@ def _whole(table: Table, name: str, pl: Any) -> Times:
     return np.asarray(column.cast(pl.Int64).to_numpy(), np.int64)
 
 
-def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> Times:
-    known: dict[str, datetime] = {}
+def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> tuple[Times, Times]:
+    known: dict[str, tuple[datetime, timedelta]] = {}
     for row, cell in enumerate(cells):
         if cell in known:
             continue
@@ -172,8 +185,25 @@ def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> Tim
                 f"{table.at(row)}: column {name!r} (time) must be written as time_format={format!r} says, "
                 f"and this cell is {cell!r}: {error}."
             ) from None
-        known[cell] = stamp if stamp.tzinfo is None else stamp.astimezone(UTC).replace(tzinfo=None)
-    return np.array([known[cell] for cell in cells], "datetime64[us]")
+        known[cell] = (stamp.replace(tzinfo=None), stamp.utcoffset() or timedelta(0))
+    local, ahead = zip(*(known[cell] for cell in cells), strict=True)
+    return np.array(local, "datetime64[us]"), np.array(ahead, "timedelta64[us]")
+
+
+def _one_clock(name: str, local: Times, ahead: Times, writing: Writing) -> Stamps:
+    """Local times and how far they are ahead of UTC -> times of one clock, the earlier table's if any."""
+    if not ahead.any():
+        return Stamps(local)
+    clock = writing.clock or (
+        "local" if len(np.unique(local - local.astype("datetime64[D]"))) == 1 else "UTC"
+    )
+    times = local if clock == "local" else local - ahead
+    said = "in UTC" if clock == "UTC" else "by the local clock, without their offsets"
+    return Stamps(times, f"{name!r} read {said}", clock=clock)
+
+
+def _microseconds(column: polars.Series, pl: Any) -> Times:
+    return np.asarray(column.cast(pl.Datetime("us")).to_numpy().astype("datetime64[us]"))
 
 
 def _fields(cells: polars.Series, pattern: str) -> list[polars.Series]:
@@ -187,10 +217,11 @@ def _numbers(fields: list[polars.Series], pl: Any) -> list[np.ndarray]:
     return [field.cast(pl.Int64).fill_null(-1).to_numpy() for field in fields]
 
 
-def _clock(fields: list[polars.Series], pl: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Microseconds after midnight of the last five groups, an offset taken off, and which of them exist."""
+def _clock(fields: list[polars.Series], pl: Any) -> tuple[Times, Times, np.ndarray]:
+    """The last five groups as time after midnight, as time ahead of UTC, and which of them exist."""
     hour, minute, second = (np.maximum(part, 0) for part in _numbers(fields[:3], pl))
     since = ((hour * 60 + minute) * 60 + second) * 1_000_000
+    ahead = np.zeros_like(since)
     exists = (hour < 24) & (minute < 60) & (second < 60)
     if fields[3].null_count() < len(fields[3]):
         since += fields[3].str.pad_end(6, "0").cast(pl.Int64).fill_null(0).to_numpy()
@@ -198,8 +229,9 @@ def _clock(fields: list[polars.Series], pl: Any) -> tuple[np.ndarray, np.ndarray
         zone = fields[4].str.replace("Z", "+0000").str.replace(":", "").fill_null("+0000")
         sign = np.where((zone.str.slice(0, 1) == "-").to_numpy(), -1, 1)
         hours, minutes = _numbers([zone.str.slice(1, 2), zone.str.slice(3, 2)], pl)
-        since -= sign * (hours * 60 + minutes) * 60_000_000
-    return since.astype("timedelta64[us]"), exists
+        ahead = sign * (hours * 60 + minutes) * 60_000_000
+        exists &= (hours < 24) & (minutes < 60)
+    return since.astype("timedelta64[us]"), ahead.astype("timedelta64[us]"), exists
 
 
 def _day(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> tuple[Times, np.ndarray]:
@@ -212,24 +244,25 @@ def _day(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> tuple[Times, n
     return midnight.astype("datetime64[us]"), valid & (day <= length)
 
 
-def _year_first(cells: polars.Series, pl: Any) -> tuple[Times, np.ndarray]:
+def _year_first(cells: polars.Series, pl: Any) -> tuple[Times, Times, np.ndarray]:
     fields = _fields(cells, _YEAR_FIRST)
     year, month, day = _numbers(fields[:3], pl)
     midnight, valid = _day(year, month, np.where(day == -1, 1, day))
-    clock, runs = _clock(fields[3:], pl)
-    return midnight + clock, valid & runs & ((day == -1) == (day[0] == -1))
+    clock, ahead, runs = _clock(fields[3:], pl)
+    return midnight + clock, ahead, valid & runs & ((day == -1) == (day[0] == -1))
 
 
-def _quarter(cells: polars.Series, pl: Any) -> tuple[Times, np.ndarray]:
+def _quarter(cells: polars.Series, pl: Any) -> tuple[Times, Times, np.ndarray]:
     year, quarter = _numbers(_fields(cells, _QUARTER), pl)
-    return _day(year, 3 * quarter - 2, np.ones_like(year))
+    local, valid = _day(year, 3 * quarter - 2, np.ones_like(year))
+    return local, np.zeros(len(local), "timedelta64[us]"), valid
 
 
-def _year_last(table: Table, name: str, cells: polars.Series, pl: Any) -> Stamps:
+def _year_last(table: Table, name: str, cells: polars.Series, writing: Writing, pl: Any) -> Stamps:
     texts = _fields(cells, _YEAR_LAST)
     fields = _numbers(texts[:3], pl)
     _all_valid(table, name, cells, fields[0] >= 0)
-    clock, runs = _clock(texts[3:], pl)
+    clock, ahead, runs = _clock(texts[3:], pl)
     short = bool((texts[2].str.len_chars() == 2).any())
     fits, exists = {}, {}
     for order, places in _ORDERS.items():
@@ -251,10 +284,11 @@ def _year_last(table: Table, name: str, cells: polars.Series, pl: Any) -> Stamps
             f"{' or '.join(fits)}. Say which: pass time_format={' or '.join(map(repr, ways.values()))} "
             f"(strptime)."
         )
-    ((order, times),) = fits.items()
-    return Stamps(
-        times, f"{name!r} read as {order}, the one order that fits every row", _format(cells, ways[order])
-    )
+    ((order, local),) = fits.items()
+    found = _one_clock(name, local, ahead, writing)
+    note = f"{name!r} read as {order}, the one order that fits every row"
+    note += f"; {found.note}" if found.note else ""
+    return replace(found, note=note, format=_format(cells, ways[order]))
 
 
 def _format(cells: polars.Series, date: str) -> str | None:

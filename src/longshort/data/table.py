@@ -100,6 +100,8 @@ def _from_frame(source: Any) -> polars.DataFrame:
     nw: Any = need("narwhals", extra="tasks", to="read a frame")
     try:
         frame = nw.from_native(_plain_pandas(source, nw), eager_only=True)
+    except nw.exceptions.DuplicateError:
+        raise DataError("the frame: a column name must be given once, and one is given twice.") from None
     except TypeError:
         raise SettingError(
             f"read: `source` must be a path, or a pandas or polars frame, got {type(source).__name__}."
@@ -121,14 +123,17 @@ def _plain_pandas(source: Any, nw: Any) -> Any:
 
 
 def _column(pl: Any, nw: Any, column: Any) -> Any:
-    kind = column.dtype
-    if isinstance(kind, nw.Datetime):
-        if kind.time_zone is not None:
-            column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-        return pl.Series(column.name, column.to_numpy().astype("datetime64[us]"))
-    if kind.is_numeric() or kind == nw.Boolean:
-        return pl.Series(column.name, column.to_list(), strict=False)
-    return pl.Series(column.name, [None if cell != cell else cell for cell in column.to_list()], strict=False)
+    if isinstance(column.dtype, nw.Datetime):
+        zone = column.dtype.time_zone
+        utc = column if zone is None else column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        stamps = pl.Series(column.name, utc.to_numpy().astype("datetime64[us]"))
+        return stamps if zone is None else stamps.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    array = column.to_numpy()
+    if array.dtype.kind in "biuf":
+        return pl.Series(column.name, array)
+    missing = column.is_null().to_list()
+    cells = [None if gone else cell for cell, gone in zip(column.to_list(), missing, strict=True)]
+    return pl.Series(column.name, cells, strict=False)
 
 
 def _filled(table: Table) -> Table:
