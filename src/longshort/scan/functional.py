@@ -84,7 +84,7 @@ def lstm(
     """
     cells, gates = checks.keep("lstm", keep)
     if not training and not noise.silent:
-        noise = noise.evaluated()
+        noise = noise.evaluated
     options = Options(variant, noise, training, reverse, cells, gates, checkpoint_every, backend)
     out = run(options, gathered(options, x, w_ih, w_hh, bias, h, c, **optional))
     state = State(out.h, out.c)
@@ -95,6 +95,10 @@ def run(options: Options, given: Inputs) -> Any:
     """Check a call and run it, in eager mode or as a node of a graph."""
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+            from . import symbolic  # loads torch's exporter
+
+            return symbolic.run(options, given)
         return graph.run(options, given, save and not torch.compiler.is_exporting())
     checks.agree("lstm", options, given)
     call = call_of(options, given, save)
@@ -182,7 +186,7 @@ def plan(
     cells, gates = checks.keep("plan", keep)
     options = Options(
         variant,
-        noise if training else noise.evaluated(),
+        noise if training else noise.evaluated,
         training,
         reverse,
         cells,
