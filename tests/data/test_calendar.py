@@ -87,6 +87,17 @@ def test_two_rows_are_enough_and_one_is_not():
     assert infer([day]) == Step(1, "month", end=True)
 
 
+def test_the_last_of_february_alone_does_not_make_month_ends():
+    days = np.array(["2021-02-28", "2022-02-28", "2023-02-28"], "datetime64[us]")
+    assert infer([days]) == Step(1, "year")
+    assert infer([np.array(["2023-02-28", "2024-02-29"], "datetime64[us]")]) == Step(1, "year", end=True)
+
+
+def test_business_days_that_begin_on_a_weekend_begin_on_monday():
+    saturday = np.datetime64("2024-01-06")
+    assert Step(1, "business day").add(saturday, 0) == np.datetime64("2024-01-08")
+
+
 @pytest.mark.parametrize(
     "text, step",
     [

@@ -73,6 +73,11 @@ def read(
         MissingExtra: polars or narwhals is not installed.
 
     Memory: the file, its cells once more as text where it is CSV, and 8 bytes a cell that has a role.
+
+    >>> import polars
+    >>> table = read(polars.DataFrame({"ds": ["2024-01", "2024-02", "2024-04"], "load": [3.0, 4.0, 5.0]}))
+    >>> str(table.step), table["load"].target, table.notes
+    ('1 month', array([ 3.,  4., nan,  5.]), ('1 time without a row is masked',))
     """
     roles = (target, time, id, past, future, static, categorical, time_format)
     if like is not None and any(roles):
