@@ -83,10 +83,13 @@ class Case:
 
     def run(self, tensors, **options):
         """Outputs by name: y, h, c and what was kept."""
+        return self.call(tensors, {**self.options(), **options})
+
+    def call(self, tensors, options):
         tensors = dict(tensors)
         if self.initial:
             tensors["initial"] = State(tensors.pop("initial_h"), tensors.pop("initial_c"))
-        y, (h, c), *kept = lstm(**tensors, **{**self.options(), **options})
+        y, (h, c), *kept = lstm(**tensors, **options)
         found = {"y": y, "h_n": h, "c_n": c}
         if kept:
             found |= {k: v for k, v in kept[0]._asdict().items() if v is not None}
@@ -204,7 +207,7 @@ TOGETHER = [
 def pair(a, b):
     """Both options at once; None where they contradict each other or are the same setting."""
     same = (a.variant.keys() & b.variant.keys()) | (a.noise.keys() & b.noise.keys())
-    if same or a.training != b.training and (a.noise and b.noise):
+    if same or (a.training != b.training and (a.noise and b.noise)):
         return None
     variant = {**a.variant, **b.variant}
     try:

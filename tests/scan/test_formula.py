@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from oracle import assert_all_as_accurate, assert_as_accurate, assert_equations
-from scan.cases import ALONE, OPTIONS, PAIRS, SIZES, TOGETHER, Case, each_backend, ids, refused
 
 from longshort.scan import definition
 from longshort.scan.call import Inputs, Options, call_of
+from oracle import assert_all_as_accurate, assert_as_accurate, assert_equations
+from scan.cases import ALONE, OPTIONS, PAIRS, SIZES, TOGETHER, Case, each_backend, ids, refused
 
 
 @ids([*SIZES, *OPTIONS, *TOGETHER, *PAIRS])
@@ -186,6 +186,6 @@ def test_the_oracle_bites(wrong, monkeypatch):
     yardstick = case.differentiate(tensors, backend="definition")
     assert_all_as_accurate(yardstick, exact, yardstick)
     got = make(monkeypatch)(case, tensors)
-    with pytest.raises(AssertionError, match="error|shape|finite"):
+    with pytest.raises(AssertionError, match=r"error|shape|finite"):
         for what in got:
             assert_as_accurate(got[what], exact[what], yardstick[what], what=what)

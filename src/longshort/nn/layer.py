@@ -151,7 +151,7 @@ class LSTM(nn.Module):
         return run(options, self._given(options, call, x, k, None if seeds is None else seeds[k]))
 
     def _options(self, call: Read, reverse: bool) -> Options:
-        noise = self.noise if self.training or self.noise.silent else self.noise.evaluated()
+        noise = self.noise if self.training or self.noise.silent else self.noise.evaluated
         return Options(
             self.variant, noise, self.training, reverse, *call.keep, self.checkpoint_every, self.backend
         )

@@ -69,7 +69,7 @@ def _unobserved(layer: LSTM) -> bool:
 
 
 def _prepare(layer: LSTM, stamp: tuple[Any, ...], x: Tensor, h: Tensor, c: Tensor) -> Prepared:
-    noise = layer.noise if layer.noise.silent else layer.noise.evaluated()
+    noise = layer.noise if layer.noise.silent else layer.noise.evaluated
     options = Options(layer.variant, noise, training=False, backend=layer.backend)
     steps: list[Advance] = []
     biases: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -77,12 +77,14 @@ def _prepare(layer: LSTM, stamp: tuple[Any, ...], x: Tensor, h: Tensor, c: Tenso
         w = layer._weights(k)
         for name in ("initial_h", "initial_c"):
             w.pop(name, None)
-        bias = w.pop("bias_ih") + w.pop("bias_hh") if layer.bias else None
-        more: dict[str, Any] = {
-            SCAN_NAME.get(n, n): v for n, v in w.items() if n not in ("weight_ih", "weight_hh")
-        }
-        below = x if k == 0 else h[k - 1]
-        given = gathered(options, below[:, None], w["weight_ih"], w["weight_hh"], bias, h[k], c[k], **more)
+        bias = None
+        if layer.bias:
+            b_ih, b_hh = w.pop("bias_ih"), w.pop("bias_hh")
+            bias = b_ih + b_hh
+            biases.append((b_ih, b_hh, bias))
+        w_ih, w_hh, below = w.pop("weight_ih"), w.pop("weight_hh"), x if k == 0 else h[k - 1]
+        more: dict[str, Any] = {SCAN_NAME.get(name, name): weight for name, weight in w.items()}
+        given = gathered(options, below[:, None], w_ih, w_hh, bias, h[k], c[k], **more)
         steps.append(prepared_step(options, given))
     return Prepared(stamp, steps, biases)
 

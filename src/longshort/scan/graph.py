@@ -73,6 +73,7 @@ def _described(given: Inputs, text: str) -> Call:
 def _forward(*args: Any) -> list[Tensor]:
     given = Inputs(*args[:_WIDTH])
     call = _described(given, args[_WIDTH])
+    checks.values("lstm", given.lengths, call.T)
     return list(operator.forward(choose(call)[0], call, given))
 
 

@@ -76,12 +76,15 @@ class Noise(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("key", "silent"):
+        for name in ("key", "silent", "evaluated"):
             getattr(self, name)  # made now: torch.compile reads a cached property, but cannot fill it
 
+    @cached_property
     def evaluated(self) -> Noise:
-        """Return what remains of the noise in evaluation: zoneout, which then mixes instead of choosing."""
-        return Noise(zoneout_h=self.zoneout_h, zoneout_c=self.zoneout_c)
+        """What remains of the noise in evaluation: zoneout, which then mixes instead of choosing."""
+        left = {"zoneout_h": self.zoneout_h, "zoneout_c": self.zoneout_c}
+        same = all(rate == left.get(name, 0.0) for name, rate in self.to_json().items())
+        return self if same else Noise(**left)
 
     @cached_property
     def key(self) -> str:

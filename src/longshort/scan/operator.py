@@ -6,7 +6,7 @@ Function to which one tensor is passed twice (h0 = c0), and the registered opera
 
     Scan       inputs -> outputs and what was saved                 a backend runs it
     Gradient   inputs, outputs, saved, gradients -> gradients       the same backend runs it
-    derivatives of Gradient, and forward mode                       the definition runs them
+    derivatives of Gradient, and a call in forward mode             the definition runs them
     both under vmap                                                 plain torch runs them, mapped
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,11 +40,21 @@ def run(backend: Backend, call: Call, given: Inputs) -> Outputs:
     Returns:
         The outputs; every transform of torch may be put around this.
     """
+    if forward_ad._current_level >= 0:  # forward mode passes through the equations, in any nesting
+        with exact(call):
+            return plain.DEFINITION.forward(call, given)[0]
     if transformed():
         return unpacked(call, Scan.apply(call, backend, *given))  # type: ignore[no-untyped-call]
+    checks.values("lstm", given.lengths, call.T)
     if call.save:
         return unpacked(call, Recorded.apply(call, backend, *given))  # type: ignore[no-untyped-call]
     return unpacked(call, forward(backend, call, given))
+
+
+@lru_cache(maxsize=256)
+def inside(noise: Noise) -> Noise:
+    """The noise that a backend sees: what `outside` leaves."""
+    return Noise(**{**noise.to_json(), "variational_x": 0.0, "weight_drop": 0.0})
 
 
 def transformed() -> bool:
@@ -60,7 +71,6 @@ def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
 
 def forward(backend: Backend, call: Call, given: Inputs) -> tuple[Tensor, ...]:
     """Run a backend on real tensors: present outputs first, then what it saved."""
-    checks.values("lstm", given.lengths, call.T)
     with exact(call):
         outputs, saved = backend.forward(*outside(call, given))
     return (*(o for o in outputs if o is not None), *saved)
@@ -108,8 +118,7 @@ def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
     if noise.weight_drop:
         w_hh = masks.dropped_weight(given.w_hh.to(call.wide), noise.weight_drop, given.seed)
         given = given._replace(w_hh=w_hh.to(call.dtype))
-    left = Noise(**{**noise.to_json(), "variational_x": 0.0, "weight_drop": 0.0})
-    return call._replace(options=call.options._replace(noise=left)), given
+    return call._replace(options=call.options._replace(noise=inside(noise))), given
 
 
 def exact(call: Call) -> AbstractContextManager[object]:
@@ -132,11 +141,9 @@ class Scan(torch.autograd.Function):
         """Keep inputs, outputs and what was saved; none of the last may be differentiated."""
         ctx.call, ctx.backend, *given = inputs
         ctx.count = 3 + ctx.call.options.keep_cells + ctx.call.options.keep_gates
-        ctx.saved_count = len(output) - ctx.count
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[ctx.count :])
         ctx.save_for_backward(*given, *output)
-        ctx.save_for_forward(*given)
 
     @staticmethod
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
@@ -158,7 +165,7 @@ class Scan(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[Any, ...], call: Call, backend: Backend, *given: Maybe
     ) -> tuple[Any, Any]:
-        """Map the call: fold the mapped axis into N where that is the same call, else map plain torch."""
+        """Map plain torch."""
         del backend
 
         def one(*tensors: Maybe) -> tuple[Tensor, ...]:
@@ -166,19 +173,6 @@ class Scan(torch.autograd.Function):
 
         mapped = torch.vmap(one, in_dims=in_dims[2:])(*given)
         return mapped, (0,) * len(mapped)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Maybe) -> tuple[Maybe, ...]:
-        """Forward mode, through the definition."""
-        call, given = ctx.call, ctx.saved_tensors[:WIDTH]
-
-        def definition_of(*moving: Tensor) -> tuple[Tensor, ...]:
-            outputs = plain.DEFINITION.forward(call, Inputs(*replaced(given, where, moving)))[0]
-            return tuple(o for o in outputs if o is not None)
-
-        where = [k for k in range(DIFFERENTIABLE) if tangents[2 + k] is not None]
-        moved = pushforward(definition_of, [given[k] for k in where], [tangents[2 + k] for k in where])
-        return (*moved, *(None,) * ctx.saved_count)
 
 
 class Recorded(torch.autograd.Function):
@@ -192,7 +186,6 @@ class Recorded(torch.autograd.Function):
         return output
 
     backward = Scan.backward
-    jvp = Scan.jvp
 
 
 class Gradient(torch.autograd.Function):
@@ -214,7 +207,6 @@ class Gradient(torch.autograd.Function):
         ctx.total = len(inputs)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors[: WIDTH + 5])
-        ctx.save_for_forward(*tensors[: WIDTH + 5])
 
     @staticmethod
     def _as_function(ctx: Any, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
@@ -264,24 +256,6 @@ class Gradient(torch.autograd.Function):
 
         mapped = torch.vmap(one, in_dims=dims)(*inputs, *grads, *outputs, *saved)
         return mapped, (0,) * len(mapped)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Maybe) -> tuple[Maybe, ...]:
-        """Forward mode over the derivative, through the definition."""
-        moving = [
-            k for k in (*range(DIFFERENTIABLE), *range(WIDTH, WIDTH + 5)) if tangents[3 + k] is not None
-        ]
-        values, moved = [ctx.saved_tensors[k] for k in moving], [tangents[3 + k] for k in moving]
-        return pushforward(Gradient._as_function(ctx, moving), values, moved)
-
-
-def pushforward(
-    function: Callable[..., tuple[Tensor, ...]], values: Sequence[Tensor], tangents: Sequence[Maybe]
-) -> tuple[Tensor, ...]:
-    """J v as the derivative, with respect to u, of J' u, which is linear in u: two reverse passes."""
-    outputs, pull = torch.func.vjp(function, *values)
-    _, again = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in outputs))
-    return tuple(again(tuple(tangents))[0])
 
 
 def places(given: Sequence[Maybe], needs: Sequence[bool]) -> list[int]:

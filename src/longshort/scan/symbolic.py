@@ -7,6 +7,7 @@ dynamic in both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -78,7 +79,7 @@ def standard(call: Call, w: Inputs) -> Outputs:
         h = torch.zeros_like(w.c)
     bias = w.bias
     if bias is None and len(v.gates) < 4:
-        bias = w_ih.new_zeros(w_ih.shape[0])
+        bias = 0 * w_ih[:, 0]
     shapes = ((x.shape[1], 1, x.shape[0], H), (1, x.shape[0], H), (1, x.shape[0], H))
     y, h, c = torch.onnx.ops.symbolic_multi_out(
         "::LSTM",
@@ -86,7 +87,7 @@ def standard(call: Call, w: Inputs) -> Outputs:
             x.transpose(0, 1),
             four(v, w_ih)[None],
             four(v, w_hh)[None],
-            None if bias is None else torch.cat((four(v, bias, OPEN), bias.new_zeros(4 * H)))[None],
+            None if bias is None else torch.cat((four(v, bias, OPEN), 0 * four(v, bias)))[None],
             None if w.lengths is None else w.lengths.to(torch.int32),
             h[None],
             w.c[None],
@@ -126,19 +127,25 @@ def four(v: Variant, rows: Tensor, absent: float = 0.0) -> Tensor:
     1 - σ(a) = σ(-a), so the forget gate of a coupled one is its negative; a gate that is always open has no
     weights and a large bias.
     """
-    blocks = dict(zip(v.gates, rows.chunk(len(v.gates)), strict=True))
+    blocks = parted(rows, v.gates)
     if v.coupled:
         blocks["f"] = -blocks["i"]
-    return torch.cat([blocks[k] if k in blocks else torch.full_like(blocks["g"], absent) for k in "iofg"])
+    return torch.cat([blocks[k] if k in blocks else 0 * blocks["g"] + absent for k in "iofg"])
 
 
 def three(v: Variant, peephole: Tensor) -> Tensor:
     """The peepholes of the gates that are computed -> all three in ONNX' order."""
-    blocks = dict(zip(v.sigmoids, peephole.chunk(len(v.sigmoids)), strict=True))
+    blocks = parted(peephole, v.sigmoids)
     if v.coupled:
         blocks["f"] = -blocks["i"]
-    zero = torch.zeros_like(next(iter(blocks.values())))
-    return torch.cat([blocks.get(k, zero) for k in "iof"])
+    nothing = 0 * next(iter(blocks.values()))
+    return torch.cat([blocks.get(k, nothing) for k in "iof"])
+
+
+def parted(rows: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """The blocks by the gates' names; slices, which exporters fold into the weights, unlike a split."""
+    size = rows.shape[0] // len(names)
+    return {name: rows[k * size : (k + 1) * size] for k, name in enumerate(names)}
 
 
 def activations(v: Variant) -> dict[str, Any]:
