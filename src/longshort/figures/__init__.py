@@ -4,5 +4,15 @@ from .bars import scores_figure
 from .forecast import Panel, forecast_figure
 from .lines import metrics_figure
 from .saving import figure_bytes, save_figure
+from .strips import Strip, strips_figure
 
-__all__ = ["Panel", "figure_bytes", "forecast_figure", "metrics_figure", "save_figure", "scores_figure"]
+__all__ = [
+    "Panel",
+    "Strip",
+    "figure_bytes",
+    "forecast_figure",
+    "metrics_figure",
+    "save_figure",
+    "scores_figure",
+    "strips_figure",
+]

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ledger import has_ledger, remains
+from .account import has_ledger, remains
 from .replay import GATES, Layer
 from .specimen import Specimen, answers
 
 SHORTEST = 1e-2
 """The share of G(0) down to which a lag still counts as learnable."""
+WHOLE = 1 << 40
+"""More steps than any sequence has."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Flow:
     "G is still above 0.01 at the longest lag"
 
 
-def flow(specimen: Specimen, layer: str | None = None, *, probes: int = 4, seed: int = 0) -> Flow:
+def flow(
+    specimen: Specimen, layer: str | None = None, *, probes: int = 4, seed: int = 0, window: int | None = None
+) -> Flow:
     """Measure G(k): how much gradient of the last step's answer reaches the memory k steps before.
 
     The scalar is the loss where the specimen has one of the last step alone (a scalar or (N,)); else random
@@ -56,38 +60,46 @@ def flow(specimen: Specimen, layer: str | None = None, *, probes: int = 4, seed:
         layer: such as "lstm.l0"; the last one by default.
         probes: how many random projections.
         seed: of the projections.
+        window: how many last steps the gradient goes back through; all if None.
 
     Returns:
-        The curves over lags 0 ... T - 1, T of the shortest sequence.
+        The curves over lags 0 ... T - 1, T of the shortest sequence (or the window).
     """
     with torch.enable_grad():
-        out, done = specimen.replayed(graph=True)
+        out, done = specimen.replayed(graph=window or WHOLE)
         part = done[-1] if layer is None else next(d for d in done if d.name == layer)
         nodes = part.nodes["c" if part.kind == "lstm" else "h"]
         call = next(c for c in specimen.record()[0] if part.name.startswith(c.name + ".l"))
         said = answers(out, call)
         rng = torch.Generator().manual_seed(seed)
-        full: Tensor | None = None
-        direct: Tensor | None = None
         own = None if specimen.loss is None else specimen.losses(out)
-        scalars = (
-            [own.sum()]
-            if own is not None and own.dim() < 2
-            else [(said * torch.randn(said.shape, generator=rng).to(said)).sum() for _ in range(probes)]
-        )
+        if own is not None and own.dim() < 2:
+            scalars = [own.sum()]
+        else:
+            scalars = [(said * torch.randn(said.shape, generator=rng).to(said)).sum() for _ in range(probes)]
+        curves = []
         for scalar in scalars:
-            grads = torch.autograd.grad(scalar, nodes, retain_graph=True, allow_unused=True)
-            stacked = torch.stack([torch.zeros_like(nodes[0]) if g is None else g for g in grads], 1)
-            norms, carried = _by_lag(part, stacked)
-            full = norms if full is None else full + norms
-            direct = carried if direct is None or carried is None else direct + carried
-    return _flow(full if full is not None else torch.zeros(1), direct)
+            grads = gradients_of(scalar, nodes)
+            curves.append(_by_lag(part, torch.stack(grads, 1), window or WHOLE))
+    full = torch.stack([f for f, _ in curves]).mean(0)
+    carried = [d for _, d in curves if d is not None]
+    return _flow(full, torch.stack(carried).mean(0) if carried else None)
 
 
-def _by_lag(layer: Layer, grads: Tensor) -> tuple[Tensor, Tensor | None]:
+def gradients_of(scalar: Tensor, nodes: Sequence[Tensor]) -> list[Tensor]:
+    """d scalar / d node for each node, zero where the scalar does not depend on it or no gradient was kept."""
+    asked = [node for node in nodes if node.requires_grad]
+    found = iter(torch.autograd.grad(scalar, asked, retain_graph=True, allow_unused=True))
+    grads = [next(found) if node.requires_grad else None for node in nodes]
+    return [torch.zeros_like(node) if g is None else g for node, g in zip(nodes, grads, strict=True)]
+
+
+def _by_lag(layer: Layer, grads: Tensor, window: int) -> tuple[Tensor, Tensor | None]:
     """Mean norms over sequences at lag 0, 1, ... before each sequence's last step, full and carousel."""
     lengths = layer.mask.sum(1)
     shortest = int(lengths.min())
+    T = layer.mask.shape[1]
+    shortest = min(shortest, max(1, shortest - max(0, T - window)))
     rows = torch.arange(len(lengths))
     places = torch.stack(
         [torch.full_like(lengths, k) if layer.reverse else lengths - 1 - k for k in range(shortest)]
@@ -132,36 +144,34 @@ class River:
     "weight_ih and weight_hh: the sum over all steps of the steps' gradients"
 
 
-def river(specimen: Specimen) -> list[River]:
+def river(specimen: Specimen, *, window: int | None = None) -> list[River]:
     """Measure the gradient per gate per step: equation (4) before the sum.
 
     Args:
         specimen: the model, its inputs and, if it has one, its loss; without one, the sum of the last answers.
+        window: how many last steps the gradient goes back through; all if None.
 
     Returns:
         One river for each layer and direction. `sums` equals the weights' gradient of one backward pass.
     """
     with torch.enable_grad():
-        out, done = specimen.replayed(graph=True)
+        out, done = specimen.replayed(graph=window or WHOLE)
         if specimen.loss is not None:
             scalar = specimen.losses(out).sum()
         else:
             scalar = answers(out, specimen.record()[0][-1]).sum()
         nodes = [n for layer in done for n in (*layer.nodes["zx"], *layer.nodes["zh"])]
-        grads = list(torch.autograd.grad(scalar, nodes, allow_unused=True))
+        grads = gradients_of(scalar, nodes)
     rivers = []
     for layer in done:
         count = len(layer.nodes["zh"])
         own, grads = grads[: count + 1], grads[count + 1 :]
-        rivers.append(_river(layer, own[0], own[1:]))
+        rivers.append(_river(layer, own[0], torch.stack(own[1:], 1)))
     return rivers
 
 
-def _river(layer: Layer, at_x: Tensor | None, at_h: Sequence[Tensor | None]) -> River:
+def _river(layer: Layer, by_x: Tensor, by_h: Tensor) -> River:
     with torch.no_grad():
-        zeros = torch.zeros_like(layer.nodes["zx"][0])
-        by_x = zeros if at_x is None else at_x
-        by_h = torch.stack([zeros[:, 0] if g is None else g for g in at_h], 1)
         x, h = layer.x.detach(), layer.before("h").detach()
         gates = layer.gates if layer.kind == "lstm" else GATES[layer.kind]
         norms = [

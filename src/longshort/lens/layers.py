@@ -78,6 +78,15 @@ class Call:
             return torch.ones(N, T, dtype=torch.bool, device=self.x.device)
         return torch.arange(T, device=self.x.device) < self.lengths[:, None].to(self.x.device)
 
+    @property
+    def work(self) -> float:
+        """Multiplications of one pass."""
+        N, T, C = self.x.shape
+        H, ways = self.module.hidden_size, 1 + bool(self.module.bidirectional)
+        blocks = {"lstm": 4, "gru": 3, "rnn": 1}[self.kind]
+        above = (self.module.num_layers - 1) * H * (1 + ways)
+        return float(N * T * blocks * H * ways * (C + H + above))
+
 
 def read_call(name: str, module: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     """Bring the arguments of a recurrent layer's forward into one form."""

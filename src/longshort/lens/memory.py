@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ledger import has_ledger
+from .account import has_ledger
 from .replay import Layer
 
 LEFT, RIGHT = 0.1, 0.9

@@ -26,6 +26,8 @@ CHANNELS = 8
 """Input channels that are probed: those of the largest variance."""
 SAMPLES = 4000
 """States a probe is fitted to and scored on, at most, for each lag."""
+READ = 256
+"""Numbers of a state that a probe reads; a larger state is projected at random to so many: still a lower bound."""
 SYMBOLS = 32
 """Symbols told apart; the rarer ones count as one."""
 
@@ -82,7 +84,11 @@ def stored(
     if read not in ("h", "c", "hc"):
         raise SettingError(f"stored: `read` must be 'h', 'c' or 'hc', got {read!r}.")
     parts = [layer.values[q] for q in read if q in layer.values]
-    states = torch.cat(parts or [layer.values["h"]], -1).detach().double()
+    states = torch.cat(parts or [layer.values["h"]], -1).detach()
+    if states.shape[2] > READ:
+        states = states @ torch.randn(
+            states.shape[2], READ, generator=torch.Generator().manual_seed(seed)
+        ).to(states)
     wanted = layer.x if target is None else target
     symbols = not wanted.is_floating_point()
     wanted = _codes(wanted) if symbols else _channels(wanted.double(), layer.mask)
@@ -170,12 +176,13 @@ def _at_lag(
     if test.sum() < 4 or (~test).sum() < 8:
         return 0.0, 0.0, 1.0, 0.0, 0.0
     probe: Callable[..., tuple[float, float, float]] = _soft if symbols else _ridge
-    bits, error, fit = probe(states[n, t], then, test, group)
+    now_at = states[n, t].double()
+    bits, error, fit = probe(now_at, then, test, group)
     order = torch.arange(len(then))
     for side in (test, ~test):
         places = side.nonzero().flatten()
         order[places] = places[torch.randperm(len(places), generator=rng)]
-    control = probe(states[n, t], then[order], test, group)[0]
+    control = probe(now_at, then[order], test, group)[0]
     alone = probe(now, then, test, group)[0] if k else 0.0
     return bits, control, error, alone, fit
 

@@ -15,7 +15,7 @@ Source: torch.nn.LSTM, GRU and RNN; `longshort.scan.definition` for the variants
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -86,14 +86,14 @@ class Layer:
 
 
 def replay(
-    call: Call, *, edit: Edit | None = None, graph: bool = False
+    call: Call, *, edit: Edit | None = None, graph: int = 0
 ) -> tuple[Tensor, tuple[Tensor, ...], list[Layer]]:
     """Replay one call of a recurrent layer, all its layers and directions.
 
     Args:
         call: as `layers.recording` noted it.
         edit: what to change on the way; None for nothing.
-        graph: keep the steps' tensors, for gradients.
+        graph: so many last steps keep their tensors, for gradients; no gradient goes through those before.
 
     Returns:
         y (N, T, size), the state as the module gives it, and the layers with all their values.
@@ -138,9 +138,15 @@ def _start(call: Call, x: Tensor, name: str, suffix: str, place: int, reverse: b
     return Layer(name, call.kind, reverse, variant, weights, x, call.mask, start, call.reset, {})
 
 
-def _steps(layer: Layer) -> range:
-    T = layer.x.shape[1]
-    return range(T - 1, -1, -1) if layer.reverse else range(T)
+def _steps(layer: Layer, graph: int) -> Iterator[int]:
+    """The steps in the layer's order; with `graph`, gradients are on for so many of the last only."""
+    T, wanted = layer.x.shape[1], torch.is_grad_enabled()
+    order = range(T - 1, -1, -1) if layer.reverse else range(T)
+    for place, t in enumerate(order):
+        if graph:
+            torch.set_grad_enabled(wanted and place >= T - graph)
+        yield t
+    torch.set_grad_enabled(wanted)
 
 
 def _kept(layer: Layer, rows: dict[str, list[Tensor]], nodes: dict[str, list[Tensor]]) -> None:
@@ -156,15 +162,15 @@ def _kept(layer: Layer, rows: dict[str, list[Tensor]], nodes: dict[str, list[Ten
     layer.nodes = nodes
 
 
-def _lstm(layer: Layer, call: Call, edit: Edit | None, graph: bool) -> Tensor:
+def _lstm(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     v, w = layer.variant, _inputs(layer)
     zx = _asked(layer.x @ w.w_ih.T, graph)
     h, c = layer.start[0], layer.start[1][:, : w.w_hh.shape[0] // len(v.gates)]
     s = layer.start[1][:, c.shape[1] :]
     rows: dict[str, list[Tensor]] = {n: [] for n in (*QUANTITIES["lstm"], "a_f")}
     nodes: dict[str, list[Tensor]] = {n: [] for n in ("c", "h", "zh")} if graph else {}
-    shares = _zoneout(call)
-    for t in _steps(layer):
+    shares = zoneout(call)
+    for t in _steps(layer, graph):
         old = h, c, s
         if layer.reset is not None:
             h, c, s = (torch.where(layer.reset[:, t, None], 0, value) for value in old)
@@ -198,15 +204,15 @@ def _changed(edit: Edit, name: str, t: int, quantity: str, value: Tensor) -> Ten
     return edit(name, quantity, t, value)
 
 
-def _zoneout(call: Call) -> tuple[float, float]:
+def zoneout(call: Call) -> tuple[float, float]:
     """The renewed shares of h and c: zoneout in evaluation mixes."""
     noise = getattr(call.module, "noise", None)
     return 1 - getattr(noise, "zoneout_h", 0.0), 1 - getattr(noise, "zoneout_c", 0.0)
 
 
-def _asked(z: Tensor, graph: bool) -> Tensor:
+def _asked(z: Tensor, graph: int) -> Tensor:
     """z, with a gradient where one will be asked for and the weights have none of their own."""
-    return z.requires_grad_() if graph and not z.requires_grad else z
+    return z.requires_grad_() if graph and torch.is_grad_enabled() and not z.requires_grad else z
 
 
 def _lstm_step(
@@ -277,13 +283,13 @@ def _inputs(layer: Layer) -> Inputs:
     )
 
 
-def _gru(layer: Layer, call: Call, edit: Edit | None, graph: bool) -> Tensor:
+def _gru(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     w, name, change = layer.weights, layer.name, edit or _unchanged
     zx = _asked(layer.x @ w["weight_ih"].T + w.get("bias_ih", torch.zeros_like(w["weight_ih"][:, 0])), graph)
     b_hh, h = w.get("bias_hh"), layer.start[0]
     rows: dict[str, list[Tensor]] = {n: [] for n in (*QUANTITIES["gru"], "a_z")}
     nodes: dict[str, list[Tensor]] = {n: [] for n in ("h", "zh")} if graph else {}
-    for t in _steps(layer):
+    for t in _steps(layer, graph):
         zh = h @ w["weight_hh"].T
         (x_r, x_z, x_n), (h_r, h_z, h_n) = (
             zx[:, t].chunk(3, -1),
@@ -306,14 +312,14 @@ def _gru(layer: Layer, call: Call, edit: Edit | None, graph: bool) -> Tensor:
     return own["h"]
 
 
-def _rnn(layer: Layer, call: Call, edit: Edit | None, graph: bool) -> Tensor:
+def _rnn(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     w, name, change = layer.weights, layer.name, edit or _unchanged
     bias = sum((w[n] for n in ("bias_ih", "bias_hh") if n in w), torch.zeros_like(w["weight_ih"][:, 0]))
     zx = _asked(layer.x @ w["weight_ih"].T, graph)
     squash = torch.relu if call.module.nonlinearity == "relu" else torch.tanh
     h, rows = layer.start[0], {"h": list[Tensor]()}
     nodes: dict[str, list[Tensor]] = {"h": [], "zh": []} if graph else {}
-    for t in _steps(layer):
+    for t in _steps(layer, graph):
         zh = h @ w["weight_hh"].T
         new = change(name, "h", t, squash(zx[:, t] + zh + bias))
         rows["h"].append(new)

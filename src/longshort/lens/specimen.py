@@ -124,8 +124,8 @@ class Specimen:
                 layers += done
         return Trace(layers, calls, out, worst, allowed)
 
-    def replayed(self, edit: Edit | None = None, *, graph: bool = False) -> tuple[Tensor, list[Layer]]:
-        """Run the model on replays of its recurrent layers, changed by `edit`; differentiable."""
+    def replayed(self, edit: Edit | None = None, *, graph: int = 0) -> tuple[Tensor, list[Layer]]:
+        """Run the model on replays of its recurrent layers, changed by `edit`; differentiable in the last `graph` steps."""
         done: list[Layer] = []
 
         def answer(call: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:

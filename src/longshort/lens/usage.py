@@ -41,7 +41,7 @@ class Used:
     full: float
     "the loss with the whole context"
     horizon: int
-    "equation (2), by the start that harms less; 0 where U(0) is within two standard errors of nothing"
+    "steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where U(0) is within two standard errors of nothing"
     censored: bool
     "more than the longest context measured"
     note: str
@@ -88,7 +88,14 @@ def used(specimen: Specimen, lags: Tensor | None = None) -> Used:
         else ""
     )
     return Used(
-        lags, zero, mean, error, whole.mean().item(), int(lags[min(place, len(lags) - 1)]), censored, note
+        lags,
+        zero,
+        mean,
+        error,
+        whole.mean().item(),
+        max(0, int(lags[min(place, len(lags) - 1)]) - 1),
+        censored,
+        note,
     )
 
 

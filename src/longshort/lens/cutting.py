@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
+from .gradients import WHOLE, gradients_of
 from .replay import GATES, QUANTITIES, Layer
 from .specimen import Specimen
 from .trace import Trace, step_of, unit_of
@@ -34,7 +35,12 @@ class Surgery:
 
 
 def surgery(
-    specimen: Specimen, layer: str | None = None, *, exact: int = 20, trace: Trace | None = None
+    specimen: Specimen,
+    layer: str | None = None,
+    *,
+    exact: int = 20,
+    trace: Trace | None = None,
+    window: int | None = None,
 ) -> Surgery:
     r"""Silence units and hold gates still, and measure the rise of the loss.
 
@@ -46,6 +52,7 @@ def surgery(
         layer: whose units; the last one by default. Gates of all layers are held.
         exact: how many units are silenced exactly.
         trace: a trace of the same specimen, if there is one.
+        window: how many last steps the gradient of the screen goes back through; all if None.
 
     Returns:
         The rises.
@@ -57,7 +64,7 @@ def surgery(
     part = trace.layer(layer)
     with torch.no_grad():
         loss = specimen.losses(trace.output).mean().item()
-    screen = _screen(specimen, part)
+    screen = _screen(specimen, part, window)
     order = screen.argsort(descending=True)[:exact].tolist()
     units = {j: ablate(specimen, trace, part.name, [j]) - loss for j in sorted(order)}
     gates = {
@@ -68,19 +75,15 @@ def surgery(
     return Surgery(loss, screen, units, gates)
 
 
-def _screen(specimen: Specimen, part: Layer) -> Tensor:
+def _screen(specimen: Specimen, part: Layer, window: int | None) -> Tensor:
     name = "c" if part.kind == "lstm" else "h"
     with torch.enable_grad():
-        out, done = specimen.replayed(graph=True)
+        out, done = specimen.replayed(graph=window or WHOLE)
         nodes = next(d for d in done if d.name == part.name).nodes[name]
-        grads = torch.autograd.grad(specimen.losses(out).mean(), nodes, allow_unused=True)
+        grads = torch.stack(gradients_of(specimen.losses(out).mean(), nodes), 1)
     values = part.values[name]
-    mean = values[part.mask].mean(0)
-    moved = torch.zeros_like(mean)
-    for t, grad in enumerate(grads):
-        if grad is not None:
-            moved += (grad * (mean - values[:, t]) * part.mask[:, t, None]).sum(0)
-    return moved.abs()
+    moved = grads * (values[part.mask].mean(0) - values) * part.mask[..., None]
+    return moved.sum((0, 1)).abs()
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
     donor      y(x) - E_d[ y(x with x_t := d_t) ],  d another sequence                            (1)
     ig         Σ_c (x - b)_{t,c} ∫ dy/dx_{t,c}(b + α (x - b)) dα,  b the mean input           (2)
     gradient   Σ_c x_{t,c} dy/dx_{t,c}                                                                 (3)
-    ledger     what is left in the answer of what was written at t (`ledger.readout`)                 (4)
+    ledger     what is left in the answer of what was written at t (`account.readout`)                 (4)
 
 (2) sums to y(x) - y(b), (4) to y; how nearly is printed. (1) stays among inputs the model knows. (3) and (2)
 follow gradients, which fade with distance even where the input matters (Ismail et al. 2019). All of them reach
@@ -15,6 +15,7 @@ Source: Sundararajan, Taly & Yan (2017) for (2); Murdoch & Szlam (2017) for (4).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from .layers import Call
+from .replay import replay
 from .specimen import Specimen, answers
 from .trace import Trace
 
@@ -58,6 +60,7 @@ def influence(
     points: int = 32,
     work: float = 4e10,
     seed: int = 0,
+    window: int | None = None,
 ) -> Influence:
     """Measure the influence of each input step of the first recurrent layer on one answer: equations (1) to (4).
 
@@ -70,6 +73,7 @@ def influence(
         points: of the integral of (2), by the midpoint rule.
         work: multiplications allowed for donors; where they would be more, steps are left out, with a note.
         seed: of the choice of donors.
+        window: how many last steps gradients go back through; all if None.
 
     Returns:
         The contributions with their completeness and agreement.
@@ -94,10 +98,11 @@ def influence(
     complete: dict[str, tuple[float, float]] = {}
     notes: list[str] = []
     warmup = None
+    points, donors = (count if call.work * 400 < work else max(1, count // 4) for count in (points, donors))
     if "gradient" in methods:
-        channels["gradient"] = call.x * _gradient(specimen, call, call.x, output)[0]
+        channels["gradient"] = call.x * _gradient(specimen, call, call.x, output, window)
     if "ig" in methods:
-        channels["ig"], complete["ig"] = _integrated(specimen, call, said[:, output], output, points)
+        channels["ig"], complete["ig"] = _integrated(specimen, call, said[:, output], output, points, window)
     steps |= {name: value.sum(-1) for name, value in channels.items()}
     if "donor" in methods:
         places = _places(call, donors, work, notes)
@@ -108,56 +113,52 @@ def influence(
     return Influence(output, said[:, output], steps, channels, complete, _agreement(steps), warmup, notes)
 
 
-def _gradient(specimen: Specimen, call: Call, x: Tensor, output: int) -> tuple[Tensor, Tensor]:
-    """The gradient of the summed answers with respect to x (N, T, C), and the answers (N,).
+def _gradient(specimen: Specimen, call: Call, x: Tensor, output: int, window: int | None) -> Tensor:
+    """The gradient of the summed answers with respect to x (N, T, C), through the replay.
 
-    It goes through the replay: fused layers may refuse a backward pass in evaluation mode.
+    Fused layers may refuse a backward pass in evaluation mode.
     """
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
 
         def answer(made: Call, own: object) -> tuple[Tensor, tuple[Tensor, ...]]:
-            from .replay import replay
-
             made.x = x if made.name == call.name else made.x
-            return replay(made)[:2]
+            return replay(made, graph=window or 0)[:2]
 
         said = answers(specimen.run(answer), call)[:, output]
-        return torch.autograd.grad(said.sum(), x)[0], said.detach()
+        found = torch.autograd.grad(said.sum(), x)[0]
+    T = x.shape[1]
+    if window is not None and window < T:
+        found[:, : T - window] = torch.nan
+    return found
 
 
 def _integrated(
-    specimen: Specimen, call: Call, said: Tensor, output: int, points: int
+    specimen: Specimen, call: Call, said: Tensor, output: int, points: int, window: int | None
 ) -> tuple[Tensor, tuple[float, float]]:
     mean = call.x[call.mask].mean(0).expand_as(call.x)
     gap, total = call.x - mean, torch.zeros_like(call.x)
     for k in range(points):
-        total += _gradient(specimen, call, mean + (k + 0.5) / points * gap, output)[0]
+        total += _gradient(specimen, call, mean + (k + 0.5) / points * gap, output, window)
     parts = gap * total / points
     with torch.no_grad():
         base = answers(specimen.with_input(call.name, mean), call)[:, output]
     parts = parts * call.mask[..., None]
-    error = (parts.sum((1, 2)) - (said - base)).abs().max().item()
+    error = (parts.nansum((1, 2)) - (said - base)).abs().max().item()
     return parts, (error, error / max((said - base).abs().max().item(), 1e-12))
 
 
 def _places(call: Call, donors: int, work: float, notes: list[str]) -> list[int]:
     """The steps that donors replace: all, or as many as the work allows, denser towards the end."""
-    N, T, C = call.x.shape
-    H = call.module.hidden_size
-    blocks = {"lstm": 4, "gru": 3, "rnn": 1}[call.kind]
-    once = N * T * blocks * H * (C + H * (2 * call.module.num_layers - 1)) * (1 + call.module.bidirectional)
-    count = max(8, int(work / once / donors))
+    T = call.x.shape[1]
+    count = max(6, int(work / call.work / donors))
     if count >= T:
         return list(range(T))
-    lags = torch.unique(
-        torch.logspace(0, torch.log10(torch.tensor(float(T))).item(), count).round().long() - 1
-    )
+    lags = torch.unique(torch.logspace(0, math.log10(T), count).round().long() - 1).clamp(0, T - 1)
     notes.append(
-        f"Donors were put in the place of {len(lags)} of {T} steps, denser towards the end; "
-        f"the others are left out."
+        f"Donors were put in the place of {len(lags)} of {T} steps, denser towards the end; the others are left out."
     )
-    return sorted({T - 1 - int(k) for k in lags.clamp(0, T - 1)})
+    return sorted({T - 1 - int(k) for k in lags})
 
 
 @torch.no_grad()
@@ -206,7 +207,7 @@ def _ledger(
     notes: list[str],
 ) -> None:
     """Equation (4), where the answer is a linear function of the last layer's last h: found out by trying."""
-    from .ledger import has_ledger, readout
+    from .account import has_ledger, readout
 
     layer = trace.layer()
     call = trace.call_of(layer)
@@ -235,8 +236,6 @@ def _linear(specimen: Specimen, call: Call, units: int, output: int) -> tuple[Te
         h = torch.zeros(N, T, units, dtype=call.x.dtype, requires_grad=True)
 
         def answer(made: Call, own: object) -> tuple[Tensor, tuple[Tensor, ...]]:
-            from .replay import replay
-
             y, state, _ = replay(made)
             if made.name != call.name:
                 return y, state
@@ -261,6 +260,7 @@ def _agreement(steps: dict[str, Tensor]) -> dict[tuple[str, str], float]:
 
 def _spearman(a: Tensor, b: Tensor) -> float:
     both = torch.isfinite(a) & torch.isfinite(b)
+    both &= (a > 0.01 * a[both].max()) | (b > 0.01 * b[both].max())  # the order of nothings says nothing
     if both.sum() < 3:
         return float("nan")
     ranks = [v[both].argsort().argsort().double() for v in (a, b)]

@@ -1,0 +1,237 @@
+"""`look`: a model and an input -> every number of the lens, as one object that shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SettingError
+from .driving import Drivers, drivers
+from .findings import Finding, find
+from .gradients import Flow, River, flow, river
+from .attribution import Influence, influence
+from .memory import HalfLife, Health, half_life, health
+from .probes import Stored, stored
+from .specimen import Specimen
+from .cutting import Surgery, surgery
+from .trace import Trace
+from .usage import Used, used
+from .vocabulary import WORDS
+
+GRAPH = 1.2e7
+"""Numbers N T H up to which gradients go through the whole sequence; beyond, through its last steps."""
+
+
+@dataclass(frozen=True)
+class Horizons:
+    """The three horizons of one model."""
+
+    kind: str
+    flow: Flow | None
+    stored: Stored | None
+    used: Used | None
+
+
+@dataclass
+class Look:
+    """What was seen inside a model. Prints its findings; shows its page in a notebook; `save` writes it."""
+
+    title: str
+    trace: Trace
+    layer: str
+    "the layer whose memory is measured: the last one, if no other was asked for"
+    half_lives: dict[str, HalfLife]
+    healths: dict[str, Health]
+    driven: dict[str, Drivers]
+    flow: Flow | None = None
+    stored: Stored | None = None
+    used: Used | None = None
+    rivers: list[River] = field(default_factory=list)
+    influence: Influence | None = None
+    surgery: Surgery | None = None
+    others: dict[str, Horizons] = field(default_factory=dict)
+    "models compared in the horizon view"
+    required: int | None = None
+    "steps the task needs, if known"
+    channels: list[str] = field(default_factory=list)
+    tokens: list[list[str]] | None = None
+    names: list[str] = field(default_factory=list)
+    vocabulary: str = "classic"
+    notes: list[str] = field(default_factory=list)
+    "what was left out, in sentences"
+    film: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        """T, the steps of the longest sequence."""
+        return int(self.trace.layer(self.layer).mask.shape[1])
+
+    def findings(self) -> list[Finding]:
+        """Plain sentences, warnings first, each with its number, threshold and remedy."""
+        return find(self)
+
+    def __str__(self) -> str:
+        return "\n".join(finding.line(self.vocabulary) for finding in self.findings())
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self}"
+
+    def html(self, limit: float = 2e6) -> str:
+        """The page: one HTML file that needs no network.
+
+        Args:
+            limit: its largest size in bytes; beyond, sequences and then units are left out, and it says so.
+        """
+        from .assembly import page
+
+        return page(self, limit)
+
+    def save(self, path: str | Path, limit: float = 2e6) -> Path:
+        """Write the page to a file, whole or not at all.
+
+        Args:
+            path: its name.
+            limit: as for `html`.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        from ..runs import replacing
+
+        with replacing(path) as file:
+            file.write(self.html(limit).encode())
+        return Path(path)
+
+    def _repr_html_(self) -> str:
+        from .assembly import notebook
+
+        return notebook(self)
+
+
+def look(
+    model: nn.Module,
+    input: Any,
+    *,
+    loss: Callable[[Tensor], Tensor] | None = None,
+    output: Callable[[Any], Tensor] | None = None,
+    layer: str | None = None,
+    required: int | None = None,
+    compare: Mapping[str, nn.Module] | None = None,
+    title: str = "",
+    channels: Sequence[str] = (),
+    tokens: Sequence[Sequence[str]] | None = None,
+    names: Sequence[str] = (),
+    vocabulary: str = "classic",
+    film: Sequence[dict[str, Any]] = (),
+    seed: int = 0,
+) -> Look:
+    """Look inside a model that has an LSTM, GRU or RNN: what it stored, what it uses, what it could learn.
+
+    Args:
+        model: any module that calls torch's recurrent layers or `longshort.LSTM`; it is looked at in evaluation
+            mode and left as it was. Or a fitted `longshort.Forecaster`, with its table as input.
+        input: what its forward takes: a tensor, or a tuple of arguments. Thirty sequences or more make good
+            statistics; the page shows the first five.
+        loss: what the model returns (through `output`) -> the loss of each sequence and step (N, T), of each
+            sequence (N,), or a scalar. Needed for what is used, and for surgery.
+        output: picks the tensor that counts out of what the model returns; the first tensor if None.
+        layer: whose memory to measure, such as "lstm.l0"; the last one if None.
+        required: steps back that the task is known to need; marked in the horizon view.
+        compare: other models for the same input, by name, to stand beside this one in the horizon view.
+        title: of the page; the model's class if empty.
+        channels: names of the layer's input channels.
+        tokens: the text at each step of each sequence, for models of text.
+        names: of the sequences.
+        vocabulary: "classic", "LTM/STM" or "torch"; the page can switch.
+        film: what a `Recorder` kept during training.
+        seed: of every choice by chance; the same seed gives the same page.
+
+    Returns:
+        A Look: `print` it for its findings, `save` it as a page.
+
+    Raises:
+        SettingError: no recurrent layer, or an argument outside its range.
+        ShapeError: the model refuses the input.
+        DataError: an activation is not finite; layer, gate and first step are named.
+        BackendError: the replay differs from the model.
+
+    Memory: about ten times N T H numbers; past 12 million N T H, gradients go through the last steps only.
+
+    >>> import torch
+    >>> made = look(torch.nn.LSTM(2, 3, batch_first=True), torch.randn(8, 20, 2))
+    >>> made.trace["lstm.l0.f"].shape
+    torch.Size([8, 20, 3])
+    """
+    if vocabulary not in WORDS:
+        raise SettingError(f"look: `vocabulary` must be one of {', '.join(WORDS)}, got {vocabulary!r}.")
+    if hasattr(model, "specimen"):
+        raise NotImplementedError
+    specimen = Specimen(model, input if isinstance(input, tuple) else (input,), output, loss)
+    trace = specimen.trace()
+    part = trace.layer(layer)
+    made = Look(
+        title or type(model).__name__,
+        trace,
+        part.name,
+        {n: half_life(one) for n, one in trace.layers.items() if one.kind != "rnn"},
+        {n: health(one) for n, one in trace.layers.items()},
+        {},
+        required=required,
+        channels=list(channels),
+        tokens=None if tokens is None else [list(row) for row in tokens],
+        names=list(names),
+        vocabulary=vocabulary,
+        film=list(film),
+    )
+    made.driven = _driven(trace, made.notes)
+    _measure(made, specimen, seed)
+    for name, other in (compare or {}).items():
+        made.others[name] = _compared(Specimen(other, specimen.inputs, output, loss), seed)
+    return made
+
+
+def _driven(trace: Trace, notes: list[str]) -> dict[str, Drivers]:
+    found = {}
+    for name, layer in trace.layers.items():
+        try:
+            found[name] = drivers(layer)
+        except SettingError as error:
+            notes.append(str(error).removeprefix("look: "))
+    return found
+
+
+def _measure(made: Look, specimen: Specimen, seed: int) -> None:
+    part = made.trace.layer(made.layer)
+    N, T = part.mask.shape
+    per_step = N * sum(layer.units for layer in made.trace.layers.values())
+    window = T if per_step * T <= GRAPH else max(16, int(GRAPH / per_step))
+    if window < T:
+        made.notes.append(
+            f"Gradients go back through the last {window} of {T} steps: the whole would need too much memory."
+        )
+    made.flow = flow(specimen, made.layer, seed=seed, window=window)
+    made.rivers = river(specimen, window=window)
+    made.stored = stored(part, at_end=False, seed=seed)
+    made.influence = influence(specimen, seed=seed, window=window)
+    made.notes += made.influence.notes
+    if specimen.loss is None:
+        made.notes.append("Without a loss, what is used and what is needed cannot be measured: pass loss=.")
+        return
+    made.used = used(specimen)
+    made.surgery = surgery(specimen, made.layer, trace=made.trace, window=window)
+
+
+def _compared(specimen: Specimen, seed: int) -> Horizons:
+    trace = specimen.trace()
+    part = trace.layer()
+    return Horizons(
+        part.kind,
+        flow(specimen, seed=seed),
+        stored(part, seed=seed),
+        None if specimen.loss is None else used(specimen),
+    )

@@ -1,0 +1,110 @@
+// Every unit by how long it remembers and how much the loss needs it; gates held still; what drives them.
+import { data } from "lens/data";
+import { axisX, axisY, canvasOf, colours, html, number, scale, svg, ticks } from "lens/draw";
+import { onChange, set, state } from "lens/state";
+import { view } from "lens/view";
+import { label, worded } from "lens/words";
+
+const U = data.units;
+const { body, foot } = view("units", {
+  title: "Units and surgery",
+  about: "Each dot is a unit: to the right those that remember long, above those that the loss misses when they are silenced. Click one to see it everywhere.",
+  formula: "half-life = ln 2 / −mean ln f      silenced: {c} clamped to its mean      held: a gate kept at its mean",
+  table: () => [["unit", "half-life", "beyond the sequence", "estimated rise", "rise when silenced"], ...U.screen.map((v, j) => [j, U.half[j] ?? "", U.censored[j] ?? "", v, U.exact[j] ?? ""])],
+});
+const pair = html("div", { class: "pair" });
+const dots = html("div", { class: "stage" });
+const side = html("div", { class: "stage" });
+pair.append(dots, side);
+body.append(pair);
+let mark = () => {};
+
+function draw() {
+  const measured = data.layers[data.measured];
+  const exactly = Object.keys(U.exact).length > 0;
+  const ups = U.screen.map((v, j) => (exactly ? U.exact[j] : v));
+  const known = ups.map((v, j) => [j, v]).filter(([, v]) => v !== undefined && v !== null);
+  const { drawing, width } = canvasOf(dots, 330, "Units by half-life and need");
+  const half = U.half.length ? U.half : U.screen.map((_, j) => j + 1);
+  const logs = half.map((v) => Math.log10(Math.max(v, 0.05)));
+  const x = scale(Math.min(...logs) - 0.05, Math.max(...logs) + 0.1, 64, width - 20);
+  const values = known.map(([, v]) => v);
+  const [low, high] = [Math.min(0, ...values), Math.max(1e-9, ...values)];
+  const y = scale(low, high, 270, 30);
+  const { soft, ink, f, mark: red, faint } = colours();
+  axisY(drawing, y, ticks(low, high, 5), { left: 64, right: width - 20 });
+  const marks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter((v) => Math.log10(v) >= Math.min(...logs) - 0.05 && Math.log10(v) <= Math.max(...logs) + 0.1);
+  if (U.half.length) axisX(drawing, (v) => x(Math.log10(v)), marks.length > 1 ? marks.filter((_, k) => width > 420 || k % 2 === 0) : [10 ** logs[0]], { y: 270, format: (v) => number(v, 2), title: "half-life, steps (open: longer than the sequence)" });
+  drawing.append(svg("text", { x: 64, y: 16, fill: ink, "font-weight": 600 }, exactly ? "rise of the loss when silenced" : U.loss === null ? "units by half-life (no loss was given, so need is unknown)" : "estimated rise of the loss"));
+  const shapes = new Map();
+  half.forEach((v, j) => {
+    const up = ups[j];
+    const at = up === undefined || up === null ? y(0) : y(up);
+    const dot = svg("circle", { cx: x(logs[j]), cy: at, r: up === undefined || up === null ? 3 : 5.5, fill: U.censored[j] ? "none" : up === undefined || up === null ? faint : f, stroke: f, "fill-opacity": 0.8, tabindex: -1, style: "cursor: pointer" });
+    dot.append(svg("title", {}, `unit ${j}`));
+    dot.addEventListener("click", () => set({ layer: data.measured, unit: j }));
+    shapes.set(j, dot);
+    drawing.append(dot);
+  });
+  for (const [j, v] of [...known].sort((p, q) => q[1] - p[1]).slice(0, 4)) if (v > 0) drawing.append(svg("text", { x: Math.min(x(logs[j]) + 8, width - 26), y: y(v) + 4, fill: soft, "font-size": 11 }, String(j)));
+  const ring = svg("circle", { r: 9, fill: "none", stroke: red, "stroke-width": 2, "pointer-events": "none" });
+  drawing.append(ring);
+  mark = () => {
+    const dot = state.layer === data.measured ? shapes.get(state.unit) : null;
+    ring.setAttribute("visibility", dot ? "visible" : "hidden");
+    if (!dot) return;
+    ring.setAttribute("cx", dot.getAttribute("cx"));
+    ring.setAttribute("cy", dot.getAttribute("cy"));
+    const j = state.unit;
+    const life = U.half.length ? `half-life ${U.censored[j] ? "> " : ""}${number(U.half[j], 3)} steps` : "";
+    foot.textContent = worded(`Unit ${j} of ${measured.name}: ${[life, U.exact[j] !== undefined ? `silenced, the loss rises by ${number(U.exact[j], 3)}` : ""].filter(Boolean).join(", ")}.`) + (U.loss === null ? "" : ` Loss ${number(U.loss, 4)}.`);
+  };
+  mark();
+  gates();
+}
+
+function gates() {
+  const held = Object.entries(U.gates);
+  const shares = Object.entries(U.shares);
+  const height = 24 + held.length * 26 + (held.length ? 44 : 0) + 24 + shares.length * 26 + 40;
+  const { drawing, width } = canvasOf(side, height, "Gates held still, and what drives them");
+  const left = 150;
+  const { ink, soft, f, g, faint } = colours();
+  let y = 14;
+  if (held.length) {
+    drawing.append(svg("text", { x: 0, y, fill: ink, "font-weight": 600 }, "rise of the loss when held at its mean"));
+    y += 12;
+    const [low, high] = [Math.min(0, ...held.map(([, v]) => v)), Math.max(1e-9, ...held.map(([, v]) => v))];
+    const x = scale(low, high, left, width - 62);
+    for (const [name, value] of held) {
+      const gate = name.slice(name.lastIndexOf(".") + 1);
+      drawing.append(label(svg("text", { x: left - 8, y: y + 15, fill: soft, "text-anchor": "end", "font-size": 11 }), `{${gate}}${data.layers.length > 1 ? `, ${name.slice(0, name.lastIndexOf("."))}` : ""}`));
+      drawing.append(svg("rect", { x: Math.min(x(0), x(value)), y: y + 2, width: Math.max(1, Math.abs(x(value) - x(0))), height: 18, rx: 2, fill: colours()[gate] ?? f }));
+      drawing.append(svg("text", { x: width - 2, y: y + 15, fill: ink, "text-anchor": "end", "font-size": 11 }, number(value, 2)));
+      y += 26;
+    }
+    y += 34;
+  }
+  if (shares.length) {
+    drawing.append(svg("text", { x: 0, y, fill: ink, "font-weight": 600 }, "what moves each gate over time"));
+    y += 12;
+    const x = scale(0, 1, left, width - 8);
+    for (const [gate, [byX, byH]] of shares) {
+      drawing.append(label(svg("text", { x: left - 8, y: y + 15, fill: soft, "text-anchor": "end", "font-size": 11 }), `{${gate}}`));
+      const total = byX + byH || 1;
+      drawing.append(svg("rect", { x: x(0), y: y + 2, width: x(byX / total) - x(0), height: 18, fill: g }));
+      drawing.append(svg("rect", { x: x(byX / total), y: y + 2, width: x(1) - x(byX / total), height: 18, fill: f }));
+      y += 26;
+    }
+    drawing.append(svg("rect", { x: left, y: y + 6, width: 10, height: 10, fill: g }), label(svg("text", { x: left + 15, y: y + 15, fill: soft, "font-size": 11 }), "{x}"));
+    drawing.append(svg("rect", { x: left + 90, y: y + 6, width: 10, height: 10, fill: f }), svg("text", { x: left + 105, y: y + 15, fill: soft, "font-size": 11 }, "recurrence"));
+  }
+  drawing.append(svg("line", { x1: left, x2: left, y1: 20, y2: y, stroke: faint }));
+}
+
+onChange((changed) => {
+  if (changed.has("theme")) draw();
+  else if (changed.has("unit") || changed.has("layer")) mark();
+});
+addEventListener("redraw", draw);
+draw();
