@@ -1,5 +1,7 @@
 """The forecaster as its users see it: what goes in, what comes out, and what must not matter."""
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from longshort.errors import DataError, RunError, SettingError
 from longshort.runs import Run
 from longshort.tasks import Forecaster
 from longshort.tasks.forecast.joining import joined
+from longshort.tasks.forecast.objective import ForecastObjective
 from longshort.tasks.forecast.reading import answer, start
 from longshort.tasks.forecast.windows import Panel
 from tasks.making import ROLES, SMALL, full_model, full_table, plain_model, series, table, wave
@@ -233,6 +236,34 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     for one, other in zip(loaded.history, model.history, strict=True):
         for role in ("time", "target", "past", "future", "static"):
             np.testing.assert_array_equal(getattr(one, role), getattr(other, role))
+
+
+def test_an_interrupted_fit_continued_is_the_uninterrupted_one(tmp_path, monkeypatch):
+    """All of it: batches, dropout, moments, early stopping, the calibration."""
+    whole = Forecaster(**SMALL).fit(full_table(), quiet=True)
+    batch = ForecastObjective.batch
+
+    def interrupted(self, step):
+        if step == 13:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ForecastObjective, "batch", interrupted)
+        first = Forecaster(**SMALL).fit(full_table(), run=tmp_path / "run", quiet=True)
+    assert first.fitted.interrupted and first.fitted.step == 14
+    second = Forecaster(**SMALL).fit(full_table(), run=tmp_path / "run", quiet=True)
+    assert second.fitted.step == 30
+    assert np.array_equal(second.predict().quantiles.values, whole.predict().quantiles.values)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions(precision):
+    settings = SMALL | {"precision": precision, "max_steps": 20}
+    found = Forecaster(**settings).fit(full_table(), quiet=True).predict().median
+    exact = Forecaster(**(settings | {"precision": "32-true"})).fit(full_table(), quiet=True).predict().median
+    np.testing.assert_allclose(found, exact, rtol=0.02)
+    assert not np.array_equal(found, exact)
 
 
 def test_a_run_of_another_task_is_refused(tmp_path):

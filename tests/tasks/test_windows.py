@@ -1,5 +1,7 @@
 """Windows hold the right rows, scaled by their own past; the network reads no row too many or too few."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,9 +92,8 @@ def gradients(parts, place, step):
     return {name: g[0].abs() for name, g in zip(inputs, found, strict=True)}
 
 
-@pytest.mark.parametrize("place", [0, 1])
-@pytest.mark.parametrize("step", [0, 3, 5])
-def test_an_answer_depends_on_the_past_and_on_nothing_else(parts, place, step):
+def check_dependence(parts, place, step):
+    """Fail unless an answer depends on all of the past that it should, and on nothing else."""
     plan, _, _, windows, _ = parts
     now = int(PLACES[place])
     found = gradients(parts, place, step)
@@ -101,14 +102,42 @@ def test_an_answer_depends_on_the_past_and_on_nothing_else(parts, place, step):
     assert values[plan.lookback + now] > 0, "the newest observation is not used"
     assert (found["seen"][now + 1 :] == 0).all(), "the future of a past covariate is read"
     assert found["seen"][now].sum() > 0, "the newest past covariate is not used"
-    assert found["static"].sum() > 0
+    assert found["static"].sum() > 0, "the static covariates are not used"
     ahead = found["ahead"].sum(-1) > 0
     target = now + 1 + step
     assert ahead[target], "the covariate of the step itself is not used"
-    assert not ahead[now + 1 : target].any() and not ahead[target + 1 :].any(), (
-        "a known covariate moves the forecast of another step"
-    )
+    others = ahead[now + 1 : target].any() or ahead[target + 1 :].any()
+    assert not others, "a known covariate moves the forecast of another step"
     assert windows.known[0, plan.lookback + now] == 1
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_an_answer_depends_on_the_past_and_on_nothing_else(parts, place, step):
+    check_dependence(parts, place, step)
+
+
+def rolled(name, by, dim):
+    """Windows whose part `name` is moved by some steps: what an off-by-one makes of them."""
+    return lambda w: replace(w, **{name: getattr(w, name).roll(by, dim)})
+
+
+WRONG = {
+    "the target moved back": ("future of the target", rolled("values", -1, 1)),
+    "the newest value dropped": ("newest observation", rolled("values", 1, 1)),
+    "past covariates moved back": ("future of a past covariate", rolled("seen", -1, 1)),
+    "the newest covariates dropped": ("past covariate", rolled("seen", 1, 1)),
+    "known covariates moved back": ("of the step itself", rolled("ahead", -1, 1)),
+    "known covariates a step late": ("of the step itself", rolled("ahead", 1, 1)),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_alignments_are_caught(parts, wrong):
+    plan, panel, model, windows, scale = parts
+    message, distort = WRONG[wrong]
+    with pytest.raises(AssertionError, match=message):
+        check_dependence((plan, panel, lambda w, p: model(distort(w), p), windows, scale), 0, 3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -145,7 +174,13 @@ def test_candidates_are_the_naive_forecasts():
     growth = known[-8:].mean() - known[-16:-8].mean()
     for k in range(1, 7):
         season = known[59 + k - 8]
-        wanted = [known[59], season, known[59 + k - 16], season + growth, season + known[59] - known[51]]
+        wanted = [
+            known[59],
+            season,
+            known[59 + k - 16] + 2 * growth,
+            season + growth,
+            season + known[59] - known[51],
+        ]
         np.testing.assert_allclose(found[k - 1], wanted, rtol=1e-5)
 
 

@@ -118,7 +118,7 @@ def fit(
     clipped by their norm, and an end once `patience` validations brought nothing better.
 
     Args:
-        module: what to fit; trained in place, and back on the CPU when this returns.
+        module: what to fit; trained in place, and back on the CPU in its own dtype when this returns.
         objective: batches, loss and validation.
         settings: how long and how fast.
         run: where checkpoints and metrics go, and from where an interrupted fit resumes; none if None.
@@ -137,6 +137,7 @@ def fit(
     Memory: four copies of the weights (weights, gradient, two moments) and, without a run, the best ones.
     """
     fabric = _fabric(device, settings.precision)
+    dtype = next(module.parameters()).dtype
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
         optimiser = torch.optim.AdamW(module.parameters(), settings.lr, weight_decay=settings.weight_decay)
@@ -179,7 +180,7 @@ def fit(
         load_best(run, module)
     else:
         module.load_state_dict(best)
-    module.to("cpu").eval()
+    module.to("cpu", dtype).eval()
     return Fitted(place.step, place.best_step, place.best, place.seconds, interrupted)
 
 

@@ -3,8 +3,9 @@
     x_t  = squash[z_t, known_t, z_t - z_{t-m}, z_{t+1-m}, covariates_t]           (1)
     h_t  = LSTM(x_t, h_{t-1})                                                     (2)
     b_tk = candidates for z_{t+k}: the last value; for each season m the value of
-           the last season and of the one before, the last plus the growth of a
-           season, the last plus z_t's own distance from its season before        (3)
+           the last season, that plus the growth of a season, the value of the
+           season before plus the growth of two, and the value of the last
+           season plus z_t's own distance from its season before                  (3)
     u_tk = relu(V relu(W h_t + e_k + U squash[b_tk] + F covariates_{t+k}))        (4)
     median_tk = softmax(A u_tk) . b_tk + a u_tk                                   (5)
     quantiles = median -/+ cumulated softplus(G u_tk)                             (6)
@@ -149,7 +150,8 @@ class ForecastModel(nn.Module):
             both = known[:, now] * known[:, now - m]
             shift = (z[:, now] - z[:, now - m]) * both
             growth = _growth(z, known, now, m)
-            found += [seasonal, earlier, seasonal + growth[:, :, None] * times, seasonal + shift[:, :, None]]
+            found += [seasonal, earlier + growth[:, :, None] * (times + 1)]
+            found += [seasonal + growth[:, :, None] * times, seasonal + shift[:, :, None]]
         return torch.stack(found, -1)
 
 

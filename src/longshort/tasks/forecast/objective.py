@@ -28,7 +28,7 @@ VALIDATION_WINDOWS = 256
 """How many windows a validation has, unless there are more series."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Batch:
     """Windows, the steps at which to answer, and what came after them."""
 

@@ -21,7 +21,7 @@ from ...data import Series, SeriesTable
 from .plan import Array, Plan, calendar_channels, columns_of, transformed
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Windows:
     """N windows, B steps of lookback, T steps read, F >= horizon steps looked up ahead.
 
