@@ -94,6 +94,22 @@ CASES = [
         " the cell, or leave it empty where nothing was observed.",
     ),
     Case(
+        "text in a table of one column",
+        b"\ny\n1\n\nabc\n",
+        {},
+        DataError,
+        "load.csv, line 5: column 'y' (target) must hold numbers, and this cell is 'abc'. Correct the cell, "
+        "or leave it empty where nothing was observed.",
+    ),
+    Case(
+        "two cells in a table of one column",
+        b"y\n1\n2,3\n",
+        {},
+        DataError,
+        "load.csv, line 3: a row must have 1 cell, as many as line 1 names columns; this one has 2. A cell "
+        "that holds the separator must stand in quotes.",
+    ),
+    Case(
         "text after blank",
         b"ds,y\n1,2\n\n\n2,abc\n",
         {"target": "y"},

@@ -28,6 +28,28 @@ CASES = [
         "with `id`.",
     ),
     Case(
+        "clocks set back",
+        b"ds,y\n2024-10-27 01:00,1\n2024-10-27 02:00,2\n2024-10-27 02:00,3\n",
+        {},
+        DataError,
+        "load.csv, line 4: a time must occur once, and 2024-10-27 02:00:00 stands in line 3 already (1 "
+        "such in all). Take one row out, or name the column that tells series apart with `id`; if clocks "
+        "were set back "
+        "then, write times with their offset, such as 02:00+01:00.",
+    ),
+    Case(
+        "a fraction of a second too late",
+        b"ds,y\n2024-01-01 00:00:00,1\n2024-01-01 00:00:01,2\n2024-01-01 00:00:02.5,3\n"
+        b"2024-01-01 00:00:03,3\n2024-01-01 00:00:04,3\n",
+        {},
+        DataError,
+        "load.csv, line 4: the rows must stand whole steps apart, and the step, the most common distance "
+        "between rows, is 1 second; 2024-01-01 00:00:02.500000 does not stand a whole number of steps "
+        "after 2024-01-01 00:00:00 (line 2). Correct the time, or read on a finer grid, where times "
+        "without a row are masked: "
+        "step='500000 microseconds'.",
+    ),
+    Case(
         "dup time long",
         b"unique_id,ds,y\na,1,1\na,1,2\n",
         {},

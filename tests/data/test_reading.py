@@ -97,6 +97,17 @@ CASES = [
         notes=("'Date' read as day-month-year, the one order that fits every row",),
     ),
     Case(
+        "years of two digits in two centuries",
+        "ds,y\n31-12-68,3\n31-12-69,1\n31-12-70,2\n",
+        Step(1, "year", end=True),
+        {"y": ("1969-12-31", [1, 2] + 97 * [NAN] + [3])},
+        notes=(
+            "'ds' read as day-month-year, the one order that fits every row",
+            "sorted by 'ds': line 3 is earlier than the row before it",
+            "97 times without a row are masked",
+        ),
+    ),
+    Case(
         "month first, as one row shows",
         "ds,y\n01/12/2018 05:00,1\n01/13/2018 05:00,2\n",
         Step(1, "day"),

@@ -164,9 +164,10 @@ def _names(cells: list[str], origin: str, line: int) -> list[str]:
 
 def _width(got: int, wanted: int, origin: str, line: int, header: int) -> None:
     if got != wanted:
+        cells = "1 cell" if wanted == 1 else f"{wanted} cells"
         raise DataError(
-            f"{origin}, line {line}: a row must have {wanted} cells, as many as line {header} names columns; "
-            f"this one has {got}. A cell that holds the separator must stand in quotes."
+            f"{origin}, line {line}: a row must have {cells}, as many as line {header} names columns; this "
+            f"one has {got}. A cell that holds the separator must stand in quotes."
         )
 
 

@@ -207,9 +207,12 @@ class _Reading:
                 if self.columns.id is not None
                 else ", or name the column that tells series apart with `id`"
             )
+            time = group.times[twice[0]]
+            if time.dtype.kind == "M" and time != time.astype("datetime64[D]"):
+                hint += "; if clocks were set back then, write times with their offset, such as 02:00+01:00"
             raise DataError(
                 f"{self.table.at(second)}: a time{where} must occur once, and "
-                f"{_shown(group.times[twice[0]])} stands in {self.table.row(first)} already "
+                f"{_shown(time)} stands in {self.table.row(first)} already "
                 f"({len(twice)} such in all). Take one row out{hint}."
             )
 
@@ -330,4 +333,4 @@ class _Reading:
 
 
 def _shown(time: Any) -> str:
-    return str(time.astype("datetime64[s]")).replace("T", " ") if time.dtype.kind == "M" else str(time)
+    return str(time).replace("T", " ").removesuffix(".000000")
