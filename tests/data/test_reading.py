@@ -1,6 +1,5 @@
 """One table of inputs, read from every kind of source; one test for each law of reading."""
 
-import decimal
 import gzip
 from dataclasses import dataclass, field
 
@@ -343,51 +342,6 @@ def test_the_clock_of_an_earlier_table_is_kept(tmp_path):
         assert columns.clock == clock
         later = read(tmp_path / "later.csv", like=columns, step="hour")
         assert later["y"].time[0] == np.datetime64(first)
-
-
-def test_a_zone_in_a_frame_is_read_as_its_offsets_are(tmp_path):
-    days = pandas.date_range("2024-03-30", periods=3, freq="D", tz="Europe/Berlin")
-    hours = pandas.date_range("2024-03-31", periods=4, freq="h", tz="Europe/Berlin")
-    for stamps, step, first in ((days, "1 day", "2024-03-30"), (hours, "1 hour", "2024-03-30T23")):
-        frame = pandas.DataFrame({"ds": stamps, "y": 1.0})
-        for source in (frame, polars.DataFrame({"ds": stamps.to_list(), "y": frame.y.to_list()})):
-            table = read(source)
-            assert str(table.step) == step
-            assert table["y"].time[0] == np.datetime64(first)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        pandas.array([1, None, 3], dtype="Int64"),
-        pandas.array([1, None, 3], dtype="Float32"),
-        np.array([1, np.nan, 3], np.float32),
-        np.array([1, None, 3.0], object),
-        np.array(["1", "", "3"], object),
-        [decimal.Decimal(1), None, decimal.Decimal(3)],
-    ],
-    ids=["Int64", "Float32", "float32", "object", "text", "decimal"],
-)
-def test_pandas_numbers_of_every_kind(values):
-    table = read(pandas.DataFrame({"t": [1, 2, 3], "y": values}))
-    np.testing.assert_array_equal(table["y"].target, [1, NAN, 3])
-
-
-def test_a_pandas_index_is_a_column():
-    index = pandas.date_range("2024-01-31", periods=3, freq="ME")
-    for frame in (
-        pandas.DataFrame({"load": [1.0, 2.0, None]}, index=index),
-        pandas.Series([1.0, 2.0, None], index=index, name="load"),
-        pandas.Series([1.0, 2.0, None], index=index.tz_localize("UTC"), name="load"),
-    ):
-        table = read(frame)
-        assert table.step == Step(1, "month", end=True)
-        assert table.names == ("load",) and table["load"].target.tolist() == [1, 2]
-
-
-def test_pandas_periods_are_times():
-    frame = pandas.DataFrame({"load": [1, 2]}, index=pandas.period_range("2024-01", periods=2, freq="M"))
-    assert read(frame).step == Step(1, "month")
 
 
 def test_a_blank_line_is_a_missing_value_where_there_is_one_column(tmp_path):
