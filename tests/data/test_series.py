@@ -68,10 +68,12 @@ def test_truth_values_are_numbers(tmp_path):
 
 
 def test_a_wide_table_shares_its_covariates(tmp_path):
-    (tmp_path / "t.csv").write_text("ds,a,b,x\n1,,5,7\n2,1,6,8\n3,2,,9\n4,,,10\n")
-    a, b = read(tmp_path / "t.csv", future="x")
+    (tmp_path / "t.csv").write_text("ds,a,b,x,w\n1,,5,7,.1\n2,1,6,8,.2\n3,2,,9,.3\n4,,,10,.4\n")
+    a, b = read(tmp_path / "t.csv", future="x", past="w")
     np.testing.assert_array_equal(a.future, [[8], [9], [10]])
     np.testing.assert_array_equal(b.future, [[7], [8], [9], [10]])
+    np.testing.assert_array_equal(a.past, [[0.2], [0.3]])
+    np.testing.assert_array_equal(b.past, [[0.1], [0.2]])
 
 
 @pytest.mark.parametrize("last, kept", [(1, 9), (9, 1), (0.2, 8), (0.01, 9), (0.99, 1)])
