@@ -87,7 +87,7 @@ def new_weights(seed, C=C, H=H):
 
 
 def strings(ns):
-    """The strings of the language for these n: one-hot letters x, the letters that follow, and where to look."""
+    """The strings for these n: one-hot letters x, the letters that follow, and where there are letters."""
     texts = ["a" * n + "b" * n + "E" for n in ns]
     T = max(map(len, texts)) - 1
     x, following, seen = np.zeros((len(ns), T, C)), np.zeros((len(ns), T), int), np.zeros((len(ns), T), bool)
@@ -137,7 +137,7 @@ def largest_error_of_gradient(seed=0):
 
 
 def train(seed=0, most=1500, longest=10):
-    """Train on aⁿbⁿ up to n = `longest`, until two letters more are right too; the weights, head and steps taken."""
+    """Train on aⁿbⁿ up to n = `longest` until n + 2 is right too. Return weights, head and steps taken."""
     w, head = new_weights(seed), np.random.default_rng(seed).normal(0, 0.3, (C, H))
     weights = [*w.values(), head]
     means, squares = ([np.zeros_like(v) for v in weights] for _ in range(2))

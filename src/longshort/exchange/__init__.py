@@ -9,14 +9,23 @@ from __future__ import annotations
 from .keras_files import keras_names, load_keras
 from .keras_layers import from_keras_weights, to_keras_weights
 from .keras_writing import save_keras
+from .onnx_reading import OnnxLSTM, load_onnx, onnx_nodes
+from .onnx_tracing import onnx_decompositions
+from .onnx_writing import Report, save_onnx
 from .torch_layers import load_torch, save_torch, to_torch
 
 __all__ = [
+    "OnnxLSTM",
+    "Report",
     "from_keras_weights",
     "keras_names",
     "load_keras",
+    "load_onnx",
     "load_torch",
+    "onnx_decompositions",
+    "onnx_nodes",
     "save_keras",
+    "save_onnx",
     "save_torch",
     "to_keras_weights",
     "to_torch",
