@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,14 +79,16 @@ def test_it_learns_and_keeps_what_it_reports():
     assert after < 0.2 * before
 
 
-@pytest.mark.parametrize("stop_at", [0, 3, 9, 10, 25, 39])
-def test_an_interrupted_run_continued_is_the_uninterrupted_one(tmp_path, stop_at):
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("stop_at", [0, 9, 10, 25, 39])
+def test_an_interrupted_run_continued_is_the_uninterrupted_one(tmp_path, stop_at, average):
+    settings = replace(SETTINGS, average=average)
     whole, parts = network(), network()
-    fit(whole, Line(), SETTINGS, run=make_run(tmp_path / "whole"), quiet=True)
-    first = fit(parts, Line(at={stop_at: interrupt}), SETTINGS, run=make_run(tmp_path / "parts"), quiet=True)
+    fit(whole, Line(), settings, run=make_run(tmp_path / "whole"), quiet=True)
+    first = fit(parts, Line(at={stop_at: interrupt}), settings, run=make_run(tmp_path / "parts"), quiet=True)
     assert first.interrupted and first.step == stop_at + 1
     parts = network(seed=99)  # a new process knows nothing but the folder
-    second = fit(parts, Line(), SETTINGS, run=make_run(tmp_path / "parts"), quiet=True)
+    second = fit(parts, Line(), settings, run=make_run(tmp_path / "parts"), quiet=True)
     assert second.step == 40 and not second.interrupted
     assert torch.equal(weights(parts), weights(whole))
     assert lines(Run.open(tmp_path / "parts")) == lines(Run.open(tmp_path / "whole"))
@@ -143,6 +146,26 @@ def test_what_counts_as_better(losses, independent, caution, better):
     place.advance(0.5)
     assert place.better(np.array(losses), independent, caution) is better
     assert (place.best_step, place.stale) == ((2, 0) if better else (1, 1))
+
+
+def test_the_mean_of_the_weights_is_what_is_kept():
+    """Against the running mean written out over the weights after each step."""
+    seen = []
+
+    class Watched(Line):
+        def loss(self, model, batch):
+            seen.append(weights(model).clone())
+            return super().loss(model, batch)
+
+    module = network()
+    fit(module, Watched(), FitSettings(max_steps=6, every=6, warmup=0, average=0.3), quiet=True)
+    last = network()
+    fit(last, Line(), FitSettings(max_steps=6, every=6, warmup=0), quiet=True)
+    mean = seen[0]
+    for step, after in enumerate([*seen[1:], weights(last)]):
+        decay = min(0.3, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * after
+    torch.testing.assert_close(weights(module), mean)
 
 
 def test_the_learning_rate_rises_then_falls():

@@ -91,9 +91,13 @@ def load_best(run: Run, module: nn.Module) -> dict[str, Any]:
     return about
 
 
-def save_last(run: Run, module: nn.Module, optimiser: torch.optim.Optimizer, place: Place) -> None:
-    """Write all that an exact resume needs, whole or not at all."""
+def save_last(
+    run: Run, module: nn.Module, kept: nn.Module, optimiser: torch.optim.Optimizer, place: Place
+) -> None:
+    """Write all that an exact resume needs, whole or not at all; `kept` has the mean weights, if any."""
     arrays = _arrays("weights/", module.state_dict())
+    if kept is not module:
+        arrays |= _arrays("mean/", kept.state_dict())
     names = [name for name, _ in module.named_parameters()]
     for number, moments in optimiser.state_dict()["state"].items():
         arrays |= _arrays(f"adam/{names[number]}/", moments)
@@ -102,8 +106,8 @@ def save_last(run: Run, module: nn.Module, optimiser: torch.optim.Optimizer, pla
     run.write_arrays(LAST, arrays, {"place": about})
 
 
-def resume(run: Run, module: nn.Module, optimiser: torch.optim.Optimizer) -> Place:
-    """Put module and optimiser where the run's last checkpoint stood; a new `Place` if there is none.
+def resume(run: Run, module: nn.Module, kept: nn.Module, optimiser: torch.optim.Optimizer) -> Place:
+    """Put module, mean weights and optimiser where the last checkpoint stood; a new `Place` if there is none.
 
     Raises:
         RunError: the checkpoint is damaged, or is of another module.
@@ -117,14 +121,12 @@ def resume(run: Run, module: nn.Module, optimiser: torch.optim.Optimizer) -> Pla
         place = Place(**about["place"], losses=arrays.pop("losses"))
     except (KeyError, TypeError):
         raise RunError(f"{path}: is no checkpoint of a training: its place is missing.") from None
-    weights = {k.removeprefix("weights/"): v for k, v in arrays.items() if k.startswith("weights/")}
-    _load(module, weights, path)
+    _load(module, _under("weights/", arrays), path)
+    if kept is not module:
+        _load(kept, _under("mean/", arrays), path)
     state: dict[int, dict[str, Tensor]] = {}
     for number, (name, _) in enumerate(module.named_parameters()):
-        start = f"adam/{name}/"
-        moments = {
-            k.removeprefix(start): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(start)
-        }
+        moments = {k: torch.from_numpy(v) for k, v in _under(f"adam/{name}/", arrays).items()}
         if moments:
             state[number] = moments
     groups = optimiser.state_dict()["param_groups"]
@@ -135,6 +137,10 @@ def resume(run: Run, module: nn.Module, optimiser: torch.optim.Optimizer) -> Pla
 
 def _arrays(prefix: str, tensors: dict[str, Any]) -> dict[str, np.ndarray]:
     return {prefix + name: torch.as_tensor(t).detach().cpu().numpy() for name, t in tensors.items()}
+
+
+def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
 
 
 def _load(module: nn.Module, arrays: dict[str, np.ndarray], path: str) -> None:

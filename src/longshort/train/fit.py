@@ -7,6 +7,7 @@ is, on a CPU, the uninterrupted run bit for bit.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from contextlib import ExitStack
@@ -35,6 +36,12 @@ class FitSettings(Settings):
     lr: float = setting(2e-3, "Learning rate at its peak, after warm-up.", above=0, most=1)
     warmup: int = setting(50, "Steps over which the learning rate rises to `lr`.", least=0)
     weight_decay: float = setting(1e-2, "AdamW's decay of the weights, as a share of `lr` a step.", least=0)
+    average: float = setting(
+        0.0,
+        "Decay of the running mean of the weights, which is what is validated and kept; 0 for no mean.",
+        least=0,
+        below=1,
+    )
     clip: float = setting(1.0, "Longest gradient (2-norm over all weights) left unscaled.", above=0)
     caution: float = setting(
         0.0, "Standard errors by which a validation must beat the best one to count as better.", least=0
@@ -142,8 +149,9 @@ def fit(
         stack.enter_context(torch.random.fork_rng())
         optimiser = torch.optim.AdamW(module.parameters(), settings.lr, weight_decay=settings.weight_decay)
         model, optimiser = fabric.setup(module, optimiser)
-        place = resume(run, module, optimiser) if run is not None else Place()
-        best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        kept = copy.deepcopy(module) if settings.average else module
+        place = resume(run, module, kept, optimiser) if run is not None else Place()
+        best = copy.deepcopy(kept.state_dict())
         board = _board(run, settings) if run is not None and settings.tensorboard else None
         bar = stack.enter_context(watch(objective, settings.max_steps, place, quiet=quiet))
         stop = stack.enter_context(interruptible())
@@ -158,24 +166,27 @@ def fit(
             fabric.clip_gradients(model, optimiser, max_norm=settings.clip, error_if_nonfinite=False)
             optimiser.step()
             optimiser.zero_grad()
+            if settings.average:
+                move_towards(kept, module, settings.average, place.step)
             place.advance(_finite(loss, place.step))
             bar.step(place)
             if place.step % settings.every == 0 or place.step == settings.max_steps:
-                model.eval()
+                shown = kept if settings.average else model
+                shown.eval()
                 with torch.no_grad():
-                    found = objective.validate(model)
+                    found = objective.validate(shown)
                 place.seconds = time.monotonic() - started
                 if place.better(found.losses, found.independent or len(found.losses), settings.caution):
-                    best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+                    best = copy.deepcopy(kept.state_dict())
                     if run is not None:
-                        save_best(run, module, place, about or {})
+                        save_best(run, kept, place, about or {})
                 _report(run, board, bar, place, found.scores, optimiser.param_groups[0]["lr"])
                 if run is not None:
-                    save_last(run, module, optimiser, place)
+                    save_last(run, module, kept, optimiser, place)
         place.seconds = time.monotonic() - started
         interrupted = bool(stop)
         if interrupted and run is not None:
-            save_last(run, module, optimiser, place)
+            save_last(run, module, kept, optimiser, place)
     if run is not None and run.exists("weights.safetensors"):
         load_best(run, module)
     else:
@@ -192,6 +203,16 @@ def learning_rate(settings: FitSettings, step: int) -> float:
     """
     rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     return settings.lr * rise * (1 - 0.95 * step / settings.max_steps)
+
+
+@torch.no_grad()
+def move_towards(kept: nn.Module, module: nn.Module, decay: float, step: int) -> None:
+    """Make `kept` the running mean of the module's weights, over fewer steps at first than later."""
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(kept.parameters(), module.parameters(), strict=True):
+        mean.lerp_(value, share)
+    for mean, value in zip(kept.buffers(), module.buffers(), strict=True):
+        mean.copy_(value)
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -17,6 +17,12 @@ class ForecastSettings(FitSettings):
     """What to forecast, from which columns, with how large a model."""
 
     weight_decay: float = setting(0.1, "AdamW's decay of the weights, as a share of `lr` a step.", least=0)
+    average: float = setting(
+        0.98,
+        "Decay of the running mean of the weights, which is what is validated and kept; 0 for no mean.",
+        least=0,
+        below=1,
+    )
     caution: float = setting(
         0.5, "Standard errors by which a validation must beat the best one to count as better.", least=0
     )
