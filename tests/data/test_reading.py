@@ -183,6 +183,12 @@ CASES = [
         notes=("sorted by 'ds': line 6 is earlier than the row before it",),
     ),
     Case(
+        "a long table with more columns than are needed",
+        "unique_id,ds,x,y\na,1,7,1\na,2,8,2\n",
+        Step(),
+        {"a": (1, [1, 2])},
+    ),
+    Case(
         "a long table with names of its own",
         "shop,when,sold,price\n7,1,5,1\n7,2,6,1\n8,1,3,1\n",
         Step(),

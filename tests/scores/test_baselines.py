@@ -165,6 +165,20 @@ def test_values_below_zero_take_the_additive_decomposition():
     np.testing.assert_allclose(shifted, forecast + 7, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "history", [np.zeros(60), np.tile([0.0, 0.0, 5.0], 20), np.tile([-1.0, 0.0, 1.0], 20)]
+)
+def test_zeros_are_values_like_any_other(history):
+    """No warning, no NaN: pytest makes an error of either division by zero."""
+    for forecast in (
+        scores.naive2(history, 6, 3),
+        scores.seasonal_naive(history, 6, 3),
+        scores.drift(history, 6),
+    ):
+        assert np.isfinite(forecast).all()
+    np.testing.assert_allclose(scores.naive2(history, 6, 3), history[:6], atol=1e-12)
+
+
 class Steps:
     def __init__(self, *seasons):
         self.seasons = seasons

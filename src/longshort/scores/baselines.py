@@ -136,7 +136,11 @@ def naive2(history: Array, horizon: int, season: int) -> Array:
 
 
 def _seasonal_indices(history: Array, season: int) -> tuple[Array, np.ndarray]:
-    """Classical decomposition: (..., season) indices from the place after the end on; which are additive."""
+    """Classical decomposition: (..., season) indices from the place after the end on; which are additive.
+
+    They are left as they come, not brought to a mean of 1 (or 0): a forecast takes only their ratios (or
+    differences).
+    """
     known = np.where(np.isnan(history), 0.0, history)
     sums = _window_sums(known, season)
     whole = _window_sums(np.isnan(history).astype(float), season) == 0
@@ -155,9 +159,7 @@ def _seasonal_indices(history: Array, season: int) -> tuple[Array, np.ndarray]:
     cycles = _cycles(around, season)
     count = (~np.isnan(cycles)).sum(axis=-2)
     index = np.nansum(cycles, axis=-2) / np.where(count > 0, count, np.nan)
-    middle = index.mean(axis=-1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(additive[..., None], index - middle, index / middle), additive
+    return np.asarray(index), additive
 
 
 def _window_sums(values: Array, length: int) -> Array:

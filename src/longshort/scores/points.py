@@ -58,7 +58,7 @@ def smape(truth: Array, forecast: Array) -> Array:
     """
     error = np.abs(_error("smape", truth, forecast))
     size = np.abs(truth) + np.abs(forecast)
-    return _mean(np.where(error == 0, 0 * error, 200 * error / np.where(size == 0, 1, size)))
+    return _mean(200 * error / np.where(size == 0, 1, size))
 
 
 def mase(truth: Array, forecast: Array, scale: Array | float) -> Array:
