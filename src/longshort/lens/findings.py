@@ -288,13 +288,15 @@ def _influence(look: Look) -> Iterator[Finding]:
         "",
         "influence",
     )
-    pair = ("ig", "donor")
-    rho = made.agreement.get(pair, made.agreement.get(pair[::-1], 1.0))
-    if rho < 0.5:
+    if "ig" not in made.steps:
+        return
+    other = made.steps["ig"].abs().nan_to_num().mean(0)
+    shared = float(torch.minimum(share, other / other.sum().clamp(min=1e-12)).sum())
+    if shared < 0.5:
         yield Finding(
             "warning",
-            f"Integrated gradients and donor swap agree poorly on which steps matter (Spearman {rho:.2f}).",
-            rho,
+            f"Integrated gradients and donor swap share only {shared:.0%} of what they lay on the steps.",
+            shared,
             0.5,
             "Trust the donor swap: gradients fade with distance even where the input matters.",
             "influence",

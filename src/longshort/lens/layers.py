@@ -65,6 +65,8 @@ class Call:
     "(N,) int64"
     reset: Tensor | None = None
     "(N, T) bool"
+    initial: tuple[Tensor, ...] | None = None
+    "what a reset of `longshort.LSTM` returns to, as hx; None for the learned state or zeros"
     packed: packing.PackedSequence | None = None
     batched: bool = True
     output: Tensor | None = field(default=None, repr=False)
@@ -102,8 +104,12 @@ def read_call(name: str, module: Any, args: Sequence[Any], kwargs: Mapping[str, 
     if hx is not None:
         hx = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
         hx = hx if batched else tuple(s[:, None] for s in hx)
-    kind = kind_of(module) or ""
-    return Call(name, kind, module, x, hx, lengths, given.get("reset"), packed, batched)
+    kind, initial = kind_of(module) or "", given.get("initial")
+    initial = initial if initial is None or batched else tuple(s[:, None] for s in initial)
+    reset = given.get("reset")
+    reset = reset[None] if reset is not None and reset.dim() == 1 else reset
+    lengths = lengths if lengths is None else torch.as_tensor(lengths)
+    return Call(name, kind, module, x, hx, lengths, reset, initial, packed, batched)
 
 
 def read_output(call: Call, output: Any) -> Tensor:
@@ -112,6 +118,7 @@ def read_output(call: Call, output: Any) -> Tensor:
     if isinstance(y, packing.PackedSequence):
         padded: Tensor = packing.pad_packed_sequence(y, batch_first=True, total_length=call.x.shape[1])[0]
         return padded
+    y = torch.as_tensor(y)
     y = y if call.batched else y[None] if call.module.batch_first else y[:, None]
     return y if call.module.batch_first else y.transpose(0, 1)
 
@@ -119,9 +126,8 @@ def read_output(call: Call, output: Any) -> Tensor:
 def write_output(call: Call, y: Tensor, state: tuple[Tensor, ...]) -> tuple[Any, Any]:
     """Bring y (N, T, size) and the state back into the form in which the layer was called."""
     made: Any = y
-    if call.packed is not None:
-        lengths = call.lengths.cpu() if call.lengths is not None else None
-        made = packing.pack_padded_sequence(y, lengths, batch_first=True, enforce_sorted=False)
+    if call.packed is not None and call.lengths is not None:
+        made = packing.pack_padded_sequence(y, call.lengths.cpu(), batch_first=True, enforce_sorted=False)
         if call.packed.sorted_indices is None:
             made = packing.PackedSequence(made.data, made.batch_sizes, None, None)
     else:
@@ -190,6 +196,10 @@ def own_answer(
     return (y if module.batch_first else y.transpose(0, 1)), (after if call.kind == "lstm" else (after,))
 
 
+def _extra(call: Call) -> dict[str, Any]:
+    return {"reset": call.reset, "lengths": call.lengths, "initial": call.initial}
+
+
 def own_call(call: Call, own: Callable[..., Any], x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """What the module itself answers to other inputs x (N, T, C), all else as in the call."""
     made: Any = x
@@ -198,7 +208,7 @@ def own_call(call: Call, own: Callable[..., Any], x: Tensor) -> tuple[Tensor, tu
         made = packing.pack_padded_sequence(x, call.lengths.cpu(), batch_first=True, enforce_sorted=False)
     else:
         made = x if call.module.batch_first else x.transpose(0, 1)
-        kwargs = {k: v for k, v in (("reset", call.reset), ("lengths", call.lengths)) if v is not None}
+        kwargs = {k: v for k, v in _extra(call).items() if v is not None}
     state: Any = None if call.hx is None else call.hx if call.kind == "lstm" else call.hx[0]
     y, after = own(made, state, **kwargs)[:2]
     whole = Call(call.name, call.kind, call.module, x, None, call.lengths)

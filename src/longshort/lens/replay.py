@@ -33,6 +33,9 @@ Edit = Callable[[str, str, int, Tensor], Tensor]
 
 QUANTITIES = {"lstm": ("i", "f", "g", "o", "c", "h"), "gru": ("r", "z", "n", "h"), "rnn": ("h",)}
 """What a replay keeps of each kind, and what an `Edit` may change."""
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+NAMES = {"peephole": "weight_peephole", "w_gates": "weight_gates"}
+"""What `longshort.LSTM` calls the weights that `scan` calls by the keys."""
 GATES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "rnn": ("h",)}
 """The blocks of rows of the weights, in order."""
 
@@ -51,7 +54,10 @@ class Layer:
     "(N, T) bool"
     start: tuple[Tensor, ...]
     "h, or h and c, before the first step"
+    initial: tuple[Tensor, ...]
+    "what a reset returns to"
     reset: Tensor | None
+    "(N, T) bool, in the layer's own direction"
     values: dict[str, Tensor]
     "i, f, g, o, c, h (or r, z, n, h), and for a cell `log_keep` and `write`: c_t = exp(log_keep) c_{t-1} + write"
     final: tuple[Tensor, ...] = ()
@@ -71,7 +77,7 @@ class Layer:
     def before(self, quantity: str) -> Tensor:
         """(N, T, units) of h or c one step earlier in the layer's own direction; the start before the first.
 
-        After a reset it is zero: what the step began from.
+        At a reset it is the initial state: what the step began from.
         """
         now = self.values[quantity]
         first = self.start[0 if quantity == "h" else 1][:, None, : now.shape[-1]].to(now)
@@ -82,7 +88,10 @@ class Layer:
             shifted = torch.where(last[..., None], first, shifted)
         else:
             shifted = torch.cat((first, now[:, :-1]), 1)
-        return shifted if self.reset is None else torch.where(self.reset[..., None], 0, shifted)
+        if self.reset is None:
+            return shifted
+        initial = self.initial[0 if quantity == "h" else 1][:, None, : now.shape[-1]].to(now)
+        return torch.where(self.reset[..., None], initial, shifted)
 
 
 def replay(
@@ -121,21 +130,31 @@ def _wide(x: Tensor) -> Tensor:
 def _start(call: Call, x: Tensor, name: str, suffix: str, place: int, reverse: bool) -> Layer:
     module = call.module
     variant = getattr(module, "variant", Variant())
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", *variant.weights)
-    found = {n: getattr(module, n + suffix, None) for n in names}
+    names = {n: NAMES.get(n, n) for n in (*WEIGHTS, *variant.weights, "initial_h", "initial_c")}
+    found = {n: getattr(module, own + suffix, None) for n, own in names.items()}
     weights = {n: _wide(w).to(x.dtype) for n, w in found.items() if w is not None}
     if not torch.is_grad_enabled():
         weights = {n: w.detach() for n, w in weights.items()}
-    N, H = (
-        x.shape[0],
-        weights["weight_hh"].shape[0] // len(variant.gates if call.kind == "lstm" else GATES[call.kind]),
-    )
-    P = weights["weight_hh"].shape[1]
-    if call.hx is not None:
-        start = tuple(_wide(s[place]).to(x.dtype) for s in call.hx)
-    else:
-        start = (x.new_zeros(N, P), x.new_zeros(N, H)) if call.kind == "lstm" else (x.new_zeros(N, P),)
-    return Layer(name, call.kind, reverse, variant, weights, x, call.mask, start, call.reset, {})
+    initial = _origin(call, x, weights, place)
+    start = initial if call.hx is None else tuple(_wide(s[place]).to(x.dtype) for s in call.hx)
+    reset = call.reset
+    if reset is not None and reverse:  # a reset before step t parts t - 1 from t in both directions
+        inside = reset & call.mask
+        reset = torch.cat((inside[:, 1:], torch.zeros_like(inside[:, :1])), 1)
+    return Layer(name, call.kind, reverse, variant, weights, x, call.mask, start, initial, reset, {})
+
+
+def _origin(call: Call, x: Tensor, weights: dict[str, Tensor], place: int) -> tuple[Tensor, ...]:
+    """The state before a first step without another, and after a reset: given, learned, or zeros."""
+    N, P, H = x.shape[0], weights["weight_hh"].shape[1], call.module.hidden_size
+    learned = tuple(weights.pop(n).expand(N, -1) for n in ("initial_h", "initial_c") if n in weights)
+    if call.initial is not None:
+        return tuple(_wide(s[place]).to(x.dtype) for s in call.initial)
+    if learned:
+        return learned
+    extra = weights["w_gates"].shape[0] if "w_gates" in weights else 0
+    zeros = x.new_zeros(N, P)
+    return (zeros, x.new_zeros(N, H + extra)) if call.kind == "lstm" else (zeros,)
 
 
 def _steps(layer: Layer, graph: int) -> Iterator[int]:
@@ -167,13 +186,15 @@ def _lstm(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     zx = _asked(layer.x @ w.w_ih.T, graph)
     h, c = layer.start[0], layer.start[1][:, : w.w_hh.shape[0] // len(v.gates)]
     s = layer.start[1][:, c.shape[1] :]
+    origin = (layer.initial[0], *layer.initial[1].split([c.shape[1], s.shape[1]], 1))
     rows: dict[str, list[Tensor]] = {n: [] for n in (*QUANTITIES["lstm"], "a_f")}
     nodes: dict[str, list[Tensor]] = {n: [] for n in ("c", "h", "zh")} if graph else {}
     shares = zoneout(call)
     for t in _steps(layer, graph):
         old = h, c, s
         if layer.reset is not None:
-            h, c, s = (torch.where(layer.reset[:, t, None], 0, value) for value in old)
+            again = layer.reset[:, t, None]
+            h, c, s = (torch.where(again, at, value) for at, value in zip(origin, old, strict=True))
         zh = h @ w.w_hh.T
         change = (lambda q, value: value) if edit is None else partial(_changed, edit, layer.name, t)
         step = _lstm_step(v, w, _blocks(v, w, definition.preactivations(v, w, zx[:, t], zh), s), c, change)
@@ -252,7 +273,9 @@ def _account(layer: Layer, a_f: Tensor, keep_c: float) -> None:
     if keep_c != 1:
         log, write = torch.log((1 - keep_c) + keep_c * own["f"]), keep_c * write
     if layer.reset is not None:
-        log = torch.where(layer.reset[..., None], -torch.inf, log)
+        again = layer.reset[..., None]
+        write = torch.where(again, write + log.exp() * layer.initial[1][:, None, : log.shape[2]], write)
+        log = torch.where(again, -torch.inf, log)
     own["log_keep"] = torch.where(layer.mask[..., None], log, 0)
     own["write"] = write
 
@@ -286,14 +309,15 @@ def _inputs(layer: Layer) -> Inputs:
 def _gru(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     w, name, change = layer.weights, layer.name, edit or _unchanged
     zx = _asked(layer.x @ w["weight_ih"].T + w.get("bias_ih", torch.zeros_like(w["weight_ih"][:, 0])), graph)
-    b_hh, h = w.get("bias_hh"), layer.start[0]
+    none = torch.zeros_like(w["weight_hh"][:, 0])
+    b_hh, h = w.get("bias_hh", none), layer.start[0]
     rows: dict[str, list[Tensor]] = {n: [] for n in (*QUANTITIES["gru"], "a_z")}
     nodes: dict[str, list[Tensor]] = {n: [] for n in ("h", "zh")} if graph else {}
     for t in _steps(layer, graph):
         zh = h @ w["weight_hh"].T
         (x_r, x_z, x_n), (h_r, h_z, h_n) = (
             zx[:, t].chunk(3, -1),
-            (zh if b_hh is None else zh + b_hh).chunk(3, -1),
+            (zh + b_hh).chunk(3, -1),
         )
         r = change(name, "r", t, (x_r + h_r).sigmoid())
         z = change(name, "z", t, (x_z + h_z).sigmoid())

@@ -158,20 +158,21 @@ class Specimen:
 
 def require_finite(layer: Layer) -> None:
     """Raise for the first value of a layer that is not finite, in order of time."""
+    first: tuple[int, int, int, str, float] | None = None
     for name in ("x", *layer.gates, "c", "h"):
         values = layer.x if name == "x" else layer.values.get(name)
-        if values is None:
-            continue
-        bad = ~torch.isfinite(values) & layer.mask[..., None]
-        if bad.any():
-            n, t, j = (int(v) for v in bad.nonzero()[bad.nonzero()[:, 1].argmin()])
-            what = {"x": "input channel", "c": "cell", "h": "output of unit"}.get(
-                name, f"gate {name} of unit"
-            )
-            raise DataError(
-                f"look: every activation must be finite; layer `{layer.name}`, {what} {j}, first at step {t} of "
-                f"sequence {n}, is {values[n, t, j].item()}. Check the input there and the size of the weights."
-            )
+        bad = torch.zeros(0) if values is None else (~torch.isfinite(values) & layer.mask[..., None]).nonzero()
+        if values is not None and len(bad):
+            n, t, j = (int(v) for v in bad[bad[:, 1].argmin()])
+            if first is None or t < first[0]:
+                first = t, n, j, name, values[n, t, j].item()
+    if first is not None:
+        t, n, j, name, value = first
+        what = {"x": "input channel", "c": "cell", "h": "output of unit"}.get(name, f"gate {name} of unit")
+        raise DataError(
+            f"look: every activation must be finite; layer `{layer.name}`, {what} {j}, first at step {t} of "
+            f"sequence {n}, is {value}. Check the input there and the size of the weights."
+        )
 
 
 def answers(out: Tensor, call: Call) -> Tensor:

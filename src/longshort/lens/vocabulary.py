@@ -22,7 +22,7 @@ WORDS: Final[dict[str, dict[str, str]]] = {
         "h": "hidden state",
         "write": "input gate × candidate",
         "keep": "forget gate × cell state",
-        "show": "output gate × tanh of the cell state",
+        "show": "output gate × tanh(cell)",
         "carousel": "constant error carousel",
         "r": "reset gate",
         "z": "update gate",

@@ -35,7 +35,7 @@ function draw() {
   const left = 52;
   const each = 128;
   const gap = 34;
-  const panels = [["learnable", "learnable: gradient by lag"], ["stored", "stored: bits about the {x} k steps ago"], ["used", "used: rise of the loss with the last k steps only"]].filter(([name]) => H.models.some((m) => m[name]));
+  const panels = [["learnable", "learnable: gradient by lag"], ["stored", "stored: bits about the {x} k steps ago"], ["used", "used: rise of the loss with k steps only"]].filter(([name]) => H.models.some((m) => m[name]));
   const { drawing, width } = canvasOf(place, panels.length * (each + gap) + 36, "Three horizons by lag");
   const right = width - 14;
   const to = (k) => (logarithmic ? Math.log10(k + 1) : k);
@@ -118,9 +118,10 @@ function halves() {
   drawing.append(svg("text", { x: 52, y: 12, fill: ink, "font-weight": 600 }, "half-lives of the units"));
   axisY(drawing, y, ticks(0, Math.max(...counts), 3).filter(Number.isInteger), { left: 52, right: width - 14 });
   counts.forEach((n, k) => drawing.append(svg("rect", { x: x(k) + 1, width: x(1) - x(0) - 2, y: y(n), height: y(0) - y(n), fill: k === bins ? mark : f, "fill-opacity": 0.85 })));
-  const places = [0, 4, 8, 12, 16];
+  const places = [0, 4, 8, 12];
   const at = (k) => 10 ** (low + (k / bins) * (top - low));
-  axisX(drawing, x, places, { y: 84, format: (k) => (k === bins ? `> ${number(H.length)}` : number(at(k), 2)), title: "steps" });
+  axisX(drawing, x, places, { y: 84, format: (k) => number(at(k), 2), title: "steps" });
+  axisX(drawing, x, [bins + 0.5], { y: 84, format: () => `> ${number(H.length)}` });
 }
 
 onChange((changed) => {

@@ -7,15 +7,15 @@ import { choice, view } from "lens/view";
 const I = data.influence;
 const NAMES = { donor: "donor swap", ig: "integrated gradients", gradient: "gradient × input", ledger: "ledger" };
 const SAYS = {
-  donor: "The change of the answer when this step's input is replaced by that of another sequence.",
-  ig: "Gradients gathered on the way from the mean input to this one.",
-  gradient: "The gradient at this input, times the input. It fades with distance even where the input matters.",
-  ledger: "What is left in the answer of what was written at this step.",
+  donor: "How the answer changes when this step's input is replaced by that of another sequence: y(x) − y(x with another x(t)).",
+  ig: "Gradients gathered on the way from the mean input b to this one: (x − b)(t) · ∫ dy/dx(t).",
+  gradient: "The gradient at this input, times the input: x(t) · dy/dx(t). It fades with distance even where the input matters.",
+  ledger: "What is left in the answer of what was written at this step: it says when, not why.",
 };
 const { body, foot } = view("influence", {
   title: "Influence",
   about: "Which steps of the {x} the last answer rests on. The methods answer different questions; trust what they agree on.",
-  formula: "donor: y(x) − y(x with another step t)      gradients: x(t)·dy/dx(t), along a path or at x      ledger: what is left of what was written at t",
+  formula: "",
   table: () => [["step", ...Object.keys(I?.methods ?? {})], ...Array.from({ length: data.steps }, (_, t) => [t + data.first, ...Object.values(I?.methods ?? {}).map((m) => m.values[state.sequence * data.steps + t])])],
 });
 let method = I ? Object.keys(I.methods)[0] : null;
@@ -59,14 +59,14 @@ function draw() {
     const seen = Array.from(I.warmup.values, (v, t) => [t, v]).filter(([, v]) => Number.isFinite(v));
     const scaleTo = most / Math.max(1e-12, ...seen.map(([, v]) => v));
     drawing.append(line(seen.map(([t, v]) => [x(t), y(Math.min(high, v * Math.min(1, scaleTo)))]), { stroke: g, "stroke-dasharray": "3 3", "stroke-width": 1.5 }));
-    drawing.append(svg("text", { x: 56, y: 20, fill: g, "font-size": 11 }, narrow ? "dashed: constant input" : "dashed: a push of one standard deviation on a constant input, what position alone does"));
+    drawing.append(svg("text", { x: width - 14, y: 146, fill: g, "font-size": 11, "text-anchor": "end" }, narrow ? "dashed: constant input" : "dashed: a push of one standard deviation on a constant input, what position alone does"));
   }
   drawing.append(svg("line", { x1: 52, x2: width - 12, y1: y(0), y2: y(0), stroke: faint }));
   const [, channels, T] = data.input.shape;
   const shown = Math.min(channels, 4);
   const input = data.input.values.subarray(state.sequence * channels * T, state.sequence * channels * T + shown * T);
   const [a, b] = input.reduce(([m, n], v) => [Math.min(m, v), Math.max(n, v)], [Infinity, -Infinity]);
-  const under = scale(a, b, 202, 150);
+  const under = scale(a, b, 202, 158);
   const shades = [soft, colours().f, g, colours().o];
   for (let k = 0; k < shown; k++) drawing.append(line(Array.from(input.subarray(k * T, k * T + data.sequences[state.sequence].length), (v, t) => [x(t), under(v)]), { stroke: shades[k], "stroke-width": 1.1 }));
   axisX(drawing, x, ticks(0, data.steps - 1, narrow ? 4 : 10).filter(Number.isInteger), { y: 206, format: (t) => String(t + data.first), title: "step (the input below the bars)" });

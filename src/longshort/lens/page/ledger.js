@@ -120,7 +120,7 @@ function drawStream() {
 
 function drawTriangle() {
   const { T, at, gate } = account;
-  const side = Math.min(triangle.clientWidth - 60, 300);
+  const side = Math.max(140, Math.min(triangle.clientWidth - 60, 330));
   const { drawing } = canvasOf(triangle, side + 66, "Effective attention");
   const x = scale(-0.5, T - 0.5, 48, 48 + side);
   const y = scale(-0.5, T - 0.5, 22, 22 + side);
@@ -155,7 +155,7 @@ function drawTriangle() {
 
 function drawBars() {
   const { T } = account;
-  const height = Math.min(triangle.clientWidth - 60, 300) + 66;
+  const height = Math.max(140, Math.min(triangle.clientWidth - 60, 330)) + 66;
   const { drawing, width } = canvasOf(bars, height, "Contributions to the memory at the cursor");
   const x = scale(-0.5, T - 0.5, 48, width - 12);
   const { soft, i, rnn, faint } = colours();

@@ -85,7 +85,7 @@ addEventListener("keydown", (event) => {
 
 function refresh(changed) {
   slider.value = state.t;
-  shown.textContent = `step ${state.t + data.first} of ${data.total}`;
+  shown.textContent = `step ${state.t + data.first} of 0 … ${data.total - 1}`;
   if (changed.has("layer")) {
     units.replaceChildren(...unitOptions().map(([value, text]) => html("option", { value }, text)));
     if (layers) layers.value = String(state.layer);

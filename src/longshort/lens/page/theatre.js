@@ -158,8 +158,9 @@ function belt(kind, use, before, now, out) {
     : [["{h} before", [[before, "h"]]], ["{z} × {h} before", [[use("z") * before, "z"]]], ["plus (1 − {z}) × {n}", [[use("z") * before, "z"], [(1 - use("z")) * use("n"), "n"]]], ["{h} now", [[now, "h"]]]];
   const { drawing, width } = canvasOf(stage, rows.length * rowHeight + 26, "The memory as a bar");
   const ends = rows.flatMap(([, parts]) => parts.reduce(([sum, list], [v]) => [sum + v, [...list, sum + v]], [0, [0]])[1]);
-  const limit = Math.max(0.1, ...ends.map(Math.abs)) * 1.05;
-  const x = scale(-limit, limit, left, width - 64);
+  const reach = Math.max(0.1, ...ends.map(Math.abs));
+  const [low, high] = [Math.min(-0.25 * reach, ...ends), Math.max(0.25 * reach, ...ends)];
+  const x = scale(low, high, left, width - 64);
   const { soft, ink, faint } = colours();
   drawing.append(svg("line", { x1: x(0), x2: x(0), y1: 0, y2: rows.length * rowHeight, stroke: faint }));
   rows.forEach(([name, parts], k) => {
@@ -174,7 +175,7 @@ function belt(kind, use, before, now, out) {
     }
     drawing.append(svg("text", { x: width - 4, y: y + 15, fill: ink, "text-anchor": "end", "font-variant-numeric": "tabular-nums" }, show(sum)));
   });
-  axisX(drawing, x, ticks(-limit, limit, narrow ? 4 : 6), { y: rows.length * rowHeight });
+  axisX(drawing, x, ticks(low, high, narrow ? 4 : 6), { y: rows.length * rowHeight });
 }
 
 let moveCursor = () => {};

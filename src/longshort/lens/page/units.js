@@ -27,7 +27,7 @@ function draw() {
   const { drawing, width } = canvasOf(dots, 330, "Units by half-life and need");
   const half = U.half.length ? U.half : U.screen.map((_, j) => j + 1);
   const logs = half.map((v) => Math.log10(Math.max(v, 0.05)));
-  const x = scale(Math.min(...logs) - 0.05, Math.max(...logs) + 0.1, 64, width - 20);
+  const x = scale(Math.min(...logs) - 0.05, Math.max(...logs) + 0.05 * (Math.max(...logs) - Math.min(...logs)) + 0.02, 64, width - 20);
   const values = known.map(([, v]) => v);
   const [low, high] = [Math.min(0, ...values), Math.max(1e-9, ...values)];
   const y = scale(low, high, 270, 30);
@@ -40,13 +40,14 @@ function draw() {
   half.forEach((v, j) => {
     const up = ups[j];
     const at = up === undefined || up === null ? y(0) : y(up);
-    const dot = svg("circle", { cx: x(logs[j]), cy: at, r: up === undefined || up === null ? 3 : 5.5, fill: U.censored[j] ? "none" : up === undefined || up === null ? faint : f, stroke: f, "fill-opacity": 0.8, tabindex: -1, style: "cursor: pointer" });
+    const beside = U.censored[j] ? ((j % 9) - 4) * 2.5 : 0;
+    const dot = svg("circle", { cx: x(logs[j]) + beside, cy: at, r: up === undefined || up === null ? 3 : 5.5, fill: U.censored[j] ? "none" : up === undefined || up === null ? faint : f, stroke: f, "fill-opacity": 0.8, tabindex: -1, style: "cursor: pointer" });
     dot.append(svg("title", {}, `unit ${j}`));
     dot.addEventListener("click", () => set({ layer: data.measured, unit: j }));
     shapes.set(j, dot);
     drawing.append(dot);
   });
-  for (const [j, v] of [...known].sort((p, q) => q[1] - p[1]).slice(0, 4)) if (v > 0) drawing.append(svg("text", { x: Math.min(x(logs[j]) + 8, width - 26), y: y(v) + 4, fill: soft, "font-size": 11 }, String(j)));
+  for (const [j, v] of [...known].sort((p, q) => q[1] - p[1]).slice(0, 4)) if (v > 0) drawing.append(svg("text", { x: x(logs[j]) - 16, y: y(v) + 4, "text-anchor": "end", fill: soft, "font-size": 11 }, String(j)));
   const ring = svg("circle", { r: 9, fill: "none", stroke: red, "stroke-width": 2, "pointer-events": "none" });
   drawing.append(ring);
   mark = () => {
@@ -83,6 +84,7 @@ function gates() {
       drawing.append(svg("text", { x: width - 2, y: y + 15, fill: ink, "text-anchor": "end", "font-size": 11 }, number(value, 2)));
       y += 26;
     }
+    drawing.append(svg("line", { x1: x(0), x2: x(0), y1: y - 26 * held.length, y2: y, stroke: faint }));
     y += 34;
   }
   if (shares.length) {
@@ -99,7 +101,6 @@ function gates() {
     drawing.append(svg("rect", { x: left, y: y + 6, width: 10, height: 10, fill: g }), label(svg("text", { x: left + 15, y: y + 15, fill: soft, "font-size": 11 }), "{x}"));
     drawing.append(svg("rect", { x: left + 90, y: y + 6, width: 10, height: 10, fill: f }), svg("text", { x: left + 105, y: y + 15, fill: soft, "font-size": 11 }, "recurrence"));
   }
-  drawing.append(svg("line", { x1: left, x2: left, y1: 20, y2: y, stroke: faint }));
 }
 
 onChange((changed) => {

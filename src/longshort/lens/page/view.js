@@ -26,7 +26,11 @@ export function view(id, { title, about, formula, table }) {
   tools.prepend(said);
   head.append(tools);
   section.append(head, label(html("p", { class: "about" }), about));
-  if (formula) section.append(label(html("p", { class: "formula" }), formula));
+  if (formula) {
+    const line = html("p", { class: "formula" });
+    for (const part of formula.split("      ")) line.append(label(html("span"), part));
+    section.append(line);
+  }
   const foot = html("p", { class: "foot" });
   section.append(body, foot);
   document.getElementById("views").append(section);
