@@ -12,7 +12,8 @@ from longshort.scan.plan import backends
 from scan.cases import ALONE, NAMES, Case, each_backend, ids, refused
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script` is deprecated:DeprecationWarning"  # torch's own, on its first use of forward mode
+    # torch's own, on its first use of forward mode
+    "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
 )
 
 SMALL = {"N": 2, "T": 3, "C": 2, "H": 3}

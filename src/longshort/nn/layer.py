@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 import torch
@@ -289,8 +288,8 @@ class LSTM(nn.Module):
     def extra_repr(self) -> str:
         """The arguments that differ from the defaults, as in torch.nn.LSTM."""
         words = [f"{self.input_size}, {self.hidden_size}"]
-        defaults: Iterator[tuple[str, Any]] = iter(torch_weights.DEFAULTS.items())
-        words += [f"{name}={getattr(self, name)}" for name, value in defaults if getattr(self, name) != value]
+        order = sorted(torch_weights.DEFAULTS.items(), key=lambda item: item[0] != "proj_size")
+        words += [f"{name}={getattr(self, name)}" for name, value in order if getattr(self, name) != value]
         words += [str(self.variant)] if self.variant != _VARIANT else []
         words += [str(self.noise)] if not self.noise.silent else []
         return ", ".join(words)
