@@ -150,6 +150,7 @@ def fit(
         optimiser = torch.optim.AdamW(module.parameters(), settings.lr, weight_decay=settings.weight_decay)
         model, optimiser = fabric.setup(module, optimiser)
         kept = copy.deepcopy(module) if settings.average else module
+        shown = fabric.setup_module(kept) if settings.average else model
         place = resume(run, module, kept, optimiser) if run is not None else Place()
         best = copy.deepcopy(kept.state_dict())
         board = _board(run, settings) if run is not None and settings.tensorboard else None
@@ -171,7 +172,6 @@ def fit(
             place.advance(_finite(loss, place.step))
             bar.step(place)
             if place.step % settings.every == 0 or place.step == settings.max_steps:
-                shown = kept if settings.average else model
                 shown.eval()
                 with torch.no_grad():
                     found = objective.validate(shown)
