@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # read by type checkers and editors, never run
+    from .exchange import export as export
     from .nn import LSTM as LSTM
     from .nn import LSTMCell as LSTMCell
     from .nn import convert as convert
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # read by type checkers and editors, never run
 __version__ = "0.1.0"
 
 _HOME = {
+    "export": "exchange",
     "LSTM": "nn",
     "LSTMCell": "nn",
     "convert": "nn",

@@ -6,6 +6,7 @@ nothing of the file.
 
 from __future__ import annotations
 
+from .exporting import export
 from .keras_files import keras_names, load_keras
 from .keras_layers import from_keras_weights, to_keras_weights
 from .keras_writing import save_keras
@@ -17,6 +18,7 @@ from .torch_layers import load_torch, save_torch, to_torch
 __all__ = [
     "OnnxLSTM",
     "Report",
+    "export",
     "from_keras_weights",
     "keras_names",
     "load_keras",

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..nn import LSTM
 from ..runs import replacing
 from .layers import Array
 from .onnx_digest import DIGEST, digest
+from .onnx_tracing import onnx_decompositions
 
 OPSET = 20
 LARGEST = (1 << 31) - (1 << 20)
@@ -70,6 +71,7 @@ class Graph:
         outputs: names of its outputs, in order.
         dynamic: for each input the names of its axes that may vary.
         example: inputs for N sequences of T steps.
+        table: what operators become that torch's exporter cannot translate.
     """
 
     module: nn.Module
@@ -77,6 +79,19 @@ class Graph:
     outputs: tuple[str, ...]
     dynamic: Mapping[str, Mapping[int, str]]
     example: Callable[[int, int], tuple[Tensor, ...]]
+    table: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
+
+
+class Ports(nn.Module):
+    """A model as a function of a plain list of tensors, whatever the names of its arguments."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *given: Tensor) -> Any:
+        """Run the model."""
+        return self.model(*given)
 
 
 class Whole(nn.Module):
@@ -222,13 +237,12 @@ def _traced(graph: Graph, path: Path) -> Any:
         {axis: axes[letter] for axis, letter in graph.dynamic[name].items()} for name in graph.inputs
     )
     with quiet():
+        traced = torch.export.export(Ports(graph.module), graph.example(*SIZES[0]), dynamic_shapes=(shapes,))
         program = torch.onnx.export(
-            graph.module,
-            graph.example(*SIZES[0]),
+            traced.run_decompositions({**onnx_decompositions(), **graph.table}),
             dynamo=True,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
-            dynamic_shapes=shapes,
             opset_version=OPSET,
             verbose=False,
         )
@@ -286,18 +300,16 @@ def agreement(graph: Graph, content: bytes, name: str) -> tuple[float, int]:
         fed = {k: v.numpy() for k, v in zip(graph.inputs, given, strict=True) if k in wanted}
         got = session.run(list(graph.outputs), fed)
         with torch.no_grad():
-            own = [_array(t) for t in graph.module(*given)]
-            exact = [
-                _array(t) for t in exact_model(*(t.double() if t.is_floating_point() else t for t in given))
-            ]
+            own = _arrays(graph.module(*given))
+            exact = _arrays(exact_model(*(t.double() if t.is_floating_point() else t for t in given)))
         for port, there, here, truth in zip(graph.outputs, got, own, exact, strict=True):
             _close(f"{name}, output `{port}` for N = {N}, T = {T}", there, here, truth)
             worst = max([worst, float(np.abs(there - here).max())]) if there.size else worst
     return worst, len(SIZES)
 
 
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().numpy()
+def _arrays(outputs: Any) -> list[Array]:
+    return [t.numpy() for t in ((outputs,) if isinstance(outputs, Tensor) else outputs)]
 
 
 def _close(where: str, got: Array, own: Array, truth: Array) -> None:

@@ -51,7 +51,7 @@ def run(options: Options, given: Inputs) -> Outputs:
             f"lstm: ONNX has no operator for the noise of training, {options.noise}. "
             f"Export after model.eval()."
         )
-    still = Inputs(*(None if t is None else t.detach() for t in given))
+    still = Inputs(*(None if t is None else t.detach() for t in given))  # type: ignore[arg-type]
     return scanned(call, still) if beyond_operator(call) else standard(call, still)
 
 
@@ -173,8 +173,8 @@ def scanned(call: Call, given: Inputs) -> Outputs:
         x, *rest = now
         if w.reset is not None:
             state = torch.where(rest.pop(0)[:, None], start, state)
-        old = state.split([P, H, width - H], dim=1)
-        h, c, s, gates = definition.cell(call.variant, w, x, *old, noise)
+        h, c, s = state.split([P, H, width - H], dim=1)
+        h, c, s, gates = definition.cell(call.variant, w, x, h, c, s, noise)
         h = h.to(call.dtype).to(h.dtype)
         new, out = torch.cat((h, c, s), dim=1), [h, c, gates]
         if active is not None:

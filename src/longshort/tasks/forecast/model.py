@@ -137,7 +137,7 @@ class ForecastModel(nn.Module):
     def _candidates(self, windows: Windows, places: Tensor) -> Tensor:
         """(N, P, horizon, candidates) of equation (3); where a value is missing, the next best one."""
         z, known, now = windows.values, windows.known, places + self.lookback
-        N, P, k = len(z), len(places), torch.arange(1, self.horizon + 1, device=z.device)
+        N, P, k = z.shape[0], len(places), torch.arange(1, self.horizon + 1, device=z.device)
         last = _filled(z, known)[:, now]
         last = last[:, :, None].expand(N, P, self.horizon)
         found = [last]

@@ -1,0 +1,35 @@
+"""Write the model of a run in another format, and check the copy against the original.
+
+    longshort export runs/load --to onnx                    runs/load/model.onnx: rows in, quantiles out
+    longshort export runs/load --to keras --out load.keras  the LSTM of the model, as a Keras model
+    longshort export runs/load --to torch                   its weights, for torch.nn.LSTM.load_state_dict
+
+The file appears under its name only after the check passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the run and the format."""
+    parser.add_argument("folder", metavar="RUN", help="a run folder")
+    parser.add_argument("--to", choices=sorted(ENDINGS), required=True, help="the format")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="the file to write. Default: model.* in RUN."
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export."""
+    from ..exchange import export
+    from ..exchange.exporting import load_model
+
+    path = args.out or Path(args.folder) / f"model{ENDINGS[args.to]}"
+    path = path if path.suffix == ENDINGS[args.to] else path.with_name(path.name + ENDINGS[args.to])
+    print(export(load_model(args.folder), path, overwrite=args.overwrite))
