@@ -78,6 +78,8 @@ WHOLE = {
     "odd season": (wave(60, 7, 3), 7),
     "no season in it": (50 + rng.normal(size=60), 12),
     "too short for the test": (wave(35, 12, 1), 12),
+    "one step short of three seasons": (np.where(np.arange(35) % 12, 1.0, 9.0) + 0.1 * rng.random(35), 12),
+    "three seasons of the same": (np.where(np.arange(36) % 12, 1.0, 9.0) + 0.1 * rng.random(36), 12),
     "shorter than a season": (wave(5, 12, 1), 12),
     "season of one": (wave(20, 5, 1), 1),
     "season of two": (wave(40, 2, 1), 2),
@@ -133,6 +135,15 @@ def test_missing_values_in_front_change_nothing(history, season, front):
         np.testing.assert_allclose(baseline(longer, 9, season), baseline(history, 9, season), rtol=1e-9)
 
 
+@whole
+def test_missing_values_at_the_end_only_shift_the_forecast(history, season):
+    longer = np.concatenate([history, np.full(5, NAN)])
+    for baseline in (scores.naive, scores.drift):
+        np.testing.assert_allclose(baseline(longer, 9), baseline(history, 14)[5:], rtol=1e-9)
+    for baseline in (scores.seasonal_naive, scores.naive2):
+        np.testing.assert_allclose(baseline(longer, 9, season), baseline(history, 14, season)[5:], rtol=1e-9)
+
+
 def test_many_windows_at_once_are_each_window_alone():
     values = np.where(rng.random(200) < 0.1, NAN, wave(200, 12, 2))
     origins = np.array([0, 3, 40, 77, 150, 200])
@@ -185,10 +196,13 @@ class Steps:
 
 
 T = np.arange(600)
-WEEK = 10 * np.sin(2 * np.pi * T / 24) + 5 * ((T // 24) % 7 > 4) + rng.normal(size=600)
+DAY = 30 + 10 * np.sin(2 * np.pi * T / 24) + 0.5 * rng.normal(size=600)
 SEASONS = {
     "a day in hours": (wave(600, 24, 3), Steps(24, 168), 24),
-    "a week in hours": (np.where((T // 24) % 7 > 4, 3.0, 1.0) * (20 + wave(600, 24, 1)), Steps(24, 168), 168),
+    "a week in hours": (DAY * np.where((T // 24) % 7 > 4, 0.7, 1.0), Steps(24, 168), 168),
+    "a day that no week changes": (wave(600, 24, 0.5), Steps(24, 168), 24),
+    "a week too short for the series": (np.tile(wave(168, 24, 2), 3)[:503], Steps(24, 168), 24),
+    "a ripple on a tide": (10 * np.sin(T / 80) + 0.5 * np.sin(2 * np.pi * T / 10), None, 1),
     "found without a calendar": (wave(600, 31, 5), None, 31),
     "found without a calendar's help": (wave(600, 31, 5), Steps(), 31),
     "not what the calendar says": (wave(600, 31, 5), Steps(12), 1),
@@ -227,7 +241,7 @@ def test_holes_hide_no_resemblance():
     """With a third of the values missing the autocorrelation is the same but for chance."""
     y = wave(4000, 24, 2)
     holes = np.where(rng.random(4000) < 1 / 3, NAN, y)
-    np.testing.assert_allclose(scores.autocorrelation(holes, 48), scores.autocorrelation(y, 48), atol=0.03)
+    np.testing.assert_allclose(scores.autocorrelation(holes, 48), scores.autocorrelation(y, 48), atol=0.08)
 
 
 def m4(name):

@@ -130,7 +130,8 @@ def naive2(history: Array, horizon: int, season: int) -> Array:
     gap = history.shape[-1] - 1 - last
     then = np.take_along_axis(index, ((-1 - gap) % season)[..., None], axis=-1)
     ahead = index[..., np.arange(horizon) % season]
-    adjusted = np.where(additive[..., None], plain - then + ahead, plain / then * ahead)
+    factor = ahead / np.where(additive[..., None], 1.0, then)
+    adjusted = np.where(additive[..., None], plain - then + ahead, plain * factor)
     use = is_seasonal(history, season)[..., None] & np.isfinite(adjusted)
     return np.asarray(np.where(use, adjusted, plain))
 

@@ -7,12 +7,16 @@ from typing import Protocol
 
 import numpy as np
 
-from .points import Array
+from .points import Array, _mean
 
 _MOST = 200
 """Series that are looked at; more would not change what most of them have."""
 _LEAST = 0.3
 """Height of a peak, and its rise above the valley before it, that a season found without a calendar has."""
+
+
+_BETTER = 0.9
+"""Share of a shorter season's error below which a longer one is preferred to it."""
 
 
 class Calendar(Protocol):
@@ -33,11 +37,12 @@ def season_of(values: Array | Sequence[Array], step: Calendar | None = None) -> 
             it suggests none, or is None, every length up to a third of the series is tried.
 
     Returns:
-        Of the candidates at which the changes from step to step repeat (`is_seasonal` at 99.5 %), the one
-        whose values one season apart differ least. Without candidates, the lag of the highest significant
-        peak of the autocorrelation, after a straight line is taken out, that is at least 0.3 and rises
-        0.3 above the valley before it. 1 if there is none. Of several series, what most of them have (the
-        shorter of two equally common ones); of more than 200, evenly spaced ones.
+        If the changes from step to step repeat at one of the candidates (`is_seasonal` at 99.5 %): of those
+        that fit three times into the series, the one whose values one season apart differ least, a longer one
+        only where it is better by a tenth. Without candidates, the lag of the highest significant peak of the
+        autocorrelation, after a straight line is taken out, that is at least 0.3 and rises 0.3 above the
+        valley before it. 1 if there is none. Of several series, what most of them have (the shorter of two
+        equally common ones); of more than 200, evenly spaced ones.
 
     >>> season_of(np.tile([5.0, 1.0, 2.0, 2.0], 10))
     4
@@ -55,14 +60,19 @@ def _single(values: Array | Sequence[Array]) -> bool:
 
 
 def _among(values: Array, candidates: Sequence[int]) -> int:
-    """The candidate whose values one season apart differ least, of those that repeat at all; else 1."""
+    """If the changes repeat at any candidate, the one whose values one season apart differ least; else 1."""
     change = np.diff(values)
-    fit = [m for m in candidates if _exceeds(change, m, 2.576) > 0]
-    if not fit:
+    if not any(_exceeds(change, m, 2.576) > 0 for m in candidates):
         return 1
-    start = max(fit)  # every candidate is judged on the same steps
-    errors = [np.nanmean(np.abs(values[start:] - values[start - m : len(values) - m])) for m in fit]
-    return int(fit[int(np.argmin(errors))])
+    length = (~np.isnan(values)).sum()
+    long_enough = [m for m in sorted(candidates) if 3 * m <= length]
+    start = long_enough[-1]  # every candidate is judged on the same steps
+    best, least = 1, np.inf
+    for m in long_enough:
+        error = float(_mean(np.abs(values[start:] - values[start - m : len(values) - m])))
+        if error < _BETTER * least:
+            best, least = m, error
+    return best
 
 
 def _anywhere(values: Array) -> int:
