@@ -45,7 +45,13 @@ def page(look: Look, limit: float) -> str:
         "modules": _json({"imports": modules}),
     }
     empty = sum(len(text.encode()) for text in parts.values())
-    parts["data"] = _json(_finite(payload(look, max(1e5, 0.92 * (limit - empty) - 6e4))))
+    room = limit - empty - 2e4
+    for _ in range(5):
+        parts["data"] = _json(_finite(payload(look, max(room, 1e4))))
+        over = empty + len(parts["data"].encode()) + 2e3 - limit
+        if over <= 0 or room < 1e4:
+            break
+        room -= 1.1 * over
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], (folder / "page.html").read_text("utf8"))
 
 

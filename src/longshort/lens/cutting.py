@@ -101,7 +101,7 @@ def ablate(specimen: Specimen, trace: Trace, layer: str, units: Sequence[int]) -
     """
     part = trace.layer(layer)
     name = "c" if part.kind == "lstm" else "h"
-    where = torch.tensor([unit_of(part, j) for j in units])
+    where = torch.tensor([unit_of(part, j) for j in units], dtype=torch.long)
     mean = part.values[name][part.mask].mean(0)[where]
 
     def edit(at: str, quantity: str, t: int, value: Tensor) -> Tensor:

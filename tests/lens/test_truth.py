@@ -1,0 +1,179 @@
+"""Tasks of which the answer is known: what each view must show there."""
+
+import pytest
+import torch
+from torch import nn
+
+from longshort.lens import Specimen, ablate, attention, flow, half_life, influence, ledger, look, stored, used
+from models import Reader, adding, echo, latch, recall, trained, zeroed
+
+L = 12
+
+
+@pytest.fixture(scope="module")
+def recalled():
+    """A model that recalls the first of L + 1 steps, and sequences it has not seen."""
+    torch.manual_seed(1)
+    batch = recall(L, torch.Generator().manual_seed(1))
+    model = Reader(nn.LSTM, 2, 8, 1)
+    with torch.no_grad():
+        model.rnn.bias_ih_l0[8:16] = 3.0
+    trained(model, batch, lambda out, y: (out[:, 0] - y).square(), 250)
+    x, y = batch(60)
+    specimen = Specimen(model, (x,), loss=lambda out: (out[:, 0] - y).square())
+    assert specimen.losses(specimen.run()).mean() < 0.02
+    return specimen, y
+
+
+def test_recall_is_learnable_stored_and_used_at_its_lag(recalled):
+    specimen, y = recalled
+    layer = specimen.trace().layer()
+    assert used(specimen).horizon == L
+    assert flow(specimen).horizon == L
+    symbol = layer.x[..., :1]
+    seen = stored(layer, symbol, at_end=True)
+    assert seen.horizon >= L
+    assert seen.bits[-1] > 1, "one bit was to be kept"
+
+
+def test_recall_rests_on_the_first_step_by_every_method(recalled):
+    specimen, _ = recalled
+    seen = influence(specimen)
+    for name, least in (("donor", 0.8), ("ig", 0.6), ("gradient", 0.4)):  # a settled answer has little gradient
+        share = seen.steps[name].abs().mean(0)
+        assert share[0] > least * share.sum(), name
+
+
+def test_recall_as_findings(recalled):
+    specimen, y = recalled
+    made = look(specimen.model, specimen.inputs, loss=specimen.loss, required=L)
+    found = {f.view: f for f in made.findings()}
+    assert found["horizon"].threshold in (L, 1.0)
+    text = str(made)
+    assert f"used over {L} steps; the task needs {L}." in text
+    assert f"the input {L} steps before the last" in text
+    assert "The replay agrees with the model's own output" in text
+    assert all(f.remedy or f.tone != "warning" for f in made.findings())
+
+
+def test_a_fresh_model_forgets_at_once_and_is_told_to_raise_the_bias():
+    batch = recall(30, torch.Generator().manual_seed(0))
+    x, y = batch(20)
+    made = look(Reader(nn.LSTM, 2, 8, 1), x, loss=lambda out: (out[:, 0] - y).square(), required=30)
+    text = str(made)
+    assert "8 of 8 cells of rnn.l0 forget half in under 3 steps, where 30 are needed" in text
+    assert "Raise the bias of the forget gate: ln 30 ≈ 3.4" in text
+    assert made.findings()[0].tone == "warning"
+
+
+def test_latch():
+    model = latch()
+    x = torch.zeros(1, 40, 3).double()
+    x[0, :, 0] = torch.randn(40)
+    x[0, 5, :2] = torch.tensor([1.0, 1.0])
+    x[0, 30, 2] = 1.0
+    specimen = Specimen(model, (x[:, :30],), loss=lambda out: (out[:, 0] - 2 * torch.tanh(torch.tensor(1.0))).square())
+    layer = specimen.trace().layer()
+    assert half_life(layer).censored.all()
+    made = ledger(layer)
+    assert made.parts[0, 5, 0].item() == pytest.approx(1.0, abs=1e-6)
+    assert made.parts[0, :5].abs().max() + made.parts[0, 6:].abs().max() < 1e-6
+    assert attention(layer, 0)[-1, 5].item() == pytest.approx(1.0, abs=1e-6)
+    mean = layer.values["c"].mean()
+    rise = ablate(specimen, specimen.trace(), "rnn.l0", [0])
+    assert rise == pytest.approx((2 * (mean.tanh() - torch.tensor(1.0).tanh())).square().item(), rel=1e-6)
+    cleared = Specimen(model, (x,)).trace().layer()
+    assert cleared.values["c"][0, 29, 0] > 0.99 and cleared.values["c"][0, 31:].abs().max() < 1e-6
+
+
+def test_three_flip_flops():
+    """Three cells, each set to the sign of its last pulse: what remains was written at the last pulse."""
+    pulses = torch.randint(-1, 2, (4, 50, 3), generator=torch.Generator().manual_seed(0)).double()
+    gates = pulses.abs()
+
+    class FlipFlop(nn.Module):  # the pulse opens i and shuts f: |x| as further channels
+        def __init__(self):
+            super().__init__()
+            self.lstm = zeroed(nn.LSTM(6, 3, batch_first=True).double())
+            with torch.no_grad():
+                for k in range(3):
+                    self.lstm.weight_ih_l0[k, 3 + k] = 40.0
+                    self.lstm.weight_ih_l0[3 + k, 3 + k] = -40.0
+                    self.lstm.weight_ih_l0[6 + k, k] = 20.0
+                self.lstm.bias_ih_l0[:3], self.lstm.bias_ih_l0[3:6] = -20.0, 20.0
+
+        def forward(self, x):
+            return self.lstm(x)[0]
+
+    layer = Specimen(FlipFlop(), (torch.cat((pulses, gates), 2),)).trace().layer()
+    made = ledger(layer)
+    for n in range(4):
+        for k in range(3):
+            last = int(gates[n, :, k].nonzero().max())
+            assert made.parts[n, last, k].item() == pytest.approx(pulses[n, last, k].item(), abs=1e-6)
+            assert (made.parts[n, :, k].abs().sum() - 1).abs() < 1e-6
+
+
+def test_counter():
+    """a^n b^n by hand: one cell counts up on a and down on b; its ledger is one entry of ±1 a step."""
+    model = zeroed(nn.LSTM(2, 1, batch_first=True).double())
+    with torch.no_grad():
+        model.bias_ih_l0[:2] = 30.0
+        model.weight_ih_l0[2] = torch.tensor([20.0, -20.0])
+    x = torch.zeros(1, 20, 2).double()
+    x[0, :10, 0] = x[0, 10:, 1] = 1.0
+    layer = Specimen(model, (x,)).trace().layer()
+    parts = ledger(layer).parts[0, :, 0]
+    torch.testing.assert_close(parts, torch.cat((torch.ones(10), -torch.ones(10))).double(), rtol=0, atol=1e-9)
+    assert layer.values["c"][0, :, 0].max().item() == pytest.approx(10)
+    assert attention(layer, 0)[-1].sum().item() == pytest.approx(20), "an LSTM's memory is a sum, not a mean"
+
+
+@pytest.mark.parametrize("k", [3, 7])
+def test_echo(k):
+    """A delay line of k steps holds white noise of 0 ... k steps ago and nothing older."""
+    x = torch.randn(30, 60, 1, generator=torch.Generator().manual_seed(0)).double()
+    seen = stored(Specimen(echo(k), (x,)).trace().layer(), lags=torch.arange(15))
+    assert seen.horizon == k
+    assert (seen.bits[: k + 1] > 4).all() and seen.bits[k + 1 :].max() < 0.1
+    assert seen.capacity == pytest.approx(k + 1, abs=0.6), "memory capacity is the length of the line"
+
+
+def test_symbols_in_bits():
+    """Of four equally likely symbols a delay line keeps two bits; a state of noise keeps none."""
+    rng = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 4, (30, 40), generator=rng)
+    x = torch.nn.functional.one_hot(codes, 4).double()
+    line = zeroed(nn.RNN(4, 8, batch_first=True).double())
+    with torch.no_grad():
+        line.weight_ih_l0[:4] = torch.eye(4)
+        line.weight_hh_l0[4:, :4] = torch.eye(4)
+    seen = stored(Specimen(line, (x,)).trace().layer(), codes, lags=torch.arange(4))
+    assert (seen.bits[:2] > 1.9).all() and (seen.bits[:2] <= 2.05).all()
+    assert (seen.bits[2:] < 0.1).all() and seen.horizon == 1
+
+
+def test_adding_rests_on_the_marked_steps():
+    torch.manual_seed(0)
+    batch = adding(16, torch.Generator().manual_seed(0))
+    model = trained(Reader(nn.LSTM, 2, 16, 1), batch, lambda out, y: (out[:, 0] - y).square(), 500)
+    x, y = batch(40)
+    specimen = Specimen(model, (x,), loss=lambda out: (out[:, 0] - y).square())
+    assert specimen.losses(specimen.run()).mean() < 0.03
+    seen = influence(specimen, methods=("donor", "ig"))
+    marked = x[:, :, 1] > 0
+    for name, steps in seen.steps.items():
+        size = steps.abs()
+        assert size[marked].mean() > 4 * size[~marked].mean(), name
+
+
+def test_noise_has_no_used_horizon():
+    """An answer that has nothing to do with the input: nothing to use, whatever the model does."""
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    model = trained(
+        Reader(nn.LSTM, 2, 8, 1), lambda N: (torch.randn(N, 20, 2, generator=rng), torch.randn(N, generator=rng)),
+        lambda out, y: (out[:, 0] - y).square(), 60,
+    )  # fmt: skip
+    x, y = torch.randn(200, 20, 2, generator=rng), torch.randn(200, generator=rng)
+    assert used(Specimen(model, (x,), loss=lambda out: (out[:, 0] - y).square())).horizon == 0
