@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingError, ShapeError
+from ..errors import ShapeError
 from ..scan import Noise, Options, State, Variant
 from ..scan.functional import gathered, run
 from . import stepping
-from .parameters import Shape, parameters
+from .parameters import Shape, parameters, whole
 
 _VARIANT, _SILENT = Variant(), Noise()
 
@@ -49,9 +49,7 @@ class LSTMCell(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SettingError(f"LSTMCell: `{name}` must be a whole number, at least 1, got {value!r}.")
+        whole("LSTMCell", input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         self.variant, self.backend = variant, backend
         shape = Shape(input_size, hidden_size, hidden_size, 1, 1, projected=False)

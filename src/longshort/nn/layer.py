@@ -84,7 +84,7 @@ class LSTM(nn.Module):
         self.init = by_name(init)
         shape = Shape.of(self)
         self._names: list[dict[str, str]] = []
-        for k in range(shape.count):
+        for k in range(shape.number):
             wanted = parameters(shape, k, variant, bias, learn_initial)
             self._names.append({name: f"{name}{shape.suffix(k)}" for name in wanted})
             for name, size in wanted.items():

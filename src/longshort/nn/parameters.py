@@ -28,10 +28,7 @@ class Shape(NamedTuple):
         Raises:
             SettingError: a size is below 1, `dropout` is out of [0, 1], or `proj_size` out of [0, H).
         """
-        for name in ("input_size", "hidden_size", "num_layers"):
-            value = getattr(layer, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SettingError(f"LSTM: `{name}` must be a whole number, at least 1, got {value!r}.")
+        whole("LSTM", input_size=layer.input_size, hidden_size=layer.hidden_size, num_layers=layer.num_layers)
         if not 0 <= layer.dropout <= 1:
             raise SettingError(
                 f"LSTM: `dropout` must be in [0, 1], got {layer.dropout}. "
@@ -62,7 +59,7 @@ class Shape(NamedTuple):
         )
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """Layers times directions."""
         return self.layers * self.directions
 
@@ -73,6 +70,17 @@ class Shape(NamedTuple):
     def width(self, k: int) -> int:
         """Input channels of layer and direction k."""
         return self.C if k < self.directions else self.P * self.directions
+
+
+def whole(caller: str, **sizes: object) -> None:
+    """Check sizes, by name.
+
+    Raises:
+        SettingError: one is no whole number, or below 1.
+    """
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SettingError(f"{caller}: `{name}` must be a whole number, at least 1, got {value!r}.")
 
 
 def parameters(

@@ -33,13 +33,13 @@ class Inputs(NamedTuple):
     "(S H,)"
     w_gates: Tensor | None = None
     "(S H, S H)"
-    gain_ih: Tensor | None = None
+    gain_ih: Tensor = None  # type: ignore[assignment]
+    "(G H,); this and the next three are there exactly when `Variant.weights` names them"
+    gain_hh: Tensor = None  # type: ignore[assignment]
     "(G H,)"
-    gain_hh: Tensor | None = None
-    "(G H,)"
-    gain_c: Tensor | None = None
+    gain_c: Tensor = None  # type: ignore[assignment]
     "(H,)"
-    shift_c: Tensor | None = None
+    shift_c: Tensor = None  # type: ignore[assignment]
     "(H,)"
     initial_h: Tensor | None = None
     "(N, P), what a reset returns to; zero if None"
@@ -70,6 +70,16 @@ class Outputs(NamedTuple):
     "(N, T, H) where the call keeps cells"
     gates: Tensor | None = None
     "(N, T, 4H) where the call keeps gates"
+
+
+class Grads(NamedTuple):
+    """The gradients that arrive at the outputs, field by field; None is zero. Any strides."""
+
+    y: Tensor | None
+    h: Tensor | None
+    c: Tensor | None
+    cells: Tensor | None = None
+    gates: Tensor | None = None
 
 
 class Options(NamedTuple):
@@ -118,7 +128,7 @@ class Call(NamedTuple):
 Refuses = Callable[[Call], str | None]
 Forward = Callable[[Call, Inputs], tuple[Outputs, tuple[Tensor, ...]]]
 Backward = Callable[
-    [Call, Inputs, Outputs, tuple[Tensor, ...], Outputs, Sequence[bool]], tuple[Tensor | None, ...]
+    [Call, Inputs, Outputs, tuple[Tensor, ...], Grads, Sequence[bool]], tuple[Tensor | None, ...]
 ]
 Saves = Callable[[Call], list[tuple[tuple[int, ...], torch.dtype]]]
 

@@ -42,7 +42,7 @@ b_ih + b_hh, which only ever appear as a sum. In (6) zoneout leaves h̃ the new 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,7 +66,13 @@ class Masks(NamedTuple):
 
     def at(self, t: int) -> Masks:
         """The noise of step t."""
-        return Masks(self.h, *(m[:, t] if isinstance(m, Tensor) else m for m in self[1:]))
+        g = None if self.g is None else self.g[:, t]
+        keep_h, keep_c = (m[:, t] if isinstance(m, Tensor) else m for m in (self.keep_h, self.keep_c))
+        return Masks(self.h, g, keep_h, keep_c)
+
+
+State3 = tuple[Tensor, Tensor, Tensor]
+"""h (N, P), c (N, H) and s (N, S H) of one moment, or their gradients."""
 
 
 def lstm(call: Call, given: Inputs) -> Outputs:
@@ -82,20 +88,20 @@ def lstm(call: Call, given: Inputs) -> Outputs:
     w, active = widened(call, given), active_steps(call, given)
     x = w.x if active is None else torch.where(active[..., None], w.x, 0)  # 0 times NaN is not 0
     noise, start = noise_of(call, w), initial_state(call, w)
-    h, c, s = w.h, *w.c.split([call.H, w.c.shape[1] - call.H], dim=1)
+    h, (c, s) = w.h, parted(call, w.c)
     records: list[tuple[Tensor, Tensor, Tensor]] = []
     for t in steps(call):
         old = h, c, s
         if w.reset is not None:
             again = w.reset[:, t, None]
-            old = tuple(torch.where(again, to, v) for to, v in zip(start, old, strict=True))  # (0)
+            old = chosen(again, start, old)  # (0)
         h, c, s, gates = cell(call.variant, w, x[:, t], *old, noise.at(t))
         h = rounded(h, call.dtype)
         y, cells = h, c
         if active is not None:
             on = active[:, t, None]
             y, cells, gates = (torch.where(on, v, 0) for v in (h, c, gates))
-            h, c, s = (torch.where(on, v, was) for v, was in zip((h, c, s), old, strict=True))  # (8)
+            h, c, s = chosen(on, (h, c, s), old)  # (8)
         records.append((y, cells, gates))
     if call.options.reverse:
         records.reverse()
@@ -187,7 +193,8 @@ def widened(call: Call, given: Inputs) -> Inputs:
 
     A reset in the padding is none: the state there is that of the last step before it.
     """
-    wide = Inputs(*(t.to(call.wide) if t is not None and t.is_floating_point() else t for t in given))
+    tensors: list[Any] = [t.to(call.wide) if t is not None and t.is_floating_point() else t for t in given]
+    wide = Inputs(*tensors)
     noise = call.options.noise
     if call.options.training and noise.variational_x and wide.seed is not None:
         x = masks.dropped_input(wide.x, noise.variational_x, wide.seed)
@@ -195,8 +202,9 @@ def widened(call: Call, given: Inputs) -> Inputs:
     if call.options.training and noise.weight_drop and wide.seed is not None:
         w_hh = masks.dropped_weight(wide.w_hh, noise.weight_drop, wide.seed)
         wide = wide._replace(w_hh=rounded(w_hh, call.dtype))
-    if given.reset is not None and given.lengths is not None:
-        wide = wide._replace(reset=given.reset & active_steps(call, given))
+    active = active_steps(call, given)
+    if given.reset is not None and active is not None:
+        wide = wide._replace(reset=given.reset & active)
     return wide
 
 
@@ -228,11 +236,21 @@ def active_steps(call: Call, given: Inputs) -> Tensor | None:
     return torch.arange(call.T, device=given.x.device) < given.lengths[:, None]
 
 
-def initial_state(call: Call, w: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+def initial_state(call: Call, w: Inputs) -> State3:
     """H (N, P), c (N, H) and s (N, S H) that a reset returns to."""
     h = torch.zeros_like(w.h) if w.initial_h is None else w.initial_h
     c = torch.zeros_like(w.c) if w.initial_c is None else w.initial_c
-    return h, *c.split([call.H, c.shape[1] - call.H], dim=1)
+    return h, *parted(call, c)
+
+
+def parted(call: Call, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The cell (N, H) and the gates (N, S H) that stand behind it with gate recurrence."""
+    return c[:, : call.H], c[:, call.H :]
+
+
+def chosen(on: Tensor, new: State3, old: State3) -> State3:
+    """The new state where `on` (N, 1), the old one elsewhere."""
+    return torch.where(on, new[0], old[0]), torch.where(on, new[1], old[1]), torch.where(on, new[2], old[2])
 
 
 def steps(call: Call) -> range:
@@ -242,13 +260,16 @@ def steps(call: Call) -> range:
 
 def collected(call: Call, records: list[tuple[Tensor, Tensor, Tensor]], h: Tensor, c: Tensor) -> Outputs:
     """Stack what the steps left (y, cells, gates), in order of time, and round y and h to x's dtype."""
-    sizes = (call.P, call.H, 4 * call.H)
-    wanted = (True, call.options.keep_cells, call.options.keep_gates)
+    columns = list(zip(*records, strict=True)) or [(), (), ()]
     y, cells, gates = (
-        (torch.stack(column, dim=1) if column else h.new_zeros(call.N, 0, size)) if want else None
-        for column, size, want in zip(
-            list(zip(*records, strict=True)) or [()] * 3, sizes, wanted, strict=True
-        )
+        torch.stack(column, dim=1) if column else h.new_zeros(call.N, 0, size)
+        for column, size in zip(columns, (call.P, call.H, 4 * call.H), strict=True)
     )
     h = h.to(call.dtype)
-    return Outputs(y.to(call.dtype), h if records else h.clone(), c.clone(), cells, gates)
+    return Outputs(
+        y.to(call.dtype),
+        h if records else h.clone(),
+        c.clone(),
+        cells if call.options.keep_cells else None,
+        gates if call.options.keep_gates else None,
+    )

@@ -33,11 +33,11 @@ import torch
 from torch import Tensor
 
 from . import definition
-from .call import Call, Inputs, Outputs
-from .definition import Masks
+from .call import Call, Grads, Inputs, Outputs
+from .definition import Masks, State3
 from .tape import Tape, slope, standard
 from .variant import Variant
-from .weights import Record, State3, gradients
+from .weights import Record, gradients
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -61,12 +61,12 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     noise, start = definition.noise_of(call, w), definition.initial_state(call, w)
     x = w.x if active is None else torch.where(active[..., None], w.x, 0)
     z, z_saved = _input_part(v, w, x)
-    h, c, s = w.h, *w.c.split([call.H, w.c.shape[1] - call.H], dim=1)
+    h, (c, s) = w.h, definition.parted(call, w.c)
     records: list[tuple[Tensor, ...]] = []
     for t in definition.steps(call):
         if w.reset is not None:
             again = w.reset[:, t, None]
-            h, c, s = (torch.where(again, to, old) for to, old in zip(start, (h, c, s), strict=True))
+            h, c, s = definition.chosen(again, start, (h, c, s))
         old, m = (h, c, s), noise.at(t)
         a, r_saved = _recurrent_part(v, w, z[:, t], h if m.h is None else h * m.h)
         h, c, s, gates = _cell(v, w, a, old, m)
@@ -75,7 +75,7 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
         if active is not None:
             on = active[:, t, None]
             y, cell, gates = torch.where(on, h, 0), torch.where(on, c, 0), torch.where(on, gates, 0)
-            h, c, s = (torch.where(on, new, was) for new, was in zip((h, c, s), old, strict=True))
+            h, c, s = definition.chosen(on, (h, c, s), old)
         records.append((y, cell, gates, *r_saved))
     if call.options.reverse:
         records.reverse()
@@ -200,28 +200,22 @@ def backward(
     given: Inputs,
     outputs: Outputs,
     saved: tuple[Tensor, ...],
-    grads: Outputs,
+    grads: Grads,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Return the gradient of every input that `needs` names, from those of the outputs (None is zero)."""
     tape = Tape.of(call, given, outputs, saved)
     state = tape.last(grads)
+    nothing = (torch.zeros_like(state[0]), torch.zeros_like(state[1]), torch.zeros_like(state[2]))
     initial: State3 | None = None
     records: list[Record] = []
     for t in reversed(definition.steps(call)):
         state, record = _step(tape, t, state, grads)
         if tape.w.reset is not None:
             again = tape.w.reset[:, t, None]
-            to_start = (
-                torch.where(again, state[0], 0),
-                *(torch.where(again, d, 0) for d in state[1:]),
-            )  # (19)
-            initial = to_start if initial is None else _sum(initial, to_start)
-            state = (
-                torch.where(again, 0, state[0]),
-                torch.where(again, 0, state[1]),
-                torch.where(again, 0, state[2]),
-            )
+            to_initial = definition.chosen(again, state, nothing)  # (19)
+            initial = to_initial if initial is None else _sum(initial, to_initial)
+            state = definition.chosen(again, nothing, state)
         records.append(record)
     if not call.options.reverse:
         records.reverse()
@@ -232,7 +226,7 @@ def _sum(a: State3, b: State3) -> State3:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def _step(tape: Tape, t: int, after: State3, grads: Outputs) -> tuple[State3, Record]:
+def _step(tape: Tape, t: int, after: State3, grads: Grads) -> tuple[State3, Record]:
     """(9) to (18), and (20): gradients of the state after step t -> before it, and what the weights need."""
     v, w, k, m = tape.call.variant, tape.w, tape.k, tape.noise.at(t)
     dh, dc, ds = after
@@ -254,13 +248,13 @@ def _step(tape: Tape, t: int, after: State3, grads: Outputs) -> tuple[State3, Re
         else {}
     )
     d_out = d = out * k["c"][:, t]  # (13)
-    if v.norm == "ba2016" and tape.norm_c is not None and w.gain_c is not None:
+    if v.norm == "ba2016" and tape.norm_c is not None:
         d = tape.norm_c.derivative(d * w.gain_c, t)
     new_c, old_c = _shared(dc, m.keep_c)
     d = d + new_c
     if "o" in look:
         d = torch.addcmul(d, look["o"], a["o"])
-    if v.norm == "per_gate" and tape.norm_c is not None and w.gain_c is not None:  # (14)
+    if v.norm == "per_gate" and tape.norm_c is not None:  # (14)
         d_out, d = d, tape.norm_c.derivative(d * w.gain_c, t)
     if tape.unclipped is not None:
         d = torch.where(tape.unclipped[:, t], d, 0)
@@ -274,19 +268,16 @@ def _step(tape: Tape, t: int, after: State3, grads: Outputs) -> tuple[State3, Re
         old_c = torch.addcmul(old_c, look[gate], a[gate])
     old_s = ds if w.w_gates is None else torch.cat([a[g] for g in v.sigmoids], dim=-1) @ w.w_gates
     da = torch.cat([a[gate] for gate in v.gates], dim=-1)
-    dr = da if tape.norm_r is None or w.gain_hh is None else tape.norm_r.derivative(da * w.gain_hh, t)
+    dr = da if tape.norm_r is None else tape.norm_r.derivative(da * w.gain_hh, t)
     back = dr @ w.w_hh  # (18)
     old_h = old_h + (back if m.h is None else back * m.h)
     record = Record(da, None if w.w_hr is None else new_h, None if tape.norm_c is None else d_out)
     if tape.active is None:
         return (old_h, old_c, old_s), record
     on = tape.active[:, t, None]  # (20)
-    before = (
-        torch.where(on, old_h, after[0]),
-        torch.where(on, old_c, after[1]),
-        torch.where(on, old_s, after[2]),
-    )
-    return before, Record(*(None if r is None else torch.where(on, r, 0) for r in record))
+    before = definition.chosen(on, (old_h, old_c, old_s), after)
+    parts = (None if r is None else torch.where(on, r, 0) for r in (record.h, record.c))
+    return before, Record(torch.where(on, da, 0), *parts)
 
 
 def _shared(d: Tensor, keep: Tensor | float | None) -> tuple[Tensor, Tensor]:
@@ -298,7 +289,7 @@ def _shared(d: Tensor, keep: Tensor | float | None) -> tuple[Tensor, Tensor]:
     return keep * d, (1 - keep) * d
 
 
-def _extra(tape: Tape, t: int, ds: Tensor, grads: Outputs) -> dict[str, Tensor]:
+def _extra(tape: Tape, t: int, ds: Tensor, grads: Grads) -> dict[str, Tensor]:
     """s̄ and ḡ_kept of (12) and (15): what reaches the gates' values from outside the cell."""
     v = tape.call.variant
     if grads.gates is None and tape.w.w_gates is None:

@@ -116,7 +116,7 @@ def gathered(
     *,
     initial: State | None = None,
     seed: int | Tensor | None = None,
-    **more: Tensor | None,
+    **more: Any,
 ) -> Inputs:
     """Return every tensor of a call: the first state filled in, all in autocast's dtype if it is on."""
     initial_h, initial_c = initial if initial is not None else (None, None)
@@ -128,12 +128,12 @@ def gathered(
         more = {k: t.to(narrow) if t is not None and t.is_floating_point() else t for k, t in more.items()}
     if h is None:
         h = x.new_zeros(x.shape[0], w_hh.shape[1]) if initial_h is None else initial_h
-    if c is None and initial_c is None:
+    if c is None:
+        c = initial_c
+    if c is None:
         H = w_ih.shape[0] // len(variant.gates)
         wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
         c = x.new_zeros(x.shape[0], H * (1 + len(variant.sigmoids) * variant.gate_recurrence), dtype=wide)
-    elif c is None:
-        c = initial_c
     if not options.training or options.noise.silent:
         seed = None
     elif not isinstance(seed, Tensor):

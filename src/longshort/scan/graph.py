@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import BackendError
 from . import checks, operator
-from .call import Call, Inputs, Options, Outputs, call_of
+from .call import Call, Grads, Inputs, Options, Outputs, call_of
 from .masks import Noise
 from .plan import choose
 from .variant import Variant
@@ -25,7 +25,7 @@ from .variant import Variant
 _WIDTH = len(Inputs._fields)
 _OPTIONAL = ("bias", *Inputs._fields[Inputs._fields.index("w_hr") :])
 _TENSORS = ", ".join(f"Tensor{'?' if name in _OPTIONAL else ''} {name}" for name in Inputs._fields)
-_GRADS = ", ".join(f"Tensor? d{name}" for name in Outputs._fields)
+_GRADS = ", ".join(f"Tensor? d{name}" for name in Grads._fields)
 
 LIBRARY = torch.library.Library("longshort", "DEF")
 LIBRARY.define(f"lstm({_TENSORS}, str call) -> Tensor[]")
@@ -37,7 +37,8 @@ def run(options: Options, given: Inputs, save: bool) -> Outputs:
     flat = torch.ops.longshort.lstm(*given, word(options, save))
     left = iter(flat)
     wanted = (True, True, True, options.keep_cells, options.keep_gates)
-    return Outputs(*[next(left) if want else None for want in wanted])
+    found: list[Any] = [next(left) if want else None for want in wanted]
+    return Outputs(*found)
 
 
 def word(options: Options, save: bool) -> str:
@@ -95,9 +96,9 @@ def _forward_fake(*args: Any) -> list[Tensor]:
     return [given.x.new_empty(shape, dtype=dtype) for shape, dtype in shapes]
 
 
-def _split(args: tuple[Any, ...]) -> tuple[Inputs, Outputs, list[Tensor], str, tuple[bool, ...]]:
-    count = len(Outputs._fields)
-    given, grads = Inputs(*args[:_WIDTH]), Outputs(*args[_WIDTH : _WIDTH + count])
+def _split(args: tuple[Any, ...]) -> tuple[Inputs, Grads, list[Tensor], str, tuple[bool, ...]]:
+    count = len(Grads._fields)
+    given, grads = Inputs(*args[:_WIDTH]), Grads(*args[_WIDTH : _WIDTH + count])
     results, text, needs = args[_WIDTH + count :]
     return given, grads, results, text, tuple(flag == "1" for flag in needs)
 
@@ -113,10 +114,8 @@ def _backward(*args: Any) -> list[Tensor]:
 
 def _backward_fake(*args: Any) -> list[Tensor]:
     given, _, _, _, needs = _split(args)
-    return [
-        torch.empty_like(given[k], memory_format=torch.contiguous_format)
-        for k in operator.places(given, needs)
-    ]
+    like: list[Any] = [given[k] for k in operator.places(given, needs)]
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in like]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import checks, masks, plain
-from .call import DIFFERENTIABLE, Backend, Call, Inputs, Outputs
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
 from .masks import Noise
 
 WIDTH = len(Inputs._fields)
@@ -82,7 +82,7 @@ def backward(
     given: Inputs,
     outputs: Outputs,
     saved: tuple[Tensor, ...],
-    grads: Outputs,
+    grads: Grads,
     needs: Sequence[bool],
 ) -> tuple[Maybe, ...]:
     """Run a backend's derivative on real tensors: one gradient or None for each differentiable input."""
@@ -90,7 +90,7 @@ def backward(
         inner_call, inner = outside(call, given)
         if not saved and backend.saves(call):
             outputs, saved = backend.forward(inner_call._replace(save=True), inner)
-        found = list(backend.backward(inner_call, inner, outputs, saved, grads, needs))
+        found: list[Any] = list(backend.backward(inner_call, inner, outputs, saved, grads, needs))
         noise = call.options.noise
         if call.options.training and given.seed is not None:
             if noise.variational_x and found[0] is not None:
@@ -110,13 +110,14 @@ def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
         given = given._replace(c=given.c.to(call.wide))
     if given.initial_c is not None and given.initial_c.dtype != call.wide:
         given = given._replace(initial_c=given.initial_c.to(call.wide))
-    if not call.options.training or given.seed is None or not (noise.variational_x or noise.weight_drop):
+    seed = given.seed
+    if not call.options.training or seed is None or not (noise.variational_x or noise.weight_drop):
         return call, given
     if noise.variational_x:
-        x = masks.dropped_input(given.x.to(call.wide), noise.variational_x, given.seed)
+        x = masks.dropped_input(given.x.to(call.wide), noise.variational_x, seed)
         given = given._replace(x=x.to(call.dtype))
     if noise.weight_drop:
-        w_hh = masks.dropped_weight(given.w_hh.to(call.wide), noise.weight_drop, given.seed)
+        w_hh = masks.dropped_weight(given.w_hh.to(call.wide), noise.weight_drop, seed)
         given = given._replace(w_hh=w_hh.to(call.dtype))
     return call._replace(options=call.options._replace(noise=inside(noise))), given
 
@@ -151,7 +152,7 @@ class Scan(torch.autograd.Function):
         given, rest = ctx.saved_tensors[:WIDTH], ctx.saved_tensors[WIDTH:]
         needs = tuple(ctx.needs_input_grad[2:])
         outputs = unpacked(ctx.call, rest)
-        arriving = unpacked(ctx.call, grads[: ctx.count])  # type: ignore[arg-type]
+        arriving = Grads(*unpacked(ctx.call, grads[: ctx.count]))  # type: ignore[arg-type]
         saved = rest[ctx.count :]
         if not torch.is_grad_enabled() and not transformed():  # a first derivative, and no more
             found = backward(ctx.backend, ctx.call, Inputs(*given), outputs, saved, arriving, needs)
@@ -179,7 +180,7 @@ class Recorded(torch.autograd.Function):
     """The same where no transform is at work: torch then calls it at a third of the host's time."""
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         """Run the backend, and keep what `Scan` keeps."""
         output = Scan.forward(*args)
         Scan.setup_context(ctx, args, output)
@@ -194,7 +195,7 @@ class Gradient(torch.autograd.Function):
     @staticmethod
     def forward(call: Call, backend: Backend, needs: tuple[bool, ...], *tensors: Maybe) -> tuple[Tensor, ...]:
         """Run the backend's derivative."""
-        given, grads = Inputs(*tensors[:WIDTH]), Outputs(*tensors[WIDTH : WIDTH + 5])  # type: ignore[arg-type]
+        given, grads = Inputs(*tensors[:WIDTH]), Grads(*tensors[WIDTH : WIDTH + 5])  # type: ignore[arg-type]
         outputs, saved = Outputs(*tensors[WIDTH + 5 : WIDTH + 10]), tensors[WIDTH + 10 :]  # type: ignore[arg-type]
         found = backward(backend, call, given, outputs, saved, grads, needs)  # type: ignore[arg-type]
         present = [g for g in (found[k] for k in places(given, needs)) if g is not None]
@@ -215,7 +216,7 @@ class Gradient(torch.autograd.Function):
 
         def gradients(*values: Tensor) -> tuple[Tensor, ...]:
             now = replaced(tensors, moving, values)
-            given, grads = Inputs(*now[:WIDTH]), Outputs(*now[WIDTH:])
+            given, grads = Inputs(*now[:WIDTH]), Grads(*now[WIDTH:])
             found = plain.pullback(call, given, grads, needs)
             return tuple(g for g in (found[k] for k in places(given, needs)) if g is not None)
 
@@ -227,10 +228,8 @@ class Gradient(torch.autograd.Function):
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
         moving = [k for k in (*range(DIFFERENTIABLE), *range(WIDTH, WIDTH + 5)) if wanted[k]]
         moving = [k for k in moving if tensors[k] is not None]
-        out, pull = torch.func.vjp(Gradient._as_function(ctx, moving), *(tensors[k] for k in moving))
-        found = pull(
-            tuple(torch.zeros_like(o) if a is None else a for o, a in zip(out, arriving, strict=True))
-        )
+        pulled: Any = torch.func.vjp(Gradient._as_function(ctx, moving), *(tensors[k] for k in moving))
+        found = pulled[1](plain.filled(pulled[0], arriving))
         return (None, None, None, *spread(found, moving, ctx.total - 3))
 
     @staticmethod

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from . import definition, derivative
-from .call import DIFFERENTIABLE, Backend, Call, Inputs, Outputs
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
 
 
 def _nothing(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -29,27 +29,26 @@ def _backward(
     given: Inputs,
     outputs: Outputs,
     saved: tuple[Tensor, ...],
-    grads: Outputs,
+    grads: Grads,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     return pullback(call, given, grads, needs)
 
 
-def pullback(call: Call, given: Inputs, grads: Outputs, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+def pullback(call: Call, given: Inputs, grads: Grads, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Return the gradients by running the definition under torch.func.vjp; differentiable in turn."""
     places = [k for k in range(DIFFERENTIABLE) if given[k] is not None and needs[k]]
 
     def run(*moving: Tensor) -> tuple[Tensor, ...]:
-        tensors = list(given)
+        tensors: list[Any] = list(given)
         for k, tensor in zip(places, moving, strict=True):
             tensors[k] = tensor
         return tuple(o for o in definition.lstm(call, Inputs(*tensors)) if o is not None)
 
-    outputs, pull = torch.func.vjp(run, *(given[k] for k in places))
+    pulled: Any = torch.func.vjp(run, *(given[k] for k in places))
+    outputs, pull = pulled
     arriving = [g for g, wanted in zip(grads, _present(call), strict=True) if wanted]
-    found = pull(
-        tuple(torch.zeros_like(o) if g is None else g for o, g in zip(outputs, arriving, strict=True))
-    )
+    found = pull(filled(outputs, arriving))
     result: list[Tensor | None] = [None] * DIFFERENTIABLE
     for k, gradient in zip(places, found, strict=True):
         result[k] = gradient

@@ -73,7 +73,7 @@ def _chosen(call: Call) -> tuple[Backend, tuple[tuple[str, str], ...]]:
     names = ["auto", *(b.name for b in known)]
     if wanted not in names:
         raise BackendError(f"lstm: `backend` must be one of {', '.join(map(repr, names))}, got {wanted!r}.")
-    passed_over = []
+    passed_over: list[tuple[str, str]] = []
     for backend in known:
         if wanted not in ("auto", backend.name):
             continue

@@ -6,7 +6,7 @@ Each is unfolded to x (N, T, C) with lengths, run, and folded back. What lies in
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,7 +70,8 @@ def unfold(input: Ragged | Tensor) -> tuple[Tensor, Tensor]:
                 "LSTM: a nested `input` must have the layout torch.jagged, got torch.strided. "
                 "Make it with torch.nested.nested_tensor(..., layout=torch.jagged)."
             )
-        input = Jagged(input.values(), input.offsets())
+        nested: Any = input
+        input = Jagged(nested.values(), nested.offsets())
     values, offsets, longest = input
     shapes.check("LSTM", "Offsets are those of torch.nested.", values=(values, "S C"), offsets=(offsets, "K"))
     if offsets.device.type == "cpu" and not _fits(offsets, values.shape[0]):
@@ -103,10 +104,11 @@ def fold(y: Tensor, like: Ragged | Tensor) -> Ragged | Tensor:
         lengths = (like.batch_sizes > torch.arange(y.shape[0])[:, None]).sum(1)  # longest first
         packed = pack_padded_sequence(y if order is None else y[order], lengths, batch_first=True)
         return PackedSequence(packed.data, like.batch_sizes, like.sorted_indices, like.unsorted_indices)
-    values, offsets = (like.values(), like.offsets()) if isinstance(like, Tensor) else like[:2]
+    nested: Any = like
+    values, offsets = (nested.values(), nested.offsets()) if isinstance(like, Tensor) else like[:2]
     row = torch.arange(values.shape[0], device=offsets.device)
     n = torch.bucketize(row, offsets[1:], right=True)
     folded = y[n, row - offsets[n]]
-    if isinstance(like, Tensor):
-        return torch.nested.nested_tensor_from_jagged(folded, offsets)
-    return Jagged(folded, offsets, like.longest if isinstance(like, Jagged) else None)
+    if isinstance(like, Jagged):
+        return Jagged(folded, offsets, like.longest)
+    return torch.nested.nested_tensor_from_jagged(folded, offsets)

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .call import DIFFERENTIABLE, Backend, Call, Inputs, Outputs
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
 
 
 @lru_cache(maxsize=256)
@@ -38,20 +38,22 @@ def segmented(inner: Backend, every: int) -> Backend:
         given: Inputs,
         outputs: Outputs,
         saved: tuple[Tensor, ...],
-        grads: Outputs,
+        grads: Grads,
         needs: Sequence[bool],
     ) -> tuple[Tensor | None, ...]:
         total = _Sum(call, given, needs)
-        dh, dc = grads.h, grads.c
+        dh: Tensor | None = grads.h
+        dc: Tensor | None = grads.c
         spans = list(enumerate(_spans(call, every)))
         needed = [n or name in ("h", "c") for n, name in zip(needs, Inputs._fields, strict=True)]
         for k, (start, stop) in reversed(spans):
             part_call, part = _segment(call, given, start, stop, saved[0][k], saved[1][k], save=True)
             out, kept = inner.forward(part_call, part)
-            arriving = Outputs(
-                *(None if g is None else g[:, start:stop].contiguous() for g in (grads.y,)), dh, dc,
-                *(None if g is None else g[:, start:stop].contiguous() for g in (grads.cells, grads.gates)),
-            )  # fmt: skip
+            y, cells, gates = (
+                None if g is None else g[:, start:stop].contiguous()
+                for g in (grads.y, grads.cells, grads.gates)
+            )
+            arriving = Grads(y, dh, dc, cells, gates)
             found = inner.backward(part_call, part, out, kept, arriving, needed)
             dh, dc = found[Inputs._fields.index("h")], found[Inputs._fields.index("c")]
             total.add(found, start, stop)
@@ -88,18 +90,19 @@ def _segment(
 
 def _joined(call: Call, parts: list[Outputs], given: Inputs) -> Outputs:
     """Put the segments' outputs together in order of time."""
+    o, like = call.options, given.x.new_empty(0, dtype=call.wide)
     if not parts:
-        wide = {"dtype": call.wide, "device": given.x.device}
-        empty = [given.x.new_zeros(call.N, 0, call.P), given.h.clone(), given.c.clone()]
-        cells = torch.zeros(call.N, 0, call.H, **wide) if call.options.keep_cells else None
-        gates = torch.zeros(call.N, 0, 4 * call.H, **wide) if call.options.keep_gates else None
-        return Outputs(*empty, cells, gates)
-    ordered = parts[::-1] if call.options.reverse else parts
-    y, cells, gates = (
-        None if column[0] is None else torch.cat(column, dim=1)
-        for column in ([p.y for p in ordered], [p.cells for p in ordered], [p.gates for p in ordered])
+        cells = like.new_zeros(call.N, 0, call.H) if o.keep_cells else None
+        gates = like.new_zeros(call.N, 0, 4 * call.H) if o.keep_gates else None
+        return Outputs(given.x.new_zeros(call.N, 0, call.P), given.h.clone(), given.c.clone(), cells, gates)
+    ordered = parts[::-1] if o.reverse else parts
+    return Outputs(
+        torch.cat([p.y for p in ordered], dim=1),
+        parts[-1].h,
+        parts[-1].c,
+        torch.cat([p.cells for p in ordered if p.cells is not None], dim=1) if o.keep_cells else None,
+        torch.cat([p.gates for p in ordered if p.gates is not None], dim=1) if o.keep_gates else None,
     )
-    return Outputs(y, parts[-1].h, parts[-1].c, cells, gates)
 
 
 class _Sum:

@@ -54,7 +54,7 @@ class State(NamedTuple):
 
     @staticmethod
     def _parts(tensor: Tensor, sizes: int | Sequence[int]) -> tuple[Tensor, ...]:
-        return tensor.split(sizes if isinstance(sizes, int) else list(sizes), dim=-2)
+        return torch.split(tensor, sizes if isinstance(sizes, int) else list(sizes), dim=-2)
 
     @staticmethod
     def stack(states: Sequence[State]) -> State:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import definition
-from .call import Call, Inputs, Outputs
+from .call import Call, Grads, Inputs, Outputs
 from .definition import Masks
 from .variant import Variant
 
@@ -101,19 +101,19 @@ class Tape(NamedTuple):
             norm_z, norm_r, norm_c, _factors(v, gate, before[1], noise, phi, dphi),
         )  # fmt: skip
 
-    def last(self, grads: Outputs) -> tuple[Tensor, Tensor, Tensor]:
+    def last(self, grads: Grads) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of h (N, P), c (N, H), s (N, S H) after the last step."""
-        w, H = self.w, self.call.H
+        w = self.w
         dh = torch.zeros_like(w.h) if grads.h is None else grads.h.to(self.call.wide)
         dc = torch.zeros_like(w.c) if grads.c is None else grads.c.to(self.call.wide)
-        return dh, *dc.split([H, w.c.shape[1] - H], dim=1)
+        return dh, *definition.parted(self.call, dc)
 
 
 def _before(
     call: Call, w: Inputs, active: Tensor | None, y: Tensor, cells: Tensor, gate: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The state each step started from: that after its neighbour, the first one, or a reset's."""
-    c0, s0 = w.c.split([call.H, w.c.shape[1] - call.H], dim=1)
+    c0, s0 = definition.parted(call, w.c)
     s = torch.cat([gate[k] for k in call.variant.sigmoids], dim=-1) if w.w_gates is not None else y[..., :0]
     found = []
     for first, after, start in zip(
@@ -143,7 +143,7 @@ def _cells(
         unclipped = cell.abs() <= v.cell_clip
         cell = cell.clamp(-v.cell_clip, v.cell_clip)
     out = cell
-    if v.norm in ("ba2016", "per_gate") and w.gain_c is not None and w.shift_c is not None:
+    if v.norm in ("ba2016", "per_gate"):
         norm = Norm(*standard(cell, v.norm_eps))
         out = norm.hat * w.gain_c + w.shift_c
         cell = out if v.norm == "per_gate" else cell

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from .call import DIFFERENTIABLE, Inputs
+from .definition import State3
 from .tape import Tape
-
-State3 = tuple[Tensor, Tensor, Tensor]
-"""h (N, P), c (N, H) and s (N, S H) of one moment, or their gradients."""
 
 
 class Record(NamedTuple):
@@ -94,10 +92,10 @@ def _finished(tape: Tape, found: dict[str, Tensor], wanted: dict[str, bool]) -> 
 def _through_norms(tape: Tape, a: Tensor) -> tuple[Tensor, Tensor]:
     """(18) for all steps: the gradients of z and of r from that of a, all (N, T, G H)."""
     w = tape.w
-    if tape.norm_r is None or w.gain_hh is None:
+    if tape.norm_r is None:
         return a, a
     r = tape.norm_r.derivative(a * w.gain_hh)
-    if tape.norm_z is None or w.gain_ih is None:
+    if tape.norm_z is None:
         return r, r  # per_gate: one norm of the sum
     return tape.norm_z.derivative(a * w.gain_ih), r
 
