@@ -157,7 +157,7 @@ def test_sliders_give_the_numbers_of_python(opened, seen, onward):
     page = opened(seen)
     layer = seen.trace.layer()
     unit = int(page.input_value("#pick-unit"))
-    page.select_option("#pick-sequence", value="2")
+    page.select_option("#pick-sequence", index=2)
     page.evaluate("document.activeElement.blur()")  # arrows on a focused list would choose in the list
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
@@ -220,7 +220,7 @@ def test_a_unit_and_a_layer_are_chosen_everywhere(opened, hostile):
     names = page.eval_on_selector_all("#pick-layer option", "all => all.map(e => e.textContent)")
     assert names == list(hostile.trace.layers)
     for k in range(4):
-        page.select_option("#pick-layer", value=str(k))
+        page.select_option("#pick-layer", index=k)
         page.keyboard.press("]")
         page.wait_for_timeout(80)
         assert names[k] in page.locator("#theatre .foot").text_content()
