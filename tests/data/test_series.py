@@ -123,6 +123,12 @@ def test_a_split_that_leaves_nothing():
     )
 
 
+def test_without_known_covariates_nothing_is_ahead(tmp_path):
+    (tmp_path / "t.csv").write_text("ds,y\n1,5\n2,6\n3,\n")
+    table = read(tmp_path / "t.csv", target="y")
+    assert [part["y"].ahead for part in (table, *table.split(last=1))] == [0, 0, 0]
+
+
 def test_select(table):
     assert table.select(["b", "a"]).names == ("b", "a")
     with pytest.raises(DataError) as raised:

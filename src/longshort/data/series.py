@@ -95,6 +95,8 @@ class Series:
         ):
             if not right:
                 raise ShapeError(f"Series {self.name!r}: `{what}` must be {wanted}, got {array.shape}.")
+        if self.future.shape[1] == 0:  # nothing is known of any row ahead
+            object.__setattr__(self, "future", self.future[:T])
         for name in ("time", "target", "past", "future", "static"):
             view = getattr(self, name).view()
             view.flags.writeable = False
