@@ -24,7 +24,7 @@ class ForecastSettings(FitSettings):
         below=1,
     )
     caution: float = setting(
-        0.5, "Standard errors by which a validation must beat the best one to count as better.", least=0
+        0.25, "Standard errors by which a validation must beat the best one to count as better.", least=0
     )
     horizon: int = setting(24, "Steps to forecast.", least=1)
     season: int | None = setting(None, "Steps in one season; by default from time stamps or data.", least=1)
