@@ -72,6 +72,16 @@ def trim() -> None:
     _there().trim()
 
 
+def tape_row(
+    H: int, P: int, *, double: bool = False, projected: bool = False, variant: Any = None, noise: Any = None
+) -> int:
+    """Return how many values a tape holds for each sequence and step."""
+    core = _there()
+    row = core.tape_row64 if double else core.tape_row32
+    count: int = row(H, P, projected, _variant(variant), noise or core.Noise())
+    return count
+
+
 _FLAGS = (
     "peephole", "coupled", "gate_recurrence", "input_gate", "forget_gate", "output_gate", "input_activation",
     "output_activation", "norm", "norm_eps",

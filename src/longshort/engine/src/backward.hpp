@@ -212,19 +212,15 @@ class Backward {
 
   Index cell_values() const { return w_.H + w_.recurrent_depth() - w_.P; }
 
-  // The state that sequence n had before its step s: the last active step's, or where it started or restarted.
+  // The state that sequence n had before its active step s: the last step's, or where it started or restarted.
   struct Before {
     const Real *h, *c, *s_tape, *s_given;
   };
   Before before(Index n, Index s) const {
     if (resets(n, time(s))) return given(call_.initial_h, call_.initial_c, n);
-    for (Index earlier = s - 1; earlier >= 0; --earlier) {
-      const Index t = time(earlier);
-      if (active(n, t)) {
-        const Real* tape = tape_row(n, earlier);
-        return {call_.y.row(n, t), tape, tape, nullptr};
-      }
-      if (resets(n, t)) return given(call_.initial_h, call_.initial_c, n);
+    if (s > 0 && active(n, time(s - 1))) {
+      const Real* tape = tape_row(n, s - 1);
+      return {call_.y.row(n, time(s - 1)), tape, tape, nullptr};
     }
     return given(call_.h, call_.c, n);
   }
@@ -422,7 +418,7 @@ class Backward {
     const bool split = s_.cut.members > 1;
     for (Index local = 0; local < rows_; ++local) {
       const Index n = sequences_.first + local;
-      if (!resets(n, t)) continue;
+      if (!resets(n, t) || !active(n, t)) continue;
       Real *dh = dh_ + local * carry_stride_, *dc = dc_ + local * layout_.padded;
       hand_over(call_.dinitial_h ? call_.dinitial_h.row(n) : nullptr, dh, split ? unit : 0, split ? units : w_.P);
       hand_over(call_.dinitial_c ? call_.dinitial_c.row(n) : nullptr, dc, unit, units);

@@ -191,11 +191,20 @@ Taken activate(const std::string& name, const Given& x) {
   return result;
 }
 
+// The bias alone, anew: it is a sum of two parameters, made for each call.
+template <class Real>
+void set_bias(Packed<Real>& packed, const Given& bias) {
+  const PackedWeights<Real>& w = packed.weights;
+  const Real* values = vector<Real>(bias, "bias", "(G H)", w.variant.gate_count() * w.H);
+  kernels_of<Real>(*packed.set).pack_bias(values, packed.weights);
+}
+
 template <class Real>
 void bind(nb::module_& m, const char* name) {
   nb::class_<Packed<Real>>(m, name)
       .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })
       .def_prop_ro("sizes", [](const Packed<Real>& p) { return nb::make_tuple(p.weights.C, p.weights.H, p.weights.P); })
+      .def("set_bias", set_bias<Real>, nb::arg("bias").none())
       .def("tape_values", [](const Packed<Real>& p, const Noise& noise) { return kernels_of<Real>(*p.set).tape_row(p.weights, noise); });
   m.def("forward", forward<Real>, nb::arg("packed"), nb::arg("x"), nb::arg("h").none(), nb::arg("c").none(),
         nb::arg("reset").none(), nb::arg("lengths").none(), nb::arg("initial_h").none(), nb::arg("initial_c").none(),
@@ -206,6 +215,17 @@ void bind(nb::module_& m, const char* name) {
         nb::arg("initial_c").none(), nb::arg("reverse"), nb::arg("noise"), nb::arg("dy").none(), nb::arg("dh").none(),
         nb::arg("dc").none(), nb::arg("dcells").none(), nb::arg("dgates").none(), nb::arg("wanted"), nb::arg("time_major"),
         nb::arg("threads"));
+}
+
+// Values of tape for each sequence and step of a layer, from its sizes alone.
+template <class Real>
+Index tape_row(Index H, Index P, bool projected, const Variant& variant, const Noise& noise) {
+  PackedWeights<Real> sizes;
+  sizes.variant = variant;
+  sizes.H = H;
+  sizes.P = P;
+  sizes.projected = projected;
+  return kernels_of<Real>(instruction_set()).tape_row(sizes, noise);
 }
 
 Norm norm_named(const std::string& name) {
@@ -248,6 +268,8 @@ NB_MODULE(_core, m) {
   bind<double>(m, "Packed64");
   m.def("activate32", activate<float>);
   m.def("activate64", activate<double>);
+  m.def("tape_row32", tape_row<float>);
+  m.def("tape_row64", tape_row<double>);
   m.def("trim", trim);
   m.def("isa", [] { return instruction_set().name; });
   m.def("isas", [] {

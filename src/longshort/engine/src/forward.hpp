@@ -156,7 +156,6 @@ class Forward {
     const bool writes_rows = blocks_.first == 0;
     for (Index local = 0; local < rows_; ++local) {
       const Index n = sequences_.first + local;
-      if (call_.reset && *call_.reset.row(n, t)) restart(local, call_.initial_h, call_.initial_c, n);
       if (!active(n, t)) {
         if (writes_rows) pad(n, t);
         if (options_.feeds_copy)
@@ -164,6 +163,7 @@ class Forward {
                       static_cast<std::size_t>(w_.recurrent_depth()) * sizeof(Real));
         continue;
       }
+      if (call_.reset && *call_.reset.row(n, t)) restart(local, call_.initial_h, call_.initial_c, n);
       Row& row = row_[count_];
       row.n = n;
       row.local = local;

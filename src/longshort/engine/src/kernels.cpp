@@ -24,7 +24,7 @@ void activate(int which, const Real* from, Real* to, Index count) {
 
 template <class Real>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, run_forward<Real>, run_backward<Real>, tape_row<Real>, activate<Real>};
+  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, tape_row<Real>, activate<Real>};
 }
 
 bool supported() {

@@ -9,6 +9,14 @@
 namespace longshort::LONGSHORT_ISA {
 
 template <class Real>
+void pack_bias(const Real* bias, PackedWeights<Real>& w) {
+  GateRows gates;
+  std::copy(w.gate_first, w.gate_first + Gates, gates.first);
+  if (bias) return pack_vector(w.bias, bias, gates, w.H);
+  std::memset(w.bias, 0, static_cast<std::size_t>(block_count<Real>(w.H) * PanelColumns<Real>) * sizeof(Real));
+}
+
+template <class Real>
 class Packer {
  public:
   Packer(const Weights<Real>& from, PackedWeights<Real>& to, bool back) : from_(from), w_(to), back_(back) {
@@ -65,8 +73,7 @@ class Packer {
   }
 
   void pack_vectors() {
-    if (from_.bias) pack_vector(w_.bias, from_.bias, gates_, w_.H);
-    else std::memset(w_.bias, 0, static_cast<std::size_t>(wide_) * sizeof(Real));
+    pack_bias(from_.bias, w_);
     if (from_.peephole) pack_vector(w_.peephole, from_.peephole, sigmoids_, w_.H);
     if (from_.gain_ih) pack_vector(w_.gain_ih, from_.gain_ih, gates_, w_.H);
     if (from_.gain_hh) pack_vector(w_.gain_hh, from_.gain_hh, gates_, w_.H);

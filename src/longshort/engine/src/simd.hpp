@@ -4,8 +4,14 @@
 // linked once per set. RegisterBytes and RegisterCount are all that the sets differ in here.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace longshort::LONGSHORT_ISA {
 
@@ -57,7 +63,7 @@ inline void store(Real* to, Vector<Real> value) {
 
 template <class Real>
 inline Vector<Real> broadcast(Real value) {
-  return Vector<Real>{} + value;
+  return value - Vector<Real>{};  // minus zero changes no value, so this is a plain broadcast
 }
 
 // The first `count` lanes from memory, zero in the others. 0 <= count <= Lanes.
@@ -73,15 +79,55 @@ inline void store_first(Real* to, Vector<Real> value, int count) {
   std::memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(Real));
 }
 
-template <class Real>
-inline Vector<Real> minimum(Vector<Real> a, Vector<Real> b) {
-  return b < a ? b : a;  // a where a is not a number
+// minimum, maximum: b where either is not a number.
+// nearest, scale: the nearest integers n, and e * 2^n for those n. |a| <= 1100, and 2^n must be a normal number.
+// reciprocal: 1 / a to within a unit in the last place, for 2^-100 < |a| < 2^100.
+#if defined(__AVX512F__)
+inline Vector<float> minimum(Vector<float> a, Vector<float> b) { return (Vector<float>)_mm512_min_ps((__m512)a, (__m512)b); }
+inline Vector<float> maximum(Vector<float> a, Vector<float> b) { return (Vector<float>)_mm512_max_ps((__m512)a, (__m512)b); }
+inline Vector<double> minimum(Vector<double> a, Vector<double> b) { return (Vector<double>)_mm512_min_pd((__m512d)a, (__m512d)b); }
+inline Vector<double> maximum(Vector<double> a, Vector<double> b) { return (Vector<double>)_mm512_max_pd((__m512d)a, (__m512d)b); }
+inline Vector<float> nearest(Vector<float> a) { return (Vector<float>)_mm512_roundscale_ps((__m512)a, 8); }
+inline Vector<double> nearest(Vector<double> a) { return (Vector<double>)_mm512_roundscale_pd((__m512d)a, 8); }
+inline Vector<float> scale(Vector<float> e, Vector<float> n) { return (Vector<float>)_mm512_scalef_ps((__m512)e, (__m512)n); }
+inline Vector<double> scale(Vector<double> e, Vector<double> n) { return (Vector<double>)_mm512_scalef_pd((__m512d)e, (__m512d)n); }
+inline Vector<float> reciprocal(Vector<float> a) {
+  const Vector<float> guess = (Vector<float>)_mm512_rcp14_ps((__m512)a);
+  return guess + guess * (1.0f - a * guess);
 }
-
-template <class Real>
-inline Vector<Real> maximum(Vector<Real> a, Vector<Real> b) {
-  return b > a ? b : a;
+inline Vector<double> reciprocal(Vector<double> a) { return 1.0 / a; }
+#else
+template <class V>
+inline V minimum(V a, V b) {
+  return a < b ? a : b;
 }
+template <class V>
+inline V maximum(V a, V b) {
+  return a > b ? a : b;
+}
+template <class V>
+inline V nearest(V a) {
+  using Real = std::remove_reference_t<decltype(a[0])>;
+  constexpr Real shift = sizeof(Real) == 4 ? Real(12582912.0) : Real(6755399441055744.0);  // 1.5 * 2^(mantissa bits)
+  return (a + shift) - shift;
+}
+template <class V>
+inline V scale(V e, V n) {
+  using Real = std::remove_reference_t<decltype(e[0])>;
+  typedef Integer<Real> Bits __attribute__((vector_size(RegisterBytes)));
+  constexpr int mantissa = sizeof(Real) == 4 ? 23 : 52;
+  constexpr Integer<Real> bias = sizeof(Real) == 4 ? 127 : 1023;
+  const Bits power = (__builtin_convertvector(n, Bits) + bias) << mantissa;
+  V factor;
+  std::memcpy(&factor, &power, sizeof power);
+  return e * factor;
+}
+template <class V>
+inline V reciprocal(V a) {
+  using Real = std::remove_reference_t<decltype(a[0])>;
+  return Real(1) / a;
+}
+#endif
 
 // rows[i][j] <- rows[j][i], for a square of Lanes x Lanes held in registers.
 template <class Real>

@@ -1,0 +1,156 @@
+"""Run a call on the compiled engine: tensors in its arrays, arrays out as tensors, nothing copied."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from .. import engine
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
+
+_WEIGHTS: Final = (
+    "w_ih", "w_hh", "w_hr", "peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"
+)  # fmt: skip
+_REMEMBERED: Final = 64
+"""Packed layers kept at most: more than a model has, and few enough to forget the models of long ago."""
+
+
+def refuses(call: Call) -> str | None:
+    """Say why the engine cannot run a call, or None."""
+    why = engine.why_not()
+    if why is not None:
+        return why
+    if call.device != "cpu":
+        return f"the tensors are on {call.device}, and the engine computes on the CPU"
+    if call.dtype not in (torch.float32, torch.float64):
+        return f"x is {call.dtype}, and the engine computes in float32 and float64"
+    if call.variant.gate_recurrence and call.variant.norm != "none":
+        return "gate_recurrence adds to a normed product, and the engine makes one product of both"
+    return None
+
+
+def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
+    """Run the engine forward; what it saves is its tape."""
+    threads = torch.get_num_threads()
+    result = engine.forward(
+        _packed(call, given, back=call.save, threads=threads),
+        *(_array(t) for t in (given.x, given.h, given.c)),
+        **_shared(call, given),
+        keep_cells=call.options.keep_cells,
+        keep_gates=call.options.keep_gates,
+        tape=call.save,
+        threads=threads,
+    )
+    outputs = Outputs(*(None if a is None else torch.from_numpy(a) for a in result[:5]))  # type: ignore[arg-type]
+    if result.tape is None:
+        return outputs, ()
+    return outputs, (torch.from_numpy(result.tape).view(call.T, call.N, _tape_row(call)),)
+
+
+def backward(
+    call: Call,
+    given: Inputs,
+    outputs: Outputs,
+    saved: tuple[Tensor, ...],
+    grads: Grads,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Run the engine backward over the tape."""
+    threads = torch.get_num_threads()
+    names = Inputs._fields[:DIFFERENTIABLE]
+    wanted = [name for name, need in zip(names, needs, strict=False) if need and getattr(given, name) is not None]
+    found = engine.backward(
+        _packed(call, given, back=True, threads=threads),
+        saved[0].numpy().reshape(-1),
+        *(_array(t) for t in (given.x, outputs.y, given.h, given.c)),
+        **_shared(call, given),
+        **dict(zip(("dy", "dh", "dc", "dcells", "dgates"), map(_array, grads), strict=True)),
+        wanted=wanted,
+        threads=threads,
+    )
+    return tuple(torch.from_numpy(found[name]) if name in found else None for name in names)
+
+
+def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """List the tape: gates, cell and what the variant adds, padded to whole vectors."""
+    return [((call.T, call.N, _tape_row(call)), call.dtype)]
+
+
+def _tape_row(call: Call) -> int:
+    return engine.tape_row(
+        call.H,
+        call.P,
+        double=call.dtype == torch.float64,
+        projected="w_hr" in call.given,
+        variant=call.variant,
+        noise=_noise(call, 0),
+    )
+
+
+def _noise(call: Call, seed: int) -> Any:
+    return engine.noise(
+        call.options.noise, seed=seed, first=call.first, training=call.options.training
+    )
+
+
+def _shared(call: Call, given: Inputs) -> dict[str, Any]:
+    """What forward and backward are told alike."""
+    seed = 0 if given.seed is None else int(given.seed)
+    return {
+        "reset": None if given.reset is None else given.reset.numpy(),
+        "lengths": _array(given.lengths),
+        "initial_h": _array(given.initial_h),
+        "initial_c": _array(given.initial_c),
+        "reverse": call.options.reverse,
+        "noise": _noise(call, seed),
+    }
+
+
+def _array(tensor: Tensor | None) -> Any:
+    """The tensor's memory as an array whose last axis is contiguous: a copy only where it is not."""
+    if tensor is None:
+        return None
+    if tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
+    return tensor.detach().numpy()
+
+
+_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, bytes, list[weakref.ref[Tensor]]]] = OrderedDict()
+
+
+def _packed(call: Call, given: Inputs, back: bool, threads: int) -> Any:
+    """Return the weights as the engine reads them, packed anew only when they have changed.
+
+    Identity and version show most changes. A write through `.data` shows in neither, so some of the
+    numbers are compared as well. The bias, a sum made for each call, is read each time.
+    """
+    tensors = [t for t in (getattr(given, name) for name in _WEIGHTS) if t is not None]
+    arrays = {name: _array(getattr(given, name)) for name in _WEIGHTS}
+    key = (call.variant, back, engine.isa(), *((id(t), t._version) for t in tensors))
+    sample = b"".join(_sample(arrays[name]) for name in _WEIGHTS if arrays[name] is not None)
+    bias = _array(given.bias)
+    found = _PACKED.get(key)
+    if found is not None and found[1] == sample and all(r() is t for r, t in zip(found[2], tensors, strict=True)):
+        _PACKED.move_to_end(key)
+        found[0].set_bias(bias)
+        return found[0]
+    packed = engine.pack(bias=bias, **arrays, variant=call.variant, back=back, threads=threads)
+    _PACKED[key] = (packed, sample, [weakref.ref(t) for t in tensors])
+    while len(_PACKED) > _REMEMBERED:
+        _PACKED.popitem(last=False)
+    return packed
+
+
+def _sample(array: Any) -> bytes:
+    """Some 64 numbers spread over an array."""
+    flat = array.reshape(-1) if array.flags.c_contiguous else array[:: max(1, len(array) // 64), 0]
+    found: bytes = flat[:: max(1, flat.size // 64)].tobytes()
+    return found
+
+
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves)
