@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -42,6 +44,7 @@ def write(name: str, content: dict[str, Any]) -> Path:
     head = {
         "command": " ".join(["scripts/bench", name, *arguments]),
         "machine": machine(),
+        "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **versions},
     }
     RESULTS.mkdir(exist_ok=True)
