@@ -197,12 +197,17 @@ class Steps:
 
 T = np.arange(600)
 DAY = 30 + 10 * np.sin(2 * np.pi * T / 24) + 0.5 * rng.normal(size=600)
+TIDE = np.zeros(600)
+for t, noise in enumerate(np.random.default_rng(0).normal(size=599), start=1):
+    TIDE[t] = 0.98 * TIDE[t - 1] + 0.3 * noise
 SEASONS = {
     "a day in hours": (wave(600, 24, 3), Steps(24, 168), 24),
     "a week in hours": (DAY * np.where((T // 24) % 7 > 4, 0.7, 1.0), Steps(24, 168), 168),
     "a day that no week changes": (wave(600, 24, 0.5), Steps(24, 168), 24),
     "a week too short for the series": (np.tile(wave(168, 24, 2), 3)[:503], Steps(24, 168), 24),
-    "a ripple on a tide": (10 * np.sin(T / 80) + 0.5 * np.sin(2 * np.pi * T / 10), None, 1),
+    "a week that is hardly better": (DAY + 0.3 * ((T // 24) % 7 > 4), Steps(24, 168), 24),
+    "a ripple on a tide": (TIDE + 0.5 * np.sin(2 * np.pi * T / 10), None, 1),
+    "a wave on a tide": (TIDE + np.sin(2 * np.pi * T / 10), None, 10),
     "found without a calendar": (wave(600, 31, 5), None, 31),
     "found without a calendar's help": (wave(600, 31, 5), Steps(), 31),
     "not what the calendar says": (wave(600, 31, 5), Steps(12), 1),
