@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # read by type checkers and editors, never run
     from .exchange import export as export
+    from .lens import look as look
     from .nn import LSTM as LSTM
     from .nn import LSTMCell as LSTMCell
     from .nn import convert as convert
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # read by type checkers and editors, never run
 __version__ = "0.1.0"
 
 _HOME = {
+    "look": "lens",
     "export": "exchange",
     "LSTM": "nn",
     "LSTMCell": "nn",

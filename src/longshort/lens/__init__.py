@@ -5,7 +5,7 @@ from .findings import Finding
 from .gradients import Flow, River, flow, river
 from .attribution import Influence, influence
 from .account import Ledger, Readout, attention, ledger, readout
-from .looking import Look, look
+from .looking import Look, look, look_at
 from .memory import HalfLife, Health, half_life, health, survival
 from .probes import Stored, stored
 from .specimen import Specimen
@@ -17,6 +17,6 @@ from .vocabulary import WORDS, worded
 __all__ = [
     "WORDS", "Drivers", "Finding", "Flow", "HalfLife", "Health", "Influence", "Ledger", "Look", "Readout", "River",
     "Specimen", "Stored", "Surgery", "Trace", "Used", "ablate", "attention", "drivers", "flow", "freeze",
-    "half_life", "health", "influence", "ledger", "look", "override", "readout", "river", "stored", "surgery",
+    "half_life", "health", "influence", "ledger", "look", "look_at", "override", "readout", "river", "stored", "surgery",
     "survival", "used", "worded",
 ]  # fmt: skip

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import SettingError
@@ -16,6 +15,7 @@ from .findings import Finding, find
 from .gradients import Flow, River, flow, river
 from .attribution import Influence, influence
 from .memory import HalfLife, Health, half_life, health
+from .opening import Opened, open_model
 from .probes import Stored, stored
 from .specimen import Specimen
 from .cutting import Surgery, surgery
@@ -114,8 +114,8 @@ class Look:
 
 
 def look(
-    model: nn.Module,
-    input: Any,
+    model: Any,
+    input: Any = None,
     *,
     loss: Callable[[Tensor], Tensor] | None = None,
     output: Callable[[Any], Tensor] | None = None,
@@ -135,7 +135,7 @@ def look(
     Args:
         model: any module that calls torch's recurrent layers or `longshort.LSTM`; it is looked at in evaluation
             mode and left as it was. Or a fitted `longshort.Forecaster`, with its table as input.
-        input: what its forward takes: a tensor, or a tuple of arguments. Thirty sequences or more make good
+        input: what its forward takes: a tensor, or a tuple of arguments; rows for a forecaster, its own if None. Thirty sequences or more make good
             statistics; the page shows the first five.
         loss: what the model returns (through `output`) -> the loss of each sequence and step (N, T), of each
             sequence (N,), or a scalar. Needed for what is used, and for surgery.
@@ -167,31 +167,50 @@ def look(
     >>> made.trace["lstm.l0.f"].shape
     torch.Size([8, 20, 3])
     """
+    opened = open_model(model, input)
+    given = {"loss": loss, "output": output, "channels": list(channels), "names": list(names), "title": title}
+    opened = replace(opened, **{name: value for name, value in given.items() if value})
+    return look_at(
+        opened, layer=layer, required=required, compare=compare, tokens=tokens, vocabulary=vocabulary, film=film,
+        seed=seed,
+    )  # fmt: skip
+
+
+def look_at(
+    opened: Opened,
+    *,
+    layer: str | None = None,
+    required: int | None = None,
+    compare: Mapping[str, nn.Module] | None = None,
+    tokens: Sequence[Sequence[str]] | None = None,
+    vocabulary: str = "classic",
+    film: Sequence[dict[str, Any]] = (),
+    seed: int = 0,
+) -> Look:
+    """Look at what `opening` made ready; the arguments are those of `look`."""
     if vocabulary not in WORDS:
         raise SettingError(f"look: `vocabulary` must be one of {', '.join(WORDS)}, got {vocabulary!r}.")
-    if hasattr(model, "specimen"):
-        raise NotImplementedError
-    specimen = Specimen(model, input if isinstance(input, tuple) else (input,), output, loss)
+    specimen = Specimen(opened.model, opened.inputs, opened.output, opened.loss)
     trace = specimen.trace()
     part = trace.layer(layer)
     made = Look(
-        title or type(model).__name__,
+        opened.title,
         trace,
         part.name,
         {n: half_life(one) for n, one in trace.layers.items() if one.kind != "rnn"},
         {n: health(one) for n, one in trace.layers.items()},
         {},
         required=required,
-        channels=list(channels),
+        channels=opened.channels,
         tokens=None if tokens is None else [list(row) for row in tokens],
-        names=list(names),
+        names=opened.names,
         vocabulary=vocabulary,
         film=list(film),
     )
     made.driven = _driven(trace, made.notes)
-    _measure(made, specimen, seed)
+    _measure(made, specimen, opened.answer, seed)
     for name, other in (compare or {}).items():
-        made.others[name] = _compared(Specimen(other, specimen.inputs, output, loss), seed)
+        made.others[name] = _compared(Specimen(other, specimen.inputs, specimen.output, specimen.loss), seed)
     return made
 
 
@@ -205,7 +224,7 @@ def _driven(trace: Trace, notes: list[str]) -> dict[str, Drivers]:
     return found
 
 
-def _measure(made: Look, specimen: Specimen, seed: int) -> None:
+def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> None:
     part = made.trace.layer(made.layer)
     N, T = part.mask.shape
     per_step = N * sum(layer.units for layer in made.trace.layers.values())
@@ -217,7 +236,7 @@ def _measure(made: Look, specimen: Specimen, seed: int) -> None:
     made.flow = flow(specimen, made.layer, seed=seed, window=window)
     made.rivers = river(specimen, window=window)
     made.stored = stored(part, at_end=False, seed=seed)
-    made.influence = influence(specimen, seed=seed, window=window)
+    made.influence = influence(specimen, output=answer, seed=seed, window=window)
     made.notes += made.influence.notes
     if specimen.loss is None:
         made.notes.append("Without a loss, what is used and what is needed cannot be measured: pass loss=.")

@@ -1,0 +1,41 @@
+"""Look inside the model of a run: what it stored, what it uses, what it could learn.
+
+    longshort look runs/load                         findings to the terminal, the page to runs/load/look.html
+    longshort look runs/load new.csv --out look.html
+    longshort look runs/load --findings              the findings alone
+    longshort look runs/load --words LTM/STM         long-term and short-term memory
+
+The page is one HTML file that needs no network. Whatever it leaves out, it says.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the run, and what to look at."""
+    parser.add_argument("folder", metavar="RUN", help="a run folder")
+    parser.add_argument("source", metavar="INPUT", nargs="?", help="rows to look at; by default those of the run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page to write. Default: look.html in RUN.")
+    parser.add_argument("--findings", action="store_true", help="print the findings, write no page")
+    parser.add_argument(
+        "--words", choices=("classic", "LTM/STM", "torch"), default="classic", help="names of gates and states"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=2, metavar="MB", help="largest size of the page. Default: %(default)g."
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look."""
+    from ..lens import look_at
+    from ..lens.opening import open_run
+
+    source = "/dev/stdin" if args.source == "-" else args.source
+    made = look_at(open_run(args.folder, source), vocabulary=args.words)
+    print(made)
+    if not args.findings:
+        path = made.save(args.out or Path(args.folder) / "look.html", args.limit * 1e6)
+        print(f"\n{path}: the page, {path.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,144 @@
+"""What `look` is given -> a specimen with its labels: a module and its input, a forecaster, or a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import DataError, RunError, SettingError
+
+if TYPE_CHECKING:
+    from ..tasks import Forecaster
+
+WINDOWS = 48
+"""Windows of a forecaster's series that are looked at, evenly spread over them."""
+READ = 32
+"""Steps read after a window's context, as in training."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network, its inputs and what to call them."""
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    output: Callable[[Any], Tensor] | None = None
+    loss: Callable[[Tensor], Tensor] | None = None
+    answer: int | None = None
+    title: str = ""
+    channels: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def open_model(model: Any, input: Any) -> Opened:
+    """Take a module with its input, or a fitted `longshort.Forecaster` with its table.
+
+    Raises:
+        SettingError: it is neither.
+    """
+    if isinstance(model, nn.Module):
+        return Opened(model, input if isinstance(input, tuple) else (input,), title=type(model).__name__)
+    if type(model).__name__ == "Forecaster":
+        return open_forecaster(model, input)
+    raise SettingError(
+        f"look: `model` must be a torch module or a fitted longshort.Forecaster, got {type(model).__name__}."
+    )
+
+
+def open_run(folder: str | Path, source: Any = None) -> Opened:
+    """Take a run folder.
+
+    Args:
+        folder: a run of `longshort train`.
+        source: rows to look at; those of the run if None.
+
+    Raises:
+        RunError: it is no run, or one of a task that cannot be looked into from here.
+    """
+    from ..runs import Run
+
+    run = Run.open(folder)
+    if run.task != "forecast":
+        raise RunError(
+            f"look: {folder} must be a run of the task forecast, and is one of {run.task}. "
+            f"From Python any model can be looked into: longshort.look(model, input)."
+        )
+    from ..tasks import Forecaster
+
+    opened = open_forecaster(Forecaster.load(folder), source)
+    return Opened(**{**vars(opened), "title": str(folder)})
+
+
+def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
+    """Windows of a forecaster's series, evenly spread, each with the steps that follow as its truth.
+
+    The answer is the median of the next step, the loss the quantile loss over the horizon, on the scale of
+    each window.
+
+    Args:
+        model: a fitted forecaster.
+        source: a frame, path or `SeriesTable`; the history of the model if None.
+
+    Raises:
+        DataError: no series is long enough for one window.
+    """
+    from ..data import SeriesTable, read
+    from ..tasks.forecast.objective import pinball
+    from ..tasks.forecast.plan import columns_of
+    from ..tasks.forecast.settings import LEVELS
+    from ..tasks.forecast.windows import Panel
+
+    plan = model.plan
+    if source is None:
+        table = model.history
+    else:
+        table = source if isinstance(source, SeriesTable) else read(source, step=plan.step, like=columns_of(plan))
+    network = model._fitted()[1]
+    panel = Panel(table, plan, reach=plan.horizon + READ)
+    each = max(1, WINDOWS // len(table))
+    pairs = []
+    for number in range(min(len(table), WINDOWS)):
+        last = int(panel.length[number]) - plan.horizon - READ
+        counts = np.linspace(min(plan.context, last), last, each).round().astype(int)
+        pairs += [(number, count) for count in np.unique(counts) if count >= min(plan.context, 2)]
+    if not pairs:
+        need = plan.horizon + READ + 2
+        raise DataError(f"look: a series must have {need} rows or more to be looked at, got {panel.length.max()}.")
+    which, count = np.array(pairs).T
+    windows, scale = panel.cut(which, count, plan.context + READ)
+    places = torch.tensor([plan.context + READ - 1])
+    truth = panel.truth(which, count[:, None] + READ, panel.length[which], scale)
+
+    def loss(out: Tensor) -> Tensor:
+        return pinball(out.unflatten(1, (1, plan.horizon, len(LEVELS))), truth).mean((1, 2))
+
+    names = [_name(table.series[n], int(c) + READ - 1) for n, c in pairs]
+    return Opened(
+        network, (windows, places), lambda out: out.flatten(1), loss, LEVELS.index(0.5), "Forecaster",
+        _channels(plan), names,
+    )  # fmt: skip
+
+
+def _name(series: Any, row: int) -> str:
+    """A window as "series, up to time"."""
+    time = series.time[min(row, len(series.time) - 1)]
+    text = str(time).split("T")[0] if np.issubdtype(series.time.dtype, np.datetime64) else str(time)
+    return f"{series.name}, up to {text}"
+
+
+def _channels(plan: Any) -> list[str]:
+    """Names of the network's input channels, as `ForecastModel` stacks them."""
+    names = ["value", "known"]
+    for season in plan.seasons:
+        names += [f"change in {season} steps", f"{season} steps before the next"]
+    names += [part for name, *_ in plan.numeric["past"] for part in (name, f"{name} known")]
+    names += [f"{wave} of the {cycle}" for cycle in plan.calendar for wave in ("sine", "cosine")]
+    names += [part for name, *_ in plan.numeric["future"] for part in (name, f"{name} known")]
+    return names
