@@ -91,8 +91,8 @@ def convert(model: Model) -> Any:
     if type(model) in (nn.LSTM, nn.LSTMCell):
         return _replacement(model, done)
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) in (nn.LSTM, nn.LSTMCell):
+        for name, child in list(parent._modules.items()):  # named_children would skip a second mention
+            if child is not None and type(child) in (nn.LSTM, nn.LSTMCell):
                 setattr(parent, name, _replacement(child, done))
     return model
 

@@ -1,0 +1,168 @@
+"""What a layer says of wrong arguments, in full."""
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+import longshort as ls
+from longshort.errors import BackendError, SettingError, ShapeError
+from longshort.nn import chrono, uniform
+from longshort.scan import Jagged, Variant
+
+
+def message(error, call):
+    with pytest.raises(error) as raised:
+        call()
+    return str(raised.value)
+
+
+CONSTRUCTION = [
+    ({"hidden_size": 0}, "LSTM: `hidden_size` must be a whole number, at least 1, got 0."),
+    ({"input_size": 2.5}, "LSTM: `input_size` must be a whole number, at least 1, got 2.5."),
+    ({"num_layers": True}, "LSTM: `num_layers` must be a whole number, at least 1, got True."),
+    (
+        {"dropout": 1.5},
+        "LSTM: `dropout` must be in [0, 1], got 1.5. It is the share silenced between layers.",
+    ),
+    ({"proj_size": 6}, "LSTM: `proj_size` must be in [0, hidden_size) = [0, 6), got 6. 0 is no projection."),
+    (
+        {"variant": Variant(projection_clip=0.5)},
+        "LSTM: `projection_clip` = 0.5 clips the projection, and there is none. "
+        "Give `proj_size`, or leave out `projection_clip`.",
+    ),
+    ({"checkpoint_every": 0}, "LSTM: `checkpoint_every` must be a number of steps, at least 1, got 0."),
+    (
+        {"init": "keras"},
+        "LSTM: `init` must be one of 'torch', 'longshort', or chrono(longest) or uniform(bound) "
+        "of longshort.nn, got 'keras'.",
+    ),
+    (
+        {"init": chrono(10), "bias": False},
+        "chrono: sets the biases, and the layer has bias=False. Give it a bias.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "text"), CONSTRUCTION, ids=[next(iter(w)) for w, _ in CONSTRUCTION])
+def test_construction(wrong, text):
+    assert message(SettingError, lambda: ls.LSTM(**({"input_size": 4, "hidden_size": 6} | wrong))) == text
+
+
+def test_other_constructions():
+    assert message(SettingError, lambda: ls.LSTMCell(4, -1)) == (
+        "LSTMCell: `hidden_size` must be a whole number, at least 1, got -1."
+    )
+    assert message(SettingError, lambda: chrono(2)) == "chrono: `longest` must be above 2 steps, got 2."
+    assert message(SettingError, lambda: uniform(0)) == "uniform: `bound` must be above 0, got 0."
+
+
+LAYER = ls.LSTM(4, 6, 2, bidirectional=True)
+X = torch.zeros(5, 3, 4)
+CALLS = [
+    (
+        lambda: LAYER(torch.zeros(5, 3, 7)),
+        "LSTM: `input` must have input_size = 4 channels in its last axis, got 7 in (5, 3, 7).",
+    ),
+    (
+        lambda: LAYER(torch.zeros(5)),
+        "LSTM: `input` must be (T, N, C) for a batch or (T, C) for one sequence, got 1 axes: (5,).",
+    ),
+    (
+        lambda: ls.LSTM(4, 6, batch_first=True)(torch.zeros(1, 2, 3, 4)),
+        "LSTM: `input` must be (N, T, C) for a batch or (T, C) for one sequence, got 4 axes: (1, 2, 3, 4).",
+    ),
+    (lambda: LAYER([1, 2]), "LSTM: `input` must be a tensor, got list."),
+    (
+        lambda: LAYER(X, (torch.zeros(2, 3, 6), torch.zeros(4, 3, 6))),
+        "LSTM: `hx` must hold h (layers x directions, N, P) = (4, 3, 6), got (2, 3, 6). "
+        "The state is never batch first.",
+    ),
+    (
+        lambda: LAYER(X, (torch.zeros(4, 3, 6), torch.zeros(4, 3, 5))),
+        "LSTM: `hx` must hold c (layers x directions, N, H) = (4, 3, 6), got (4, 3, 5). "
+        "The state is never batch first.",
+    ),
+    (
+        lambda: LAYER(X, initial=(torch.zeros(4, 1, 6), torch.zeros(4, 1, 6))),
+        "LSTM: `initial` must hold h (layers x directions, N, P) = (4, 3, 6), got (4, 1, 6). "
+        "The state is never batch first.",
+    ),
+    (
+        lambda: LAYER(X, reset=torch.zeros(5, 3, dtype=torch.bool)),
+        "LSTM: `reset` must be (N, T) = (3, 5) of dtype torch.bool whatever batch_first, "
+        "got (5, 3) of torch.bool.",
+    ),
+    (
+        lambda: LAYER(X, reset=torch.zeros(3, 5)),
+        "LSTM: `reset` must be (N, T) = (3, 5) of dtype torch.bool whatever batch_first, "
+        "got (3, 5) of torch.float32.",
+    ),
+    (
+        lambda: LAYER(X, lengths=[1, 2]),
+        "LSTM: `lengths` must be (N,) = (3,) whole numbers, one for each sequence, got (2,) of torch.int64.",
+    ),
+    (
+        lambda: LAYER(X, lengths=torch.ones(3)),
+        "LSTM: `lengths` must be (N,) = (3,) whole numbers, one for each sequence, "
+        "got (3,) of torch.float32.",
+    ),
+    (
+        lambda: LAYER(X, lengths=[1, 2, 6]),
+        "LSTM: `lengths` must be in [0, T] = [0, 5], got 6 for sequence 2. "
+        "T is the second axis of x (N, T, C); lengths count steps from the first.",
+    ),
+    (
+        lambda: LAYER(pack_sequence([X[:, 0]]), reset=torch.zeros(1, 5, dtype=torch.bool)),
+        "LSTM: `reset` (N, T) does not fit a PackedSequence, which has no axis of time. "
+        "Give a padded `input` (N, T, C) with `lengths` and `reset`; the padding costs nothing.",
+    ),
+    (
+        lambda: LAYER(Jagged.of([X[:, 0]]), lengths=[5]),
+        "LSTM: a jagged `input` has its own lengths. Leave out `lengths`.",
+    ),
+    (
+        lambda: LAYER(Jagged(X[:, 0], torch.tensor([0, 4]))),
+        "LSTM: `offsets` must rise from 0 to the 5 rows of `values`, got [0, 4].",
+    ),
+    (
+        lambda: LAYER(X.double()),
+        "lstm: all tensors must have one dtype; `x` is torch.float64, `w_ih` torch.float32. "
+        "Convert it with w_ih.to(x.dtype).",
+    ),
+    (
+        lambda: ls.LSTM(4, 6).step(torch.zeros(1, 2, 4)),
+        "LSTM.step: `x` must be (N, C), or (C,) for one sequence, got (1, 2, 4).",
+    ),
+    (
+        lambda: ls.LSTMCell(4, 6)(torch.zeros(2, 5)),
+        "LSTMCell: `input` must be (N, C) or (C,) with C = input_size = 4, got (2, 5).",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), CALLS, ids=range(len(CALLS)))
+def test_calls(call, text):
+    assert message(ShapeError, call) == text
+
+
+def test_a_step_of_both_directions():
+    assert message(SettingError, lambda: LAYER.step(torch.zeros(3, 4))) == (
+        "LSTM.step: a bidirectional layer needs the whole sequence. "
+        "Call the layer itself, or use one direction."
+    )
+
+
+def test_keep_and_backend_are_checked_by_the_layer_too():
+    assert message(SettingError, lambda: LAYER(X, keep="all of it")) == (
+        "LSTM: `keep` must be one of None, 'cells', 'gates', 'all', got 'all of it'. 'all' keeps both."
+    )
+    assert "`backend` must be one of" in message(BackendError, lambda: ls.LSTM(4, 6, backend="tpu")(X))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_a_strided_nested_tensor():
+    nested = torch.nested.nested_tensor([X[:, 0]])
+    assert message(ShapeError, lambda: LAYER(nested)) == (
+        "LSTM: a nested `input` must have the layout torch.jagged, got torch.strided. "
+        "Make it with torch.nested.nested_tensor(..., layout=torch.jagged)."
+    )
