@@ -211,8 +211,8 @@ def move_towards(kept: nn.Module, module: nn.Module, decay: float, step: int) ->
     share = 1 - min(decay, (1 + step) / (10 + step))
     for mean, value in zip(kept.parameters(), module.parameters(), strict=True):
         mean.lerp_(value, share)
-    for mean, value in zip(kept.buffers(), module.buffers(), strict=True):
-        mean.copy_(value)
+    for copied, buffer in zip(kept.buffers(), module.buffers(), strict=True):
+        copied.copy_(buffer)
 
 
 def step_seed(seed: int, step: int) -> int:
