@@ -15,28 +15,9 @@ from longshort.errors import DataError
 
 often = settings(max_examples=200, deadline=None, derandomize=True)
 PIECES = [
-    "ds",
-    "y",
-    ",",
-    ",",
-    "\n",
-    "\n",
-    "\r\n",
-    '"',
-    '"',
-    "1",
-    "2.5",
-    "NA",
-    "2024-01-01",
-    ";",
-    "\t",
-    "2024-02",
-    "01/02/2024",
-    "inf",
-    "1e999",
-    "\r",
-    "unique_id",
-]
+    "ds", "y", ",", ",", ",", "1", "2.5", "NA", "inf", "1e999", "2024-01-01", "2024-02", "01/02/2024",
+    "unique_id", ";", "\t", " ", '"', '"', "\n", "\n", "\r\n", "\r", "\0",
+]  # fmt: skip
 LIKELY = st.lists(
     st.sampled_from([b" ", b"\xef\xbb\xbf", b"\xe9", b"\0", *(piece.encode() for piece in PIECES)]),
     max_size=40,
