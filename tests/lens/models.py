@@ -90,7 +90,9 @@ def adding(T, rng):
         x = torch.zeros(N, T, 2)
         x[:, :, 0] = torch.rand(N, T, generator=rng)
         rows, half = torch.arange(N), T // 2
-        marks = torch.stack([torch.randint(0, half, (N,), generator=rng), torch.randint(half, T, (N,), generator=rng)])
+        marks = torch.stack(
+            [torch.randint(0, half, (N,), generator=rng), torch.randint(half, T, (N,), generator=rng)]
+        )
         for mark in marks:
             x[rows, mark, 1] = 1.0
         return x, (x[:, :, 0] * x[:, :, 1]).sum(1)

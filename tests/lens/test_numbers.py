@@ -4,16 +4,31 @@ import math
 
 import pytest
 import torch
+from models import Reader, leak
 from torch import nn
 
 from longshort import LSTM
 from longshort.errors import SettingError
 from longshort.lens import (
-    Specimen, ablate, attention, drivers, flow, freeze, half_life, health, influence, ledger, override, readout,
-    river, stored, surgery, survival, used,
+    Specimen,
+    ablate,
+    attention,
+    drivers,
+    flow,
+    freeze,
+    half_life,
+    health,
+    influence,
+    ledger,
+    override,
+    readout,
+    river,
+    stored,
+    surgery,
+    survival,
+    used,
 )  # fmt: skip
 from longshort.scan.variant import Variant
-from models import Reader, leak
 
 CELLS = pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
 GATED = pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
@@ -22,7 +37,11 @@ GATED = pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
 def specimen(cell, N=4, T=20, C=3, H=5, every=False, dtype=torch.float64, **options):
     model = Reader(cell, C, H, 2, every, **options).to(dtype)
     x, y = torch.randn(N, T, C, dtype=dtype), torch.randn(N, 2, dtype=dtype)
-    shape = (lambda out: (out - y[:, None]).square().mean(2)) if every else (lambda out: (out - y).square().mean(1))
+    shape = (
+        (lambda out: (out - y[:, None]).square().mean(2))
+        if every
+        else (lambda out: (out - y).square().mean(1))
+    )
     return Specimen(model, (x,), loss=shape)
 
 
@@ -30,7 +49,9 @@ def specimen(cell, N=4, T=20, C=3, H=5, every=False, dtype=torch.float64, **opti
 @pytest.mark.parametrize("step", [0, 7, 19, -1])
 @pytest.mark.parametrize("both", [False, True])
 def test_ledger_sums_to_the_cell(cell, step, both):
-    trace = Specimen(cell(3, 5, 2, bidirectional=both, batch_first=True).double(), (torch.randn(4, 20, 3).double(),)).trace()
+    trace = Specimen(
+        cell(3, 5, 2, bidirectional=both, batch_first=True).double(), (torch.randn(4, 20, 3).double(),)
+    ).trace()
     for layer in trace.layers.values():
         made = ledger(layer, step)
         assert made.residual <= 1e-12
@@ -56,7 +77,9 @@ def test_ledger_in_float32_and_with_a_state_and_resets():
     assert made.parts[1, :20].abs().sum() == 0
 
 
-@pytest.mark.parametrize("options", [{"coupled": True}, {"peephole": True}, {"norm": "ba2016"}, {"forget_gate": False}])
+@pytest.mark.parametrize(
+    "options", [{"coupled": True}, {"peephole": True}, {"norm": "ba2016"}, {"forget_gate": False}]
+)
 def test_ledger_of_variants(options):
     layer = LSTM(3, 5, batch_first=True, variant=Variant(**options)).double()
     assert ledger(Specimen(layer, (torch.randn(4, 20, 3).double(),)).trace().layer()).residual <= 1e-12
@@ -64,9 +87,11 @@ def test_ledger_of_variants(options):
 
 def test_who_has_no_ledger_says_why():
     layer = specimen(nn.RNN).trace().layer()
-    with pytest.raises(SettingError, match="`rnn.l0` has no ledger. A plain RNN squashes its whole state at every step"):
+    with pytest.raises(
+        SettingError, match=r"`rnn\.l0` has no ledger\. A plain RNN squashes its whole state at every step"
+    ):
         ledger(layer)
-    with pytest.raises(SettingError, match="`rnn.l0` has no half-life"):
+    with pytest.raises(SettingError, match=r"`rnn\.l0` has no half-life"):
         half_life(layer)
     normed = LSTM(3, 5, batch_first=True, variant=Variant(norm="per_gate"))
     with pytest.raises(SettingError, match="The layer norm rescales the whole cell"):
@@ -112,7 +137,9 @@ def test_steps_of_the_gradient_sum_to_the_gradient(cell, every):
     made.losses(made.model(*made.inputs)).sum().backward()
     for k, one in enumerate(rivers):
         for name, total in one.sums.items():
-            torch.testing.assert_close(total, getattr(made.model.rnn, f"{name}_l{k}").grad, rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                total, getattr(made.model.rnn, f"{name}_l{k}").grad, rtol=0, atol=1e-12
+            )
 
 
 def test_norms_of_the_river_are_those_of_the_matrices():
@@ -120,8 +147,8 @@ def test_norms_of_the_river_are_those_of_the_matrices():
     whole = river(made)[0]
     last = river(made, window=1)[0]
     size = torch.stack([
-        torch.cat((last.sums["weight_ih"][k * 5 : k * 5 + 5], last.sums["weight_hh"][k * 5 : k * 5 + 5]), 1).norm()
-        for k in range(4)
+        torch.cat((last.sums["weight_ih"][k * 5 : k * 5 + 5], last.sums["weight_hh"][k * 5 : k * 5 + 5]),
+        1).norm() for k in range(4)
     ])  # fmt: skip
     torch.testing.assert_close(whole.norms[:, -1], size, rtol=1e-9, atol=1e-12)
 
@@ -199,7 +226,9 @@ def test_half_life_survives_a_forget_gate_that_rounds_to_one():
 
 def test_survival():
     layer = Specimen(leak(0.9), (torch.randn(2, 40, 1).double(),)).trace().layer()
-    torch.testing.assert_close(survival(layer, torch.tensor([0, 1, 10]))[:, 0], 0.9 ** torch.tensor([0, 1, 10]).double())
+    torch.testing.assert_close(
+        survival(layer, torch.tensor([0, 1, 10]))[:, 0], 0.9 ** torch.tensor([0, 1, 10]).double()
+    )
 
 
 def test_saturated_dead_stuck_and_blocked():
@@ -245,7 +274,8 @@ def test_influence_is_complete_and_an_untouched_input_has_none(cell):
 
 
 def test_other_weights_give_other_maps():
-    """The sanity check of Adebayo et al. (2018): a map that survives random weights shows nothing of the model."""
+    """The sanity check of Adebayo et al. (2018): a map that survives random weights shows nothing of the
+    model."""
     made = specimen(nn.LSTM, N=6)
     before = influence(made, output=0)
     for weight in made.model.parameters():

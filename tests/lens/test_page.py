@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 import torch
+from models import Reader, recall
 from torch import nn
 
 from longshort.errors import RunError, SettingError
 from longshort.lens import WORDS, look, override, worded
-from models import Reader, recall
 
 HOSTILE = [
     "</script><img src=x onerror=\"document.title='broken'\">",
@@ -29,7 +29,9 @@ HOSTILE = [
 def seen():
     torch.manual_seed(0)
     x, y = recall(14, torch.Generator().manual_seed(0))(12)
-    models = {name: Reader(cell, 2, 8, 1) for name, cell in (("LSTM", nn.LSTM), ("GRU", nn.GRU), ("RNN", nn.RNN))}
+    models = {
+        name: Reader(cell, 2, 8, 1) for name, cell in (("LSTM", nn.LSTM), ("GRU", nn.GRU), ("RNN", nn.RNN))
+    }
     others = {name: model for name, model in models.items() if name != "LSTM"}
     film = [{"step": 10 * k, "lags": list(range(15)), "full": [1.0] * 15, "half": 1.0 + k} for k in range(4)]
     return look(
@@ -43,8 +45,8 @@ def hostile():
     torch.manual_seed(0)
     tokens = [HOSTILE, HOSTILE[::-1]]
     return look(
-        nn.LSTM(3, 4, 2, bidirectional=True, batch_first=True), torch.randn(2, len(HOSTILE), 3), title=HOSTILE[0],
-        tokens=tokens, names=HOSTILE, channels=HOSTILE[:3],
+        nn.LSTM(3, 4, 2, bidirectional=True, batch_first=True), torch.randn(2, len(HOSTILE), 3),
+        title=HOSTILE[0], tokens=tokens, names=HOSTILE, channels=HOSTILE[:3],
     )  # fmt: skip
 
 
@@ -67,13 +69,18 @@ def opened(chromium, tmp_path):
 
     def visit(made, width=1200, scripts=True, scheme="light"):
         context = chromium.new_context(
-            offline=True, viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts
+            offline=True,
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            java_script_enabled=scripts,
         )
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else said.append(r.url))
+        page.on(
+            "request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else said.append(r.url)
+        )
         page.goto(made.save(tmp_path / "look.html").as_uri())
         if scripts:
             page.wait_for_selector("html.ready", timeout=20_000)
@@ -99,13 +106,15 @@ def test_it_opens_and_every_view_is_there(opened, seen, width, scheme):
         assert page.locator(f"#{view} svg").count() >= 1
     inside = """() => [...document.querySelectorAll('section svg text')].filter(text => {
         const [a, b] = [text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect()];
-        return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1; }).map(t => t.textContent)"""
+        return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
+        }).map(text => text.textContent)"""
     assert page.evaluate(inside) == [], "every label stands inside its drawing"
 
 
 def cursors(page):
     return page.eval_on_selector_all(
-        "svg .cursor", "all => all.map(c => [c.closest('section').id, c.getAttribute('x1') + c.getAttribute('y1')])"
+        "svg .cursor",
+        "all => all.map(c => [c.closest('section').id, c.getAttribute('x1') + c.getAttribute('y1')])",
     )
 
 
@@ -148,7 +157,9 @@ def test_the_switch_renames_all_labels(opened, seen):
 def test_all_vocabularies_name_the_same_arrays(seen):
     assert {frozenset(words) for words in WORDS.values()} == {frozenset(WORDS["classic"])}
     assert all(len(set(words.values())) >= 12 for words in WORDS.values())
-    with pytest.raises(SettingError, match=r"^look: `vocabulary` must be one of classic, LTM/STM, torch, got 'x'\.$"):
+    with pytest.raises(
+        SettingError, match=r"^look: `vocabulary` must be one of classic, LTM/STM, torch, got 'x'\.$"
+    ):
         look(nn.LSTM(1, 1), torch.zeros(3, 1, 1), vocabulary="x")
 
 
@@ -170,16 +181,21 @@ def test_sliders_give_the_numbers_of_python(opened, seen, onward):
             f"#slider-{gate}", f"e => {{ e.value = {value}; e.dispatchEvent(new Event('input')); }}"
         )
     right = override(layer, unit, step, sequence=2, onward=onward, **gates)
-    shown = page.eval_on_selector_all("[data-value]", "all => Object.fromEntries(all.map(e => [e.dataset.value, e.textContent]))")
+    shown = page.eval_on_selector_all(
+        "[data-value]", "all => Object.fromEntries(all.map(e => [e.dataset.value, e.textContent]))"
+    )
     for symbol, value in {"c": right["c"][step], "h": right["out"][step], **gates}.items():
-        assert float(shown[symbol].replace("−", "-")) == pytest.approx(float(value), rel=2e-3, abs=1e-4), symbol
+        assert float(shown[symbol].replace("−", "-")) == pytest.approx(float(value), rel=2e-3, abs=1e-4), (
+            symbol
+        )
     course = page.evaluate(
         """async ([unit, step, gates, onward]) => {
             const { data, exact } = await import('lens/data');
             const { rerun } = await import('lens/theatre');
             const layer = data.layers[0];
             const numbers = Object.fromEntries('ifgoc'.split('').map(q => [q, exact(layer, unit, q, 2)]));
-            numbers.start = layer.pinned.start.values[2 * layer.pinned.units.length + layer.pinned.units.indexOf(unit)];
+            const { units, start } = layer.pinned;
+            numbers.start = start.values[2 * units.length + units.indexOf(unit)];
             const made = rerun(numbers, 'lstm', step, gates, [...Array(15).keys()], onward);
             return [[...made.state], [...made.out]]; }""",
         [unit, step, gates, onward],
@@ -211,7 +227,10 @@ def test_hostile_text_stays_text(opened, hostile):
     assert page.locator("img:not(#still)").count() == 0
     tokens = page.eval_on_selector_all("#score .token", "all => all.map(e => e.textContent)")
     assert tokens == [t if len(t) <= 40 else t[:39] + "…" for t in (h[:200] for h in HOSTILE)]
-    assert page.eval_on_selector_all("#pick-sequence option", "all => all[0].textContent") == HOSTILE[0][:39] + "…"
+    assert (
+        page.eval_on_selector_all("#pick-sequence option", "all => all[0].textContent")
+        == HOSTILE[0][:39] + "…"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 1200
 
 
@@ -285,7 +304,7 @@ def test_a_large_look_stays_below_2_megabytes_and_says_what_it_left_out(tmp_path
 
 def test_an_unwritable_file(seen, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="look.html"):
+    with pytest.raises(RunError, match=r"look\.html"):
         seen.save(tmp_path / "file" / "look.html")
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from models import Reader
 from torch import nn
 
 import longshort
@@ -11,7 +12,6 @@ from longshort.errors import BackendError, DataError, SettingError, ShapeError
 from longshort.lens import Specimen, Trace, look
 from longshort.lens.replay import QUANTITIES
 from longshort.scan.variant import Variant
-from models import Reader
 
 SHAPES = [
     (cell, layers, both, first, bias)
@@ -56,7 +56,9 @@ def test_projection(proj):
 def test_packed(cell, in_order):
     layer = cell(4, 5, 2, bidirectional=True, batch_first=True).double()
     lengths = [9, 7, 2] if in_order else [2, 9, 7]
-    packed = nn.utils.rnn.pack_padded_sequence(inputs(True), lengths, batch_first=True, enforce_sorted=in_order)
+    packed = nn.utils.rnn.pack_padded_sequence(
+        inputs(True), lengths, batch_first=True, enforce_sorted=in_order
+    )
     specimen = Specimen(layer, (packed,))
     trace = specimen.trace()
     assert trace.difference < 1e-10
@@ -166,13 +168,15 @@ def test_a_model_without_a_recurrent_layer_says_what_it_has():
     with pytest.raises(SettingError) as raised:
         look(model, torch.zeros(2, 3))
     assert str(raised.value) == (
-        "look: `model` must contain an LSTM, GRU or RNN of torch.nn or longshort.LSTM; Sequential holds Linear, "
-        "ReLU. Cells in a hand-written loop cannot be looked into: put one of these layers in their place."
+        "look: `model` must contain an LSTM, GRU or RNN of torch.nn or longshort.LSTM; Sequential holds "
+        "Linear, ReLU. Cells in a hand-written loop cannot be looked into: put one of these layers in their place."
     )
 
 
 def test_an_input_that_the_model_refuses():
-    with pytest.raises(ShapeError, match=r"^look: `input` must be what LSTM takes, got \(2, 5, 3\), and the model"):
+    with pytest.raises(
+        ShapeError, match=r"^look: `input` must be what LSTM takes, got \(2, 5, 3\), and the model"
+    ):
         look(nn.LSTM(4, 5), torch.zeros(2, 5, 3))
 
 

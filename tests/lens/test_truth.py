@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from models import Reader, adding, echo, latch, recall, trained, zeroed
 from torch import nn
 
 from longshort.lens import Specimen, ablate, attention, flow, half_life, influence, ledger, look, stored, used
-from models import Reader, adding, echo, latch, recall, trained, zeroed
 
 L = 12
 
@@ -26,7 +26,7 @@ def recalled():
 
 
 def test_recall_is_learnable_stored_and_used_at_its_lag(recalled):
-    specimen, y = recalled
+    specimen, _ = recalled
     layer = specimen.trace().layer()
     assert used(specimen).horizon == L
     assert flow(specimen).horizon == L
@@ -39,13 +39,17 @@ def test_recall_is_learnable_stored_and_used_at_its_lag(recalled):
 def test_recall_rests_on_the_first_step_by_every_method(recalled):
     specimen, _ = recalled
     seen = influence(specimen)
-    for name, least in (("donor", 0.8), ("ig", 0.6), ("gradient", 0.4)):  # a settled answer has little gradient
+    for name, least in (
+        ("donor", 0.8),
+        ("ig", 0.6),
+        ("gradient", 0.4),
+    ):  # a settled answer has little gradient
         share = seen.steps[name].abs().mean(0)
         assert share[0] > least * share.sum(), name
 
 
 def test_recall_as_findings(recalled):
-    specimen, y = recalled
+    specimen, _ = recalled
     made = look(specimen.model, specimen.inputs, loss=specimen.loss, required=L)
     found = {f.view: f for f in made.findings()}
     assert found["horizon"].threshold in (L, 1.0)
@@ -72,7 +76,9 @@ def test_latch():
     x[0, :, 0] = torch.randn(40)
     x[0, 5, :2] = torch.tensor([1.0, 1.0])
     x[0, 30, 2] = 1.0
-    specimen = Specimen(model, (x[:, :30],), loss=lambda out: (out[:, 0] - 2 * torch.tanh(torch.tensor(1.0))).square())
+    specimen = Specimen(
+        model, (x[:, :30],), loss=lambda out: (out[:, 0] - 2 * torch.tanh(torch.tensor(1.0))).square()
+    )
     layer = specimen.trace().layer()
     assert half_life(layer).censored.all()
     made = ledger(layer)
@@ -124,7 +130,9 @@ def test_counter():
     x[0, :10, 0] = x[0, 10:, 1] = 1.0
     layer = Specimen(model, (x,)).trace().layer()
     parts = ledger(layer).parts[0, :, 0]
-    torch.testing.assert_close(parts, torch.cat((torch.ones(10), -torch.ones(10))).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        parts, torch.cat((torch.ones(10), -torch.ones(10))).double(), rtol=0, atol=1e-9
+    )
     assert layer.values["c"][0, :, 0].max().item() == pytest.approx(10)
     assert attention(layer, 0)[-1].sum().item() == pytest.approx(20), "an LSTM's memory is a sum, not a mean"
 
@@ -172,8 +180,8 @@ def test_noise_has_no_used_horizon():
     torch.manual_seed(0)
     rng = torch.Generator().manual_seed(0)
     model = trained(
-        Reader(nn.LSTM, 2, 8, 1), lambda N: (torch.randn(N, 20, 2, generator=rng), torch.randn(N, generator=rng)),
-        lambda out, y: (out[:, 0] - y).square(), 60,
+        Reader(nn.LSTM, 2, 8, 1), lambda N: (torch.randn(N, 20, 2, generator=rng), torch.randn(N,
+        generator=rng)), lambda out, y: (out[:, 0] - y).square(), 60,
     )  # fmt: skip
     x, y = torch.randn(200, 20, 2, generator=rng), torch.randn(200, generator=rng)
     assert used(Specimen(model, (x,), loss=lambda out: (out[:, 0] - y).square())).horizon == 0

@@ -17,11 +17,18 @@ from pathlib import Path
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the run, and what to look at."""
     parser.add_argument("folder", metavar="RUN", help="a run folder")
-    parser.add_argument("source", metavar="INPUT", nargs="?", help="rows to look at; by default those of the run")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page to write. Default: look.html in RUN.")
+    parser.add_argument(
+        "source", metavar="INPUT", nargs="?", help="rows to look at; by default those of the run"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page to write. Default: look.html in RUN."
+    )
     parser.add_argument("--findings", action="store_true", help="print the findings, write no page")
     parser.add_argument(
-        "--words", choices=("classic", "LTM/STM", "torch"), default="classic", help="names of gates and states"
+        "--words",
+        choices=("classic", "LTM/STM", "torch"),
+        default="classic",
+        help="names of gates and states",
     )
     parser.add_argument(
         "--limit", type=float, default=2, metavar="MB", help="largest size of the page. Default: %(default)g."

@@ -43,7 +43,7 @@ def strips_figure(strips: Sequence[Strip], *, title: str = "") -> Figure:
         raise SettingError("strips_figure: `strips` must hold at least one strip, got none.")
     module: Any = need("matplotlib.figure", extra="tasks", to="draw a figure")
     figure: Figure = module.Figure(figsize=(6.5, 0.75 * len(strips) + 0.8), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(len(strips), 1, sharex=True))  # type: ignore[call-overload]
+    axes = np.atleast_1d(figure.subplots(len(strips), 1, sharex=True))
     for axis, strip in zip(axes, strips, strict=True):
         size = max(float(np.abs(strip.values).max(initial=0)), 1e-9)
         low, colours = (-size, "RdBu_r") if strip.signed else (0.0, "viridis")

@@ -113,8 +113,8 @@ def attention(layer: Layer, unit: int, sequence: int = 0) -> Tensor:
         sequence: which sequence.
 
     Returns:
-        (T, T), row T and column k, zero where k comes after T. Rows of a GRU sum to at most 1: what is missing
-        belongs to the state before the first step.
+        (T, T), row T and column k, zero where k comes after T. Rows of a GRU sum to at most 1: what is
+        missing belongs to the state before the first step.
 
     Raises:
         SettingError: the identity does not hold for this layer, or there is no such unit.
@@ -153,7 +153,8 @@ class Readout:
 def readout(layer: Layer, weight: Tensor, bias: Tensor | float = 0.0, step: int = -1) -> Readout:
     r"""Take a linear readout y = w · h_T + b of an LSTM or GRU layer apart by the step of writing.
 
-    $$\text{contribution}(k) = \sum_j w_j\, o_{T,j} \frac{\tanh c_{T,j}}{c_{T,j}} F_{k:T,j}\, i_{k,j} g_{k,j}$$
+    $$\text{contribution}(k) = \sum_j w_j\, o_{T,j} \frac{\tanh c_{T,j}}{c_{T,j}} F_{k:T,j}\, i_{k,j}
+    g_{k,j}$$
 
     The ratio goes to 1 as c goes to 0. With a projection w is carried back through it. For a GRU the factor
     before F is 1.

@@ -79,9 +79,10 @@ def notebook(look: Look) -> str:
 
     The frame may run scripts and nothing else: it has no origin, and its policy forbids the network.
     """
+    look_here = html.escape(page(look, 2e6))
     frame = (
-        f'<iframe srcdoc="{html.escape(page(look, 2e6))}" sandbox="allow-scripts allow-downloads" '
-        f'style="width:100%;height:760px;border:1px solid #d9dee3;border-radius:8px" title="longshort look"></iframe>'
+        f'<iframe srcdoc="{look_here}" sandbox="allow-scripts allow-downloads" title="longshort look" '
+        'style="width:100%;height:760px;border:1px solid #d9dee3;border-radius:8px"></iframe>'
     )
     return f"{frame}<details><summary>Static picture</summary>{static(look)}</details>"
 

@@ -1,14 +1,14 @@
 """Which inputs an answer rests on, by four methods that disagree for known reasons.
 
-    donor      y(x) - E_d[ y(x with x_t := d_t) ],  d another sequence                            (1)
-    ig         Σ_c (x - b)_{t,c} ∫ dy/dx_{t,c}(b + α (x - b)) dα,  b the mean input           (2)
-    gradient   Σ_c x_{t,c} dy/dx_{t,c}                                                                 (3)
-    ledger     what is left in the answer of what was written at t (`account.readout`)                 (4)
+    (1)  donor     y(x) - E_d[ y(x with x_t := d_t) ],  d another sequence
+    (2)  ig        Σ_c (x - b)_{t,c} ∫ dy/dx_{t,c}(b + α (x - b)) dα,  b the mean input
+    (3)  gradient  Σ_c x_{t,c} dy/dx_{t,c}
+    (4)  ledger    what is left in the answer of what was written at t (`account.readout`)
 
 (2) sums to y(x) - y(b), (4) to y; how nearly is printed. (1) stays among inputs the model knows. (3) and (2)
-follow gradients, which fade with distance even where the input matters (Ismail et al. 2019). All of them reach
-the answer through the recurrent layer only: what passes beside it is left as it is. A constant input shows how
-much is warm-up: the first steps weigh more in any recurrent net.
+follow gradients, which fade with distance even where the input matters (Ismail et al. 2019). All of them
+reach the answer through the recurrent layer only: what passes beside it is left as it is. A constant input
+shows how much is warm-up: the first steps weigh more in any recurrent net.
 
 Source: Sundararajan, Taly & Yan (2017) for (2); Murdoch & Szlam (2017) for (4).
 """
@@ -62,13 +62,15 @@ def influence(
     seed: int = 0,
     window: int | None = None,
 ) -> Influence:
-    """Measure the influence of each input step of the first recurrent layer on one answer: equations (1) to (4).
+    """Measure the influence of each input step of the first recurrent layer on one answer: equations (1) to
+    (4).
 
     Args:
-        specimen: the model and its inputs; two sequences or more for donors of other sequences, else the donors
-            are other steps.
+        specimen: the model and its inputs; two sequences or more for donors of other sequences, else the
+            donors are other steps.
         output: which component of the answer at the last step; the one with the largest spread if None.
-        methods: some of "donor", "ig", "gradient", "ledger"; those that do not apply are left out with a note.
+        methods: some of "donor", "ig", "gradient", "ledger"; those that do not apply are left out with a
+            note.
         donors: replacements per step.
         points: of the integral of (2), by the midpoint rule.
         work: multiplications allowed for donors; where they would be more, steps are left out, with a note.
@@ -156,7 +158,8 @@ def _places(call: Call, donors: int, work: float, notes: list[str]) -> list[int]
         return list(range(T))
     lags = torch.unique(torch.logspace(0, math.log10(T), count).round().long() - 1).clamp(0, T - 1)
     notes.append(
-        f"Donors were put in the place of {len(lags)} of {T} steps, denser towards the end; the others are left out."
+        f"Donors were put in the place of {len(lags)} of {T} steps, denser towards the end; the others "
+        f"are left out."
     )
     return sorted({T - 1 - int(k) for k in lags})
 

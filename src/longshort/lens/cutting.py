@@ -1,8 +1,8 @@
 """What is needed: the rise of the loss when a unit is silenced or a gate is held still.
 
-A unit is silenced by clamping its cell (h of a GRU or RNN) to its mean over all sequences and steps; a gate is
-held still by the mean, per unit, of what it did. Both leave the rest of the network to respond. Ablation proves
-need under this baseline, nothing more.
+A unit is silenced by clamping its cell (h of a GRU or RNN) to its mean over all sequences and steps; a gate
+is held still by the mean, per unit, of what it did. Both leave the rest of the network to respond. Ablation
+proves need under this baseline, nothing more.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def surgery(
 ) -> Surgery:
     r"""Silence units and hold gates still, and measure the rise of the loss.
 
-    All units are screened by $\left|\sum_{n,t} \partial L/\partial c_{n,t,j}\,(\mu_j - c_{n,t,j})\right|$; the first
-    `exact` of them are silenced in turn.
+    All units are screened by $\left|\sum_{n,t} \partial L/\partial c_{n,t,j}\,(\mu_j - c_{n,t,j})\right|$;
+    the first `exact` of them are silenced in turn.
 
     Args:
         specimen: a model, its inputs and its loss.

@@ -64,7 +64,8 @@ def _replay(look: Look) -> Iterator[Finding]:
     gap, allowed = look.trace.difference, look.trace.tolerance
     yield Finding(
         "good",
-        f"The replay agrees with the model's own output to {gap:.0e}; everything below is about this very model.",
+        f"The replay agrees with the model's own output to {gap:.0e}; everything below is about this "
+        f"very model.",
         gap,
         allowed,
         "",
@@ -112,15 +113,20 @@ def diagnosis(look: Look) -> str:
         )
     if long[0] and long[1]:
         return (
-            "The past is learnable and stored, and not used: the task does not need it, or the readout ignores "
+            """The past is learnable and stored, and not used: the task does not need it, or the readout
+            ignores """
             "it. If it does not, a simpler model is fine."
         )
     if long[1]:
         return (
-            "The past is kept and no gradient reaches it: it cannot learn to use it. Add a loss at more steps, "
+            """The past is kept and no gradient reaches it: it cannot learn to use it. Add a loss at more
+            steps, """
             "or start the {f} at long time scales (bias ln u, u uniform up to the lag needed)."
         )
-    return "The gradient reaches far, and the past is overwritten: give it more units, or look whether the {i} stays open."
+    return (
+        "The gradient reaches far, and the past is overwritten: give it more units, or look "
+        "whether the {i} stays open."
+    )
 
 
 def _memory(look: Look) -> Iterator[Finding]:
@@ -182,7 +188,8 @@ def _unit_counts(name: str, layer: Layer, health: Health) -> Iterator[Finding]:
         if shut + opened > FEW * H and gate != "f" and gate != "z":
             yield Finding(
                 "note",
-                f"The {{{gate}}} of {shut + opened} of {H} units of {name} is saturated at {MOSTLY:.0%} of the steps "
+                f"The {{{gate}}} of {shut + opened} of {H} units of {name} is saturated at {MOSTLY:.0%} "
+                f"of the steps "
                 f"or more ({opened} open, {shut} shut).",
                 shut + opened,
                 FEW * H,
@@ -193,7 +200,8 @@ def _unit_counts(name: str, layer: Layer, health: Health) -> Iterator[Finding]:
     if blocked and layer.kind == "lstm":
         yield Finding(
             "warning" if blocked > FEW * H else "note",
-            f"{blocked} of {H} cells of {name} are so large that tanh hides their changes ({{c}} beyond ±2.6).",
+            f"{blocked} of {H} cells of {name} are so large that tanh hides their changes ({{c}} beyond "
+            f"±2.6).",
             blocked,
             FEW * H,
             "Scale the inputs down, or clip the cell.",
@@ -247,7 +255,8 @@ def _use(look: Look) -> Iterator[Finding]:
         if rise > 0:
             yield Finding(
                 "note",
-                f"Silencing unit {best} of {look.layer} raises the loss most: from {cut.loss:.4g} by {rise:.3g}.",
+                f"Silencing unit {best} of {look.layer} raises the loss most: from {cut.loss:.4g} by "
+                f"{rise:.3g}.",
                 rise,
                 0.0,
                 "",
@@ -258,7 +267,8 @@ def _use(look: Look) -> Iterator[Finding]:
             if rise > 0 and cost < 0.01 * rise:
                 yield Finding(
                     "note",
-                    f"Holding the {{{name[-1]}}} of {name[:-2]} at its mean costs {cost:.2g}: it decides nothing, and "
+                    f"Holding the {{{name[-1]}}} of {name[:-2]} at its mean costs {cost:.2g}: it "
+                    f"decides nothing, and "
                     f"the layer is a leaky integrator.",
                     cost,
                     0.01 * rise,

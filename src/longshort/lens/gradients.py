@@ -87,7 +87,9 @@ def flow(
 
 
 def gradients_of(scalar: Tensor, nodes: Sequence[Tensor]) -> list[Tensor]:
-    """d scalar / d node for each node, zero where the scalar does not depend on it or no gradient was kept."""
+    """D scalar / d node for each node, zero where the scalar does not depend on it or no gradient was
+    kept.
+    """
     asked = [node for node in nodes if node.requires_grad]
     found = iter(torch.autograd.grad(scalar, asked, retain_graph=True, allow_unused=True))
     grads = [next(found) if node.requires_grad else None for node in nodes]
@@ -148,7 +150,8 @@ def river(specimen: Specimen, *, window: int | None = None) -> list[River]:
     """Measure the gradient per gate per step: equation (4) before the sum.
 
     Args:
-        specimen: the model, its inputs and, if it has one, its loss; without one, the sum of the last answers.
+        specimen: the model, its inputs and, if it has one, its loss; without one, the sum of the last
+            answers.
         window: how many last steps the gradient goes back through; all if None.
 
     Returns:

@@ -189,7 +189,9 @@ def answering(layers: Mapping[str, nn.Module], answer: Answer) -> Iterator[None]
 def own_answer(
     call: Call, own: Callable[..., Any], x: Tensor, hx: tuple[Tensor, ...] | None
 ) -> tuple[Tensor, Any]:
-    """What the module itself answers to other inputs (N, T', C) or another state, without lengths or resets."""
+    """What the module itself answers to other inputs (N, T', C) or another state, without lengths or
+    resets.
+    """
     module = call.module
     state: Any = None if hx is None else hx if call.kind == "lstm" else hx[0]
     y, after = own(x if module.batch_first else x.transpose(0, 1), state)[:2]

@@ -10,15 +10,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from .attribution import Influence, influence
+from .cutting import Surgery, surgery
 from .driving import Drivers, drivers
 from .findings import Finding, find
 from .gradients import Flow, River, flow, river
-from .attribution import Influence, influence
 from .memory import HalfLife, Health, half_life, health
 from .opening import Opened, open_model
 from .probes import Stored, stored
 from .specimen import Specimen
-from .cutting import Surgery, surgery
 from .trace import Trace
 from .usage import Used, used
 from .vocabulary import WORDS
@@ -133,10 +133,10 @@ def look(
     """Look inside a model that has an LSTM, GRU or RNN: what it stored, what it uses, what it could learn.
 
     Args:
-        model: any module that calls torch's recurrent layers or `longshort.LSTM`; it is looked at in evaluation
-            mode and left as it was. Or a fitted `longshort.Forecaster`, with its table as input.
-        input: what its forward takes: a tensor, or a tuple of arguments; rows for a forecaster, its own if None. Thirty sequences or more make good
-            statistics; the page shows the first five.
+        model: any module that calls torch's recurrent layers or `longshort.LSTM`; it is looked at in
+            evaluation mode and left as it was. Or a fitted `longshort.Forecaster`, with its table as input.
+        input: what its forward takes: a tensor, or a tuple of arguments; rows for a forecaster, its own if
+            None. Thirty sequences or more make good statistics; the page shows the first five.
         loss: what the model returns (through `output`) -> the loss of each sequence and step (N, T), of each
             sequence (N,), or a scalar. Needed for what is used, and for surgery.
         output: picks the tensor that counts out of what the model returns; the first tensor if None.
@@ -168,11 +168,17 @@ def look(
     torch.Size([8, 20, 3])
     """
     opened = open_model(model, input)
-    given = {"loss": loss, "output": output, "channels": list(channels), "names": list(names), "title": title}
+    given: dict[str, Any] = {
+        "loss": loss,
+        "output": output,
+        "channels": list(channels),
+        "names": list(names),
+        "title": title,
+    }
     opened = replace(opened, **{name: value for name, value in given.items() if value})
     return look_at(
-        opened, layer=layer, required=required, compare=compare, tokens=tokens, vocabulary=vocabulary, film=film,
-        seed=seed,
+        opened, layer=layer, required=required, compare=compare, tokens=tokens, vocabulary=vocabulary,
+        film=film, seed=seed,
     )  # fmt: skip
 
 

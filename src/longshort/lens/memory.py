@@ -40,8 +40,8 @@ def half_life(layer: Layer) -> HalfLife:
 
     $$n_j = \frac{\ln 2}{-\frac{1}{|S|}\sum_{(n,t) \in S} \ln f_{n,t,j}}$$
 
-    over all steps that are no padding. The mean is of the logarithm because it is the product that decays; a mean
-    of f itself is always too optimistic. A GRU's update gate z takes the place of f.
+    over all steps that are no padding. The mean is of the logarithm because it is the product that decays;
+    a mean of f itself is always too optimistic. A GRU's update gate z takes the place of f.
 
     Args:
         layer: a replayed LSTM or GRU.

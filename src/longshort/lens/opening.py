@@ -1,4 +1,6 @@
-"""What `look` is given -> a specimen with its labels: a module and its input, a forecaster, or a run folder."""
+"""What `look` is given -> a specimen with its labels: a module and its input, a forecaster, or a run
+folder.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
     if source is None:
         table = model.history
     else:
-        table = source if isinstance(source, SeriesTable) else read(source, step=plan.step, like=columns_of(plan))
+        table = (
+            source if isinstance(source, SeriesTable) else read(source, step=plan.step, like=columns_of(plan))
+        )
     network = model._fitted()[1]
     panel = Panel(table, plan, reach=plan.horizon + READ)
     each = max(1, WINDOWS // len(table))
@@ -110,7 +114,9 @@ def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
         pairs += [(number, count) for count in np.unique(counts) if count >= min(plan.context, 2)]
     if not pairs:
         need = plan.horizon + READ + 2
-        raise DataError(f"look: a series must have {need} rows or more to be looked at, got {panel.length.max()}.")
+        raise DataError(
+            f"look: a series must have {need} rows or more to be looked at, got {panel.length.max()}."
+        )
     which, count = np.array(pairs).T
     windows, scale = panel.cut(which, count, plan.context + READ)
     places = torch.tensor([plan.context + READ - 1])

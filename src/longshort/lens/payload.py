@@ -129,7 +129,8 @@ def _plan(look: Look, limit: float, notes: list[str]) -> dict[str, int]:
     for layer in layers:
         if plan["units"] < layer.units:
             notes.append(
-                f"Of {layer.name} it shows {plan['units']} of {layer.units} units: those that the loss needs most, "
+                f"Of {layer.name} it shows {plan['units']} of {layer.units} units: those that the loss "
+                f"needs most, "
                 f"then those with the longest memory."
             )
     return plan

@@ -1,7 +1,7 @@
 """What is stored: how many bits about the input k steps ago a linear probe reads from the state.
 
-    real inputs    bits(k) = -½ log2(1 - R²(k)), summed over channels; R² on held-out sequences, ridge      (1)
-    symbols        bits(k) = H(x) - CE(k), cross-entropy on held-out sequences, softmax                       (2)
+    (1)  real inputs   bits(k) = -½ log2(1 - R²(k)), summed over channels; R² on held-out sequences, ridge
+    (2)  symbols       bits(k) = H(x) - CE(k), cross-entropy on held-out sequences, softmax
 
 Both are lower bounds of the mutual information in expectation ((1) for Gaussian residuals), and subject to
 sampling error. A probe that was fitted to shuffled targets is the control; a probe that sees only x_t shows
@@ -27,7 +27,8 @@ CHANNELS = 8
 SAMPLES = 4000
 """States a probe is fitted to and scored on, at most, for each lag."""
 READ = 256
-"""Numbers of a state that a probe reads; a larger state is projected at random to so many: still a lower bound."""
+"""Numbers of a state that a probe reads; a larger state is projected at random to so many: still a lower
+bound."""
 SYMBOLS = 32
 """Symbols told apart; the rarer ones count as one."""
 
@@ -115,7 +116,8 @@ def lag_grid(T: int, count: int = 24) -> Tensor:
     if count >= T:
         return torch.arange(T)
     grid = torch.logspace(0, math.log10(T), count).round().long() - 1
-    return torch.unique(torch.cat((torch.arange(8), grid)).clamp(0, T - 1))
+    lags: Tensor = torch.unique(torch.cat((torch.arange(8), grid)).clamp(0, T - 1))
+    return lags
 
 
 def _held_out(layer: Layer, rng: torch.Generator) -> tuple[Tensor, str]:
@@ -141,7 +143,8 @@ def _channels(x: Tensor, mask: Tensor) -> Tensor:
     x = x if x.dim() == 3 else x[..., None]
     spread = x[mask].var(0)
     best = spread.argsort(descending=True)[:CHANNELS]
-    return x[..., best[spread[best] > 1e-12]]
+    kept: Tensor = x[..., best[spread[best] > 1e-12]]
+    return kept
 
 
 def _at_lag(
@@ -217,11 +220,11 @@ def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[float, flo
     def objective() -> Tensor:
         search.zero_grad()
         loss = torch.nn.functional.cross_entropy(x[~test] @ weights, y[~test]) + 1e-3 * weights.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        search.step(objective)  # type: ignore[no-untyped-call]
+        search.step(objective)
     with torch.no_grad():
         wrong = torch.nn.functional.cross_entropy(x[test] @ weights, y[test], reduction="none") / math.log(2)
     share = (torch.bincount(y[~test], minlength=count).double() + 0.5) / (len(y[~test]) + 0.5 * count)

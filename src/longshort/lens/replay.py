@@ -59,7 +59,8 @@ class Layer:
     reset: Tensor | None
     "(N, T) bool, in the layer's own direction"
     values: dict[str, Tensor]
-    "i, f, g, o, c, h (or r, z, n, h), and for a cell `log_keep` and `write`: c_t = exp(log_keep) c_{t-1} + write"
+    """i, f, g, o, c, h (or r, z, n, h), and for a cell `log_keep` and `write`: c_t = exp(log_keep) c_{t-1}
+    + write"""
     final: tuple[Tensor, ...] = ()
     nodes: dict[str, list[Tensor]] = field(default_factory=dict, repr=False)
     "with `graph`: per step in order of time, the tensors that gradients are asked for"
@@ -239,7 +240,9 @@ def _asked(z: Tensor, graph: int) -> Tensor:
 def _lstm_step(
     v: Variant, w: Inputs, blocks: dict[str, Tensor], c: Tensor, change: Callable[[str, Tensor], Tensor]
 ) -> tuple[Tensor, ...]:
-    """Equations (3) to (6) of `scan.definition`: the gates, the new cell, what it shows, and f's pre-activation."""
+    """Equations (3) to (6) of `scan.definition`: the gates, the new cell, what it shows, and f's
+    pre-activation.
+    """
     look = (
         dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
         if w.peephole is not None
@@ -265,7 +268,9 @@ def _lstm_step(
 
 
 def _account(layer: Layer, a_f: Tensor, keep_c: float) -> None:
-    """c_t = exp(log_keep) c_{t-1} + write: the logarithm from the pre-activation, exact where f rounds to 1."""
+    """c_t = exp(log_keep) c_{t-1} + write: the logarithm from the pre-activation, exact where f rounds to
+    1.
+    """
     v, own = layer.variant, layer.values
     plain = v.forget_gate and not v.coupled and v.gate_activation == "sigmoid"
     log = -torch.nn.functional.softplus(-a_f) if plain else own["f"].log()

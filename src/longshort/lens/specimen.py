@@ -16,7 +16,8 @@ from .replay import Edit, Layer, replay
 from .trace import Trace
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-"""Largest difference, relative to the largest output (at least 1), at which a replay counts as the model's own."""
+"""Largest difference, relative to the largest output (at least 1), at which a replay counts as the model's
+own."""
 
 
 @dataclass
@@ -61,7 +62,8 @@ class Specimen:
         found = self.output(out) if self.output else _first_tensor(out)
         if not isinstance(found, Tensor):
             raise SettingError(
-                f"look: `output` must pick a tensor out of what the model returns, got {type(found).__name__}. "
+                f"look: `output` must pick a tensor out of what the model returns, got "
+                f"{type(found).__name__}. "
                 f"Pass output=lambda returned: ... that gives one."
             )
         return found
@@ -82,7 +84,8 @@ class Specimen:
                     or "no tensor"
                 )
                 raise ShapeError(
-                    f"look: `input` must be what {type(self.model).__name__} takes, got {shapes}, and the model "
+                    f"look: `input` must be what {type(self.model).__name__} takes, got {shapes}, and "
+                    f"the model "
                     f"says: {error}"
                 ) from error
         if not calls:
@@ -117,7 +120,8 @@ class Specimen:
                 if not gap <= limit:
                     raise BackendError(
                         f"look: the replay of `{call.name}` must agree with the layer's own output within "
-                        f"{limit:.1e}, differs by {gap:.1e}; nothing is shown of a copy that drifted. Look at the "
+                        f"{limit:.1e}, differs by {gap:.1e}; nothing is shown of a copy that drifted. "
+                        f"Look at the "
                         f"model in float64 (model.double()), or pass a larger tolerance."
                     )
                 worst, allowed = max(worst, gap), max(allowed, limit)
@@ -125,7 +129,9 @@ class Specimen:
         return Trace(layers, calls, out, worst, allowed)
 
     def replayed(self, edit: Edit | None = None, *, graph: int = 0) -> tuple[Tensor, list[Layer]]:
-        """Run the model on replays of its recurrent layers, changed by `edit`; differentiable in the last `graph` steps."""
+        """Run the model on replays of its recurrent layers, changed by `edit`; differentiable in the last
+        `graph` steps.
+        """
         done: list[Layer] = []
 
         def answer(call: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -161,7 +167,9 @@ def require_finite(layer: Layer) -> None:
     first: tuple[int, int, int, str, float] | None = None
     for name in ("x", *layer.gates, "c", "h"):
         values = layer.x if name == "x" else layer.values.get(name)
-        bad = torch.zeros(0) if values is None else (~torch.isfinite(values) & layer.mask[..., None]).nonzero()
+        bad = (
+            torch.zeros(0) if values is None else (~torch.isfinite(values) & layer.mask[..., None]).nonzero()
+        )
         if values is not None and len(bad):
             n, t, j = (int(v) for v in bad[bad[:, 1].argmin()])
             if first is None or t < first[0]:

@@ -14,8 +14,8 @@ from .replay import QUANTITIES, Layer
 class Trace(Mapping[str, Tensor]):
     """Gates, cells and outputs of every recurrent layer at every step.
 
-    A name is ``<layer>.l<k>[_reverse].<quantity>``; the quantities are i, f, g, o, c, h of an LSTM, r, z, n, h
-    of a GRU and h of a plain RNN, and x for the layer's input. Values are zero in the padding.
+    A name is ``<layer>.l<k>[_reverse].<quantity>``; the quantities are i, f, g, o, c, h of an LSTM, r, z,
+    n, h of a GRU and h of a plain RNN, and x for the layer's input. Values are zero in the padding.
 
     Args:
         layers: the replayed layers.

@@ -41,7 +41,8 @@ class Used:
     full: float
     "the loss with the whole context"
     horizon: int
-    "steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where U(0) is within two standard errors of nothing"
+    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where U(0) is within two
+    standard errors of nothing"""
     censored: bool
     "more than the longest context measured"
     note: str
@@ -132,7 +133,9 @@ def _error(rise: Tensor) -> Tensor:
 def _cut(
     place: int, start: dict[str, tuple[Tensor, ...]] | None, from_end: int | None = None
 ) -> Callable[..., tuple[Tensor, tuple[Tensor, ...]]]:
-    """An answer that starts every recurrent layer anew before step `place`, or `from_end` steps before the end."""
+    """An answer that starts every recurrent layer anew before step `place`, or `from_end` steps before the
+    end.
+    """
 
     def answer(call: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
         lengths = call.mask.sum(1).tolist()
