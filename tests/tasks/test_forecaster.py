@@ -220,6 +220,14 @@ def test_a_table_of_another_step_is_refused():
     assert str(raised.value) == ("the new rows are 2 apart, and the model's 1. Give rows of the same step.")
 
 
+def test_rows_without_times_follow_unless_they_repeat_what_is_known():
+    frame = polars.DataFrame({"y": wave(60)})
+    model = Forecaster(**SMALL).fit(frame[:40], quiet=True)
+    both = [model.score(given) for given in (frame[40:], frame)]
+    assert both[0].scores == both[1].scores
+    assert np.array_equal(both[0].origins, np.arange(39, 54))
+
+
 def test_restart_and_reading_from_scratch_agree():
     model = full_model()
     plan, net, factor = model._fitted()

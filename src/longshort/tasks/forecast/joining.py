@@ -15,7 +15,8 @@ def joined(earlier: SeriesTable, later: SeriesTable) -> SeriesTable:
     """Every series of `later`, preceded by its rows in `earlier`.
 
     Where both have a cell, the later one counts. Where times are mere row numbers, because the tables have
-    no column of times, `later` follows directly. A gap between the two is rows of missing values.
+    no column of times, `later` follows directly, unless it begins with all the values known before. A gap
+    between the two is rows of missing values.
 
     Args:
         earlier: what is known, such as a model's history.
@@ -38,7 +39,8 @@ def joined(earlier: SeriesTable, later: SeriesTable) -> SeriesTable:
 
 
 def _join(first: Series, second: Series, earlier: SeriesTable, later: SeriesTable) -> Series:
-    start = len(first)
+    begins_alike = np.array_equal(second.target[: len(first)], first.target, equal_nan=True)
+    start = 0 if begins_alike else len(first)
     if later.columns.time is not None:
         index, on_grid = later.step.places(first.time[0], second.time[:1])
         start = int(index[0])
