@@ -51,7 +51,9 @@ def export(
             "the format."
         )
     if path.exists() and not overwrite:
-        raise RunError(f"{path}: exists. Give another name, or `overwrite`.")
+        raise RunError(
+            f"{path}: exists. Give another name, or overwrite it: `overwrite=True`, or --overwrite."
+        )
     if (streaming or reset) and (path.suffix != ".onnx" or not isinstance(model, LSTM)):
         raise SettingError(
             "export: `streaming` and `reset` are for a longshort.LSTM that becomes ONNX. Leave them out."

@@ -95,7 +95,7 @@ def load_torch(path: str | Path, name: str | None = None) -> LSTM:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{path}: is damaged or is no safetensors file: {error}.") from None
-    found = _grouped({key: array_of(t) for key, t in tensors.items() if t.is_floating_point()})
+    found = _grouped({key: array_of(t) for key, t in sorted(tensors.items()) if t.is_floating_point()})
     return lstm_of(chosen(str(path), found, name), str(path))
 
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
-from ..errors import BackendError
 from . import definition
 from .call import Call, Inputs, Options, Outputs, call_of
 from .variant import Variant
@@ -36,22 +35,15 @@ OPEN = 30.0
 
 
 def run(options: Options, given: Inputs) -> Outputs:
-    """Put a call into the graph of an ONNX export.
+    """Put a call into the graph of an ONNX export, as in evaluation: ONNX draws no noise.
 
     Args:
-        options: the layer's; in evaluation, or silent.
+        options: the layer's.
         given:   the call's tensors.
-
-    Raises:
-        BackendError: noise would be drawn, which ONNX cannot say.
     """
-    call = call_of(options, given, False)
-    if options.training and not options.noise.silent:
-        raise BackendError(
-            f"lstm: ONNX has no operator for the noise of training, {options.noise}. "
-            f"Export after model.eval()."
-        )
-    still = Inputs(*(None if t is None else t.detach() for t in given))  # type: ignore[arg-type]
+    options = options._replace(noise=options.noise.evaluated, training=False)
+    still = Inputs(*(None if t is None else t.detach() for t in given))._replace(seed=None)  # type: ignore[arg-type]
+    call = call_of(options, still, False)
     return scanned(call, still) if beyond_operator(call) else standard(call, still)
 
 

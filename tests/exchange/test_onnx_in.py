@@ -1,0 +1,195 @@
+"""ONNX LSTM nodes as layers, held against ONNX' own cases and against onnxruntime."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.case.node import collect_testcases
+
+from longshort import exchange
+from longshort.errors import DataError
+
+PORTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+
+
+def onnx_cases():
+    return [case for case in collect_testcases(None) if case.name.startswith("test_lstm")]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_six_cases_of_onnx():
+    cases = onnx_cases()
+    assert len(cases) == 6
+    for case in cases:
+        (given_, wanted), node = case.data_sets[0], case.model.graph.node[0]
+        values = {port.name: np.asarray(v) for port, v in zip(case.model.graph.input, given_, strict=True)}
+        (ours,) = exchange.onnx_nodes(case.model.SerializeToString(), values)
+        ports = {p: torch.tensor(values[n]) for p, n in zip(PORTS, node.input, strict=False) if n}
+        got = ours(**{p: ports[p] for p in ("X", "sequence_lens", "initial_h", "initial_c") if p in ports})
+        got = [y.detach().numpy() for y, name in zip(got, node.output, strict=False) if name]
+        for mine, theirs in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6, err_msg=case.name)
+
+
+def node_model(*, C=3, H=4, D=1, opset=18, bias=True, peephole=False, weights=None, **attributes):
+    """A model of one LSTM node with random weights, and X, lengths and state as inputs."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "W": random.normal(0, 0.6, (D, 4 * H, C)),
+        "R": random.normal(0, 0.6, (D, 4 * H, H)),
+        "B": random.normal(0, 0.6, (D, 8 * H)) if bias else None,
+        "P": random.normal(0, 0.6, (D, 3 * H)) if peephole else None,
+    } | (weights or {})
+    inputs = ["X", "W", "R", "B" if bias else "", "lengths", "h", "c", "P" if peephole else ""]
+    node = helper.make_node("LSTM", inputs, ["Y", "Y_h", "Y_c"], name="one", hidden_size=H, **attributes)
+    F = TensorProto.FLOAT
+    ports = [
+        helper.make_tensor_value_info("X", F, ["a", "b", C]),
+        helper.make_tensor_value_info("lengths", TensorProto.INT32, ["N"]),
+        helper.make_tensor_value_info("h", F, None),
+        helper.make_tensor_value_info("c", F, None),
+    ]
+    outs = [helper.make_tensor_value_info(name, F, None) for name in ("Y", "Y_h", "Y_c")]
+    stored = [numpy_helper.from_array(a.astype(np.float32), k) for k, a in arrays.items() if a is not None]
+    graph = helper.make_graph([node], "g", ports, outs, stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+NODES = {
+    "plain": {},
+    "no bias": {"bias": False},
+    "peephole": {"peephole": True},
+    "reverse": {"direction": "reverse"},
+    "both ways": {"direction": "bidirectional", "D": 2, "peephole": True},
+    "coupled": {"input_forget": 1},
+    "coupled with peephole": {"input_forget": 1, "peephole": True},
+    "hard sigmoid": {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [0.2]},
+    "linear": {
+        "activations": ["Sigmoid", "Affine", "Affine"],
+        "activation_alpha": [1.0, 1.0],
+        "activation_beta": [0.0, 0.0],
+    },
+}
+
+
+@pytest.mark.parametrize("attributes", NODES.values(), ids=[name.replace(" ", "-") for name in NODES])
+def test_a_node_gives_onnxruntime_s_numbers(attributes):
+    model = node_model(**attributes)
+    D, N, T = attributes.get("D", 1), 3, 6
+    fed = {
+        "X": np.random.randn(T, N, 3).astype(np.float32),
+        "lengths": np.array([6, 2, 4], np.int32),
+        "h": np.random.randn(D, N, 4).astype(np.float32),
+        "c": np.random.randn(D, N, 4).astype(np.float32),
+    }
+    content = model.SerializeToString()
+    wanted = onnxruntime.InferenceSession(content).run(None, fed)
+    (ours,) = exchange.onnx_nodes(content)
+    got = ours(*(torch.tensor(fed[k]) for k in ("X", "lengths", "h", "c")))
+    for mine, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=0, atol=2e-6)
+
+
+REFUSED = {
+    "clip": ({"clip": 1.0}, "has `clip` = 1.0, which clips what goes into the gates"),
+    "relu": ({"activations": ["Sigmoid", "Relu", "Tanh"]}, "for the cell, got Sigmoid, Relu, Tanh"),
+    "another slope": (
+        {"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [0.3]},
+        "HardSigmoid(0.2, 0.5) for the gates",
+    ),
+    "two few activations": ({"activations": ["Sigmoid"]}, "`activations` must name 3 functions a direction"),
+    "another direction": ({"direction": "sideways"}, "`direction` 'sideways' with `layout` 0"),
+    "a wrong shape": ({"weights": {"R": np.zeros((1, 16, 5))}}, "`R` must be (1, 16, 4)"),
+    "NaN": ({"weights": {"W": np.full((1, 16, 3), np.nan)}}, "`weight_ih` must hold finite numbers"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=[name.replace(" ", "-") for name in REFUSED])
+def test_what_this_layer_lacks_is_named(case):
+    attributes, message = case
+    with pytest.raises(DataError) as raised:
+        exchange.load_onnx(node_model(**attributes).SerializeToString())
+    assert str(raised.value).startswith("the ONNX model, node `one`")
+    assert message in str(raised.value)
+
+
+def test_a_node_that_runs_backwards_alone():
+    content = node_model(direction="reverse").SerializeToString()
+    with pytest.raises(DataError, match=r"the node `one` runs backwards by itself.*onnx_nodes"):
+        exchange.load_onnx(content)
+
+
+def test_weights_from_outside_must_be_handed_over():
+    model = node_model()
+    weights = model.graph.initializer[0]
+    value = numpy_helper.to_array(weights)
+    model.graph.initializer.remove(weights)
+    with pytest.raises(DataError, match=r"its weights `W` must be constants of the file.*`values`"):
+        exchange.load_onnx(model.SerializeToString())
+    layer = exchange.load_onnx(model.SerializeToString(), values={"W": value})
+    np.testing.assert_array_equal(layer.weight_ih_l0.detach().numpy()[:4], value[0, :4])
+
+
+def test_weights_behind_nodes_that_only_move_numbers():
+    """What exporters leave in the graph: W cut into gates, put in another order, given an axis."""
+    model = node_model()
+    value = numpy_helper.to_array(model.graph.initializer[0])[0]
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(value[::-1].T.copy(), "turned"))
+    ends = {"from": [12], "to": [-13], "axes": [0], "step": [-1], "new": [0]}
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(v), k) for k, v in ends.items())
+    moves = [
+        helper.make_node("Transpose", ["turned"], ["rows"], perm=[1, 0]),
+        helper.make_node("Split", ["rows"], ["last", "first"], axis=0, num_outputs=2),
+        helper.make_node("Concat", ["last", "first"], ["all"], axis=0),
+        helper.make_node("Slice", ["all", "back", "front", "axes", "step"], ["right"]),
+        helper.make_node("Unsqueeze", ["right", "new"], ["W"]),
+    ]
+    ends = {"back": [15], "front": [-17]}
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(v), k) for k, v in ends.items())
+    nodes = [*moves, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    layer = exchange.load_onnx(model.SerializeToString())
+    np.testing.assert_array_equal(layer.weight_ih_l0.detach().numpy()[:4], value[:4])
+
+
+def test_a_newer_opset():
+    newest = onnx.defs.onnx_opset_version()
+    with pytest.raises(DataError) as raised:
+        exchange.load_onnx(node_model(opset=newest + 1).SerializeToString())
+    assert str(raised.value) == (
+        f"the ONNX model: was written for opset {newest + 1}, and the onnx installed here reads up to "
+        f"{newest}. "
+        f"Install a newer onnx."
+    )
+
+
+def test_a_file_without_an_lstm(tmp_path):
+    graph = helper.make_graph([], "g", [], [])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph), path)
+    with pytest.raises(DataError) as raised:
+        exchange.load_onnx(path)
+    assert str(raised.value) == f"{path}: holds no LSTM. Its layers must be LSTMs for this to read them."
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data())
+def test_changed_bytes_give_an_error_or_an_lstm_of_that_file(data):
+    content = bytearray(node_model(C=1, H=1).SerializeToString())
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        for _ in range(data.draw(st.sampled_from([1, 4, 40]))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        layer = exchange.load_onnx(bytes(content))
+    except DataError as error:
+        assert str(error).startswith("the ONNX model")
+    else:
+        assert (layer.input_size, layer.hidden_size, layer.num_layers) == (1, 1, 1)
+        assert all(torch.isfinite(p).all() for p in layer.parameters())
