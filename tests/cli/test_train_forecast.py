@@ -201,6 +201,12 @@ def test_wrong_usage(words, message, capsys):
             ["--season", "8", "--horizon", "300"],
             "at least one horizon. Give a smaller `horizon`, or `test` 0",
         ),
+        (
+            ["--season", "8", "--context", "70", "--horizon", "20"],
+            "series 'y' has 80 rows, and must have at least 90 (context 70 + horizon 20). "
+            "Give a smaller `horizon` or `context`, or leave the series out. "
+            "(The last 20% of each series are held out: `test`.)\n",
+        ),
         (["nowhere.csv"], "nowhere.csv: there is no such file."),
     ],
 )

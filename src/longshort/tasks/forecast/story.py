@@ -31,6 +31,7 @@ from ...runs import Run
 from ...settings import setting
 from .answer import Forecast, csv, write_table
 from .forecaster import LEVELS, Forecaster
+from .plan import make_plan
 from .scoring import Backtest
 from .settings import ForecastSettings
 
@@ -74,6 +75,7 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
     for note in table.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     earlier, later = held_out(table, settings)
+    _can_be_trained(earlier, settings)
     run = Run.create(out, "forecast", settings.to_json())
     model = Forecaster(**_forecaster_settings(settings))
     _introduce(console, table, earlier, settings)
@@ -186,6 +188,17 @@ def held_out(table: SeriesTable, settings: TrainSettings) -> tuple[SeriesTable, 
         earlier.append(part(series, 0, T - count))
         later.append(part(series, T - count, T))
     return replaced(table, series=tuple(earlier)), replaced(table, series=tuple(later))
+
+
+def _can_be_trained(earlier: SeriesTable, settings: TrainSettings) -> None:
+    """Raise what the fit would raise about the data, before a run folder is made."""
+    try:
+        make_plan(earlier, settings)
+    except DataError as error:
+        held = (
+            f" (The last {settings.test:.0%} of each series are held out: `test`.)" if settings.test else ""
+        )
+        raise DataError(f"{error}{held}") from None
 
 
 def _forecaster_settings(settings: TrainSettings) -> dict[str, Any]:
