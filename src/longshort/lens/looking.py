@@ -61,6 +61,8 @@ class Look:
     channels: list[str] = field(default_factory=list)
     tokens: list[list[str]] | None = None
     names: list[str] = field(default_factory=list)
+    answer: str = ""
+    "what the answer is that influence is measured on"
     vocabulary: str = "classic"
     notes: list[str] = field(default_factory=list)
     "what was left out, in sentences"
@@ -210,6 +212,7 @@ def look_at(
         channels=opened.channels,
         tokens=None if tokens is None else [list(row) for row in tokens],
         names=opened.names,
+        answer=opened.answer_name,
         vocabulary=vocabulary,
         film=list(film),
     )

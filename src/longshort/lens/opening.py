@@ -33,6 +33,7 @@ class Opened:
     output: Callable[[Any], Tensor] | None = None
     loss: Callable[[Tensor], Tensor] | None = None
     answer: int | None = None
+    answer_name: str = ""
     title: str = ""
     channels: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -75,7 +76,7 @@ def open_run(folder: str | Path, source: Any = None) -> Opened:
     from ..tasks import Forecaster
 
     opened = open_forecaster(Forecaster.load(folder), source)
-    return Opened(**{**vars(opened), "title": str(folder)})
+    return Opened(**{**vars(opened), "title": Path(folder).resolve().name})
 
 
 def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
@@ -127,7 +128,8 @@ def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
 
     names = [_name(table.series[n], int(c) + READ - 1) for n, c in pairs]
     return Opened(
-        network, (windows, places), lambda out: out.flatten(1), loss, LEVELS.index(0.5), "Forecaster",
+        network, (windows, places), lambda out: out.flatten(1), loss, LEVELS.index(0.5),
+        "The median of the next step", "Forecaster",
         _channels(plan), names,
     )  # fmt: skip
 

@@ -263,7 +263,7 @@ def _influence(look: Look, rows: int, first: int) -> dict[str, Any] | None:
         "complete": {m: list(v) for m, v in made.complete.items()},
         "agreement": [[a, b, rho] for (a, b), rho in made.agreement.items() if not math.isnan(rho)],
         "warmup": None if made.warmup is None else _floats(made.warmup[first:]),
-        "output": made.output,
+        "name": look.answer or f"Answer {made.output}",
         "answers": _list(made.answer[:rows]),
     }
 

@@ -75,7 +75,7 @@ function draw() {
     set_(x(state.t));
     for (const word of words.children) word.classList.toggle("now", Number(word.dataset.t) === state.t);
     const complete = I.complete[method];
-    foot.textContent = `Answer ${I.output}: ${number(I.answers[state.sequence], 4)}. Step ${state.t + data.first}: ${number(values[state.t], 3)}.` + (complete ? ` The sum misses by ${complete[0].toExponential(0)} at most.` : "");
+    foot.textContent = `${I.name}: ${number(I.answers[state.sequence], 4)}. Step ${state.t + data.first}: ${number(values[state.t], 3)}.` + (complete ? ` The sum misses by ${complete[0].toExponential(0)} at most.` : "");
   };
   move();
   agree.textContent = I.agreement.length ? `Agreement on which steps matter (Spearman): ${I.agreement.map(([p, q, rho]) => `${NAMES[p]} / ${NAMES[q]} ${number(rho, 2)}`).join(" · ")}` : "";

@@ -52,7 +52,7 @@ function draw() {
   const left = narrow ? 34 : 132;
   const right = narrow ? 12 : 96;
   const strip = Math.max(44, Math.min(120, rows * 4));
-  const top = data.tokens ? 8 : 74;
+  const top = data.tokens ? 20 : 96;
   const gap = narrow ? 22 : 10;
   const height = top + names.length * (strip + gap) + 62;
   const { drawing, width } = canvasOf(place, height, "Gates, cells and outputs over time");
@@ -110,18 +110,18 @@ function inputs(drawing, x, left, right, narrow) {
   const shown = Math.min(channels, 6);
   const start = state.sequence * channels * T;
   const length = data.sequences[state.sequence].length;
-  drawing.append(label(svg("text", { x: narrow ? left : left - 12, y: narrow ? 11 : 36, fill: colours().x, "text-anchor": narrow ? "start" : "end", "font-weight": 600 }), "{x}"));
+  drawing.append(label(svg("text", { x: narrow ? left : left - 12, y: narrow ? 11 : 50, fill: colours().x, "text-anchor": narrow ? "start" : "end", "font-weight": 600 }), "{x}"));
   const all = data.input.values.subarray(start, start + shown * T);
   const [low, high] = all.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
-  const y = scale(low, high, 64, 16);
+  const y = scale(low, high, 80, 16);
   const shades = [colours().x, colours().f, colours().g, colours().i, colours().o, colours().rnn];
   for (let k = 0; k < shown; k++) {
     const series = data.input.values.subarray(start + k * T, start + k * T + length);
     drawing.append(line(Array.from(series, (v, t) => [x(t), y(v)]), { stroke: shades[k], "stroke-width": 1.2 }));
   }
   if (!narrow) {
-    data.channels.slice(0, 4).forEach((name, k) => drawing.append(svg("text", { x: right + 8, y: 22 + 14 * k, fill: shades[k], "font-size": 11 }, name.length > 14 ? `${name.slice(0, 13)}…` : name)));
-    if (channels > 4) drawing.append(svg("text", { x: right + 8, y: 22 + 56, fill: colours().soft, "font-size": 10 }, `+ ${channels - 4} more`));
+    data.channels.slice(0, 3).forEach((name, k) => drawing.append(svg("text", { x: right + 8, y: 22 + 14 * k, fill: shades[k], "font-size": 11 }, name.length > 14 ? `${name.slice(0, 13)}…` : name)));
+    if (channels > 3) drawing.append(svg("text", { x: right + 8, y: 22 + 42, fill: colours().soft, "font-size": 10 }, `+ ${channels - 3} more`));
   }
 }
 

@@ -34,7 +34,8 @@ function draw() {
   const { soft, ink, f, mark: red, faint } = colours();
   axisY(drawing, y, ticks(low, high, 5), { left: 64, right: width - 20 });
   const marks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter((v) => Math.log10(v) >= Math.min(...logs) - 0.05 && Math.log10(v) <= Math.max(...logs) + 0.1);
-  if (U.half.length) axisX(drawing, (v) => x(Math.log10(v)), marks.length > 1 ? marks.filter((_, k) => width > 420 || k % 2 === 0) : [10 ** logs[0]], { y: 270, format: (v) => number(v, 2), title: "half-life, steps (open: longer than the sequence)" });
+  const span = [10 ** Math.min(...logs), 10 ** Math.max(...logs)];
+  if (U.half.length) axisX(drawing, (v) => x(Math.log10(v)), marks.length > 2 ? marks.filter((_, k) => width > 420 || k % 2 === 0) : ticks(...span, width > 420 ? 6 : 3), { y: 270, format: (v) => number(v, 2), title: "half-life, steps (open: longer than the sequence)" });
   drawing.append(svg("text", { x: 64, y: 16, fill: ink, "font-weight": 600 }, exactly ? "rise of the loss when silenced" : U.loss === null ? "units by half-life (no loss was given, so need is unknown)" : "estimated rise of the loss"));
   const shapes = new Map();
   half.forEach((v, j) => {
