@@ -228,6 +228,14 @@ def test_rows_without_times_follow_unless_they_repeat_what_is_known():
     assert np.array_equal(both[0].origins, np.arange(39, 54))
 
 
+def test_a_missing_row_without_a_time_is_still_a_step():
+    frame = polars.DataFrame({"y": wave(60)})
+    model = Forecaster(**SMALL).fit(frame[:40], quiet=True)
+    missing = polars.DataFrame({"y": [None]}, schema={"y": polars.Float64})
+    assert np.array_equal(model.update(missing).predict().times[0], np.arange(41, 47))
+    assert np.isnan(model.history["y"].target[40])
+
+
 def test_restart_and_reading_from_scratch_agree():
     model = full_model()
     plan, net, factor = model._fitted()

@@ -192,7 +192,7 @@ class Forecaster:
             DataError: a series is unknown, or its rows do not continue it.
         """
         plan, model, _ = self._fitted()
-        table = self._table(rows)
+        table = self._table(rows, follow=True)
         _follows(self.history.select(table.names), table)
         reading = self._reading or start(model, plan, self.history)
         self._reading = advance(model, plan, reading, table)
@@ -217,7 +217,7 @@ class Forecaster:
             levels: of the intervals whose coverage is measured, in percent.
             horizon: steps to forecast, at most the model's, and by default as many.
         """
-        table = self._continued(self._table(later))
+        table = self._continued(self._table(later, follow=True))
         known = {series.name: len(series) for series in self.history}
         first = [known.get(series.name, self.plan.context) for series in table]
         return self._backtest(table, first, stride, None, levels, horizon)
@@ -296,11 +296,13 @@ class Forecaster:
             raise SettingError("Forecaster: must be fitted first. Call `fit`, or `Forecaster.load` a run.")
         return self._parts
 
-    def _table(self, source: Any) -> SeriesTable:
+    def _table(self, source: Any, *, follow: bool = False) -> SeriesTable:
+        """Read a source with the columns of the fit; rows that follow without times all count as steps."""
         if isinstance(source, SeriesTable):
             return source
-        plan = self.plan
-        return read(source, step=plan.step, like=columns_of(plan))
+        columns = columns_of(self.plan)
+        trim = not follow or columns.time is not None
+        return read(source, step=self.plan.step, like=columns, trim=trim)
 
     def _continued(self, table: SeriesTable) -> SeriesTable:
         """The series with the rows of the history before them; those that begin before it as they are."""
