@@ -116,9 +116,10 @@ def influence(
 
 
 def _gradient(specimen: Specimen, call: Call, x: Tensor, output: int, window: int | None) -> Tensor:
-    """The gradient of the summed answers with respect to x (N, T, C), through the replay.
+    """The gradient of the summed answers with respect to x (N, T, C).
 
-    Fused layers may refuse a backward pass in evaluation mode.
+    Through the replay where only the last steps are wanted, and on a GPU: there fused layers refuse a backward
+    pass in evaluation mode.
     """
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
@@ -127,7 +128,9 @@ def _gradient(specimen: Specimen, call: Call, x: Tensor, output: int, window: in
             made.x = x if made.name == call.name else made.x
             return replay(made, graph=window or 0)[:2]
 
-        said = answers(specimen.run(answer), call)[:, output]
+        fused = x.device.type == "cpu" and (window is None or window >= x.shape[1])
+        out = specimen.with_input(call.name, x) if fused else specimen.run(answer)
+        said = answers(out, call)[:, output]
         found = torch.autograd.grad(said.sum(), x)[0]
     T = x.shape[1]
     if window is not None and window < T:
