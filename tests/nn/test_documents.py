@@ -13,7 +13,7 @@ from longshort.scan import Noise, Variant
 from longshort.scan.plan import backends
 
 TEXT = (Path(__file__).parents[2] / "docs" / "options.md").read_text("utf8")
-ROWS = [line for line in TEXT.splitlines() if line.startswith("| `")]
+ROWS = [line for line in TEXT.splitlines() if re.match(r"\| `\w", line)]
 
 
 @pytest.mark.parametrize("settings", [Variant, Noise])
