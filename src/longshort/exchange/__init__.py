@@ -13,6 +13,7 @@ from .keras_writing import save_keras
 from .onnx_reading import OnnxLSTM, load_onnx, onnx_nodes
 from .onnx_tracing import onnx_decompositions
 from .onnx_writing import Report, save_onnx
+from .runtime_writing import save_runtime
 from .torch_layers import load_torch, save_torch, to_torch
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "onnx_nodes",
     "save_keras",
     "save_onnx",
+    "save_runtime",
     "save_torch",
     "to_keras_weights",
     "to_torch",

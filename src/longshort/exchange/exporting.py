@@ -10,10 +10,11 @@ from ..nn import LSTM
 from ..runs import Run
 from .keras_writing import save_keras
 from .onnx_writing import Report, save_onnx
+from .runtime_writing import save_runtime
 from .torch_layers import save_torch
 
-ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors"}
-"""Format -> how its files end."""
+ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime": ""}
+"""Format -> how its files end; the runtime's is a folder."""
 
 
 def export(
@@ -25,7 +26,8 @@ def export(
         model: a `longshort.LSTM`, or a fitted `longshort.Forecaster`.
         path: the file; its ending is the format. `.onnx`: a graph with the state as ports, or a forecaster's
             graph from rows to quantiles. `.keras`: a Keras model of the LSTM. `.safetensors`: weights that
-            torch.nn.LSTM.load_state_dict takes. Of a forecaster the last two hold its LSTM alone.
+            torch.nn.LSTM.load_state_dict takes. Of a forecaster these two hold its LSTM alone. A name without
+            an ending: a folder for `longshort.runtime`.
         streaming: for ONNX and a layer: the graph of one step.
         reset: for ONNX and a layer: a graph with `reset` as an input.
         overwrite: replace a file that is there.
@@ -47,8 +49,8 @@ def export(
     path = Path(path)
     if path.suffix not in ENDINGS.values():
         raise SettingError(
-            f"export: `path` must end in {', '.join(ENDINGS.values())}, got {path.name!r}. The ending is "
-            "the format."
+            f"export: `path` must end in .onnx, .keras or .safetensors, or be a folder without an ending, "
+            f"got {path.name!r}. The ending is the format."
         )
     if path.exists() and not overwrite:
         raise RunError(
@@ -60,9 +62,22 @@ def export(
         )
     if path.suffix == ".onnx":
         return _onnx(model, path, streaming, reset)
+    if path.suffix == "":
+        return _runtime(model, path, overwrite)
     lstm = layer_of(model)
     save_keras(lstm, path) if path.suffix == ".keras" else save_torch(lstm, path)
     return path
+
+
+def _runtime(model: Any, path: Path, overwrite: bool) -> Path:
+    if not isinstance(model, LSTM):
+        layer_of(model)
+        raise SettingError(
+            "export: the runtime runs a longshort.LSTM, and a forecaster is more. Export it to ONNX, which "
+            "has "
+            "the whole of it."
+        )
+    return save_runtime(model, path, overwrite=overwrite)
 
 
 def _onnx(model: Any, path: Path, streaming: bool, reset: bool) -> Report:

@@ -1,0 +1,127 @@
+"""`load` and `Model`: an exported LSTM that answers for whole batches, and starts streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, ShapeError
+from .files import Array, read_folder
+from .stack import Stack, State
+from .streams import Stream
+
+
+class Model:
+    """An exported LSTM. Batch first, float32, no torch.
+
+    Args:
+        stack: its layers.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+    def __call__(
+        self,
+        x: Any,
+        state: State | None = None,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+    ) -> tuple[Array, State]:
+        """Run whole sequences.
+
+        Args:
+            x: (N, T, C).
+            state: before the first step; the initial state if None.
+            lengths: (N,) whole numbers in [0, T]; the steps from there on are padding.
+            reset: (N, T) bool; true where a sequence starts step t from its initial state.
+
+        Returns:
+            y (N, T, D P), zero in the padding, and the state after the last step of each sequence, h
+            (L, N, P) and c (L, N, H). Feeding the state back in continues the sequences.
+
+        Raises:
+            ShapeError: an argument has another shape.
+        """
+        x = np.ascontiguousarray(x, dtype=np.float32)
+        C = self.stack.C
+        if x.ndim != 3 or x.shape[2] != C:
+            raise ShapeError(f"model: `x` must be (N, T, C) = (N, T, {C}), got {x.shape}.")
+        N, T = x.shape[:2]
+        state = self.initial_state(N) if state is None else self.checked("model", state, N)
+        if lengths is not None:
+            lengths = np.ascontiguousarray(lengths)
+            good = lengths.shape == (N,) and lengths.dtype.kind in "iu"
+            if not good or (N and not (lengths.min() >= 0 and lengths.max() <= T)):
+                raise ShapeError(
+                    f"model: `lengths` must be (N,) = ({N},) whole numbers in [0, T] = [0, {T}]."
+                )
+            lengths = lengths.astype(np.int64)
+        if reset is not None:
+            reset = np.ascontiguousarray(reset)
+            if reset.shape != (N, T) or reset.dtype != np.bool_:
+                raise ShapeError(
+                    f"model: `reset` must be (N, T) = ({N}, {T}) of bool, got {reset.shape} of {reset.dtype}."
+                )
+        return self.stack.run(x, state, lengths, reset)
+
+    def initial_state(self, N: int) -> State:
+        """Return the state before the first step of N sequences: learned, or zeros."""
+        return self.stack.initial(N)
+
+    def checked(self, caller: str, state: State, N: int) -> State:
+        """Return a state as float32 arrays.
+
+        Raises:
+            ShapeError: it is not that of N sequences of this model.
+        """
+        zero = self.initial_state(N)
+        parts = [np.ascontiguousarray(part, dtype=np.float32) for part in state]
+        for name, part, wanted in zip(State._fields, parts, zero, strict=True):
+            if part.shape != wanted.shape:
+                raise ShapeError(
+                    f"{caller}: `state.{name}` must be (layers x directions, N, units) = {wanted.shape}, "
+                    f"got {part.shape}."
+                )
+        return State(*parts)
+
+    def stream(self) -> Stream:
+        """Return one sequence that goes on step by step.
+
+        Raises:
+            ShapeError: the model runs in both directions, so that no step stands alone.
+        """
+        return Stream(self, None)
+
+    def streams(self, n: int) -> Stream:
+        """Return n sequences that go on step by step, together or some of them.
+
+        Args:
+            n: how many.
+
+        Raises:
+            ShapeError: the model runs in both directions, so that no step stands alone.
+        """
+        return Stream(self, n)
+
+
+def load(folder: str | Path) -> Model:
+    """Load a model that `longshort.export(layer, folder)` wrote.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        DataError: it is missing, damaged, changed, of a newer longshort, or of a kind this one does not run.
+        BackendError: the engine is not installed.
+    """
+    settings, arrays = read_folder(folder)
+    if settings.get("kind") != "lstm":
+        raise DataError(
+            f"{folder}: holds a model of kind {settings.get('kind')!r}, and this longshort runs 'lstm'. "
+            f"Install a newer longshort."
+        )
+    return Model(Stack(settings, arrays, str(folder)))

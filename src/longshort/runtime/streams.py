@@ -1,0 +1,104 @@
+"""Sequences that go on step by step, and keep their state in between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ShapeError
+from .files import Array
+from .stack import State
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+class Stream:
+    """One sequence, or n of them, somewhere in their course. Made by `Model.stream` and `Model.streams`.
+
+    Args:
+        model: whose.
+        n: how many sequences; None for one whose x and y have no axis for it.
+
+    Raises:
+        ShapeError: the model runs in both directions, or n is below 1.
+    """
+
+    def __init__(self, model: Model, n: int | None) -> None:
+        if model.stack.directions == 2:
+            raise ShapeError(
+                "stream: the model runs in both directions, so it must see the end before its first output. "
+                "Call the model on whole sequences."
+            )
+        if n is not None and n < 1:
+            raise ShapeError(f"stream: `n` must be at least 1, got {n}.")
+        self.model, self.n = model, n
+        self._state = model.initial_state(n or 1)
+
+    @property
+    def state(self) -> State:
+        """A copy of the state, h (layers, n, P) and c (layers, n, H); n is 1 for a single stream."""
+        return State(self._state.h.copy(), self._state.c.copy())
+
+    @state.setter
+    def state(self, state: State) -> None:
+        checked = self.model.checked("stream", state, self.n or 1)
+        self._state = State(checked.h.copy(), checked.c.copy())
+
+    def step(self, x: Any, mask: Any = None) -> Array:
+        """Take one step.
+
+        Args:
+            x: (n, C), or (C,) for a single stream.
+            mask: (n,) bool, the sequences that step; all if None. The others stay as they are, and their y is
+                that of their last step (zero before the first).
+
+        Returns:
+            y (n, P), or (P,).
+
+        Raises:
+            ShapeError: x or mask has another shape.
+        """
+        stack, n = self.model.stack, self.n
+        row = np.ascontiguousarray(x, dtype=np.float32)
+        wanted = (stack.C,) if n is None else (n, stack.C)
+        if row.shape != wanted:
+            axes = "(C,)" if n is None else "(n, C)"
+            raise ShapeError(
+                f"stream.step: `x` must be {axes} = {wanted}, got {row.shape}. "
+                f"The model was exported with {stack.C} features."
+            )
+        lengths = None
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.shape != (n or 1,) or mask.dtype != np.bool_:
+                raise ShapeError(
+                    f"stream.step: `mask` must be (n,) = ({n or 1},) of bool, got {mask.shape} of "
+                    f"{mask.dtype}."
+                )
+            lengths = mask.astype(np.int64)
+        _, self._state = stack.run(row.reshape(-1, 1, stack.C), self._state, lengths)
+        y: Array = self._state.h[-1]
+        return y[0].copy() if n is None else y.copy()
+
+    def reset(self, mask: Any = None) -> None:
+        """Go back to the initial state.
+
+        Args:
+            mask: (n,) bool, the sequences that go back; all if None.
+
+        Raises:
+            ShapeError: mask has another shape.
+        """
+        initial = self.model.initial_state(self.n or 1)
+        if mask is None:
+            self._state = initial
+            return
+        mask = np.asarray(mask)
+        if mask.shape != (self.n or 1,) or mask.dtype != np.bool_:
+            raise ShapeError(
+                f"stream.reset: `mask` must be (n,) = ({self.n or 1},) of bool, got {mask.shape}."
+            )
+        for part, start in zip(self._state, initial, strict=True):
+            part[:, mask] = start[:, mask]

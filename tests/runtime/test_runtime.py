@@ -1,0 +1,253 @@
+"""Exported folders on NumPy and the engine: the layer's numbers, whole and step by step, and bad input."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import longshort as ls
+from longshort import engine, exchange, runtime
+from longshort.errors import BackendError, DataError, RunError, SettingError, ShapeError
+from longshort.runtime.files import read_folder, write_folder
+from longshort.scan import Noise, Variant
+
+pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
+
+CASES = {
+    "plain": {},
+    "stacked": {"num_layers": 3},
+    "both ways": {"num_layers": 2, "bidirectional": True},
+    "no bias": {"bias": False},
+    "projected with peephole": {
+        "proj_size": 2,
+        "variant": Variant(peephole=True, coupled=True),
+        "num_layers": 2,
+    },
+    "norms": {"variant": Variant(norm="ba2016")},
+    "zoneout": {"noise": Noise(zoneout_h=0.1, zoneout_c=0.3)},
+    "gate recurrence": {"variant": Variant(gate_recurrence=True, cell_clip=0.5)},
+    "learned initial state": {"learn_initial": True, "num_layers": 2},
+}
+each_case = pytest.mark.parametrize(
+    "arguments", CASES.values(), ids=[name.replace(" ", "-") for name in CASES]
+)
+
+
+def exported(folder, **arguments):
+    layer = ls.LSTM(3, 4, batch_first=True, **arguments).eval()
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.normal_(0, 0.6)
+    assert ls.export(layer, folder / "model") == folder / "model"
+    return layer, runtime.load(folder / "model")
+
+
+@each_case
+def test_whole_sequences(arguments, tmp_path):
+    layer, model = exported(tmp_path, **arguments)
+    x = np.random.randn(4, 7, 3).astype(np.float32)
+    lengths, reset = np.array([7, 3, 0, 5]), np.random.rand(4, 7) < 0.3
+    for options in ({}, {"lengths": lengths}, {"reset": reset}, {"lengths": lengths, "reset": reset}):
+        with torch.no_grad():
+            want, (h, c) = layer(torch.tensor(x), **{k: torch.tensor(v) for k, v in options.items()})
+        y, state = model(x, **options)
+        for got, truth in ((y, want), (state.h, h), (state.c, c)):
+            np.testing.assert_allclose(got, truth.numpy(), rtol=1e-5, atol=2e-6)
+
+
+@each_case
+def test_a_stream_equals_the_whole_and_goes_on_from_a_state(arguments, tmp_path):
+    if arguments.get("bidirectional"):
+        pytest.skip("a bidirectional model cannot stream")
+    _, model = exported(tmp_path, **arguments)
+    x = np.random.randn(4, 7, 3).astype(np.float32)
+    y, last = model(x)
+    streams, one = model.streams(4), model.stream()
+    for t in range(7):
+        np.testing.assert_allclose(streams.step(x[:, t]), y[:, t], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(one.step(x[1, t]), y[1, t], rtol=0, atol=1e-6)
+        if t == 3:
+            saved = streams.state
+    np.testing.assert_allclose(streams.state.c, last.c, rtol=0, atol=1e-6)
+    streams.state = saved
+    np.testing.assert_allclose(streams.step(x[:, 4]), y[:, 4], rtol=0, atol=1e-6)
+    half, state = model(x[:, :4])
+    np.testing.assert_allclose(np.concatenate([half, model(x[:, 4:], state)[0]], 1), y, rtol=0, atol=1e-6)
+
+
+def test_only_some_of_the_streams_step(tmp_path):
+    _, model = exported(tmp_path, num_layers=2)
+    streams, alone = model.streams(3), [model.stream() for _ in range(3)]
+    before = np.zeros((3, 4), np.float32)
+    for _ in range(6):
+        x, mask = np.random.randn(3, 3).astype(np.float32), np.random.rand(3) < 0.5
+        y = streams.step(x, mask)
+        for n in range(3):
+            want = alone[n].step(x[n]) if mask[n] else before[n]
+            np.testing.assert_allclose(y[n], want, rtol=0, atol=1e-6)
+        before = y
+
+
+def test_a_reset_begins_anew(tmp_path):
+    _, model = exported(tmp_path, learn_initial=True)
+    streams, x = model.streams(2), np.random.randn(2, 3).astype(np.float32)
+    first, second = streams.step(x), streams.step(x)
+    streams.reset(np.array([True, False]))
+    third = streams.step(x)
+    np.testing.assert_array_equal(third[0], first[0])
+    assert np.abs(third[1] - second[1]).max() > 1e-3
+    streams.reset()
+    np.testing.assert_array_equal(streams.step(x), first)
+
+
+def test_no_torch_is_loaded(tmp_path):
+    layer, _ = exported(tmp_path)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np\n"
+        "from longshort import runtime\n"
+        f"stream = runtime.load({str(tmp_path / 'model')!r}).stream()\n"
+        "print(stream.step(np.ones(3))[0]); print([m for m in sys.modules if m.split('.')[0] in ('onnx', "
+        "'safetensors')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    value, loaded = done.stdout.splitlines()
+    with torch.no_grad():
+        want = layer(torch.ones(1, 1, 3))[0][0, 0, 0]
+    assert float(value) == pytest.approx(float(want), abs=1e-6)
+    assert loaded == "[]"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m(np.zeros((2, 5, 4))), "model: `x` must be (N, T, C) = (N, T, 3), got (2, 5, 4)."),
+        (
+            lambda m: m(np.zeros((2, 5, 3)), lengths=[6, 1]),
+            "model: `lengths` must be (N,) = (2,) whole numbers in [0, T] = [0, 5].",
+        ),
+        (
+            lambda m: m(np.zeros((2, 5, 3)), reset=np.zeros((2, 5))),
+            "model: `reset` must be (N, T) = (2, 5) of bool, got (2, 5) of float64.",
+        ),
+        (
+            lambda m: m(np.zeros((2, 5, 3)), m.initial_state(3)),
+            "model: `state.h` must be (layers x directions, N, units) = (1, 2, 4), got (1, 3, 4).",
+        ),
+        (
+            lambda m: m.stream().step(np.zeros(4)),
+            "stream.step: `x` must be (C,) = (3,), got (4,). The model was exported with 3 features.",
+        ),
+        (
+            lambda m: m.streams(2).step(np.zeros((2, 3)), [1, 0]),
+            "stream.step: `mask` must be (n,) = (2,) of bool, got (2,) of int64.",
+        ),
+        (lambda m: m.streams(0), "stream: `n` must be at least 1, got 0."),
+    ],
+)
+def test_wrong_shapes_are_named(call, message, tmp_path):
+    _, model = exported(tmp_path)
+    with pytest.raises(ShapeError) as raised:
+        call(model)
+    assert str(raised.value) == message
+
+
+def test_both_directions_cannot_stream(tmp_path):
+    _, model = exported(tmp_path, bidirectional=True)
+    with pytest.raises(ShapeError, match="must see the end before its first output"):
+        model.stream()
+
+
+def test_a_folder_that_is_there_stays(tmp_path):
+    exported(tmp_path)
+    before = (tmp_path / "model" / "model.json").read_bytes()
+    with pytest.raises(RunError) as raised:
+        ls.export(ls.LSTM(3, 5), tmp_path / "model")
+    assert str(raised.value) == (
+        f"{tmp_path / 'model'}: exists. Give another name, or overwrite it: `overwrite=True`, or --overwrite."
+    )
+    assert (tmp_path / "model" / "model.json").read_bytes() == before
+    ls.export(ls.LSTM(3, 5), tmp_path / "model", overwrite=True)
+    assert runtime.load(tmp_path / "model").stack.H == 5
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_the_engine_lacks_is_named(tmp_path):
+    layer = ls.LSTM(3, 4, variant=Variant(gate_recurrence=True, norm="products"))
+    with pytest.raises(SettingError, match="the engine has no `gate_recurrence` with `norm` = 'products'"):
+        ls.export(layer, tmp_path / "model")
+
+
+def test_a_copy_that_disagrees_is_not_kept(tmp_path, monkeypatch):
+    from longshort.exchange import runtime_writing
+
+    def wrong(folder, settings, arrays):
+        i, f, g, o = np.split(arrays["weight_hh_l0"], 4)
+        write_folder(folder, settings, arrays | {"weight_hh_l0": np.concatenate([f, i, g, o])})
+
+    monkeypatch.setattr(runtime_writing, "write_folder", wrong)
+    with pytest.raises(BackendError, match=r"the engine errs by .* It was not kept\.$"):
+        exchange.save_runtime(ls.LSTM(3, 4), tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def edit(folder, **changes):
+    about = json.loads((folder / "model.json").read_text("utf8"))
+    (folder / "model.json").write_text(json.dumps(about | changes), "utf8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "weights.safetensors").unlink(), "weights.safetensors cannot be read: No such file"),
+        (lambda f: (f / "model.json").write_text("{"), "is damaged"),
+        (lambda f: (f / "model.json").write_text("[]"), "was not written by longshort, or is damaged"),
+        (lambda f: edit(f, longshort=2), "has format 2, and this longshort reads up to 1. Install a newer"),
+        (lambda f: edit(f, settings={"kind": "lstm"}), "was changed since it was written"),
+        (
+            lambda f: write_folder(f, {"kind": "gru"}, {}),
+            "holds a model of kind 'gru', and this longshort runs",
+        ),
+        (lambda f: write_folder(f, {"kind": "lstm"}, {}), "its settings lack 'C'. Export the model again."),
+        (
+            lambda f: write_folder(f, read_folder(f)[0], {}),
+            "`weight_ih_l0` must be (16, 3), got none. Export the model again.",
+        ),
+    ],
+)
+def test_a_damaged_folder_says_what_is_wrong(damage, message, tmp_path):
+    exported(tmp_path)
+    damage(tmp_path / "model")
+    with pytest.raises(DataError) as raised:
+        runtime.load(tmp_path / "model")
+    assert str(tmp_path / "model") in str(raised.value)
+    assert message in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One exported model, and a folder to put changed copies in."""
+    place = tmp_path_factory.mktemp("runtime")
+    exported(place)
+    return place / "model"
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data(), name=st.sampled_from(["model.json", "weights.safetensors"]))
+def test_changed_bytes_are_always_found(data, name, folder, tmp_path_factory):
+    content = bytearray((folder / name).read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    new = data.draw(st.integers(0, 255))
+    if chr(content[at]).isspace() or new == content[at]:
+        return
+    content[at] = new
+    copy = tmp_path_factory.mktemp("changed")
+    for one in ("model.json", "weights.safetensors"):
+        (copy / one).write_bytes(content if one == name else (folder / one).read_bytes())
+    with pytest.raises(DataError):
+        runtime.load(copy)
