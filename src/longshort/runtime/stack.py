@@ -43,10 +43,11 @@ class Stack:
             self.C, self.H, self.P = (int(settings[k]) for k in ("C", "H", "P"))
             self.layers, self.directions = int(settings["layers"]), int(settings["directions"])
             self.variant = SimpleNamespace(**settings["variant"])
-            self.rates = SimpleNamespace(variational_h=0.0, recurrent_dropout=0.0, **settings["zoneout"])
+            rates = SimpleNamespace(variational_h=0.0, recurrent_dropout=0.0, **settings["zoneout"])
             gates, sigmoids = int(settings["gates"]), int(settings["sigmoids"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where}: its settings lack {error}. Export the model again.") from None
+        self.noise = engine.noise(rates, training=False)
         self.width = self.H * (1 + sigmoids * bool(self.variant.gate_recurrence))
         self.places: list[tuple[Any, Array | None, Array | None]] = []
         for k in range(self.layers * self.directions):
@@ -86,7 +87,6 @@ class Stack:
         """Run all layers over x (N, T, C) from a state; y (N, T, D P) and the state after the last step."""
         resets, hs, cs = [reset, _turned(reset, lengths) if self.directions == 2 else None], [], []
         start = self.initial(len(x)) if reset is not None else None
-        noise = engine.noise(self.rates, training=False)
         for layer in range(self.layers):
             outs = []
             for d in range(self.directions):
@@ -100,13 +100,15 @@ class Stack:
                     reset=resets[d],
                     lengths=lengths,
                     reverse=d == 1,
-                    noise=noise,
+                    noise=self.noise,
                     **initial,
                 )
                 outs.append(out.y)
                 hs.append(out.h)
                 cs.append(out.c)
             x = outs[0] if len(outs) == 1 else np.concatenate(outs, axis=2)
+        if len(hs) == 1:
+            return x, State(hs[0][None], cs[0][None])
         return x, State(np.stack(hs), np.stack(cs))
 
 
