@@ -13,11 +13,13 @@ try:
     from . import _core
 except ImportError as error:
     _core = None  # type: ignore[assignment]
-    _MISSING = f"the compiled module is not there ({error}); install longshort where there is a C++20 compiler"
+    _MISSING = (
+        f"the compiled module is not there ({error}); install longshort where there is a C++20 compiler"
+    )
 else:
     _MISSING = ""
 
-__all__ = ["Forward", "available", "backward", "forward", "isa", "isas", "pack", "trim", "why_not"]
+__all__ = ["Forward", "available", "backward", "forward", "isa", "isas", "pack", "step", "trim", "why_not"]
 
 Array = NDArray[Any]
 
@@ -129,8 +131,41 @@ def pack(
 ) -> Any:
     """Lay weights out as the products read them."""
     return _there().pack(
-        w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c, _variant(variant), back, threads
+        w_ih,
+        w_hh,
+        bias,
+        w_hr,
+        peephole,
+        w_gates,
+        gain_ih,
+        gain_hh,
+        gain_c,
+        shift_c,
+        _variant(variant),
+        back,
+        threads,
     )
+
+
+def step(packed: Any, *, stored: str = "full", threads: int = 1) -> Any:
+    """Prepare single steps and streams of few sequences, for the variant of torch.nn.LSTM.
+
+    Args:
+        packed:  what `pack` returned.
+        stored:  the weights' own form: "full", "bfloat16", or "int8" with one scale a gate and unit. Short
+                 weights are read two and four times as fast; inputs, state and sums stay as they are.
+        threads: used where a step is long enough to pay for them.
+
+    Returns:
+        An object with `(x, h, c) -> (y, c)` for x (N, T, C), and `move(x, h, c)`, which takes one step on x
+        (N, C) and writes the new state into h and c (N, H); h is y's last step.
+
+    Raises:
+        ShapeError: another variant, an unknown form, or arrays that do not fit.
+    """
+    core = _there()
+    kind = core.Step64 if isinstance(packed, core.Packed64) else core.Step32
+    return kind(packed, stored, threads)
 
 
 def forward(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import engine
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
+from .variant import Variant
 
 _WEIGHTS: Final = (
     "w_ih", "w_hh", "w_hr", "peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"
@@ -63,7 +64,9 @@ def backward(
     """Run the engine backward over the tape."""
     threads = torch.get_num_threads()
     names = Inputs._fields[:DIFFERENTIABLE]
-    wanted = [name for name, need in zip(names, needs, strict=False) if need and getattr(given, name) is not None]
+    wanted = [
+        name for name, need in zip(names, needs, strict=False) if need and getattr(given, name) is not None
+    ]
     found = engine.backward(
         _packed(call, given, back=True, threads=threads),
         saved[0].numpy().reshape(-1),
@@ -93,14 +96,12 @@ def _tape_row(call: Call) -> int:
 
 
 def _noise(call: Call, seed: int) -> Any:
-    return engine.noise(
-        call.options.noise, seed=seed, first=call.first, training=call.options.training
-    )
+    return engine.noise(call.options.noise, seed=seed, first=call.first, training=call.options.training)
 
 
 def _shared(call: Call, given: Inputs) -> dict[str, Any]:
     """What forward and backward are told alike."""
-    seed = 0 if given.seed is None else int(given.seed)
+    seed = int(given.seed) if given.seed is not None and call.options.noise else 0
     return {
         "reset": None if given.reset is None else given.reset.numpy(),
         "lengths": _array(given.lengths),
@@ -135,7 +136,11 @@ def _packed(call: Call, given: Inputs, back: bool, threads: int) -> Any:
     sample = b"".join(_sample(arrays[name]) for name in _WEIGHTS if arrays[name] is not None)
     bias = _array(given.bias)
     found = _PACKED.get(key)
-    if found is not None and found[1] == sample and all(r() is t for r, t in zip(found[2], tensors, strict=True)):
+    if (
+        found is not None
+        and found[1] == sample
+        and all(r() is t for r, t in zip(found[2], tensors, strict=True))
+    ):
         _PACKED.move_to_end(key)
         found[0].set_bias(bias)
         return found[0]
@@ -153,4 +158,49 @@ def _sample(array: Any) -> bytes:
     return found
 
 
-BACKEND: Final = Backend("cpu", refuses, forward, backward, saves)
+def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
+    """Prepare single steps. The weights are looked at, and the bias read, at every one of them."""
+    alone = call._replace(T=1, save=False)
+    if not _is_plain(call):
+
+        def advance_variant(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+            now = given._replace(x=x[:, None], h=h, c=c)
+            outputs, _ = forward(alone._replace(N=x.shape[0]), now)
+            return outputs.h, outputs.c
+
+        return advance_variant
+
+    w_ih, w_hh, bias = (_array(t) for t in (given.w_ih, given.w_hh, given.bias))
+    looks = [array.reshape(-1)[:: max(1, array.size // 64)] for array in (w_ih, w_hh)]  # views of the weights
+    prepared: list[Any] = []
+
+    def prepare() -> Any:
+        packed = engine.pack(w_ih, w_hh, bias, variant=call.variant)
+        stepper = engine.step(packed, threads=torch.get_num_threads())
+        prepared[:] = [packed.set_bias, stepper.at, b"".join(look.tobytes() for look in looks)]
+        return prepared
+
+    prepare()
+    kept = (given.w_ih, given.w_hh, given.bias)
+
+    def advance(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        set_bias, run, seen = prepared
+        if looks[0].tobytes() + looks[1].tobytes() != seen:
+            set_bias, run, seen = prepare()
+        if kept[2] is not None:
+            set_bias(bias)
+        if not (x.is_contiguous() and h.is_contiguous() and c.is_contiguous()):
+            x, h, c = x.contiguous(), h.contiguous(), c.contiguous()
+        h_n, c_n = torch.empty_like(h), torch.empty_like(c)
+        run(x.data_ptr(), h.data_ptr(), c.data_ptr(), h_n.data_ptr(), c_n.data_ptr(), x.shape[0])
+        return h_n, c_n
+
+    return advance
+
+
+def _is_plain(call: Call) -> bool:
+    """Whether this is torch.nn.LSTM's cell: the engine's own step serves it, `forward` all others."""
+    return call.variant == Variant() and "w_hr" not in call.given and not call.options.noise
+
+
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step)

@@ -10,45 +10,47 @@
 
 namespace longshort::LONGSHORT_ISA {
 
-// 2^r - 1 = r * sum_k Slope[k] r^k on |r| <= 1/2; `Slope` interpolates at Chebyshev nodes.
+// exp(r) - 1 = r (1 + r * sum_k Tail[k] r^k) on |r| <= log(2)/2; `Tail` interpolates at Chebyshev nodes.
+// Log2High has so few bits that n * Log2High is exact, so the remainder is, fused or not.
 template <class Real>
-struct PowerTable;
+struct ExpTable;
 
 template <>
-struct PowerTable<float> {
-  static constexpr float Slope[] = {0.69314718804867439f, 0.24022650760762474f, 0.055503570065040768f,
-                                    0.0096180824640173537f, 0.0013390920791936482f, 0.00015453212664719181f};
-  static constexpr int Terms = 6;
-  static constexpr float Log2e = 1.4426950216293335f, Log2eRest = 1.9259629911266175e-8f;
+struct ExpTable<float> {
+  static constexpr float Tail[] = {0.5f, 0.16666576845993976f, 0.041666554437685939f, 0.0083632029715758550f,
+                                   0.0013926213466332443f};
+  static constexpr int Terms = 5;
+  static constexpr float Log2e = 1.4426950408889634f, Log2High = 0.693359375f, Log2Low = -2.12194440e-4f;
   static constexpr float Limit = 87.0f;  // 2^n and its inverse stay normal numbers
 };
 
 template <>
-struct PowerTable<double> {
-  static constexpr double Slope[] = {0.69314718055994530942,   0.24022650695910098355,   0.055504108664821594411,
-                                     0.0096181291076068019828, 0.0013333558146416889179, 0.00015403530441881377252,
-                                     0.000015252733829913581989, 1.3215442499383302424e-6, 1.0178062398652389182e-7,
-                                     7.0726036484601362336e-9, 4.4549700323138961307e-10};
-  static constexpr int Terms = 11;
-  static constexpr double Log2e = 1.442695040888963387, Log2eRest = 2.035527374093103205e-17;
+struct ExpTable<double> {
+  static constexpr double Tail[] = {0.50000000000000010262,    0.16666666666666667456,   0.041666666666623991516,
+                                    0.0083333333333300513464,  0.0013888888917281793308, 0.00019841269863105968748,
+                                    0.000024801521190217727651, 2.7557268378684192873e-6, 2.7620138719973995569e-7,
+                                    2.5100424157005066788e-8};
+  static constexpr int Terms = 10;
+  static constexpr double Log2e = 1.4426950408889634074;
+  static constexpr double Log2High = 6.93145751953125e-1, Log2Low = 1.42860682030941723212e-6;
   static constexpr double Limit = 690.0;
 };
 
-// x log2(e) = n + r; returns n and 2^r - 1, from which exp and exp - 1 follow without cancellation.
+// x = n log 2 + r; returns n and exp(r) - 1, from which exp and exp - 1 follow without cancellation.
 template <class Real>
 struct Reduced {
-  Vector<Real> n, power_less_one;
+  Vector<Real> n, rest;
 };
 
 template <class Real>
 inline Reduced<Real> reduce(Vector<Real> x) {
-  using Table = PowerTable<Real>;
+  using Table = ExpTable<Real>;
   const Vector<Real> n = nearest(x * Table::Log2e);
-  const Vector<Real> r = (x * Table::Log2e - n) + x * Table::Log2eRest;
-  Vector<Real> slope = broadcast<Real>(Table::Slope[Table::Terms - 1]);
-#pragma GCC unroll 11
-  for (int k = Table::Terms - 2; k >= 0; --k) slope = slope * r + Table::Slope[k];
-  return {n, r * slope};
+  const Vector<Real> r = (x - n * Table::Log2High) - n * Table::Log2Low;
+  Vector<Real> slope = broadcast<Real>(Table::Tail[Table::Terms - 1]);
+#pragma GCC unroll 10
+  for (int k = Table::Terms - 2; k >= 0; --k) slope = slope * r + Table::Tail[k];
+  return {n, r * (slope * r + Real(1))};
 }
 
 // Keeps not-a-number.
@@ -59,8 +61,8 @@ inline Vector<Real> clamp(Vector<Real> x, Real limit) {
 
 template <class Real>
 inline Vector<Real> exp(Vector<Real> x) {
-  const Reduced<Real> e = reduce<Real>(clamp<Real>(x, PowerTable<Real>::Limit));
-  return scale(e.power_less_one + Real(1), e.n);
+  const Reduced<Real> e = reduce<Real>(clamp<Real>(x, ExpTable<Real>::Limit));
+  return scale(e.rest + Real(1), e.n);
 }
 
 template <class Real>
@@ -73,8 +75,9 @@ template <class Real>
 inline Vector<Real> tanh(Vector<Real> x) {
   const Reduced<Real> e = reduce<Real>(clamp<Real>(x + x, Real(44)));
   const Vector<Real> power = scale(broadcast<Real>(Real(1)), e.n);
-  const Vector<Real> expm1 = power * e.power_less_one + (power - Real(1));
-  return expm1 * reciprocal(expm1 + Real(2));
+  const Vector<Real> expm1 = power * e.rest + (power - Real(1));
+  const Vector<Real> sum = expm1 + Real(2), inverse = reciprocal(sum), quotient = expm1 * inverse;
+  return quotient + inverse * (expm1 - quotient * sum);
 }
 
 // Keras before version 3: a straight line from 0 at -2.5 to 1 at 2.5.

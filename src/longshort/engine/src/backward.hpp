@@ -9,7 +9,7 @@
 
 namespace longshort::LONGSHORT_ISA {
 
-constexpr Index RowsPerProduct = 192;  // fewer rows in a chunk than this, and reading dW costs more than summing into it
+constexpr Index RowsPerProduct = 384;  // fewer rows in a chunk than this, and reading dW costs more than summing into it
 
 // What the members of a call share. Lists hold a row for each sequence and step of a chunk that is active,
 // group after group.

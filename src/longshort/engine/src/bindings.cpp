@@ -182,6 +182,98 @@ nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x,
   return result;
 }
 
+// A prepared step. The Python side keeps the arrays that were packed alive.
+template <class Real>
+class Step {
+ public:
+  Step(nb::object packed, const std::string& stored, int threads)
+      : owner_(packed), packed_(nb::cast<Packed<Real>&>(packed)), kernels_(kernels_of<Real>(*packed_.set)), threads_(threads) {
+    const PackedWeights<Real>& w = packed_.weights;
+    const Variant plain;
+    if (w.projected || w.variant.gate_count() != 4 || w.variant.peephole || w.variant.gate_recurrence || w.variant.hard_sigmoid ||
+        w.variant.norm != Norm::none || !w.variant.input_activation || !w.variant.output_activation ||
+        w.variant.cell_clip != plain.cell_clip || w.variant.projection_clip != plain.projection_clip)
+      raise_shape("engine: Step serves the variant of torch.nn.LSTM. Call forward with one step for the others.");
+    if (stored != "full" && stored != "bfloat16" && stored != "int8")
+      raise_shape("engine: `stored` must be 'full', 'bfloat16' or 'int8', got '" + stored + "'.");
+    if (stored == "full") return;
+    narrow_.stored = stored == "int8" ? Stored::int8 : Stored::bfloat16;
+    const std::size_t width = stored == "int8" ? 1 : 2;
+    const auto input = static_cast<std::size_t>(kernels_.panel_values(w.H, w.C)) * width;
+    const auto recurrent = static_cast<std::size_t>(kernels_.panel_values(w.H, w.H)) * width;
+    const auto scales = static_cast<std::size_t>(kernels_.panel_values(w.H, 1)) * sizeof(Real);
+    arena_ = std::make_unique<Arena>(input + recurrent + scales + 256);
+    narrow_.input = arena_->take(input);
+    narrow_.recurrent = arena_->take(recurrent);
+    narrow_.scale = reinterpret_cast<Real*>(arena_->take(scales));
+    kernels_.narrow(w, narrow_);
+  }
+
+  nb::tuple run(const Given& x, const Given& h, const Given& c) {
+    const PackedWeights<Real>& w = packed_.weights;
+    if (x->ndim() != 3) raise_shape("engine: `x` must be (N, T, C), got " + std::to_string(x->ndim()) + " axes.");
+    StepCall<Real> call;
+    call.N = static_cast<Index>(x->shape(0));
+    call.T = static_cast<Index>(x->shape(1));
+    call.x = sequences<Real>(x, "x", "(N, T, C)", call.N, call.T, w.C);
+    call.h = rows<Real>(h, "h", "(N, H)", call.N, w.H);
+    call.c = rows<Real>(c, "c", "(N, H)", call.N, w.H);
+    const Taken y = fresh<Real>({call.N, call.T, w.H}), c_n = fresh<Real>({call.N, w.H});
+    call.y = sequences<Real>(y);
+    call.c_n = rows<Real>(c_n);
+    if (call.T == 0) std::memcpy(c_n.data(), call.c.data, static_cast<std::size_t>(call.N * w.H) * sizeof(Real));
+    go(call);
+    return nb::make_tuple(y, c_n);
+  }
+
+  // One step that moves h and c on where they stand. x: (N, C), h and c: (N, H), contiguous; h and c are written.
+  void move(const nb::ndarray<const Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>& x,
+            const nb::ndarray<Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>& h,
+            const nb::ndarray<Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>& c) {
+    const PackedWeights<Real>& w = packed_.weights;
+    const Index N = static_cast<Index>(x.shape(0));
+    checked<Real>(x, "x", "(N, C)", {N, w.C});
+    checked<Real>(h, "h", "(N, H)", {N, w.H});
+    checked<Real>(c, "c", "(N, H)", {N, w.H});
+    at(reinterpret_cast<std::uintptr_t>(x.data()), reinterpret_cast<std::uintptr_t>(h.data()), reinterpret_cast<std::uintptr_t>(c.data()),
+       reinterpret_cast<std::uintptr_t>(h.data()), reinterpret_cast<std::uintptr_t>(c.data()), N);
+  }
+
+  // The same on addresses, for a caller that has checked: contiguous rows of C, H, H, H and H values.
+  void at(std::uintptr_t x, std::uintptr_t h, std::uintptr_t c, std::uintptr_t h_n, std::uintptr_t c_n, Index N) {
+    const PackedWeights<Real>& w = packed_.weights;
+    Real* out = reinterpret_cast<Real*>(h_n);
+    if (h == h_n) {  // all of the old h is read before the new one is whole
+      room_.resize(static_cast<std::size_t>(N * w.H));
+      out = room_.data();
+    }
+    StepCall<Real> call;
+    call.N = N;
+    call.x = {reinterpret_cast<const Real*>(x), w.C, w.C};
+    call.h = {reinterpret_cast<const Real*>(h), w.H};
+    call.c = {reinterpret_cast<const Real*>(c), w.H};
+    call.y = {out, w.H, w.H};
+    call.c_n = {reinterpret_cast<Real*>(c_n), w.H};
+    go(call);
+    if (h == h_n) std::memcpy(reinterpret_cast<Real*>(h_n), out, static_cast<std::size_t>(N * w.H) * sizeof(Real));
+  }
+
+ private:
+  void go(StepCall<Real>& call) {
+    call.threads = threads_;
+    const nb::gil_scoped_release unlocked;
+    kernels_.step(call, packed_.weights, narrow_);
+  }
+
+  nb::object owner_;
+  Packed<Real>& packed_;
+  const Kernels<Real>& kernels_;
+  NarrowWeights<Real> narrow_;
+  std::unique_ptr<Arena> arena_;
+  std::vector<Real> room_;
+  int threads_;
+};
+
 template <class Real>
 Taken activate(const std::string& name, const Given& x) {
   const Index count = static_cast<Index>(x->size());
@@ -200,7 +292,12 @@ void set_bias(Packed<Real>& packed, const Given& bias) {
 }
 
 template <class Real>
-void bind(nb::module_& m, const char* name) {
+void bind(nb::module_& m, const char* name, const char* step_name) {
+  nb::class_<Step<Real>>(m, step_name)
+      .def(nb::init<nb::object, const std::string&, int>(), nb::arg("packed"), nb::arg("stored"), nb::arg("threads"))
+      .def("__call__", &Step<Real>::run, nb::arg("x"), nb::arg("h"), nb::arg("c"))
+      .def("move", &Step<Real>::move, nb::arg("x").noconvert(), nb::arg("h").noconvert(), nb::arg("c").noconvert())
+      .def("at", &Step<Real>::at);
   nb::class_<Packed<Real>>(m, name)
       .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })
       .def_prop_ro("sizes", [](const Packed<Real>& p) { return nb::make_tuple(p.weights.C, p.weights.H, p.weights.P); })
@@ -264,8 +361,8 @@ NB_MODULE(_core, m) {
   m.def("pack", pack, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias").none(), nb::arg("w_hr").none(), nb::arg("peephole").none(),
         nb::arg("w_gates").none(), nb::arg("gain_ih").none(), nb::arg("gain_hh").none(), nb::arg("gain_c").none(),
         nb::arg("shift_c").none(), nb::arg("variant"), nb::arg("back"), nb::arg("threads"));
-  bind<float>(m, "Packed32");
-  bind<double>(m, "Packed64");
+  bind<float>(m, "Packed32", "Step32");
+  bind<double>(m, "Packed64", "Step64");
   m.def("activate32", activate<float>);
   m.def("activate64", activate<double>);
   m.def("tape_row32", tape_row<float>);

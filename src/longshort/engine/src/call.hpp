@@ -111,4 +111,25 @@ struct BackwardCall : SequenceCall<Real> {
   Real *dgain_ih = nullptr, *dgain_hh = nullptr, *dgain_c = nullptr, *dshift_c = nullptr;
 };
 
+// Steps of the plain cell for few sequences. h of step t is y's row t; the cell is moved on in c_n.
+template <class Real>
+struct StepCall {
+  Index N = 0, T = 1;
+  Sequences<const Real> x;   // (N, T, C)
+  Rows<const Real> h, c;     // (N, H)
+  Sequences<Real> y;         // (N, T, H)
+  Rows<Real> c_n;            // (N, H), may be c itself
+  int threads = 1;
+};
+
+enum class Stored { full, bfloat16, int8 };
+
+// Short copies of packed input and recurrent weights, in the same order; see step.hpp.
+template <class Real>
+struct NarrowWeights {
+  Stored stored = Stored::full;
+  void *input = nullptr, *recurrent = nullptr;
+  Real* scale = nullptr;  // int8: one for each gate of each unit, blocked
+};
+
 }  // namespace longshort

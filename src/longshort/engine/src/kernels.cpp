@@ -4,6 +4,7 @@
 #include "backward.hpp"
 #include "forward.hpp"
 #include "pack_weights.hpp"
+#include "step.hpp"
 
 namespace longshort::LONGSHORT_ISA {
 namespace {
@@ -11,6 +12,11 @@ namespace {
 template <class Real>
 Index tape_row(const PackedWeights<Real>& w, const Noise& noise) {
   return Layout<Real>(w, Options<Real>(w, noise).plain).row;
+}
+
+template <class Real>
+Index panel_values(Index units, Index depth) {
+  return block_count<Real>(units) * PanelColumns<Real> * depth;
 }
 
 template <class Real>
@@ -24,7 +30,7 @@ void activate(int which, const Real* from, Real* to, Index count) {
 
 template <class Real>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, tape_row<Real>, activate<Real>};
+  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real>, narrow<Real>, panel_values<Real>, tape_row<Real>, activate<Real>};
 }
 
 bool supported() {

@@ -6,10 +6,6 @@
 #include <thread>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace longshort {
 namespace {
 
@@ -23,29 +19,6 @@ inline void pause() {
   asm volatile("yield");
 #endif
 }
-
-// Denormals cost a hundred cycles each and decay towards zero in any stable recurrence.
-class FlushDenormals {
- public:
-#if defined(__x86_64__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }
-  ~FlushDenormals() { _mm_setcsr(saved_); }
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  FlushDenormals() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(saved_ | (1ull << 24)));
-  }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
-
- private:
-  std::uint64_t saved_;
-#else
-  FlushDenormals() = default;
-#endif
-};
 
 class Team {
  public:
