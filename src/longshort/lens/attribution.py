@@ -118,8 +118,8 @@ def influence(
 def _gradient(specimen: Specimen, call: Call, x: Tensor, output: int, window: int | None) -> Tensor:
     """The gradient of the summed answers with respect to x (N, T, C).
 
-    Through the replay where only the last steps are wanted, and on a GPU: there fused layers refuse a backward
-    pass in evaluation mode.
+    Through the replay where only the last steps are wanted, and on a GPU, where fused layers refuse a
+    backward pass in evaluation mode.
     """
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()

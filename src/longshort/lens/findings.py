@@ -65,7 +65,7 @@ def _replay(look: Look) -> Iterator[Finding]:
     yield Finding(
         "good",
         f"The replay agrees with the model's own output to {gap:.0e}; everything below is about this "
-        f"very model.",
+        "very model.",
         gap,
         allowed,
         "",
@@ -113,14 +113,12 @@ def diagnosis(look: Look) -> str:
         )
     if long[0] and long[1]:
         return (
-            """The past is learnable and stored, and not used: the task does not need it, or the readout
-            ignores """
-            "it. If it does not, a simpler model is fine."
+            "The past is learnable and stored, and not used: the task does not need it, or the readout "
+            "ignores it. If it does not, a simpler model is fine."
         )
     if long[1]:
         return (
-            """The past is kept and no gradient reaches it: it cannot learn to use it. Add a loss at more
-            steps, """
+            "The past is kept and no gradient reaches it: it cannot learn to use it. Add a loss at more steps, "
             "or start the {f} at long time scales (bias ln u, u uniform up to the lag needed)."
         )
     return (
@@ -189,7 +187,7 @@ def _unit_counts(name: str, layer: Layer, health: Health) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 f"The {{{gate}}} of {shut + opened} of {H} units of {name} is saturated at {MOSTLY:.0%} "
-                f"of the steps "
+                "of the steps "
                 f"or more ({opened} open, {shut} shut).",
                 shut + opened,
                 FEW * H,
@@ -200,8 +198,7 @@ def _unit_counts(name: str, layer: Layer, health: Health) -> Iterator[Finding]:
     if blocked and layer.kind == "lstm":
         yield Finding(
             "warning" if blocked > FEW * H else "note",
-            f"{blocked} of {H} cells of {name} are so large that tanh hides their changes ({{c}} beyond "
-            f"±2.6).",
+            f"{blocked} of {H} cells of {name} are so large that tanh hides their changes ({{c}} beyond ±3).",
             blocked,
             FEW * H,
             "Scale the inputs down, or clip the cell.",
@@ -268,8 +265,8 @@ def _use(look: Look) -> Iterator[Finding]:
                 yield Finding(
                     "note",
                     f"Holding the {{{name[-1]}}} of {name[:-2]} at its mean costs {cost:.2g}: it "
-                    f"decides nothing, and "
-                    f"the layer is a leaky integrator.",
+                    "decides nothing, and "
+                    "the layer is a leaky integrator.",
                     cost,
                     0.01 * rise,
                     "A layer with fixed decay would do as well.",
@@ -292,7 +289,7 @@ def _influence(look: Look) -> Iterator[Finding]:
     yield Finding(
         "note",
         f"The answer rests most on the {{x}} {where}: {share[step]:.0%} of what "
-        f"replacing single steps changes.",
+        "replacing single steps changes.",
         float(share[step]),
         1 / len(share),
         "",

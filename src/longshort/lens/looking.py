@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import SettingError
@@ -18,6 +19,7 @@ from .gradients import Flow, River, flow, river
 from .memory import HalfLife, Health, half_life, health
 from .opening import Opened, open_model
 from .probes import Stored, stored
+from .replay import Layer
 from .specimen import Specimen
 from .trace import Trace
 from .usage import Used, used
@@ -244,7 +246,7 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
         )
     made.flow = flow(specimen, made.layer, seed=seed, window=window)
     made.rivers = river(specimen, window=window)
-    made.stored = stored(part, at_end=False, seed=seed)
+    made.stored = stored(part, _codes(made.tokens, part), seed=seed)
     made.influence = influence(specimen, output=answer, seed=seed, window=window)
     made.notes += made.influence.notes
     if specimen.loss is None:
@@ -252,6 +254,14 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
         return
     made.used = used(specimen)
     made.surgery = surgery(specimen, made.layer, trace=made.trace, window=window)
+
+
+def _codes(tokens: list[list[str]] | None, part: Layer) -> Tensor | None:
+    """(N, T) a number for each token, so that a probe may look for symbols; None without tokens."""
+    if tokens is None or [len(row) for row in tokens] != [part.mask.shape[1]] * len(part.mask):
+        return None
+    known = {word: k for k, word in enumerate(sorted({word for row in tokens for word in row}))}
+    return torch.tensor([[known[word] for word in row] for row in tokens])
 
 
 def _compared(specimen: Specimen, seed: int) -> Horizons:

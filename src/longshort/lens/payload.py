@@ -199,7 +199,13 @@ def _horizon(look: Look) -> dict[str, Any]:
     part = look.trace.layer(look.layer)
     half = look.half_lives.get(look.layer)
     models = [
-        _curves(look.title if look.others else "this model", part.kind, look.flow, look.stored, look.used)
+        _curves(
+            f"this {part.kind.upper()}" if look.others else "this model",
+            part.kind,
+            look.flow,
+            look.stored,
+            look.used,
+        )
     ]
     models += [_named(name, other) for name, other in look.others.items()]
     longest = max(

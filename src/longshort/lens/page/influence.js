@@ -47,7 +47,7 @@ function draw() {
     });
   }
   const narrow = place.clientWidth < 560;
-  const { drawing, width } = canvasOf(place, 250, "Influence of each step");
+  const { drawing, width } = canvasOf(place, data.tokens ? 196 : 250, "Influence of each step");
   const x = scale(-0.5, data.steps - 0.5, 52, width - 12);
   const [low, high] = [Math.min(0, ...known.map(([, v]) => v)), Math.max(0, ...known.map(([, v]) => v))];
   const y = scale(low, high || 1e-9, 130, 10);
@@ -63,14 +63,14 @@ function draw() {
   }
   drawing.append(svg("line", { x1: 52, x2: width - 12, y1: y(0), y2: y(0), stroke: faint }));
   const [, channels, T] = data.input.shape;
-  const shown = Math.min(channels, 4);
+  const shown = data.tokens ? 0 : Math.min(channels, 4);
   const input = data.input.values.subarray(state.sequence * channels * T, state.sequence * channels * T + shown * T);
   const [a, b] = input.reduce(([m, n], v) => [Math.min(m, v), Math.max(n, v)], [Infinity, -Infinity]);
   const under = scale(a, b, 202, 158);
   const shades = [soft, colours().f, g, colours().o];
   for (let k = 0; k < shown; k++) drawing.append(line(Array.from(input.subarray(k * T, k * T + data.sequences[state.sequence].length), (v, t) => [x(t), under(v)]), { stroke: shades[k], "stroke-width": 1.1 }));
-  axisX(drawing, x, ticks(0, data.steps - 1, narrow ? 4 : 10).filter(Number.isInteger), { y: 206, format: (t) => String(t + data.first), title: "step (the input below the bars)" });
-  const set_ = cursor(drawing, 4, 206);
+  axisX(drawing, x, ticks(0, data.steps - 1, narrow ? 4 : 10).filter(Number.isInteger), { y: data.tokens ? 152 : 206, format: (t) => String(t + data.first), title: data.tokens ? "step" : "step (the input below the bars)" });
+  const set_ = cursor(drawing, 4, data.tokens ? 152 : 206);
   move = () => {
     set_(x(state.t));
     for (const word of words.children) word.classList.toggle("now", Number(word.dataset.t) === state.t);
