@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,15 +10,18 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError
 
-try:
-    from . import _core
-except ImportError as error:
-    _core = None  # type: ignore[assignment]
-    _MISSING = (
-        f"the compiled module is not there ({error}); install longshort where there is a C++20 compiler"
-    )
-else:
-    _MISSING = ""
+
+def _loaded() -> tuple[Any, str]:
+    try:
+        return importlib.import_module("._core", __package__), ""
+    except ImportError as error:
+        return (
+            None,
+            f"the compiled module is not there ({error}); install longshort where there is a C++20 compiler",
+        )
+
+
+_core, _MISSING = _loaded()
 
 __all__ = ["Forward", "available", "backward", "forward", "isa", "isas", "pack", "step", "trim", "why_not"]
 
@@ -104,7 +108,7 @@ def _variant(given: Any) -> Any:
 
 
 def noise(rates: Any = None, *, seed: int = 0, first: int = 0, training: bool = True) -> Any:
-    """Describe the noise of a call; `rates` is a `scan.Noise`, whose masks of x and of w_hh are the caller's."""
+    """Describe the noise of a call; of the `rates`, a `scan.Noise`, the masks of x and w_hh are the caller's."""
     made = _there().Noise()
     made.training, made.seed, made.first = training, seed % (1 << 64), first
     if rates is not None:
@@ -222,7 +226,7 @@ def backward(
     """Return the gradients of what `wanted` names."""
     core = _there()
     found: dict[str, Array] = core.backward(
-        packed, tape, x, y, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), dy, dh, dc,
-        dcells, dgates, list(wanted), time_major, threads,
+        packed, tape, x, y, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), dy, dh,
+        dc, dcells, dgates, list(wanted), time_major, threads,
     )  # fmt: skip
     return found

@@ -40,7 +40,9 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     threads = torch.get_num_threads()
     result = engine.forward(
         _packed(call, given, back=call.save, threads=threads),
-        *(_array(t) for t in (given.x, given.h, given.c)),
+        _array(given.x),
+        _array(given.h),
+        _array(given.c),
         **_shared(call, given),
         keep_cells=call.options.keep_cells,
         keep_gates=call.options.keep_gates,
@@ -70,9 +72,16 @@ def backward(
     found = engine.backward(
         _packed(call, given, back=True, threads=threads),
         saved[0].numpy().reshape(-1),
-        *(_array(t) for t in (given.x, outputs.y, given.h, given.c)),
+        _array(given.x),
+        _array(outputs.y),
+        _array(given.h),
+        _array(given.c),
         **_shared(call, given),
-        **dict(zip(("dy", "dh", "dc", "dcells", "dgates"), map(_array, grads), strict=True)),
+        dy=_array(grads.y),
+        dh=_array(grads.h),
+        dc=_array(grads.c),
+        dcells=_array(grads.cells),
+        dgates=_array(grads.gates),
         wanted=wanted,
         threads=threads,
     )
@@ -101,7 +110,7 @@ def _noise(call: Call, seed: int) -> Any:
 
 def _shared(call: Call, given: Inputs) -> dict[str, Any]:
     """What forward and backward are told alike."""
-    seed = int(given.seed) if given.seed is not None and call.options.noise else 0
+    seed = int(given.seed) if given.seed is not None and not call.options.noise.silent else 0
     return {
         "reset": None if given.reset is None else given.reset.numpy(),
         "lengths": _array(given.lengths),
@@ -200,7 +209,7 @@ def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
 
 def _is_plain(call: Call) -> bool:
     """Whether this is torch.nn.LSTM's cell: the engine's own step serves it, `forward` all others."""
-    return call.variant == Variant() and "w_hr" not in call.given and not call.options.noise
+    return call.variant == Variant() and "w_hr" not in call.given and call.options.noise.silent
 
 
 BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step)

@@ -1,0 +1,267 @@
+"""The compiled core against NumPy: one table of sizes, each instruction set, thread count and precision."""
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from engine import definition
+from longshort import engine
+from longshort.errors import ShapeError
+
+pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
+
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-11}
+
+
+@dataclass(frozen=True)
+class Case:
+    why: str
+    N: int = 3
+    T: int = 7
+    C: int = 5
+    H: int = 6
+    reset: bool = False
+    lengths: bool = False
+
+    def make(self, dtype, seed=0):
+        rng = np.random.default_rng(seed)
+        k = self.H**-0.5
+        shapes = {
+            "x": (self.N, self.T, self.C),
+            "w_ih": (4 * self.H, self.C),
+            "w_hh": (4 * self.H, self.H),
+            "bias": (4 * self.H,),
+            "h": (self.N, self.H),
+            "c": (self.N, self.H),
+            "dy": (self.N, self.T, self.H),
+            "dh": (self.N, self.H),
+            "dc": (self.N, self.H),
+        }
+        made = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+        for name in ("w_ih", "w_hh", "bias"):
+            made[name] *= k
+        made = {name: value.astype(dtype) for name, value in made.items()}
+        reset = rng.random((self.N, self.T)) < 0.3 if self.reset else None
+        lengths = rng.integers(0, self.T + 1, self.N) if self.lengths else None
+        return made, {"reset": reset, "lengths": lengths}
+
+
+CASES = [
+    Case("ordinary"),
+    Case("one of everything", N=1, T=1, C=1, H=1),
+    Case("one sequence", N=1, T=20, C=64, H=128),
+    Case("two sequences share units", N=2, T=9, C=3, H=200),
+    Case("sizes that divide no tile", N=7, T=9, C=17, H=33),
+    Case("more inputs than a panel", N=5, T=3, C=130, H=40),
+    Case("many chunks", N=40, T=50, C=3, H=129),
+    Case("no sequence", N=0),
+    Case("no step", T=0),
+    Case("no input", C=0),
+    Case("resets", N=9, T=30, reset=True),
+    Case("lengths", N=9, T=30, lengths=True),
+    Case("resets and lengths", N=9, T=30, reset=True, lengths=True),
+]
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.why.replace(" ", "-"))
+each_isa = pytest.mark.parametrize("isa", engine.isas() if engine.available() else [])
+each_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=["f32", "f64"])
+
+
+def run(made, more, threads, time_major=False):
+    """Outputs and gradients by name."""
+    x = made["x"]
+    if time_major:
+        x = np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2)
+    packed = engine.pack(made["w_ih"], made["w_hh"], made["bias"], back=True, threads=threads)
+    state = made["h"], made["c"]
+    out = engine.forward(packed, x, *state, **more, tape=True, threads=threads, time_major=time_major)
+    grads = {name: made[name] for name in ("dy", "dh", "dc")}
+    found = engine.backward(packed, out.tape, x, out.y, *state, **more, **grads, threads=threads)
+    return {"y": out.y, "h_n": out.h, "c_n": out.c} | {f"d{name}": value for name, value in found.items()}
+
+
+def truth(made, more):
+    wide = {name: value.astype(np.float64) for name, value in made.items()}
+    weights = wide["x"], wide["w_ih"], wide["w_hh"]
+    y, h, c, steps = definition.forward(*weights, wide["bias"], wide["h"], wide["c"], **more)
+    found = definition.backward(*weights, steps, wide["dy"], wide["dh"], wide["dc"])
+    return {"y": y, "h_n": h, "c_n": c} | {f"d{name}": value for name, value in found.items()}
+
+
+@each_case
+@each_isa
+@each_dtype
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_outputs_and_gradients(case, isa, dtype, threads, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
+    made, more = case.make(dtype)
+    want = truth(made, more)
+    for name, got in run(made, more, threads).items():
+        assert got.dtype == dtype
+        scale = max(1.0, np.abs(want[name]).max(initial=0))
+        np.testing.assert_allclose(got, want[name], rtol=0, atol=TOLERANCE[dtype] * scale, err_msg=name)
+
+
+@each_case
+def test_the_same_bits_again(case):
+    made, more = case.make(np.float32)
+    first, second = run(made, more, 2), run(made, more, 2)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_memory_order_of_time_does_not_matter():
+    made, more = CASES[4].make(np.float32)
+    first, second = run(made, more, 1), run(made, more, 1, time_major=True)
+    assert second["y"].strides[0] < second["y"].strides[1]
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_what_lies_in_the_padding_is_not_read():
+    made, more = Case("padding", N=9, T=30, lengths=True).make(np.float32)
+    first = run(made, more, 1)
+    for n, length in enumerate(more["lengths"]):
+        made["x"][n, length:] = np.nan
+    second = run(made, more, 1)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@each_isa
+@pytest.mark.parametrize("stored, error", [("full", 2e-6), ("bfloat16", 4e-3), ("int8", 1e-2)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_equals_the_sequence(isa, stored, error, threads, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
+    made, _ = Case("step", N=1, T=12, C=30, H=257).make(np.float32)
+    packed = engine.pack(made["w_ih"], made["w_hh"], made["bias"])
+    whole = engine.forward(packed, made["x"], made["h"], made["c"])
+    step = engine.step(packed, stored=stored, threads=threads)
+    h, c = made["h"].copy(), made["c"].copy()
+    for t in range(12):
+        step.move(made["x"][:, t], h, c)
+        np.testing.assert_allclose(h, whole.y[:, t], rtol=0, atol=error)
+    y, c_n = step(made["x"], made["h"], made["c"])
+    assert np.array_equal(y[:, -1], h) and np.array_equal(c_n, c)
+
+
+@each_isa
+@pytest.mark.parametrize(
+    "name, most, exact",
+    [
+        ("exp", 1.3, np.exp),
+        ("sigmoid", 2.6, lambda x: 1 / (1 + np.exp(-x))),
+        ("tanh", 3.2, np.tanh),
+    ],
+)
+@each_dtype
+def test_activations_in_units_of_the_last_place(isa, name, most, exact, dtype, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
+    from longshort.engine import _core
+
+    rng = np.random.default_rng(0)
+    x = np.concatenate(
+        [rng.uniform(-20, 20, 50000), rng.uniform(-80, 80, 20000), 1e-3 * rng.standard_normal(20000)]
+    )
+    x = x.astype(dtype)
+    got = (_core.activate32 if dtype == np.float32 else _core.activate64)(name, x)
+    want = exact(x.astype(np.longdouble))
+    unit = np.spacing(np.abs(want).astype(dtype)).astype(np.longdouble)
+    assert (np.abs(got.astype(np.longdouble) - want) / unit).max() <= most
+
+
+def test_activations_at_the_ends():
+    from longshort.engine import _core
+
+    ends = np.array([np.nan, np.inf, -np.inf, 0.0], dtype=np.float32)
+    np.testing.assert_array_equal(_core.activate32("tanh", ends), np.array([np.nan, 1, -1, 0], np.float32))
+    got = _core.activate32("sigmoid", ends)
+    assert np.isnan(got[0]) and got[1] == 1 and got[2] < 2e-38 and got[3] == 0.5
+
+
+BAD = {
+    "float64 state": ({"h": np.zeros((3, 6))}, "engine: `h` must be float32"),
+    "short state": (
+        {"c": np.zeros((3, 5), np.float32)},
+        r"engine: `c` must be \(N, H\) = \(3, 6\), got \(3, 5\)\.",
+    ),
+    "flat x": ({"x": np.zeros((3, 7), np.float32)}, r"engine: `x` must be \(N, T, C\), got 2 axes\."),
+    "strided x": ({"x": np.zeros((3, 7, 10), np.float32)[..., ::2]}, "contiguous along its last axis"),
+    "reset of the wrong type": ({"reset": np.zeros((3, 7), np.int8)}, "engine: `reset` must be bool"),
+    "long length": (
+        {"lengths": np.array([1, 8, 2])},
+        r"engine: `lengths` must be in \[0, T\] = \[0, 7\], got 8\.",
+    ),
+    "negative length": (
+        {"lengths": np.array([1, -1, 2])},
+        r"engine: `lengths` must be in \[0, T\] = \[0, 7\], got -1\.",
+    ),
+    "no thread": ({"threads": 0}, "engine: `threads` must be at least 1, got 0"),
+}
+
+
+@pytest.mark.parametrize("change, message", BAD.values(), ids=[name.replace(" ", "-") for name in BAD])
+def test_a_bad_argument_is_named(change, message):
+    made, _ = CASES[0].make(np.float32)
+    packed = engine.pack(made["w_ih"], made["w_hh"], made["bias"])
+    with pytest.raises(ShapeError, match=message):
+        engine.forward(packed, **({name: made[name] for name in ("x", "h", "c")} | change))
+
+
+def test_a_state_that_is_read_only_is_not_written():
+    made, _ = CASES[0].make(np.float32)
+    step = engine.step(engine.pack(made["w_ih"], made["w_hh"], made["bias"]))
+    made["h"].flags.writeable = False
+    with pytest.raises(TypeError):
+        step.move(made["x"][:, 0].copy(), made["h"], made["c"])
+
+
+def test_weights_without_a_way_back_say_so():
+    made, _ = CASES[0].make(np.float32)
+    packed = engine.pack(made["w_ih"], made["w_hh"])
+    out = engine.forward(packed, made["x"], tape=True)
+    with pytest.raises(ShapeError, match=r"Pack them with back=True"):
+        engine.backward(packed, out.tape, made["x"], out.y)
+
+
+def test_an_unknown_instruction_set_lists_the_known(monkeypatch):
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", "vax")
+    with pytest.raises(RuntimeError, match=r"must name one of .*portable, .*got 'vax'"):
+        engine.isa()
+
+
+def test_calls_from_several_threads_take_turns():
+    made, more = CASES[6].make(np.float32)
+    want = run(made, more, 2)["dw_hh"]
+    found = []
+    workers = [threading.Thread(target=lambda: found.append(run(made, more, 2)["dw_hh"])) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(found) == 4 and all(np.array_equal(got, want) for got in found)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_computes():
+    code = (
+        "import os, numpy as np\n"
+        "from longshort import engine\n"
+        "rng = np.random.default_rng(0)\n"
+        "w = [rng.standard_normal(s).astype(np.float32) for s in ((80, 5), (80, 20))]\n"
+        "x = rng.standard_normal((8, 9, 5)).astype(np.float32)\n"
+        "want = engine.forward(engine.pack(*w), x, threads=2).y\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    same = np.array_equal(engine.forward(engine.pack(*w, threads=2), x, threads=2).y, want)\n"
+        "    os._exit(0 if same else 1)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_importing_the_engine_loads_no_torch():
+    code = "import sys, longshort.engine; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert out.stdout.strip() == "False"
