@@ -40,6 +40,19 @@ def test_links_and_pictures_lead_somewhere(path):
     assert broken == []
 
 
+@each_document
+def test_what_names_a_test_names_one_that_is_there(path):
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", path.read_text("utf8")):
+        assert (ROOT / file).is_file(), file
+        assert f"def {name}(" in (ROOT / file).read_text("utf8") or not name, f"{file}::{name}"
+
+
+def test_every_yes_of_the_feature_table_names_its_test():
+    rows = [line for line in (ROOT / "README.md").read_text("utf8").splitlines() if "| **yes** |" in line]
+    assert len(rows) >= 10
+    assert [row for row in rows if not re.search(r"`tests/[\w/]+\.py::\w+` \|$", row)] == []
+
+
 def commands(path):
     """Lines `longshort ...` of the console blocks, without their output."""
     for block in blocks(path, "console"):
