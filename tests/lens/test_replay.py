@@ -169,7 +169,8 @@ def test_a_model_without_a_recurrent_layer_says_what_it_has():
         look(model, torch.zeros(2, 3))
     assert str(raised.value) == (
         "look: `model` must contain an LSTM, GRU or RNN of torch.nn or longshort.LSTM; Sequential holds "
-        "Linear, ReLU. Cells in a hand-written loop cannot be looked into: put one of these layers in their place."
+        "Linear, ReLU. Cells in a hand-written loop cannot be looked into: put one of these layers in their "
+        "place."
     )
 
 

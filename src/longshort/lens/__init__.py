@@ -4,6 +4,7 @@ from .account import Ledger, Readout, attention, ledger, readout
 from .attribution import Influence, influence
 from .cutting import Surgery, ablate, freeze, override, surgery
 from .driving import Drivers, drivers
+from .filming import Recorder
 from .findings import Finding
 from .gradients import Flow, River, flow, river
 from .looking import Look, look, look_at
@@ -25,6 +26,7 @@ __all__ = [
     "Ledger",
     "Look",
     "Readout",
+    "Recorder",
     "River",
     "Specimen",
     "Stored",

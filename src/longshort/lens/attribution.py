@@ -100,7 +100,10 @@ def influence(
     complete: dict[str, tuple[float, float]] = {}
     notes: list[str] = []
     warmup = None
-    points, donors = (count if call.work * 400 < work else max(1, count // 4) for count in (points, donors))
+    less = 1 if call.work * 400 < work else 4 if call.work < 2e9 else 8
+    points, donors = max(1, points // less), max(1, donors // less)
+    if less > 1:
+        notes.append(f"For its size, influence was measured with {points} points and {donors} donors a step.")
     if "gradient" in methods:
         channels["gradient"] = call.x * _gradient(specimen, call, call.x, output, window)
     if "ig" in methods:

@@ -118,8 +118,8 @@ def diagnosis(look: Look) -> str:
         )
     if long[1]:
         return (
-            "The past is kept and no gradient reaches it: it cannot learn to use it. Add a loss at more steps, "
-            "or start the {f} at long time scales (bias ln u, u uniform up to the lag needed)."
+            "The past is kept and no gradient reaches it: it cannot learn to use it. Add a loss at more "
+            "steps, or start the {f} at long time scales (bias ln u, u uniform up to the lag needed)."
         )
     return (
         "The gradient reaches far, and the past is overwritten: give it more units, or look "

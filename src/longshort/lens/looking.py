@@ -28,6 +28,9 @@ from .vocabulary import WORDS
 GRAPH = 1.2e7
 """Numbers N T H up to which gradients go through the whole sequence; beyond, through its last steps."""
 
+HEAVY = 2e9
+"""Multiplications of one pass beyond which the costly measurements take fewer samples, and say so."""
+
 
 @dataclass(frozen=True)
 class Horizons:
@@ -244,7 +247,8 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
         made.notes.append(
             f"Gradients go back through the last {window} of {T} steps: the whole would need too much memory."
         )
-    made.flow = flow(specimen, made.layer, seed=seed, window=window)
+    heavy = sum(call.work for call in made.trace.calls) > HEAVY
+    made.flow = flow(specimen, made.layer, probes=1 if heavy else 4, seed=seed, window=window)
     made.rivers = river(specimen, window=window)
     made.stored = stored(part, _codes(made.tokens, part), seed=seed)
     made.influence = influence(specimen, output=answer, seed=seed, window=window)
@@ -253,7 +257,9 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
         made.notes.append("Without a loss, what is used and what is needed cannot be measured: pass loss=.")
         return
     made.used = used(specimen)
-    made.surgery = surgery(specimen, made.layer, trace=made.trace, window=window)
+    made.surgery = surgery(specimen, made.layer, exact=4 if heavy else 20, trace=made.trace, window=window)
+    if heavy:
+        made.notes.append("A model this large had four units silenced, not twenty.")
 
 
 def _codes(tokens: list[list[str]] | None, part: Layer) -> Tensor | None:

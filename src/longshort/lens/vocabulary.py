@@ -65,10 +65,10 @@ WORDS: Final[dict[str, dict[str, str]]] = {
 
 NOTE: Final = (
     "In the LTM/STM scheme the remember gate is the sum of what the forget gate keeps and of what the learn "
-    "gate adds: the new long-term memory; it has no weights of its own. Some course notes give the use gate "
-    "weights of its own, tanh(W_u (LTM f) + b_u), taken before the learned part is added. torch.nn.LSTM uses "
-    "tanh of the new long-term memory, without weights, after it is added. And a forget gate of 1 means: keep "
-    "everything."
+    "gate adds: the new long-term memory; it has no weights of its own. Some course notes give the use "
+    "gate weights of its own, tanh(W_u (LTM f) + b_u), taken before the learned part is added. torch.nn.LSTM "
+    "uses tanh of the new long-term memory, without weights, after it is added. And a forget gate of 1 "
+    "means: keep everything."
 )
 """Where the LTM/STM scheme differs from what is computed."""
 
