@@ -1,6 +1,7 @@
 """Write the model of a run in another format, and check the copy against the original.
 
     longshort export runs/load --to onnx                    runs/load/model.onnx: rows in, quantiles out
+    longshort export runs/load --to runtime                 runs/load/model: the same for longshort.runtime
     longshort export runs/load --to keras --out load.keras  the LSTM of the model, as a Keras model
     longshort export runs/load --to torch                   its weights, for torch.nn.LSTM.load_state_dict
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors"}
+ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime": ""}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

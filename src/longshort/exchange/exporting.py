@@ -70,14 +70,13 @@ def export(
 
 
 def _runtime(model: Any, path: Path, overwrite: bool) -> Path:
-    if not isinstance(model, LSTM):
-        layer_of(model)
-        raise SettingError(
-            "export: the runtime runs a longshort.LSTM, and a forecaster is more. Export it to ONNX, which "
-            "has "
-            "the whole of it."
-        )
-    return save_runtime(model, path, overwrite=overwrite)
+    if isinstance(model, LSTM):
+        return save_runtime(model, path, overwrite=overwrite)
+    layer_of(model)
+    from .onnx_forecast import forecast_graph  # loads the tasks
+    from .program_writing import save_program
+
+    return save_program(forecast_graph(model), path, overwrite=overwrite)
 
 
 def _onnx(model: Any, path: Path, streaming: bool, reset: bool) -> Report:

@@ -107,6 +107,15 @@ def save_forecast(forecaster: Forecaster, path: str | Path) -> Report:
         BackendError: onnxruntime's numbers differ; no file was written.
         MissingExtra: onnx, onnxruntime or onnxscript is not installed.
     """
+    return save_graph(forecast_graph(forecaster), path)
+
+
+def forecast_graph(forecaster: Forecaster) -> Graph:
+    """Return a fitted forecaster as a graph: its last rows in, quantiles in its own units out.
+
+    Raises:
+        SettingError: the forecaster has not been fitted.
+    """
     plan, model, widening = forecaster._fitted()
     windows = _windows_of(forecaster, plan)
     ports = tuple(name for name in OPTIONAL if getattr(windows[1], name).shape[-1])
@@ -118,7 +127,7 @@ def save_forecast(forecaster: Forecaster, path: str | Path) -> Report:
         return (windows[0][some], *(getattr(windows[1], name)[some] for name in ports))
 
     table = {torch.ops.aten.cummax.default: _running_maximum}
-    return save_graph(Graph(module, tuple(dynamic), ("quantiles",), dynamic, example, table), path)
+    return Graph(module, tuple(dynamic), ("quantiles",), dynamic, example, table)
 
 
 def _running_maximum(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:

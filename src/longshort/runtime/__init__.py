@@ -6,7 +6,8 @@ NumPy and the compiled engine are all it needs. `longshort.export(layer, "folder
 from __future__ import annotations
 
 from .model import Model, load
+from .program import Program
 from .stack import State
 from .streams import Stream
 
-__all__ = ["Model", "State", "Stream", "load"]
+__all__ = ["Model", "Program", "State", "Stream", "load"]

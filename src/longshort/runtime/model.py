@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DataError, ShapeError
 from .files import Array, read_folder
+from .program import Program
 from .stack import Stack, State
 from .streams import Stream
 
@@ -108,20 +109,25 @@ class Model:
         return Stream(self, n)
 
 
-def load(folder: str | Path) -> Model:
-    """Load a model that `longshort.export(layer, folder)` wrote.
+def load(folder: str | Path) -> Any:
+    """Load a model that `longshort.export(model, folder)` wrote.
 
     Args:
         folder: the folder.
+
+    Returns:
+        A `Model` for a layer, a `Program` for a whole model.
 
     Raises:
         DataError: it is missing, damaged, changed, of a newer longshort, or of a kind this one does not run.
         BackendError: the engine is not installed.
     """
     settings, arrays = read_folder(folder)
+    if settings.get("kind") == "program":
+        return Program(settings, arrays, str(folder))
     if settings.get("kind") != "lstm":
         raise DataError(
-            f"{folder}: holds a model of kind {settings.get('kind')!r}, and this longshort runs 'lstm'. "
-            f"Install a newer longshort."
+            f"{folder}: holds a model of kind {settings.get('kind')!r}, and this longshort runs 'lstm' and "
+            f"'program'. Install a newer longshort."
         )
     return Model(Stack(settings, arrays, str(folder)))
