@@ -4,7 +4,7 @@
 
 One set of defaults serves all three; only horizon and season are given. Every window of the last 20 % is
 forecast from what lies before it by a model fitted to the first 80 %, and MASE is measured in the units of
-those 80 %.
+those 80 %. The package's defaults were chosen with these three series in view.
 """
 
 from __future__ import annotations
