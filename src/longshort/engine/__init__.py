@@ -23,7 +23,19 @@ def _loaded() -> tuple[Any, str]:
 
 _core, _MISSING = _loaded()
 
-__all__ = ["Forward", "available", "backward", "forward", "isa", "isas", "pack", "step", "trim", "why_not"]
+__all__ = [
+    "Forward",
+    "available",
+    "backward",
+    "forward",
+    "isa",
+    "isas",
+    "pack",
+    "peak",
+    "step",
+    "trim",
+    "why_not",
+]
 
 Array = NDArray[Any]
 
@@ -73,6 +85,12 @@ def isas() -> list[str]:
     return names
 
 
+def peak() -> float:
+    """Return the float32 operations a second that one core reaches in a product from its first cache."""
+    rate: float = _there().peak()
+    return rate
+
+
 def trim() -> None:
     """Give the memory that is kept for reuse back to the system."""
     _there().trim()
@@ -108,7 +126,7 @@ def _variant(given: Any) -> Any:
 
 
 def noise(rates: Any = None, *, seed: int = 0, first: int = 0, training: bool = True) -> Any:
-    """Describe the noise of a call; of the `rates`, a `scan.Noise`, the masks of x and w_hh are the caller's."""
+    """Describe the noise of a call; of the `rates`, a `scan.Noise`, the caller masks x and w_hh."""
     made = _there().Noise()
     made.training, made.seed, made.first = training, seed % (1 << 64), first
     if rates is not None:
@@ -226,7 +244,7 @@ def backward(
     """Return the gradients of what `wanted` names."""
     core = _there()
     found: dict[str, Array] = core.backward(
-        packed, tape, x, y, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), dy, dh,
-        dc, dcells, dgates, list(wanted), time_major, threads,
+        packed, tape, x, y, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), dy,
+        dh, dc, dcells, dgates, list(wanted), time_major, threads,
     )  # fmt: skip
     return found

@@ -18,7 +18,7 @@ struct BackwardShared {
   BackwardShared(const BackwardCall<Real>& c, const PackedWeights<Real>& weights)
       : call(c), w(weights), options(w, c.noise), layout(w, options.plain), plain(options.plain && !c.dcells && !c.dgates) {
     const Index blocks = layout.blocks, panels = ceil_div(w.P, PanelColumns<Real>);
-    cut = split(c.N, std::min(blocks, panels), Gates * w.H * w.recurrent_depth(), c.threads, options.units_may_split() && plain);
+    cut = split(c.N, c.T, std::min(blocks, panels), Gates * w.H * w.recurrent_depth(), c.threads, options.units_may_split() && plain);
     const Index rows = ceil_div(c.N, cut.groups);
     const Index row_bytes = std::max<Index>(1, rows * layout.wide * static_cast<Index>(sizeof(Real)));
     steps = std::max<Index>(static_cast<Index>(512 * 1024) / row_bytes, ceil_div(RowsPerProduct, std::max<Index>(1, c.N)));

@@ -367,6 +367,7 @@ NB_MODULE(_core, m) {
   m.def("activate64", activate<double>);
   m.def("tape_row32", tape_row<float>);
   m.def("tape_row64", tape_row<double>);
+  m.def("peak", [] { return instruction_set().single_precision.peak(); });
   m.def("trim", trim);
   m.def("isa", [] { return instruction_set().name; });
   m.def("isas", [] {

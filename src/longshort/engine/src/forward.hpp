@@ -407,7 +407,7 @@ void run_forward(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
   if (call.N == 0) return;
   const Options<Real> options(w, call.noise);
   const Index blocks = block_count<Real>(w.H);
-  const Split cut = split(call.N, blocks, Gates * w.H * w.recurrent_depth(), call.threads, options.units_may_split());
+  const Split cut = split(call.N, call.T, blocks, Gates * w.H * w.recurrent_depth(), call.threads, options.units_may_split());
   std::vector<std::unique_ptr<Arena>> arenas;
   std::vector<std::unique_ptr<Barrier>> barriers;
   for (int group = 0; group < cut.groups; ++group) barriers.push_back(std::make_unique<Barrier>(cut.members));

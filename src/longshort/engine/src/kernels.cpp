@@ -1,6 +1,8 @@
 // Compiled once for each instruction set, with LONGSHORT_ISA as the namespace of everything in it.
 #include "kernels.hpp"
 
+#include <chrono>
+
 #include "backward.hpp"
 #include "forward.hpp"
 #include "pack_weights.hpp"
@@ -12,6 +14,28 @@ namespace {
 template <class Real>
 Index tape_row(const PackedWeights<Real>& w, const Noise& noise) {
   return Layout<Real>(w, Options<Real>(w, noise).plain).row;
+}
+
+template <class Real>
+double peak() {
+  constexpr Index depth = 64;
+  alignas(64) static Real panel[depth * PanelColumns<Real>], row[depth], start[TileRows][PanelColumns<Real>];
+  const Real* rows[TileRows];
+  const Real* from[TileRows];
+  Real* to[TileRows];
+  for (int r = 0; r < TileRows; ++r) {
+    rows[r] = row;
+    from[r] = to[r] = start[r];
+  }
+  double best = 0;
+  for (int trial = 0; trial < 20; ++trial) {
+    constexpr int calls = 2000;
+    const auto begin = std::chrono::steady_clock::now();
+    for (int k = 0; k < calls; ++k) tile<Real, TileRows, PanelVectors>(rows, panel, depth, from, to);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    best = std::max(best, 2.0 * calls * depth * TileRows * PanelColumns<Real> / seconds.count());
+  }
+  return best;
 }
 
 template <class Real>
@@ -30,7 +54,7 @@ void activate(int which, const Real* from, Real* to, Index count) {
 
 template <class Real>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real>, narrow<Real>, panel_values<Real>, tape_row<Real>, activate<Real>};
+  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real>, narrow<Real>, panel_values<Real>, tape_row<Real>, peak<Real>, activate<Real>};
 }
 
 bool supported() {

@@ -15,6 +15,7 @@ struct Kernels {
   void (*narrow)(const PackedWeights<Real>&, NarrowWeights<Real>&);
   Index (*panel_values)(Index units, Index depth);  // values of a packed (G H, depth) weight
   Index (*tape_row)(const PackedWeights<Real>&, const Noise&);  // values for each sequence and step
+  double (*peak)();  // floating-point operations a second of one core, in a product that fits its first cache
   void (*activate)(int which, const Real* from, Real* to, Index count);  // 0 exp, 1 sigmoid, 2 tanh: for tests
 };
 

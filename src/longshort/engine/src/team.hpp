@@ -21,7 +21,11 @@ struct Split {
 constexpr Index RowsWorthSplitting = 3;             // fewer rows than this no longer fill the product's tile
 constexpr Index ProductsWorthBarrier = 32 * 1024;   // multiply-adds a step that pay for a barrier
 
-inline Split split(Index sequences, Index unit_blocks, Index products_per_row, int threads, bool units_may_split) {
+constexpr Index ProductsWorthTeam = 512 * 1024;     // multiply-adds of a whole call that pay for waking the team
+
+inline Split split(Index sequences, Index steps, Index unit_blocks, Index products_per_row, int threads,
+                   bool units_may_split) {
+  if (sequences * steps * products_per_row < ProductsWorthTeam) return {};
   const auto clamp = [](Index value, Index most) { return static_cast<int>(std::clamp<Index>(value, 1, std::max<Index>(most, 1))); };
   if (units_may_split && sequences < RowsWorthSplitting * threads) {
     const int groups = clamp(sequences / RowsWorthSplitting, threads);

@@ -1,0 +1,1 @@
+"""This machine's speed: ours beside its peers, measured in turns."""

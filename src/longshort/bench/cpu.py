@@ -1,0 +1,197 @@
+"""The layer on this machine's processor beside torch, ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import engine
+from ..nn import LSTM
+from ..scan import Noise, Variant
+from . import peers, timing
+
+
+@dataclass(frozen=True)
+class Case:
+    """One size of the table."""
+
+    name: str
+    N: int
+    T: int
+    C: int
+    H: int
+
+    @property
+    def batched(self) -> bool:
+        """Whether several sequences run at once."""
+        return self.N > 1
+
+    @property
+    def products(self) -> int:
+        """Floating-point operations of the forward pass's products; training has three times as many."""
+        return 8 * self.N * self.T * self.H * (self.C + self.H)
+
+
+CASES = (
+    Case("one step", 1, 1, 64, 128),
+    Case("one step, wide", 1, 1, 256, 512),
+    Case("stream", 1, 1000, 64, 128),
+    Case("stream, wide", 1, 1000, 256, 512),
+    Case("small batch", 8, 256, 128, 256),
+    Case("batch", 32, 128, 256, 256),
+    Case("short batch", 64, 100, 64, 128),
+    Case("language", 20, 35, 650, 650),
+    Case("pixels", 64, 784, 1, 128),
+    Case("wide", 128, 64, 512, 512),
+    Case("control", 256, 50, 16, 32),
+)
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "reset": {},
+    "lengths": {},
+    "kept cells": {},
+    "peephole": {"variant": Variant(peephole=True)},
+    "coupled": {"variant": Variant(coupled=True)},
+    "zoneout": {"noise": Noise(zoneout_h=0.1, zoneout_c=0.1)},
+    "masks": {"noise": Noise(variational_h=0.2, recurrent_dropout=0.2)},
+    "layer norm": {"variant": Variant(norm="ba2016")},
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to measure."""
+
+    threads: int = 2
+    rounds: int = 15
+    seconds: float = 0.02
+    names: tuple[str, ...] = ()
+    "the cases wanted; all if empty"
+
+    def cases(self) -> list[Case]:
+        """The cases wanted."""
+        return [case for case in CASES if not self.names or case.name in self.names]
+
+
+def inference(case: Case, setup: Setup) -> dict[str, Any]:
+    """Time a forward pass of ours and of each peer."""
+    theirs = torch.nn.LSTM(case.C, case.H)
+    ours = LSTM(case.C, case.H)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(case.T, case.N, case.C)
+
+    def forward(layer: torch.nn.Module) -> object:
+        with torch.inference_mode():
+            return layer(x)
+
+    runners: dict[str, timing.Runner] = {"ours": lambda: forward(ours), "torch": lambda: forward(theirs)}
+    runners |= peers.runners(theirs, x.numpy(), setup.threads)
+    if case.N == 1:
+        runners |= _engine_alone(theirs, x, setup.threads)
+    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds))
+
+
+def _engine_alone(layer: torch.nn.LSTM, x: torch.Tensor, threads: int) -> dict[str, timing.Runner]:
+    """The engine's step on weights of each length, without torch."""
+    w_ih, w_hh, b_ih, b_hh = (p.detach().numpy() for p in layer.parameters())
+    packed = engine.pack(w_ih, w_hh, b_ih + b_hh)
+    steps, zeros = x.numpy().transpose(1, 0, 2), np.zeros((1, layer.hidden_size), np.float32)
+    found: dict[str, timing.Runner] = {}
+    for stored in ("full", "bfloat16", "int8"):
+        step = engine.step(packed, stored=stored, threads=threads)
+        if len(x) == 1:
+            h, c, now = zeros.copy(), zeros.copy(), np.ascontiguousarray(steps[:, 0])
+            found[f"engine {stored}"] = lambda step=step, now=now, h=h, c=c: step.move(now, h, c)  # type: ignore[misc]
+        else:
+            found[f"engine {stored}"] = lambda step=step: step(steps, zeros, zeros)  # type: ignore[misc]
+    return found
+
+
+def training(case: Case, setup: Setup) -> dict[str, Any]:
+    """Time forward and backward with every gradient, the weights written in between as an optimiser does."""
+    theirs = torch.nn.LSTM(case.C, case.H)
+    ours = LSTM(case.C, case.H)
+    ours.load_state_dict(theirs.state_dict())
+    x, dy = torch.randn(case.T, case.N, case.C, requires_grad=True), torch.randn(case.T, case.N, case.H)
+    runners = {name: _step_of(layer, x, dy) for name, layer in (("ours", ours), ("torch", theirs))}
+    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds))
+
+
+def _step_of(layer: torch.nn.Module, x: torch.Tensor, dy: torch.Tensor, **more: Any) -> timing.Runner:
+    weights = list(layer.parameters())
+
+    def step() -> None:
+        for weight in weights:
+            weight.grad = None
+            torch.autograd.graph.increment_version(weight)
+        x.grad = None
+        y = layer(x, **more)[0]
+        y.backward(dy)
+
+    return step
+
+
+def options(case: Case, setup: Setup) -> dict[str, Any]:
+    """Time a training step with each option beside one without."""
+    x, dy = torch.randn(case.T, case.N, case.C, requires_grad=True), torch.randn(case.T, case.N, case.H)
+    more: dict[str, dict[str, Any]] = {
+        "reset": {"reset": torch.rand(case.N, case.T) < 0.02},
+        "lengths": {"lengths": torch.full((case.N,), case.T)},
+        "kept cells": {"keep": "cells"},
+    }
+    runners = {"plain": _step_of(LSTM(case.C, case.H), x, dy)}
+    for name, settings in OPTIONS.items():
+        runners[name] = _step_of(LSTM(case.C, case.H, **settings), x, dy, **more.get(name, {}))
+    times = timing.rounds(runners, count=setup.rounds, seconds=setup.seconds)
+    return {name: vars(timing.ratio(times[name], times["plain"])) for name in OPTIONS}
+
+
+def _compared(times: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians and spreads in milliseconds, and the ratio of each to ours."""
+    return {
+        "milliseconds": {
+            name: {"median": 1e3 * float(np.median(each)), "least": 1e3 * min(each), "most": 1e3 * max(each)}
+            for name, each in times.items()
+        },
+        "ratio": {
+            name: vars(timing.ratio(each, times["ours"])) for name, each in times.items() if name != "ours"
+        },
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers hold for."""
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "onnxruntime", "openvino"):
+        if importlib.util.find_spec(package) is not None:
+            versions[package] = importlib.metadata.version(package)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "machine": f"{platform.machine()}, {cores} cores, {engine.isa()}",
+        "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "gigaflops of one core": engine.peak() / 1e9,
+        "versions": versions,
+    }
+
+
+def measure(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (kind, case, numbers) for every measurement, as each is done."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(setup.threads)
+    try:
+        for case in setup.cases():
+            yield "inference", case.name, inference(case, setup)
+            if case.T > 1:
+                yield "training", case.name, training(case, setup)
+            if case.batched and case.N * case.T * case.H < 1 << 20:
+                yield "options", case.name, options(case, setup)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,68 @@
+"""Measure this machine: ours beside its peers, in turns.
+
+    longshort bench cpu
+    longshort bench cpu --threads 1 --case "small batch" --out cpu.json
+
+Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of `longshort bench`."""
+    parser.add_argument("device", choices=("cpu", "gpu"), help="what to measure")
+    parser.add_argument(
+        "--threads", type=int, default=2, metavar="K", help="threads of all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=15, metavar="K", help="rounds of a case (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--case", action="append", default=[], metavar="NAME", help="only this case; may repeat"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, metavar="FILE", help="write every number here, as JSON"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print a line for each result, and write the file."""
+    from .. import engine
+    from ..errors import BackendError, SettingError
+
+    if args.device == "gpu":
+        raise BackendError(
+            "bench: `gpu` needs a CUDA device and this build's kernels for it. Measure the cpu."
+        )
+    if not engine.available():
+        raise BackendError(f"bench: {engine.why_not()}.")
+    from ..bench import cpu  # here, not above: torch takes seconds to import
+
+    known = [case.name for case in cpu.CASES]
+    for name in args.case:
+        if name not in known:
+            raise SettingError(f"bench: `--case` must be one of {', '.join(map(repr, known))}, got {name!r}.")
+    setup = cpu.Setup(threads=args.threads, rounds=args.rounds, names=tuple(args.case))
+    found: dict[str, Any] = {"threads": args.threads, "rounds": args.rounds, **cpu.machine()}
+    for kind, case, numbers in cpu.measure(setup):
+        found.setdefault(kind, {})[case] = numbers
+        print(f"{kind:10} {case:16} {_line(kind, numbers)}", flush=True)
+        if args.out is not None:
+            args.out.write_text(json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+def _line(kind: str, numbers: dict[str, Any]) -> str:
+    if kind == "options":
+        return "  ".join(f"{name} {r['median']:.2f}x" for name, r in numbers.items())
+    ours = numbers["milliseconds"]["ours"]["median"]
+    each = (
+        f"{name} {r['median']:.2f}x [{r['low']:.2f}, {r['high']:.2f}]" for name, r in numbers["ratio"].items()
+    )
+    return f"{ours:9.3f} ms   " + "  ".join(each)
