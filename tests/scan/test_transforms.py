@@ -174,20 +174,29 @@ def test_vmap_under_ordinary_autograd_reaches_the_weights():
     torch.testing.assert_close(w.grad, want)
 
 
-def test_a_second_derivative_costs_at_most_three_of_the_definition_s_first():
-    """Counted in calls of the definition's cell, which is what the time goes to."""
-    from longshort.scan import definition
+def test_a_second_derivative_runs_the_equations_once():
+    """Counted in steps, which is what the time goes to: one pass forward and one back to differentiate."""
+    from longshort.scan import derivative
 
-    tensors = Case("ordinary").make()
+    case = Case("ordinary")
+    tensors = case.make()
     x = tensors.pop("x").requires_grad_()
-    calls, cell = [], definition.cell
-    definition.cell = lambda *args: (calls.append(1), cell(*args))[1]
-    try:
-        first = torch.autograd.grad(lstm(x, **tensors)[0].square().sum(), x, create_graph=True)[0]
+    counts = {"_cell": 0, "_step": 0}
+
+    def counted(name, right):
+        def call(*args):
+            counts[name] += 1
+            return right(*args)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in counts:
+            patch.setattr(derivative, name, counted(name, getattr(derivative, name)))
+        y = lstm(x, **tensors, backend="definition")[0]
+        first = torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
         first.square().sum().backward()
-    finally:
-        definition.cell = cell
-    assert 0 < len(calls) <= 7  # T = 7: the definition ran once
+    assert counts == {"_cell": case.T, "_step": case.T}
 
 
 COMPILED = [

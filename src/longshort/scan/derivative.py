@@ -263,14 +263,16 @@ def _step(tape: Tape, t: int, after: State3, grads: Grads) -> tuple[State3, Reco
             a[gate] = d * k[gate][:, t]
             if gate in extra:
                 a[gate] = a[gate] + extra[gate] * _slope(v, gate, tape.gates[gate][:, t])
-    old_c = torch.addcmul(old_c, d, tape.gates["f"][:, t])  # (17)
+    f = tape.gates["f"][:, t]
+    old_c = d * f if old_c is None else torch.addcmul(old_c, d, f)  # (17)
     for gate in look.keys() - {"o"}:
         old_c = torch.addcmul(old_c, look[gate], a[gate])
     old_s = ds if w.w_gates is None else torch.cat([a[g] for g in v.sigmoids], dim=-1) @ w.w_gates
     da = torch.cat([a[gate] for gate in v.gates], dim=-1)
     dr = da if tape.norm_r is None else tape.norm_r.derivative(da * w.gain_hh, t)
     back = dr @ w.w_hh  # (18)
-    old_h = old_h + (back if m.h is None else back * m.h)
+    back = back if m.h is None else back * m.h
+    old_h = back if old_h is None else old_h + back
     record = Record(da, None if w.w_hr is None else new_h, None if tape.norm_c is None else d_out)
     if tape.active is None:
         return (old_h, old_c, old_s), record
@@ -280,10 +282,10 @@ def _step(tape: Tape, t: int, after: State3, grads: Grads) -> tuple[State3, Reco
     return before, Record(torch.where(on, da, 0), *parts)
 
 
-def _shared(d: Tensor, keep: Tensor | float | None) -> tuple[Tensor, Tensor]:
+def _shared(d: Tensor, keep: Tensor | float | None) -> tuple[Tensor, Tensor | None]:
     """Share a gradient between the new value and the one that zoneout kept."""
     if keep is None:
-        return d, torch.zeros_like(d)
+        return d, None
     if isinstance(keep, Tensor):
         return torch.where(keep, d, 0), torch.where(keep, 0, d)
     return keep * d, (1 - keep) * d

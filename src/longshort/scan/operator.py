@@ -6,7 +6,8 @@ Function to which one tensor is passed twice (h0 = c0), and the registered opera
 
     Scan       inputs -> outputs and what was saved                 a backend runs it
     Gradient   inputs, outputs, saved, gradients -> gradients       the same backend runs it
-    derivatives of Gradient, and a call in forward mode             the definition runs them
+    derivatives of Gradient                                         autograd through `derivative.py`
+    a call in forward mode                                          the definition runs it
     both under vmap                                                 plain torch runs them, mapped
 """
 
@@ -213,23 +214,27 @@ class Gradient(torch.autograd.Function):
     def _as_function(ctx: Any, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
         """The gradients as a differentiable function of the tensors at the places `moving`."""
         call, needs, tensors = ctx.call, ctx.needs, ctx.saved_tensors
+        kept = call._replace(save=True)
 
         def gradients(*values: Tensor) -> tuple[Tensor, ...]:
             now = replaced(tensors, moving, values)
             given, grads = Inputs(*now[:WIDTH]), Grads(*now[WIDTH:])
-            found = plain.pullback(call, given, grads, needs)
+            flat = forward(plain.PLAIN, kept, given)
+            outputs = unpacked(call, flat)
+            saved = flat[sum(o is not None for o in outputs) :]
+            found = backward(plain.PLAIN, kept, given, outputs, saved, grads, needs)
             return tuple(g for g in (found[k] for k in places(given, needs)) if g is not None)
 
         return gradients
 
     @staticmethod
     def backward(ctx: Any, *arriving: Maybe) -> tuple[Any, ...]:
-        """The second derivative, through the definition."""
+        """The second derivative: autograd through the derivative by hand, which is plain torch."""
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
         moving = [k for k in (*range(DIFFERENTIABLE), *range(WIDTH, WIDTH + 5)) if wanted[k]]
         moving = [k for k in moving if tensors[k] is not None]
-        pulled: Any = torch.func.vjp(Gradient._as_function(ctx, moving), *(tensors[k] for k in moving))
-        found = pulled[1](plain.filled(pulled[0], arriving))
+        out, pull = plain.pulled(Gradient._as_function(ctx, moving), [tensors[k] for k in moving])
+        found = pull(plain.filled(out, arriving))
         return (None, None, None, *spread(found, moving, ctx.total - 3))
 
     @staticmethod

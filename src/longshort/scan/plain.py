@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -36,7 +36,7 @@ def _backward(
 
 
 def pullback(call: Call, given: Inputs, grads: Grads, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Return the gradients by running the definition under torch.func.vjp; differentiable in turn."""
+    """Return the gradients by running the definition; differentiable in turn."""
     places = [k for k in range(DIFFERENTIABLE) if given[k] is not None and needs[k]]
 
     def run(*moving: Tensor) -> tuple[Tensor, ...]:
@@ -45,14 +45,35 @@ def pullback(call: Call, given: Inputs, grads: Grads, needs: Sequence[bool]) -> 
             tensors[k] = tensor
         return tuple(o for o in definition.lstm(call, Inputs(*tensors)) if o is not None)
 
-    pulled: Any = torch.func.vjp(run, *(given[k] for k in places))
-    outputs, pull = pulled
+    outputs, pull = pulled(run, [given[k] for k in places])
     arriving = [g for g, wanted in zip(grads, _present(call), strict=True) if wanted]
     found = pull(filled(outputs, arriving))
     result: list[Tensor | None] = [None] * DIFFERENTIABLE
     for k, gradient in zip(places, found, strict=True):
         result[k] = gradient
     return tuple(result)
+
+
+def pulled(function: Callable[..., tuple[Tensor, ...]], values: Sequence[Any]) -> tuple[Any, Any]:
+    """Run a function; return its values, and what pulls gradients back through it, differentiable in turn.
+
+    What torch.func.vjp does, at a fraction of the host's time where none of its transforms is at work. Each
+    value enters as a view of its own, so that a tensor passed twice is told apart.
+    """
+    if torch._C._are_functorch_transforms_active():
+        found: Any = torch.func.vjp(function, *values)
+        return found
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        slots = [v.view_as(v) if again and v.requires_grad else v.detach().requires_grad_() for v in values]
+        outputs = function(*slots)
+
+    def pull(grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        reached = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+        ends, starts = zip(*reached, strict=True)
+        return torch.autograd.grad(ends, slots, starts, create_graph=again, materialize_grads=True)
+
+    return outputs, pull
 
 
 def filled(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
