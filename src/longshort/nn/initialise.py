@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -56,17 +57,14 @@ def uniform(bound: float) -> Initialiser:
     if not bound > 0:
         raise SettingError(f"uniform: `bound` must be above 0, got {bound}.")
 
-    return _Uniform(bound)
+    return partial(_fill_uniform, bound)
 
 
-class _Uniform(NamedTuple):
-    bound: float
-
-    def __call__(self, layer: LSTM) -> None:
-        _rest(layer)
-        for name, weight in layer.named_parameters():
-            if name.startswith(_PLAIN):
-                nn.init.uniform_(weight, -self.bound, self.bound)
+def _fill_uniform(bound: float, layer: LSTM) -> None:
+    _rest(layer)
+    for name, weight in layer.named_parameters():
+        if name.startswith(_PLAIN):
+            nn.init.uniform_(weight, -bound, bound)
 
 
 def longshort(layer: LSTM) -> None:
@@ -110,23 +108,20 @@ def chrono(longest: float) -> Initialiser:
     if not longest > 2:
         raise SettingError(f"chrono: `longest` must be above 2 steps, got {longest}.")
 
-    return _Chrono(longest)
+    return partial(_fill_chrono, longest)
 
 
-class _Chrono(NamedTuple):
-    longest: float
-
-    def __call__(self, layer: LSTM) -> None:
-        if not layer.bias:
-            raise SettingError("chrono: sets the biases, and the layer has bias=False. Give it a bias.")
-        longshort(layer)
-        for gates in gate_biases(layer):
-            one = next(iter(gates.values()))
-            lag = torch.empty_like(one).uniform_(1, self.longest - 1).log()
-            if "f" in gates:
-                gates["f"].copy_(lag)
-            if "i" in gates:
-                gates["i"].copy_(-lag)
+def _fill_chrono(longest: float, layer: LSTM) -> None:
+    if not layer.bias:
+        raise SettingError("chrono: sets the biases, and the layer has bias=False. Give it a bias.")
+    longshort(layer)
+    for gates in gate_biases(layer):
+        one = next(iter(gates.values()))
+        lag = torch.empty_like(one).uniform_(1, longest - 1).log()
+        if "f" in gates:
+            gates["f"].copy_(lag)
+        if "i" in gates:
+            gates["i"].copy_(-lag)
 
 
 def gate_biases(layer: LSTM) -> Iterable[dict[str, Tensor]]:

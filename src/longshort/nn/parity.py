@@ -64,20 +64,20 @@ def _tensors(variant: Variant) -> dict[str, Tensor]:
 
 def _differentiated(tensors: dict[str, Tensor], **options: Any) -> list[Tensor]:
     """y, h, c and the gradients of a fixed projection of them."""
-    leaves = {k: v.detach().requires_grad_() for k, v in tensors.items()}
+    leaves: dict[str, Any] = {k: v.detach().requires_grad_() for k, v in tensors.items()}
     reset = (torch.arange(T) == 4).expand(N, T).to(tensors["x"].device)
     lengths = torch.tensor([T, 0, 5], device=tensors["x"].device)
     y, state = lstm(**leaves, reset=reset, lengths=lengths, **options)
     loss = sum((o * torch.linspace(-1, 1, o.numel()).view(o.shape).to(o)).sum() for o in (y, *state))
-    grads = torch.autograd.grad(loss, list(leaves.values()))  # type: ignore[arg-type]
+    grads = torch.autograd.grad(loss, list(leaves.values()))
     return [t.detach().cpu().double() for t in (y, *state, *grads)]
 
 
 def _parity(device: str, backend: str, name: str, variant: Variant) -> Check:
     title = f"{backend}, {name}"
-    noise = {"variant": variant, "noise": Noise(zoneout_c=0.2, variational_h=0.2), "seed": 5}
+    noise: dict[str, Any] = {"variant": variant, "noise": Noise(zoneout_c=0.2, variational_h=0.2), "seed": 5}
     exact = _tensors(variant)
-    short = {k: v.float().to(device) for k, v in exact.items()}
+    short: dict[str, Any] = {k: v.float().to(device) for k, v in exact.items()}
     try:
         plan(**short, **noise, backend=backend)
     except BackendError as error:

@@ -61,19 +61,19 @@ def pulled(function: Callable[..., tuple[Tensor, ...]], values: Sequence[Any]) -
     value enters as a view of its own, so that a tensor passed twice is told apart.
     """
     if torch._C._are_functorch_transforms_active():
-        found: Any = torch.func.vjp(function, *values)
-        return found
+        outputs, pull, *_ = torch.func.vjp(function, *values)
+        return outputs, pull
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         slots = [v.view_as(v) if again and v.requires_grad else v.detach().requires_grad_() for v in values]
         outputs = function(*slots)
 
-    def pull(grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def pull_back(grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         reached = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
         ends, starts = zip(*reached, strict=True)
         return torch.autograd.grad(ends, slots, starts, create_graph=again, materialize_grads=True)
 
-    return outputs, pull
+    return outputs, pull_back
 
 
 def filled(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple[Tensor, ...]:

@@ -28,6 +28,7 @@ class Plan:
     """Which backend runs a call, which faster ones cannot and why, and what training keeps.
 
     >>> import torch
+    >>> from longshort.scan import plan
     >>> print(plan(torch.zeros(2, 5, 3), torch.zeros(16, 3), torch.zeros(16, 4), backend="plain"))
     plain; training keeps 960 bytes
     """
