@@ -10,8 +10,10 @@ import torch
 from models import Reader, recall
 from torch import nn
 
+from longshort import LSTM
 from longshort.errors import RunError, SettingError
 from longshort.lens import WORDS, look, override, worded
+from longshort.scan.variant import Variant
 
 HOSTILE = [
     "</script><img src=x onerror=\"document.title='broken'\">",
@@ -246,6 +248,42 @@ def test_a_unit_and_a_layer_are_chosen_everywhere(opened, hostile):
         total = float(page.get_attribute("#ledger .foot", "data-sum"))
         unit, step = int(page.input_value("#pick-unit")), int(page.input_value("#time"))
         assert total == pytest.approx(hostile.trace[names[k] + ".c"][0, step, unit].item(), abs=1e-6)
+
+
+def packed(model):
+    lengths = [9, 6, 2]
+    return nn.utils.rnn.pack_padded_sequence(torch.randn(3, 9, 3), lengths, batch_first=True)
+
+
+@pytest.mark.parametrize(("model", "inputs"), [
+    (nn.GRU(3, 4, 2, batch_first=True), torch.randn(3, 9, 3)),
+    (nn.RNN(3, 4, batch_first=True, bidirectional=True), torch.randn(3, 9, 3)),
+    (nn.LSTM(3, 6, batch_first=True, proj_size=2), torch.randn(1, 9, 3)),
+    (nn.LSTM(3, 4, batch_first=True, bidirectional=True), packed),
+    (LSTM(3, 4, batch_first=True, variant=Variant(norm="per_gate")), torch.randn(3, 9, 3)),
+    (LSTM(3, 4, batch_first=True, variant=Variant(coupled=True)), torch.randn(3, 9, 3)),
+    (nn.LSTM(3, 1, batch_first=True), torch.randn(2, 1, 3)),
+], ids=["GRU", "RNN", "projection", "packed", "normed", "coupled", "one step"])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_every_kind_of_layer_has_its_page(opened, model, inputs):
+    x = inputs(model) if callable(inputs) and not isinstance(inputs, torch.Tensor) else inputs
+    made = look(model, x)
+    page = opened(made)
+    layers = list(made.trace.layers)
+    for k, name in enumerate(layers):
+        if len(layers) > 1:
+            page.select_option("#pick-layer", index=k)
+        for key in ("Home", "]", "End"):
+            page.keyboard.press(key)
+            page.wait_for_timeout(60)
+        assert name in page.locator("#theatre .foot").text_content()
+        layer = made.trace.layers[name]
+        if layer.kind == "rnn" or layer.variant.norm != "none":
+            assert page.locator("#ledger .missing").count() == 1
+        elif layer.mask[0].all():
+            unit, step = int(page.input_value("#pick-unit")), int(page.input_value("#time"))
+            memory = layer.values["c" if layer.kind == "lstm" else "h"][0, step, unit].item()
+            assert float(page.get_attribute("#ledger .foot", "data-sum")) == pytest.approx(memory, abs=1e-6)
 
 
 def test_views_are_taken_away_as_svg_png_and_table(opened, seen):

@@ -136,11 +136,53 @@ def test_our_layer_and_its_variants(options):
 
 def test_nothing_is_shown_of_a_copy_that_drifted(monkeypatch):
     layer = nn.LSTM(4, 5, batch_first=True)
-    monkeypatch.setattr("longshort.lens.replay.QUANTITIES", QUANTITIES)
     own = nn.LSTM.forward
     monkeypatch.setattr(nn.LSTM, "forward", lambda self, *a: (own(self, *a)[0] + 1e-3, own(self, *a)[1]))
     with pytest.raises(BackendError, match=r"the replay of `lstm` must agree .* differs by 1\.0e-03"):
         look(layer, inputs(True, torch.float32))
+
+
+def swapped(step):
+    return lambda v, w, blocks, c, change: step(
+        v, w, blocks | {"i": blocks["f"], "f": blocks["i"]}, c, change
+    )
+
+
+WRONG = {
+    "gates i and f swapped": ("_lstm_step", swapped),
+    "the forget gate a little too open": (
+        "_lstm_step",
+        lambda step: (
+            lambda v, w, blocks, c, change: step(v, w, blocks | {"f": blocks["f"] + 1e-4}, c, change)
+        ),
+    ),
+    "a bias left out": ("_inputs", lambda made: lambda layer: made(layer)._replace(bias=None)),
+    "the first state left out": (
+        "_start",
+        lambda start: lambda *a: (layer := start(*a), setattr(layer, "start", layer.initial))[0],
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=[name.replace(" ", "-") for name in WRONG])
+def test_a_wrong_replay_is_caught(monkeypatch, wrong):
+    """A check that passes wrong replays is decoration."""
+    from longshort.lens import replay
+
+    class Started(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x, (torch.ones(1, 3, 5), torch.ones(1, 3, 5)))[0]
+
+    specimen = Specimen(Started(), (inputs(True, torch.float32),))
+    specimen.trace()
+    name, change = wrong
+    monkeypatch.setattr(replay, name, change(getattr(replay, name)))
+    with pytest.raises(BackendError, match="nothing is shown of a copy that drifted"):
+        specimen.trace()
 
 
 def test_the_model_is_left_as_it_was():

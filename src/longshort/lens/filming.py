@@ -49,7 +49,7 @@ class Recorder:
     ) -> None:
         if every < 1:
             raise SettingError(f"Recorder: `every` must be at least 1, got {every}.")
-        self.specimen = Specimen(model, input if isinstance(input, tuple) else (input,), output, loss)
+        self.specimen = Specimen(model, input if type(input) is tuple else (input,), output, loss)
         self.every = every
         self.film: list[dict[str, Any]] = []
 

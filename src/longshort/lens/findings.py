@@ -204,7 +204,7 @@ def _unit_counts(name: str, layer: Layer, health: Health) -> Iterator[Finding]:
             "Scale the inputs down, or clip the cell.",
             "units",
         )
-    drifting = int(((health.drift * layer.mask.shape[1] > 1.5) & ~health.dead).sum())
+    drifting = int(((health.drift * layer.mask.shape[1] > 1.5) & ~health.stuck).sum())
     if drifting > FEW * H:
         yield Finding(
             "note",

@@ -47,7 +47,7 @@ def open_model(model: Any, input: Any) -> Opened:
         SettingError: it is neither.
     """
     if isinstance(model, nn.Module):
-        return Opened(model, input if isinstance(input, tuple) else (input,), title=type(model).__name__)
+        return Opened(model, input if type(input) is tuple else (input,), title=type(model).__name__)
     if type(model).__name__ == "Forecaster":
         return open_forecaster(model, input)
     raise SettingError(

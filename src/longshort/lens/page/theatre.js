@@ -48,6 +48,7 @@ export function rerun(numbers, kind, step, gates, from, onwards) {
   const state_ = Float64Array.from(memory);
   const out = Float64Array.from(memory, (c, t) => (kind === "lstm" ? numbers.o[t] * Math.tanh(c) : c));
   const first = from.indexOf(step);
+  if (kind === "rnn") return { state: state_, out, before: Number.NaN };
   if (first < 0) return { state: state_, out, before: numbers.start };
   let before = first === 0 ? numbers.start : memory[from[first - 1]];
   const entry = before;
