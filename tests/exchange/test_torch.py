@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import longshort as ls
@@ -91,6 +93,21 @@ def test_a_file_that_is_none(how, tmp_path):
         exchange.load_torch(path)
 
 
+def test_one_bias_of_two(tmp_path):
+    from safetensors.torch import save_file
+
+    state = nn.LSTM(3, 4).state_dict()
+    del state["bias_ih_l0"]
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(DataError) as raised:
+        exchange.load_torch(tmp_path / "w.safetensors")
+    assert str(raised.value) == (
+        f"{tmp_path / 'w.safetensors'}, layer 0: must have bias_hh, bias_ih, weight_hh, weight_ih, got "
+        "bias_hh, "
+        f"weight_hh, weight_ih. The file is damaged."
+    )
+
+
 def test_a_weight_of_another_shape(tmp_path):
     from safetensors.torch import save_file
 
@@ -99,3 +116,21 @@ def test_a_weight_of_another_shape(tmp_path):
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(DataError, match=r"layer 0: `weight_hh` must be \(4H, H\) = \(16, 4\), got \(16, 5\)"):
         exchange.load_torch(tmp_path / "w.safetensors")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data())
+def test_changed_bytes_give_an_error_or_an_lstm_of_that_file(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("torch") / "w.safetensors"
+    exchange.save_torch(ls.LSTM(1, 1), path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.sampled_from([1, 4, 40]))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        layer = exchange.load_torch(path)
+    except DataError as error:
+        assert str(error).startswith(str(path))
+    else:
+        assert (layer.input_size, layer.hidden_size, layer.num_layers) == (1, 1, 1)
+        assert all(torch.isfinite(p).all() for p in layer.parameters())

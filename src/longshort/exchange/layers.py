@@ -176,6 +176,14 @@ def agreeing(where: str, weights: Mapping[str, Array], variant: Variant) -> dict
     out = "P" if "weight_hr" in weights else "H"
     contract = {"weight_ih": f"{rows} C", "weight_hh": f"{rows} {out}", "bias_ih": rows, "bias_hh": rows}
     contract |= {"weight_hr": "P H"} | {OWN_NAME.get(n, n): axes for n, axes in variant.weights.items()}
+    whole = {"weight_ih", "weight_hh"} | {OWN_NAME.get(name, name) for name in variant.weights}
+    if "bias_ih" in weights or "bias_hh" in weights:
+        whole |= {"bias_ih", "bias_hh"}
+    if whole - set(weights):
+        raise DataError(
+            f"{where}: must have {', '.join(sorted(whole))}, got {', '.join(sorted(weights))}. The file is "
+            "damaged."
+        )
     try:
         sizes = shapes.check(where, **{n: (weights[n], axes) for n, axes in contract.items() if n in weights})
     except ShapeError as error:

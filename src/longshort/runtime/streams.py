@@ -43,6 +43,7 @@ class Stream:
 
     @state.setter
     def state(self, state: State) -> None:
+        """Go on from a state: this stream's own of before, or another's."""
         checked = self.model.checked("stream", state, self.n or 1)
         self._state = State(checked.h.copy(), checked.c.copy())
 
