@@ -87,7 +87,9 @@ def test_a_function_fits_on_a_screen(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0]
             documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-            start = (node.body[1].lineno if len(node.body) > 1 else first.lineno) if documented else node.lineno
+            start = (
+                (node.body[1].lineno if len(node.body) > 1 else first.lineno) if documented else node.lineno
+            )
             assert node.end_lineno - start < 60, f"{node.name}: {node.end_lineno - start + 1} lines"
 
 
@@ -115,8 +117,11 @@ def public_definitions(tree):
 def test_every_public_name_is_documented(path):
     if path.stem.startswith("_") and path.stem != "__init__":
         return
-    missing = [name for name, node in public_definitions(ast.parse(path.read_text("utf8")))
-               if not ast.get_docstring(node)]
+    missing = [
+        name
+        for name, node in public_definitions(ast.parse(path.read_text("utf8")))
+        if not ast.get_docstring(node)
+    ]
     assert missing == []
 
 
@@ -126,8 +131,16 @@ def test_no_attic():
 
 
 def test_nothing_of_a_machine_is_in_the_tree():
-    texts = [p for p in ROOT.rglob("*") if p.suffix in {".py", ".md", ".toml", ".txt", ".cpp", ".h", ".json"}
-             and not {".venv", "build", ".git", "runs", "node_modules"} & set(p.relative_to(ROOT).parts)]
-    found = [str(p) for p in texts if re.search(r"/(home|root|work|tmp)/\w", p.read_text("utf8", "replace"))
-             and p.name != "test_architecture.py"]
+    texts = [
+        p
+        for p in ROOT.rglob("*")
+        if p.suffix in {".py", ".md", ".toml", ".txt", ".cpp", ".h", ".json"}
+        and not {".venv", "build", ".git", "runs", "node_modules"} & set(p.relative_to(ROOT).parts)
+    ]
+    found = [
+        str(p)
+        for p in texts
+        if re.search(r"/(home|root|work|tmp)/\w", p.read_text("utf8", "replace"))
+        and p.name != "test_architecture.py"
+    ]
     assert found == []
