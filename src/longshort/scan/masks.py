@@ -125,16 +125,23 @@ def words(seed: Tensor, stream: int, steps: Tensor, N: int, K: int) -> Tensor:
     >>> words(torch.tensor(0), 0, torch.tensor([0]), 1, 4)[0, 0].tolist()
     [1713891541, 3781805453, 3159862348, 2600524760]
     """
-    device = seed.device
-    block = torch.arange((K + 3) // 4, device=device)
-    sequence = torch.arange(N, device=device)
-    shape = (N, steps.shape[0], block.shape[0])
-    counter = [
-        block.expand(shape),
-        (steps & _WORD)[:, None].expand(shape),
-        sequence[:, None, None].expand(shape),
-        torch.full((), stream, device=device).expand(shape),
-    ]
+    sequences = torch.arange(N, device=seed.device)
+    blocks = (K + 3) // 4
+    rows = max(1, _CACHED // max(1, blocks * steps.shape[0]))
+    if torch.compiler.is_compiling() or rows >= N:
+        return _rounds(seed, stream, steps, sequences, blocks)[..., :K]
+    parts = [_rounds(seed, stream, steps, part, blocks) for part in sequences.split(rows)]
+    return torch.cat(parts)[..., :K]
+
+
+_CACHED: Final = 1 << 16
+"""Blocks of four words made at a time, so that the rounds stay in the cache."""
+
+
+def _rounds(seed: Tensor, stream: int, steps: Tensor, sequences: Tensor, blocks: int) -> Tensor:
+    """The ten rounds of Philox for some sequences: (sequences, T, 4 blocks)."""
+    block = torch.arange(blocks, device=seed.device)
+    counter = [block, (steps & _WORD)[:, None], sequences[:, None, None], torch.full_like(block, stream)]
     key = [seed & _WORD, (seed >> 32) & _WORD]
     for _ in range(10):
         (high0, low0), (high1, low1) = (
@@ -142,18 +149,13 @@ def words(seed: Tensor, stream: int, steps: Tensor, N: int, K: int) -> Tensor:
         )
         counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0]
         key = [(k + w) & _WORD for k, w in zip(key, _WEYL, strict=True)]
-    return torch.stack(counter, dim=-1).flatten(2)[..., :K]
+    return torch.stack(counter, dim=-1).flatten(2)
 
 
 def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low words of the product of two 32-bit words.
-
-    A multiplier past 2^31 enters as a negative number: the product then fits int64 exactly, and b added
-    to the high word makes up for the 2^32 b that was taken away.
-    """
-    negative = a >> 31
-    product = b * (a - (negative << 32))
-    return ((product >> 32) + b * negative) & _WORD, product & _WORD
+    """High and low words of the product of two 32-bit words: int64 wraps, and so keeps all 64 bits."""
+    product = b * a
+    return (product >> 32) & _WORD, product & _WORD
 
 
 def kept(seed: Tensor, kind: str, rate: float, steps: Tensor, N: int, K: int) -> Tensor:
