@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # read by type checkers and editors, never run
     from .scan import Variant as Variant
     from .scan import dones_to_resets as dones_to_resets
     from .scan import lstm as lstm
-    from .scan import plan as plan
+    from .scan.functional import plan as plan
     from .tasks import Forecaster as Forecaster
 
 __version__ = "0.1.0"
