@@ -94,6 +94,12 @@ def opened(chromium, tmp_path):
     assert said == []
 
 
+OUTSIDE = """() => [...document.querySelectorAll('section svg text')].filter(text => {
+    const [a, b] = [text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect()];
+    return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
+    }).map(text => text.textContent)"""
+"""Labels that reach beyond their drawing."""
+
 VIEWS = ["findings", "theatre", "score", "ledger", "horizon", "river", "influence", "units", "film"]
 
 
@@ -106,11 +112,7 @@ def test_it_opens_and_every_view_is_there(opened, seen, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing is cut off at the side"
     for view in VIEWS[1:]:
         assert page.locator(f"#{view} svg").count() >= 1
-    inside = """() => [...document.querySelectorAll('section svg text')].filter(text => {
-        const [a, b] = [text.getBoundingClientRect(), text.ownerSVGElement.getBoundingClientRect()];
-        return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
-        }).map(text => text.textContent)"""
-    assert page.evaluate(inside) == [], "every label stands inside its drawing"
+    assert page.evaluate(OUTSIDE) == [], "every label stands inside its drawing"
 
 
 def cursors(page):
@@ -134,7 +136,7 @@ def test_the_cursor_moves_all_views(opened, seen):
     box = page.locator("#score svg").bounding_box()
     page.locator("#score").scroll_into_view_if_needed()
     box = page.locator("#score svg").bounding_box()
-    page.mouse.move(box["x"] + 140, box["y"] + 100)
+    page.mouse.move(box["x"] + 160, box["y"] + 100)
     page.wait_for_timeout(80)
     assert page.locator("#now").text_content() == "step 0 of 0 … 14"
 
@@ -152,6 +154,7 @@ def test_the_switch_renames_all_labels(opened, seen):
             assert text == worded(template, vocabulary), template
             used |= set(re.findall(r"\{(\w+)\}", template))
         assert page.locator("#scheme").is_visible() == (vocabulary == "LTM/STM")
+        assert page.evaluate(OUTSIDE) == []
         assert words["f"] in page.locator("#score svg").text_content()
     assert used >= {"f", "i", "g", "o", "c", "h", "x", "write", "keep", "show", "carousel"}
 
@@ -277,6 +280,9 @@ def test_every_kind_of_layer_has_its_page(opened, model, inputs):
             page.keyboard.press(key)
             page.wait_for_timeout(60)
         assert name in page.locator("#theatre .foot").text_content()
+        page.select_option("#pick-words", "LTM/STM")
+        page.wait_for_timeout(60)
+        assert page.evaluate(OUTSIDE) == []
         layer = made.trace.layers[name]
         if layer.kind == "rnn" or layer.variant.norm != "none":
             assert page.locator("#ledger .missing").count() == 1

@@ -7,10 +7,10 @@ import { worded } from "lens/words";
 
 let account = null;
 
-const { body, foot } = view("ledger", {
+const { body, foot, write } = view("ledger", {
   title: "Ledger",
-  about: "The {c} as an exact sum over the steps at which it was written. It says when something was written, not what caused it: later gates depend on earlier inputs too.",
-  formula: "c(T) = F(0,T)·c(0) + Σ F(k,T)·i(k)·g(k)      F(k,T) = product of f from k+1 to T",
+  about: "The memory as an exact sum over the steps at which it was written. It says when something was written, not what caused it: later gates depend on earlier inputs too.",
+  formula: "",
   table: () => [["written at", "left at the cursor"], ...(account ? Array.from(account.parts(state.t), (v, k) => [k + data.first, v]) : [])],
 });
 const stream = html("div", { class: "stage" });
@@ -50,9 +50,15 @@ function open() {
   return { T, at, log, write, gate, total, start, shares, parts };
 }
 
+const FORMULAS = {
+  lstm: "c(T) = F(0,T)·c(0) + Σ F(k,T)·i(k)·g(k)      F(k,T) = product of f from k+1 to T",
+  gru: "h(T) = F(0,T)·h(0) + Σ F(k,T)·(1 − z(k))·n(k)      F(k,T) = product of z from k+1 to T",
+};
+
 let moves = [];
 function draw() {
   const layer = data.layers[state.layer];
+  write(layer.ledger ? "" : FORMULAS[layer.kind]);
   moves = [];
   account = layer.ledger ? null : open();
   if (!account) {
@@ -183,7 +189,7 @@ function drawBars() {
     });
     heading.textContent = `what the memory at step ${t + data.first} is made of`;
     const total = account.total[t];
-    foot.textContent = worded(`Sum of the parts ${number(sum, 6)}, {c} ${number(total, 6)}, residual ${Math.abs(sum - total).toExponential(0)}`) + (rest ? `; of it from the state before the first step ${number(rest, 3)}.` : ".");
+    foot.textContent = worded(`Sum of the parts ${number(sum, 6)}, {${data.layers[state.layer].kind === "lstm" ? "c" : "h"}} ${number(total, 6)}, residual ${Math.abs(sum - total).toExponential(0)}`) + (rest ? `; of it from the state before the first step ${number(rest, 3)}.` : ".");
     foot.dataset.sum = String(sum);
   };
   moves.push(move);

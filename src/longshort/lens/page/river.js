@@ -17,7 +17,7 @@ let move = () => {};
 
 function draw() {
   const narrow = place.clientWidth < 560;
-  const left = narrow ? 12 : 132;
+  const left = narrow ? 12 : 156;
   const row = 30;
   const space = narrow ? 16 : 3;
   const count = data.rivers.reduce((n, r) => n + r.gates.length, 0);

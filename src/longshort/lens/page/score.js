@@ -49,7 +49,7 @@ function draw() {
   const names = Object.keys(layer.strips);
   const rows = layer.rows.length;
   const narrow = body.clientWidth < 560;
-  const left = narrow ? 34 : 132;
+  const left = narrow ? 34 : 156;
   const right = narrow ? 12 : 96;
   const strip = Math.max(44, Math.min(120, rows * 4));
   const top = data.tokens ? 20 : 96;

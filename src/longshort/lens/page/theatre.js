@@ -5,10 +5,10 @@ import { onChange, set, state } from "lens/state";
 import { view } from "lens/view";
 import { label, worded } from "lens/words";
 
-const { body, foot } = view("theatre", {
+const { body, foot, write } = view("theatre", {
   title: "Cell theatre",
   about: "One unit at one step, with its own numbers. Move a slider to ask what would have been: this unit is computed again from here, all else stays as it was recorded.",
-  formula: "{c}: c = f·c₋₁ + i·g      {h}: h = o·tanh c",
+  formula: "",
 });
 
 const GATES = { lstm: ["f", "i", "g", "o"], gru: ["z", "n"], rnn: [] };
@@ -62,8 +62,15 @@ export function rerun(numbers, kind, step, gates, from, onwards) {
   return { state: state_, out, before: entry };
 }
 
+const FORMULAS = {
+  lstm: "{c}: c = f·c₋₁ + i·g      {h}: h = o·tanh c",
+  gru: "{h}: h = z·h₋₁ + (1 − z)·n",
+  rnn: "{h}: h = tanh(W x + U h₋₁ + b)",
+};
+
 function makeControls() {
   controls.replaceChildren();
+  write(FORMULAS[layerOf().kind]);
   for (const gate of GATES[layerOf().kind]) {
     const row = html("label", { class: "slider", style: `--gate: var(--${gate})` });
     const signed = gate === "g" || gate === "n";
@@ -146,13 +153,13 @@ function draw() {
   if (inside && layer.theatre && layer.kind !== "rnn") belt(layer.kind, use, before, now, made.out[t]);
   else stage.replaceChildren();
   course(layer.kind === "lstm" ? numbers.c : numbers.h, made.state);
-  foot.textContent = worded(`Unit ${state.unit} of ${layer.name}. The other units and later gates do not respond to the sliders.`);
+  foot.textContent = `Unit ${state.unit} of ${layer.name}.${layer.theatre ? " The other units and later gates do not respond to the sliders." : ""}`;
 }
 
 /** The memory as a bar: what was there, what is kept, what is added, what is shown. */
 function belt(kind, use, before, now, out) {
   const narrow = stage.clientWidth < 560;
-  const left = narrow ? 8 : 210;
+  const left = narrow ? 8 : 270;
   const rowHeight = narrow ? 44 : 32;
   const rows = kind === "lstm"
     ? [["{c} before", [[before, "c"]]], ["{keep}", [[use("f") * before, "f"]]], ["plus {write}", [[use("f") * before, "f"], [use("i") * use("g"), "i"]]], ["{c} now", [[now, "c"]]], ["{show}", [[out, "o"]]]]

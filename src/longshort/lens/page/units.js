@@ -36,6 +36,7 @@ function draw() {
   const marks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter((v) => Math.log10(v) >= Math.min(...logs) - 0.05 && Math.log10(v) <= Math.max(...logs) + 0.1);
   const span = [10 ** Math.min(...logs), 10 ** Math.max(...logs)];
   if (U.half.length) axisX(drawing, (v) => x(Math.log10(v)), marks.length > 2 ? marks.filter((_, k) => width > 420 || k % 2 === 0) : ticks(...span, width > 420 ? 6 : 3), { y: 270, format: (v) => number(v, 2), title: "half-life, steps (open: longer than the sequence)" });
+  else axisX(drawing, (j) => x(Math.log10(j + 1)), [0, 1, 3, 7, 15, 31, 63, 127, 255, 511].filter((j) => j < half.length), { y: 270, format: String, title: "unit (a plain RNN has no half-life)" });
   drawing.append(svg("text", { x: 64, y: 16, fill: ink, "font-weight": 600 }, exactly ? "rise of the loss when silenced" : U.loss === null ? "units by half-life (no loss was given, so need is unknown)" : "estimated rise of the loss"));
   const shapes = new Map();
   half.forEach((v, j) => {
@@ -70,7 +71,7 @@ function gates() {
   const shares = Object.entries(U.shares);
   const height = 24 + held.length * 26 + (held.length ? 44 : 0) + 24 + shares.length * 26 + 40;
   const { drawing, width } = canvasOf(side, height, "Gates held still, and what drives them");
-  const left = 150;
+  const left = 170;
   const { ink, soft, f, g, faint } = colours();
   let y = 14;
   if (held.length) {

@@ -2,7 +2,7 @@
 import { html, svgText, take, takePicture } from "lens/draw";
 import { label } from "lens/words";
 
-/** Make a view and put it into the page; returns its places. `table` gives rows of cells for a copy as text. */
+/** Make a view and put it into the page; returns its places, and `write` for another formula. `table` gives rows of cells for a copy as text. */
 export function view(id, { title, about, formula, table }) {
   const section = html("section", { id, class: "view", "aria-labelledby": `${id}-title` });
   const head = html("div", { class: "head" });
@@ -26,15 +26,17 @@ export function view(id, { title, about, formula, table }) {
   tools.prepend(said);
   head.append(tools);
   section.append(head, label(html("p", { class: "about" }), about));
-  if (formula) {
-    const line = html("p", { class: "formula" });
-    for (const part of formula.split("      ")) line.append(label(html("span"), part));
-    section.append(line);
-  }
+  const line = html("p", { class: "formula" });
+  const write = (text) => {
+    line.hidden = !text;
+    line.replaceChildren(...text.split("      ").map((part) => label(html("span"), part)));
+  };
+  write(formula ?? "");
+  section.append(line);
   const foot = html("p", { class: "foot" });
   section.append(body, foot);
   document.getElementById("views").append(section);
-  return { section, body, foot, tools };
+  return { section, body, foot, write };
 }
 
 /** A row of choices of which one is pressed. */
