@@ -92,7 +92,14 @@ def _horizons(look: Look) -> Iterator[Finding]:
     text += f"; the task needs {need}." if need else "."
     enough = need is None or used is None or used.censored or used.horizon >= need
     number = float(used.horizon if used is not None else flow.horizon if flow is not None else stored.horizon)  # type: ignore[union-attr]
-    yield Finding("good" if enough else "warning", text, number, float(need or 0), diagnosis(look), "horizon")
+    yield Finding(
+        "warning" if not enough else "good" if need else "note",
+        text,
+        number,
+        float(need or 0),
+        diagnosis(look),
+        "horizon",
+    )
 
 
 def diagnosis(look: Look) -> str:
