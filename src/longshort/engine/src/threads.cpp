@@ -9,7 +9,7 @@
 namespace longshort {
 namespace {
 
-constexpr int SpinsBeforeYield = 4000;
+constexpr int SpinsBeforeYield = 500;
 constexpr int SpinsBeforeSleep = 2000;
 
 inline void pause() {
