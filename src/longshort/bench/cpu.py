@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,11 @@ class Setup:
     names: tuple[str, ...] = ()
     "the cases wanted; all if empty"
 
+    @property
+    def clock(self) -> timing.Clock:
+        """One thread is timed by its own processor time, several by the wall."""
+        return time.process_time if self.threads == 1 else time.perf_counter
+
     def cases(self) -> list[Case]:
         """The cases wanted."""
         return [case for case in CASES if not self.names or case.name in self.names]
@@ -96,7 +102,7 @@ def inference(case: Case, setup: Setup) -> dict[str, Any]:
     runners |= peers.runners(theirs, x.numpy(), setup.threads)
     if case.N == 1:
         runners |= _engine_alone(theirs, x, setup.threads)
-    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds))
+    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock))
 
 
 def _engine_alone(layer: torch.nn.LSTM, x: torch.Tensor, threads: int) -> dict[str, timing.Runner]:
@@ -122,7 +128,7 @@ def training(case: Case, setup: Setup) -> dict[str, Any]:
     ours.load_state_dict(theirs.state_dict())
     x, dy = torch.randn(case.T, case.N, case.C, requires_grad=True), torch.randn(case.T, case.N, case.H)
     runners = {name: _step_of(layer, x, dy) for name, layer in (("ours", ours), ("torch", theirs))}
-    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds))
+    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock))
 
 
 def _step_of(layer: torch.nn.Module, x: torch.Tensor, dy: torch.Tensor, **more: Any) -> timing.Runner:
@@ -150,7 +156,7 @@ def options(case: Case, setup: Setup) -> dict[str, Any]:
     runners = {"plain": _step_of(LSTM(case.C, case.H), x, dy)}
     for name, settings in OPTIONS.items():
         runners[name] = _step_of(LSTM(case.C, case.H, **settings), x, dy, **more.get(name, {}))
-    times = timing.rounds(runners, count=setup.rounds, seconds=setup.seconds)
+    times = timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock)
     return {name: vars(timing.ratio(times[name], times["plain"])) for name in OPTIONS}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Runner = Callable[[], object]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,12 @@ class Ratio:
 
 
 def rounds(
-    runners: Mapping[str, Runner], *, count: int, seconds: float, seed: int = 0
+    runners: Mapping[str, Runner],
+    *,
+    count: int,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
     """Time every runner once a round, in an order drawn anew.
 
@@ -32,6 +38,8 @@ def rounds(
         runners: what to call, by name.
         count:   rounds.
         seconds: least time of one measurement; a short runner is called several times in it.
+        clock:   the process's own time, `time.process_time`, is fair where others use the machine too, but
+            adds up the threads.
         seed:    of the order.
 
     Returns:
@@ -41,23 +49,23 @@ def rounds(
     ['nothing']
     """
     order, random = list(runners), np.random.default_rng(seed)
-    calls = {name: _calls(run, seconds) for name, run in runners.items()}
+    calls = {name: _calls(run, seconds, clock) for name, run in runners.items()}
     found: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(count):
         random.shuffle(order)
         for name in order:
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[name]):
                 runners[name]()
-            found[name].append((time.perf_counter() - start) / calls[name])
+            found[name].append((clock() - start) / calls[name])
     return found
 
 
-def _calls(run: Runner, seconds: float) -> int:
+def _calls(run: Runner, seconds: float, clock: Clock) -> int:
     run()  # the first call packs, allocates and compiles
-    start = time.perf_counter()
+    start = clock()
     run()
-    return max(1, round(seconds / max(time.perf_counter() - start, 1e-7)))
+    return max(1, round(seconds / max(clock() - start, 1e-7)))
 
 
 def ratio(theirs: list[float], ours: list[float], seed: int = 0) -> Ratio:

@@ -3,7 +3,8 @@
     longshort bench cpu
     longshort bench cpu --threads 1 --case "small batch" --out cpu.json
 
-Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the rounds.
+One thread is timed by its own processor time, so that others on the machine disturb it little; several by the
+wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the rounds.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ def run(args: argparse.Namespace) -> int:
         if name not in known:
             raise SettingError(f"bench: `--case` must be one of {', '.join(map(repr, known))}, got {name!r}.")
     setup = cpu.Setup(threads=args.threads, rounds=args.rounds, names=tuple(args.case))
-    found: dict[str, Any] = {"threads": args.threads, "rounds": args.rounds, **cpu.machine()}
+    found: dict[str, Any] = {
+        "command": f"longshort bench cpu --threads {args.threads} --rounds {args.rounds}",
+        "threads": args.threads,
+        "rounds": args.rounds,
+        **cpu.machine(),
+    }
     for kind, case, numbers in cpu.measure(setup):
         found.setdefault(kind, {})[case] = numbers
         print(f"{kind:10} {case:16} {_line(kind, numbers)}", flush=True)
