@@ -197,6 +197,7 @@ def test_to_another_dtype():
 def test_the_meta_device():
     layer = ls.LSTM(4, 6, num_layers=2, device="meta")
     assert all(weight.is_meta for weight in layer.parameters())
+    assert layer.plan(torch.empty(5, 3, 4, device="meta")).kept_bytes == 2 * 6 * 3 * 5 * 6 * 4
     loaded = layer.to_empty(device="cpu")
     loaded.load_state_dict(ls.LSTM(4, 6, num_layers=2).state_dict())
     assert loaded(torch.zeros(2, 3, 4))[0].isfinite().all()
@@ -360,6 +361,15 @@ def test_plan_names_backends_and_bytes():
         f"layer 1 reversed: plain; training keeps {each:,} bytes\n"
         f"in all {4 * each:,} bytes"
     )
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_torch_s_own_checkpoint_around_the_layer(reentrant):
+    layer, x = ls.LSTM(4, 6, dtype=torch.float64), data(5, 3, 4).requires_grad_()
+    (want,) = torch.autograd.grad(layer(x)[0].square().sum(), x)
+    y = torch.utils.checkpoint.checkpoint(lambda x: layer(x)[0], x, use_reentrant=reentrant)
+    y.square().sum().backward()
+    same(x.grad, want)
 
 
 def test_autocast_casts_once_and_keeps_the_cell_wide():

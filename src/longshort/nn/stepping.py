@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import SettingError, ShapeError
 from ..scan import Options, State
 from ..scan.functional import gathered, prepared_step
-from ..scan.operator import transformed
+from ..scan.operator import casting, transformed
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -62,7 +62,7 @@ def _unobserved(layer: LSTM) -> bool:
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
         or transformed()
-        or torch.is_autocast_enabled(next(iter(layer._parameters.values())).device.type)  # type: ignore[union-attr]
+        or casting(next(iter(layer._parameters.values())).device.type)  # type: ignore[union-attr]
         or (layer.training and not (layer.noise.silent and not layer.dropout))
         or layer.bidirectional
     )

@@ -121,7 +121,7 @@ def gathered(
     """Return every tensor of a call: the first state filled in, all in autocast's dtype if it is on."""
     initial_h, initial_c = initial if initial is not None else (None, None)
     variant = options.variant
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    if operator.casting(x.device.type) and x.dtype != torch.float64:
         narrow = torch.get_autocast_dtype(x.device.type)
         x, w_ih, w_hh = x.to(narrow), w_ih.to(narrow), w_hh.to(narrow)
         bias, h, initial_h = (None if t is None else t.to(narrow) for t in (bias, h, initial_h))

@@ -125,7 +125,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 
 def _differentiate(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
-    given, results = Inputs(*ctx.saved_tensors[:_WIDTH]), list(ctx.saved_tensors[_WIDTH:])
+    tensors = ctx.saved_tensors
+    given, results = Inputs(*tensors[:_WIDTH]), list(tensors[_WIDTH:])
     options, _ = read(ctx.text)
     wanted = (True, True, True, options.keep_cells, options.keep_gates)
     left = iter(grads)

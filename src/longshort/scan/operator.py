@@ -123,9 +123,14 @@ def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
     return call._replace(options=call.options._replace(noise=inside(noise))), given
 
 
+def casting(device: str) -> bool:
+    """Whether autocast is on for a type of device; the meta device knows no autocast."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
 def exact(call: Call) -> AbstractContextManager[object]:
     """Keep autocast out of a backend: what it narrows was narrowed before, and the sums stay wide."""
-    if torch.is_autocast_enabled(call.device):
+    if casting(call.device):
         return torch.autocast(call.device, enabled=False)
     return nullcontext()
 
@@ -150,7 +155,8 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """Run the backend's derivative, as a function that can itself be differentiated."""
-        given, rest = ctx.saved_tensors[:WIDTH], ctx.saved_tensors[WIDTH:]
+        tensors = ctx.saved_tensors  # once: torch.utils.checkpoint allows no second look
+        given, rest = tensors[:WIDTH], tensors[WIDTH:]
         needs = tuple(ctx.needs_input_grad[2:])
         outputs = unpacked(ctx.call, rest)
         arriving = Grads(*unpacked(ctx.call, grads[: ctx.count]))  # type: ignore[arg-type]
@@ -211,9 +217,11 @@ class Gradient(torch.autograd.Function):
         ctx.save_for_backward(*tensors[: WIDTH + 5])
 
     @staticmethod
-    def _as_function(ctx: Any, moving: Sequence[int]) -> Callable[..., tuple[Tensor, ...]]:
+    def _as_function(
+        ctx: Any, tensors: Sequence[Any], moving: Sequence[int]
+    ) -> Callable[..., tuple[Tensor, ...]]:
         """The gradients as a differentiable function of the tensors at the places `moving`."""
-        call, needs, tensors = ctx.call, ctx.needs, ctx.saved_tensors
+        call, needs = ctx.call, ctx.needs
         kept = call._replace(save=True)
 
         def gradients(*values: Tensor) -> tuple[Tensor, ...]:
@@ -233,7 +241,7 @@ class Gradient(torch.autograd.Function):
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]
         moving = [k for k in (*range(DIFFERENTIABLE), *range(WIDTH, WIDTH + 5)) if wanted[k]]
         moving = [k for k in moving if tensors[k] is not None]
-        out, pull = plain.pulled(Gradient._as_function(ctx, moving), [tensors[k] for k in moving])
+        out, pull = plain.pulled(Gradient._as_function(ctx, tensors, moving), [tensors[k] for k in moving])
         found = pull(plain.filled(out, arriving))
         return (None, None, None, *spread(found, moving, ctx.total - 3))
 
