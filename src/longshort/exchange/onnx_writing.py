@@ -334,9 +334,8 @@ def _close(where: str, got: Array, own: Array, truth: Array) -> None:
     error = float(np.abs(got - truth).max())
     if not error <= allowed:  # NaN lands here too
         raise BackendError(
-            f"{where}: onnxruntime errs by {error:.1e} where {allowed:.1e} is rounding. It was not kept: "
-            "this "
-            f"onnxruntime runs the graph wrongly, or the model does something that tracing froze."
+            f"{where}: the copy errs by {error:.1e} where {allowed:.1e} is rounding. It was not kept: what "
+            f"runs it runs the graph wrongly, or the model does something that tracing froze."
         )
 
 
