@@ -36,7 +36,13 @@ void tile(const Real* const* rows, const Real* panel, Index depth, const Real* c
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = load(start[r] + v * Lanes<Real>);
   }
-  for (Index k = 0; k < depth; ++k, panel += V * Lanes<Real>) {
+  if (depth == 0) {  // apart, so that the sums below need never leave their registers
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) store(out[r] + v * Lanes<Real>, sum[r][v]);
+    return;
+  }
+  Index k = 0;
+  do {
     Vector<Real> weight[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) weight[v] = load(panel + v * Lanes<Real>);
@@ -46,7 +52,8 @@ void tile(const Real* const* rows, const Real* panel, Index depth, const Real* c
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[r][v] += value * weight[v];
     }
-  }
+    panel += V * Lanes<Real>;
+  } while (++k < depth);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
