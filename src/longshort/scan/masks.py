@@ -100,6 +100,9 @@ class Noise(Settings):
     def __hash__(self) -> int:
         return hash(self.key)
 
+    def __str__(self) -> str:
+        return "Noise(" + ", ".join(f"{name}={rate}" for name, rate in self.to_json().items() if rate) + ")"
+
     @cached_property
     def silent(self) -> bool:
         """Whether every rate is zero."""
