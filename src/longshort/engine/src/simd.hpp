@@ -92,8 +92,9 @@ inline Vector<double> nearest(Vector<double> a) { return (Vector<double>)_mm512_
 inline Vector<float> scale(Vector<float> e, Vector<float> n) { return (Vector<float>)_mm512_scalef_ps((__m512)e, (__m512)n); }
 inline Vector<double> scale(Vector<double> e, Vector<double> n) { return (Vector<double>)_mm512_scalef_pd((__m512d)e, (__m512d)n); }
 inline Vector<float> reciprocal(Vector<float> a) {
-  const Vector<float> guess = (Vector<float>)_mm512_rcp14_ps((__m512)a);
-  return guess + guess * (1.0f - a * guess);
+  const __m512 guess = _mm512_rcp14_ps((__m512)a);
+  const __m512 short_by = _mm512_fnmadd_ps((__m512)a, guess, _mm512_set1_ps(1.0f));  // exact only because it is fused
+  return (Vector<float>)_mm512_fmadd_ps(guess, short_by, guess);
 }
 inline Vector<double> reciprocal(Vector<double> a) { return 1.0 / a; }
 #else
