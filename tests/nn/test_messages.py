@@ -30,6 +30,15 @@ CONSTRUCTION = [
         "LSTM: `projection_clip` = 0.5 clips the projection, and there is none. "
         "Give `proj_size`, or leave out `projection_clip`.",
     ),
+    (
+        {"variant": "peephole"},
+        "LSTM: `variant` must be a longshort.Variant, got 'peephole'. "
+        "Name its options: longshort.Variant(...).",
+    ),
+    (
+        {"noise": 0.1},
+        "LSTM: `noise` must be a longshort.Noise, got 0.1. Name its options: longshort.Noise(...).",
+    ),
     ({"checkpoint_every": 0}, "LSTM: `checkpoint_every` must be a number of steps, at least 1, got 0."),
     (
         {"init": "keras"},
@@ -109,7 +118,7 @@ CALLS = [
     (
         lambda: LAYER(X, lengths=[1, 2, 6]),
         "LSTM: `lengths` must be in [0, T] = [0, 5], got 6 for sequence 2. "
-        "T is the second axis of x (N, T, C); lengths count steps from the first.",
+        "T is the number of steps of the input; lengths count steps from the first.",
     ),
     (
         lambda: LAYER(pack_sequence([X[:, 0]]), reset=torch.zeros(1, 5, dtype=torch.bool)),

@@ -73,12 +73,12 @@ SHAPES = [
     (
         {"lengths": torch.tensor([1, 9, 2])},
         "lstm: `lengths` must be in [0, T] = [0, 7], got 9 for sequence 1. "
-        "T is the second axis of x (N, T, C); lengths count steps from the first.",
+        "T is the number of steps of the input; lengths count steps from the first.",
     ),
     (
         {"lengths": torch.tensor([1, 2, -1])},
         "lstm: `lengths` must be in [0, T] = [0, 7], got -1 for sequence 2. "
-        "T is the second axis of x (N, T, C); lengths count steps from the first.",
+        "T is the number of steps of the input; lengths count steps from the first.",
     ),
     (
         {"x": zeros(3, 7, 4, dtype=torch.int64)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import SettingError
-from ..scan import Variant
+from ..scan import Noise, Variant
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -29,6 +29,12 @@ class Shape(NamedTuple):
             SettingError: a size is below 1, `dropout` is out of [0, 1], or `proj_size` out of [0, H).
         """
         whole("LSTM", input_size=layer.input_size, hidden_size=layer.hidden_size, num_layers=layer.num_layers)
+        for name, kind in (("variant", Variant), ("noise", Noise)):
+            if not isinstance(getattr(layer, name), kind):
+                raise SettingError(
+                    f"LSTM: `{name}` must be a longshort.{kind.__name__}, got {getattr(layer, name)!r}. "
+                    f"Name its options: longshort.{kind.__name__}(...)."
+                )
         if not 0 <= layer.dropout <= 1:
             raise SettingError(
                 f"LSTM: `dropout` must be in [0, 1], got {layer.dropout}. "

@@ -127,7 +127,7 @@ def values(caller: str, lengths: Tensor | None, T: int) -> None:
         n, got = (int(lengths.argmin()), low) if low < 0 else (int(lengths.argmax()), high)
         raise ShapeError(
             f"{caller}: `lengths` must be in [0, T] = [0, {T}], got {got} for sequence {n}. "
-            f"T is the second axis of x (N, T, C); lengths count steps from the first."
+            f"T is the number of steps of the input; lengths count steps from the first."
         )
 
 
