@@ -275,15 +275,19 @@ def test_influence_is_complete_and_an_untouched_input_has_none(cell):
 
 def test_other_weights_give_other_maps():
     """The sanity check of Adebayo et al. (2018): a map that survives random weights shows nothing of the
-    model."""
+    model. One draw may resemble the model by chance, of either sign; many do not."""
     made = specimen(nn.LSTM, N=6)
     before = influence(made, output=0)
-    for weight in made.model.parameters():
-        nn.init.normal_(weight, std=0.5)
-    after = influence(made, output=0)
-    for name in before.steps:
-        a, b = before.steps[name].flatten(), after.steps[name].flatten()
-        assert torch.corrcoef(torch.stack((a, b)))[0, 1].abs() < 0.8, name
+    alike = {name: [] for name in before.steps}
+    for _ in range(6):
+        for weight in made.model.parameters():
+            nn.init.normal_(weight, std=0.5)
+        after = influence(made, output=0)
+        for name, steps in before.steps.items():
+            pair = torch.stack((steps.flatten(), after.steps[name].flatten()))
+            alike[name].append(torch.corrcoef(pair)[0, 1].item())
+    for name, values in alike.items():
+        assert abs(sum(values)) / len(values) < 0.6, (name, values)
 
 
 def test_surgery_without_a_change_changes_nothing():
