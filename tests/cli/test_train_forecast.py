@@ -110,12 +110,27 @@ def test_a_missing_future_covariate(files, capsys):
         "longshort predict: predict: 6 values of covariates known in advance are missing "
         "(series, time, column):\n"
         + "".join(f"  load {hour} heat\n" for hour in range(100, 106))
-        + "  Give them with `future`, or as rows of the table with an empty target.\n"
+        + "  Give them with `future` (--future FILE), or as rows of the table with an empty target.\n"
     )
     assert longshort("predict", files / "heat", "--future", files / "heat-ahead.csv") == 0
     assert len(capsys.readouterr().out.splitlines()) == 7
     assert not (files / "heat" / "forecast.csv").exists()
     assert (files / "heat" / "scores.json").exists()
+
+
+@pytest.mark.parametrize("test", ["0.2", "0"])
+def test_training_with_covariates_that_end_with_the_target(files, tmp_path, capsys, test):
+    """The command that is printed is the one that works, and there is a picture without a forecast."""
+    run = tmp_path / "run"
+    words = [files / "heat.csv", "--target", "load", "--future", "heat", *FAST, "--test", test, "--out", run]
+    assert longshort("train", "forecast", *words) == 0
+    assert capsys.readouterr().out.endswith(
+        "no forecast yet: it needs the next 6 rows of heat, known in advance\n"
+        f"{run}/backtest.png, .svg: the last forecast of the score, and what happened\n"
+        f"{run}: the run. longshort predict {run} --future FILE (columns ds, heat)\n"
+    )
+    assert (run / "backtest.png").read_bytes()[:4] == b"\x89PNG" and (run / "backtest.svg").exists()
+    assert longshort("predict", run, "--future", files / "heat-ahead.csv") == 0
 
 
 def test_evaluation(files, tmp_path, capsys):
@@ -227,6 +242,20 @@ def test_help_lists_every_setting():
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for flag in ("--horizon", "--target", "--future", "--max-steps", "--seed", "--device", "--out", "--test"):
         assert f"{flag} " in printed
+
+
+@pytest.mark.parametrize(("kept", "step"), [((), 0), (("last.safetensors", "weights.safetensors"), 10)])
+def test_an_unfinished_run(files, tmp_path, capsys, kept, step):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("settings.json", *kept):
+        (run / name).write_bytes((files / "run" / name).read_bytes())
+    for words in (["predict", run], ["evaluate", run, files / "later.csv"]):
+        assert longshort(*words) == 1
+        assert capsys.readouterr().err == (
+            f"longshort {words[0]}: {run}: is unfinished: its training came to step {step} of 10. "
+            "The same training command goes on from there.\n"
+        )
 
 
 def test_control_c_saves_scores_and_says_how_to_go_on(files, tmp_path):

@@ -132,7 +132,7 @@ def test_missing_rows_of_known_covariates_are_listed():
     assert str(raised.value) == (
         "predict: 5 values of covariates known in advance are missing (series, time, column):\n"
         "  new s0 94 heat\n  new s0 94 day\n  new s0 95 heat\n  new s0 95 day\n  new s1 103 day\n"
-        "  Give them with `future`, or as rows of the table with an empty target."
+        "  Give them with `future` (--future FILE), or as rows of the table with an empty target."
     )
     forecast = full_model().predict(many, horizon=3)
     assert forecast.median.shape == (2, 3)

@@ -133,6 +133,16 @@ def test_the_backtest_of_the_fit_is_its_validation_part():
     assert found.origins.min() == 120 - 24 - 1 and found.origins.max() == 120 - 6 - 1
 
 
+def test_the_picture_is_the_last_window_of_each_series():
+    found = full_model().backtest(full_table(), stride=7, windows=4)
+    figure = found.figure()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["s0", "s1"]
+    for axes, one, w in zip(figure.axes, full_table(), (3, 7), strict=True):
+        drawn = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+        np.testing.assert_array_equal(drawn["forecast"], found.quantiles.median[w])
+        np.testing.assert_array_equal(drawn["observed"][-18:], one.target[-18:])
+
+
 def test_as_json_and_as_tables(tmp_path):
     found = plain_model().backtest()
     saved = found.to_json()

@@ -208,6 +208,16 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path):
     assert np.array_equal(arrays["0.bias"], module.state_dict()["0.bias"].numpy())
 
 
+def test_a_resumed_run_says_where_it_goes_on(tmp_path, capfd):
+    interrupted(tmp_path / "run")
+    capfd.readouterr()
+    run = make_run(tmp_path / "run")
+    fit(network(), Line(), SETTINGS, run=run)
+    assert capfd.readouterr().err.splitlines()[0] == "going on from step 16"
+    fit(network(), Line(), SETTINGS, run=run)
+    assert "going on" not in capfd.readouterr().err
+
+
 def test_progress_names_the_metric_and_the_throughput(capfd, monkeypatch):
     from longshort.train import progress
 

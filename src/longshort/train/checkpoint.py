@@ -135,6 +135,20 @@ def resume(run: Run, module: nn.Module, kept: nn.Module, optimiser: torch.optim.
     return place
 
 
+def reached(run: Run) -> int:
+    """The step of a run's last checkpoint; 0 if there is none.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+    """
+    if not run.exists(LAST):
+        return 0
+    place = run.read_arrays(LAST)[1].get("place")
+    if not isinstance(place, dict) or not isinstance(place.get("step"), int):
+        raise RunError(f"{run.path(LAST)}: is no checkpoint of a training: its place is missing.")
+    return int(place["step"])
+
+
 def _arrays(prefix: str, tensors: dict[str, Any]) -> dict[str, np.ndarray]:
     return {prefix + name: torch.as_tensor(t).detach().cpu().numpy() for name, t in tensors.items()}
 

@@ -154,7 +154,8 @@ def fit(
         place = resume(run, module, kept, optimiser) if run is not None else Place()
         best = copy.deepcopy(kept.state_dict())
         board = _board(run, settings) if run is not None and settings.tensorboard else None
-        bar = stack.enter_context(watch(objective, settings.max_steps, place, quiet=quiet))
+        over = place.over(settings.max_steps, settings.patience)
+        bar = stack.enter_context(watch(objective, settings.max_steps, place, quiet=quiet, over=over))
         stop = stack.enter_context(interruptible())
         started = time.monotonic() - place.seconds
         while not place.over(settings.max_steps, settings.patience) and not stop:

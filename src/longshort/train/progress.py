@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ class Progress(Protocol):
 
 
 @contextmanager
-def watch(objective: Objective, total: int, place: Place, *, quiet: bool) -> Iterator[Progress]:
+def watch(
+    objective: Objective, total: int, place: Place, *, quiet: bool, over: bool = False
+) -> Iterator[Progress]:
     """Show the steps made, the task's metric, the throughput and the time left, on standard error.
 
     Args:
@@ -33,10 +36,13 @@ def watch(objective: Objective, total: int, place: Place, *, quiet: bool) -> Ite
         total: steps at most.
         place: where the fit starts.
         quiet: show nothing.
+        over: there is nothing left to do.
     """
     if quiet:
         yield Silence()
         return
+    if place.step and not over:
+        print(f"going on from step {place.step}", file=sys.stderr, flush=True)
     need("rich", extra="tasks", to="show progress")
     from rich.console import Console
 
@@ -98,8 +104,6 @@ class Lines:
         """Print a line when the last one is old, or the fit is over."""
         now = time.monotonic()
         if now - self.shown >= self.seconds or place.step == self.total:
-            import sys
-
             left = self.meter.left(place, self.total)
             parts = [
                 f"step {place.step}/{self.total}",

@@ -17,7 +17,7 @@ from ...errors import DataError, RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit
 from .answer import Forecast, Quantiles, checked_levels
-from .history import read_history, same_data, write_history
+from .history import finished, read_history, same_data, write_history
 from .joining import joined
 from .model import ForecastModel
 from .objective import ForecastObjective, widening
@@ -265,9 +265,10 @@ class Forecaster:
         """Read a run folder that `save` or `longshort train forecast` wrote.
 
         Raises:
-            RunError: it is no run of a forecast, or damaged.
+            RunError: it is no run of a forecast, unfinished, or damaged.
         """
         run = Run.open(folder, "forecast")
+        finished(run)
         known = {field.name for field in dataclasses.fields(ForecastSettings)}
         forecaster = cls(**{name: value for name, value in run.settings.items() if name in known})
         arrays, about = run.read_arrays("weights.safetensors")
@@ -362,6 +363,6 @@ def _complete(table: SeriesTable, horizon: int) -> None:
         more = f"\n  and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise DataError(
             f"predict: {len(missing)} values of covariates known in advance are missing "
-            f"(series, time, column):\n  " + "\n  ".join(shown) + more + "\n  Give them with `future`, or as "
-            "rows of the table with an empty target."
+            f"(series, time, column):\n  " + "\n  ".join(shown) + more + "\n  Give them with `future` "
+            "(--future FILE), or as rows of the table with an empty target."
         )

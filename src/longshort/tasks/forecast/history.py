@@ -9,6 +9,7 @@ import numpy as np
 from ...data import Columns, Series, SeriesTable, Step
 from ...errors import RunError
 from ...runs import Run
+from ...train import reached
 
 NAME = "history.safetensors"
 
@@ -33,6 +34,19 @@ def same_data(run: Run, table: SeriesTable) -> None:
         raise RunError(
             f"{run.folder}: was trained on other rows ({before.get('rows')} of {before.get('series')} "
             f"series; now {now['rows']} of {now['series']}). Give another folder to train on the new ones."
+        )
+
+
+def finished(run: Run) -> None:
+    """Refuse a run whose training was killed before its end: it has no history yet.
+
+    Raises:
+        RunError: the message says how far it came, and how to go on.
+    """
+    if not run.exists(NAME):
+        raise RunError(
+            f"{run.folder}: is unfinished: its training came to step {reached(run)} of "
+            f"{run.settings.get('max_steps')}. The same training command goes on from there."
         )
 
 

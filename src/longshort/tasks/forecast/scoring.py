@@ -83,6 +83,37 @@ class Backtest:
         """Write the table as CSV or, where the name ends in .parquet, as Parquet; whole or not at all."""
         return write_table(self.to_polars(), path)
 
+    def figure(self, names: Sequence[str] | None = None) -> Any:
+        """A picture of the last window of some series: its forecast, and what happened.
+
+        Args:
+            names: the series to draw; the first three if None.
+
+        Returns:
+            A matplotlib Figure; `longshort.figures.save_figure` writes it as PNG or SVG.
+        """
+        from ...figures import Panel, forecast_figure
+
+        ends = {level: self.quantiles.interval(level) for level in self.levels}
+        steps = max(3 * self.times.shape[1], 48)
+        panels = []
+        for name in names or tuple(dict.fromkeys(self.names))[:3]:
+            w = len(self.names) - 1 - self.names[::-1].index(name)
+            series = self.table[name]
+            known = slice(None, int(np.searchsorted(series.time, self.origins[w], "right")))
+            panels.append(
+                Panel(
+                    title=name,
+                    time=series.time[known][-steps:],
+                    history=series.target[known][-steps:],
+                    ahead=self.times[w],
+                    point=self.quantiles.median[w],
+                    intervals={round(level): (low[w], high[w]) for level, (low, high) in ends.items()},
+                    truth=self.truth[w],
+                )
+            )
+        return forecast_figure(panels)
+
     def rich(self) -> Any:
         """The scores as a table of rich's, the best of each column in bold."""
         need("rich", extra="tasks", to="draw a table")

@@ -9,6 +9,7 @@ runs/load/settings.json        what was asked
           scores.json          the score on the rows held out, beside the baselines
           backtest.csv         the forecasts behind that score
           forecast.csv, .png, .svg
+          backtest.png, .svg   in their place, where covariates known in advance end with the rows
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ...errors import DataError, SettingError
 from ...figures import save_figure
 from ...runs import Run
 from ...settings import setting
-from .answer import Forecast, csv, write_table
+from .answer import csv, write_table
 from .forecaster import LEVELS, Forecaster
 from .plan import make_plan
 from .scoring import Backtest
@@ -90,6 +91,7 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
         highlight=False,
         soft_wrap=True,
     )
+    found = None
     if later is not None:
         found = model.score(later, stride=_stride(later, earlier, settings.horizon))
         run.write_json("scores.json", found.to_json())
@@ -98,8 +100,13 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
         console.print(found.rich())
     model.restart(table)
     model.write(run)
-    _forecast(console, model, run)
-    console.print(f"{run.folder}: the run. longshort predict {run.folder}", highlight=False, soft_wrap=True)
+    if model.history.missing_future(settings.horizon):
+        _without_forecast(model, run, found)
+    else:
+        forecast = model.predict()
+        forecast.write(run.path("forecast.csv"))
+        save_figure(forecast.figure(), run.path("forecast.png"), run.path("forecast.svg"))
+        print(f"{run.folder}: the run. longshort predict {run.folder}")
     if fitted.interrupted:
         print(f"Interrupted at step {fitted.step}. The same command goes on from there.", file=sys.stderr)
     return int(fitted.interrupted)
@@ -225,13 +232,16 @@ def _stride(later: SeriesTable, earlier: SeriesTable, horizon: int) -> int:
     return int(np.ceil(windows / MOST_WINDOWS))
 
 
-def _forecast(console: Console, model: Forecaster, run: Run) -> Forecast | None:
-    """Write the forecast from the end of the data, where the covariates known in advance reach that far."""
-    try:
-        forecast = model.predict()
-    except DataError as error:
-        console.print(f"no forecast yet. {error}", highlight=False, soft_wrap=True)
-        return None
-    forecast.write(run.path("forecast.csv"))
-    save_figure(forecast.figure(), run.path("forecast.png"), run.path("forecast.svg"))
-    return forecast
+def _without_forecast(model: Forecaster, run: Run, found: Backtest | None) -> None:
+    """Draw the last forecast whose truth is known, and say what the next one needs."""
+    found = model.backtest(windows=1) if found is None else found
+    save_figure(found.figure(), run.path("backtest.png"), run.path("backtest.svg"))
+    columns = model.history.columns
+    ahead = f"the next {model.plan.horizon} rows of {', '.join(columns.future)}"
+    keys = "".join(f"{name}, " for name in (columns.id, columns.time) if name is not None)
+    print(f"no forecast yet: it needs {ahead}, known in advance")
+    print(f"{run.path('backtest.png')}, .svg: the last forecast of the score, and what happened")
+    print(
+        f"{run.folder}: the run. longshort predict {run.folder} --future FILE "
+        f"(columns {keys}{', '.join(columns.future)})"
+    )
