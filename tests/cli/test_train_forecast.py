@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -214,13 +215,14 @@ def test_wrong_usage(words, message, capsys):
         (["--horizon", "0"], "TrainSettings: `horizon` must be in [1, inf), got 0.\n  Steps to forecast.\n"),
         (
             ["--season", "8", "--horizon", "300"],
-            "at least one horizon. Give a smaller `horizon`, or `test` 0",
+            "series 'y' has 100 rows, and must have at least 901: the test part alone takes 300, at least "
+            "one horizon. Give a smaller `horizon`, or `test` 0 for no test part.\n",
         ),
         (
             ["--season", "8", "--context", "70", "--horizon", "20"],
             "series 'y' has 80 rows, and must have at least 90 (context 70 + horizon 20). "
             "Give a smaller `horizon` or `context`, or leave the series out. "
-            "(The last 20% of each series are held out: `test`.)\n",
+            "(The last 20% of each series are held out: `test`. With them it must have at least 112 rows.)\n",
         ),
         (["nowhere.csv"], "nowhere.csv: there is no such file."),
     ],
@@ -235,6 +237,21 @@ def test_what_cannot_be_trained(words, message, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith("longshort train: ") and message in printed
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--horizon", "6", "--context", "70"], ["--test", "0.7"]])
+def test_the_length_that_a_short_series_is_told_is_the_shortest_that_trains(words, tmp_path, capsys):
+    def train(rows):
+        polars.DataFrame({"y": wave(rows)}).write_csv(tmp_path / "y.csv")
+        small = ["--season", "8", "--max-steps", "1", "--every", "1", "--hidden", "4", *words]
+        code = longshort("train", "forecast", tmp_path / "y.csv", *small, "--out", tmp_path / "run")
+        return code, capsys.readouterr().err
+
+    code, message = train(14)
+    least = int(re.findall("at least ([0-9]+)", message)[-1])
+    assert code == 1
+    assert train(least - 1)[0] == 1
+    assert train(least)[0] == 0
 
 
 def test_help_lists_every_setting():

@@ -54,6 +54,21 @@ def test_a_table_of_the_forecast():
     assert full_model().predict(levels=(50,)).to_polars().columns[4:] == ["lo-50", "hi-50"]
 
 
+def test_it_and_its_plan_print_themselves():
+    assert repr(Forecaster(horizon=12)) == "Forecaster(horizon=12, season=derived): not fitted"
+    assert repr(full_model()) == "Forecaster(horizon=6, season=8): fitted, 2 series"
+    assert str(full_model().plan) == (
+        "horizon    6 steps of 1\n"
+        "season     8\n"
+        "context    16 steps\n"
+        "transform  none\n"
+        "target     y\n"
+        "past       wind, kind\n"
+        "future     heat, day\n"
+        "static     size, place"
+    )
+
+
 def test_the_same_seed_gives_the_same_forecast():
     again = Forecaster(**SMALL, seed=1).fit(full_table(), quiet=True).predict()
     assert np.array_equal(again.median, full_model().predict().median)

@@ -57,6 +57,11 @@ class Forecaster:
         self._reading: Reading | None = None
         self.fitted: Fitted | None = None
 
+    def __repr__(self) -> str:
+        season = self.settings.season if self._parts is None else self.plan.season
+        state = "not fitted" if self._history is None else f"fitted, {len(self._history)} series"
+        return f"Forecaster(horizon={self.settings.horizon}, season={season or 'derived'}): {state}"
+
     def fit(
         self,
         source: Any,

@@ -65,6 +65,18 @@ class Plan:
         """Steps of a series that a forecast may depend on."""
         return self.context + self.lookback
 
+    def __str__(self) -> str:
+        columns = columns_of(self)
+        roles = {role: getattr(columns, role) for role in ("target", "past", "future", "static")}
+        lines = {
+            "horizon": f"{self.horizon} steps of {self.step}",
+            "season": ", ".join(map(str, self.seasons)),
+            "context": f"{self.context} steps",
+            "transform": self.transform,
+            "calendar": ", ".join(self.calendar),
+        } | {role: ", ".join(names) for role, names in roles.items()}
+        return "\n".join(f"{name:<9}  {text}" for name, text in lines.items() if text)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `from_json` gives back an equal plan."""
         return dataclasses.asdict(self)
@@ -99,14 +111,8 @@ def make_plan(table: SeriesTable, settings: ForecastSettings) -> Plan:
                 f"series {series.name!r}: all {len(series)} values are missing. "
                 f"Leave it out, or give a target column that has values."
             )
-    early = [series.target[: cut(len(series), settings)] for series in table]
-    season = settings.season or season_of([series.target for series in table], table.step)
-    transform = _transform(early, season) if settings.transform == "auto" else settings.transform
+    transform, seasons, context = _derived(table, settings)
     _allowed(table, transform)
-    values = [transformed(series.target, transform) for series in table]
-    second = _second(values, season, table.step) if season > 1 else None
-    seasons = (season,) if second is None else (season, second)
-    context = settings.context or max(*seasons, SHORTEST_CONTEXT)
     _long_enough(table, context, settings.horizon)
     numeric, coded = _covariates(table, settings)
     return Plan(
@@ -120,6 +126,11 @@ def make_plan(table: SeriesTable, settings: ForecastSettings) -> Plan:
         coded=coded,
         calendar=calendar_cycles(table.step),
     )
+
+
+def rows_needed(table: SeriesTable, settings: ForecastSettings) -> int:
+    """Rows that each series of a table must have at least, to be fitted."""
+    return _rows_needed(_derived(table, settings)[2], settings.horizon)
 
 
 def cut(length: int, settings: ForecastSettings) -> int:
@@ -175,6 +186,17 @@ def calendar_channels(times: Any, cycles: Sequence[str]) -> Array:
             channels += [np.sin(angle), np.cos(angle)]
     shape = np.shape(times)
     return np.stack(channels, -1) if channels else np.zeros((*shape, 0))
+
+
+def _derived(table: SeriesTable, settings: ForecastSettings) -> tuple[str, tuple[int, ...], int]:
+    """Transform, seasons and context, given or derived."""
+    early = [series.target[: cut(len(series), settings)] for series in table]
+    season = settings.season or season_of([series.target for series in table], table.step)
+    transform = _transform(early, season) if settings.transform == "auto" else settings.transform
+    values = [transformed(series.target, transform) for series in table]
+    second = _second(values, season, table.step) if season > 1 else None
+    seasons = (season,) if second is None else (season, second)
+    return transform, seasons, settings.context or max(*seasons, SHORTEST_CONTEXT)
 
 
 def _transform(series: Sequence[Array], season: int) -> str:
@@ -264,7 +286,7 @@ def _allowed(table: SeriesTable, transform: str) -> None:
 
 
 def _long_enough(table: SeriesTable, context: int, horizon: int) -> None:
-    need = max(context, horizon + 1) + horizon
+    need = _rows_needed(context, horizon)
     for series in table:
         if len(series) < need:
             parts = (
@@ -276,6 +298,10 @@ def _long_enough(table: SeriesTable, context: int, horizon: int) -> None:
                 f"series {series.name!r} has {len(series)} rows, and must have at least {need} "
                 f"({parts}). Give a smaller `horizon` or `context`, or leave the series out."
             )
+
+
+def _rows_needed(context: int, horizon: int) -> int:
+    return max(context, horizon + 1) + horizon
 
 
 def _covariates(table: SeriesTable, settings: ForecastSettings) -> tuple[dict[str, Any], dict[str, Any]]:

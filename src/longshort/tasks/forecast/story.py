@@ -32,7 +32,7 @@ from ...runs import Run
 from ...settings import setting
 from .answer import csv, write_table
 from .forecaster import LEVELS, Forecaster
-from .plan import make_plan
+from .plan import make_plan, rows_needed
 from .scoring import Backtest
 from .settings import ForecastSettings
 
@@ -179,22 +179,36 @@ def held_out(table: SeriesTable, settings: TrainSettings) -> tuple[SeriesTable, 
     """Cut the last `test` share of each series off, at least one horizon; None if `test` is 0.
 
     Raises:
-        DataError: nothing of a series would be left.
+        DataError: nothing of a series would be left; the message says how many rows it must have.
     """
     if settings.test == 0:
         return table, None
     earlier, later = [], []
     for series in table:
         T = len(series)
-        count = max(settings.horizon, int(settings.test * T))
+        count = _rows_held(T, settings)
         if count >= T:
+            least = _rows_asked(table, settings)
             raise DataError(
-                f"series {series.name!r} has {T} rows, and the test part alone takes {count}, at least one "
-                f"horizon. Give a smaller `horizon`, or `test` 0 for no test part."
+                f"series {series.name!r} has {T} rows, and must have at least {least}: the test part alone "
+                f"takes {count}, at least one horizon. "
+                f"Give a smaller `horizon`, or `test` 0 for no test part."
             )
         earlier.append(part(series, 0, T - count))
         later.append(part(series, T - count, T))
     return replaced(table, series=tuple(earlier)), replaced(table, series=tuple(later))
+
+
+def _rows_held(rows: int, settings: TrainSettings) -> int:
+    return max(settings.horizon, int(settings.test * rows))
+
+
+def _rows_asked(table: SeriesTable, settings: TrainSettings) -> int:
+    """Rows that a series must have at least, those held out included."""
+    rows = needed = rows_needed(table, settings)
+    while rows - _rows_held(rows, settings) < needed:
+        rows += 1
+    return rows
 
 
 def _can_be_trained(earlier: SeriesTable, settings: TrainSettings) -> None:
@@ -203,7 +217,10 @@ def _can_be_trained(earlier: SeriesTable, settings: TrainSettings) -> None:
         make_plan(earlier, settings)
     except DataError as error:
         held = (
-            f" (The last {settings.test:.0%} of each series are held out: `test`.)" if settings.test else ""
+            f" (The last {settings.test:.0%} of each series are held out: `test`. "
+            f"With them it must have at least {_rows_asked(earlier, settings)} rows.)"
+            if settings.test
+            else ""
         )
         raise DataError(f"{error}{held}") from None
 
