@@ -113,7 +113,9 @@ class Settings:
         return converted if many else converted[0]
 
     @classmethod
-    def flags(cls, parser: argparse.ArgumentParser) -> None:
+    def flags(
+        cls, parser: argparse.ArgumentParser | argparse._ArgumentGroup, names: Sequence[str] | None = None
+    ) -> None:
         """Add one ``--flag`` a field, typed and explained by the field itself.
 
         A flag that is not given leaves no attribute, so that `replace` and a settings file stand
@@ -121,9 +123,12 @@ class Settings:
 
         Args:
             parser: a parser or a group of one.
+            names: the fields to add; all if None.
         """
         kinds = typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
+            if names is not None and field.name not in names:
+                continue
             scalar, _, many = _kind(kinds[field.name])
             allowed = field.metadata["allowed"].replace("%", "%%")
             limits = "" if allowed == "in (-inf, inf)" else f" {allowed[0].upper()}{allowed[1:]}."

@@ -14,6 +14,8 @@ import pytest
 
 from longshort import cli
 from longshort.runs import Run
+from longshort.tasks.forecast import Backtest, story
+from longshort.train import Fitted
 from tasks.making import wave
 
 FAST = [
@@ -70,7 +72,12 @@ def test_a_run_folder_has_everything(files):
 def test_training_prints_the_score_beside_the_baselines(files, capsys):
     assert longshort("train", "forecast", files / "load.csv", *FAST, "--out", files / "run") == 0
     printed = capsys.readouterr().out
-    assert "100 rows, a step of 1; trained on 80, scored on 20" in printed
+    assert (
+        "100 rows, a step of 1; trained on 80, scored on 20\n"
+        "the rows held out are only scored, never trained on; --test 0 trains on all\n"
+    ) in printed
+    assert [line for line in printed.splitlines() if line != line.rstrip()] == []
+    assert "\n\n\n" not in printed and "\n\n15 windows of 6 steps, 1 series\n" in printed
     assert "done after 10 steps" in printed
     for word in ("LSTM", "seasonal naive", "naive", "drift", "MASE", "OWA", "in 80 %"):
         assert word in printed
@@ -259,6 +266,52 @@ def test_help_lists_every_setting():
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for flag in ("--horizon", "--target", "--future", "--max-steps", "--seed", "--device", "--out", "--test"):
         assert f"{flag} " in printed
+    assert printed.count("\n    longshort train forecast ") == 2
+    order = [
+        printed.index(f"\n  {flag} ") for flag in ("--horizon", "--target", "--test", "--max-steps", "--lr")
+    ]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize("absent", ["polars", "rich"])
+def test_help_without_the_extra_says_how_to_install_it(absent):
+    program = (
+        f"import sys; sys.modules[{absent!r}] = None; from longshort import cli; "
+        "sys.exit(cli.main(['train', 'forecast', '--help']))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"longshort train: longshort needs `{absent}` to train on a file, and it is not installed. "
+        "Install it with: pip install 'longshort[tasks]'\n"
+    )
+
+
+def scored(mase, naive):
+    rows = {"LSTM": {"MASE": mase}, "seasonal naive": {"MASE": 3.0}, "naive": {"MASE": naive}}
+    return Backtest((), *[np.zeros((0, 0))] * 3, None, rows, (), None)
+
+
+WORSE = "the LSTM does not beat the naive forecast"
+LAST = "the best weights are those of the last step allowed"
+
+
+@pytest.mark.parametrize(
+    ("found", "best_step", "interrupted", "said"),
+    [
+        (scored(1.0, 1.1), 700, False, None),
+        (scored(1.1, 1.1), 700, False, f"{WORSE}: try --max-steps 1600, another --season or --context"),
+        (scored(1.0, 1.1), 800, False, f"{LAST}: try --max-steps 1600"),
+        (scored(1.2, 1.1), 800, False, f"{WORSE}, and {LAST}: try --max-steps 1600"),
+        (None, 800, False, f"{LAST}: try --max-steps 1600"),
+        (scored(1.2, 1.1), 800, True, None),
+        (scored(float("nan"), float("nan")), 700, False, None),
+    ],
+)
+def test_advice(found, best_step, interrupted, said):
+    fitted = Fitted(800, best_step, 0.1, 1.0, interrupted)
+    expected = None if said is None else f"{said}, with a new --out"
+    assert story._advice(found, fitted, story.TrainSettings(max_steps=800)) == expected
 
 
 @pytest.mark.parametrize(("kept", "step"), [((), 0), (("last.safetensors", "weights.safetensors"), 10)])

@@ -152,6 +152,8 @@ def test_as_json_and_as_tables(tmp_path):
     assert frame.columns[:4] == ["unique_id", "cutoff", "ds", "y"] and frame.height == 19 * 6
     assert (frame["ds"] > frame["cutoff"]).all()
     text = repr(found)
-    assert "19 windows of 6 steps, 1 series" in text
+    lines = text.split("\n")
+    assert lines[0] == "19 windows of 6 steps, 1 series" and lines[-1].startswith("drift ")
+    assert [line for line in lines if line != line.rstrip()] == []
     for word in ("LSTM", "seasonal naive", "drift", "MASE", "OWA", "in 80 %"):
         assert word in text

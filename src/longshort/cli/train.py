@@ -32,7 +32,10 @@ def run(args: argparse.Namespace) -> int:
     story = import_module(f"..tasks.{args.task}.story", __package__)
     kind = story.TrainSettings
     parser = argparse.ArgumentParser(
-        f"longshort train {args.task}", description=kind.__doc__, allow_abbrev=False
+        f"longshort train {args.task}",
+        description=f"{kind.__doc__}\n\n{story.EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     story.arguments(parser)
     parser.add_argument(

@@ -115,14 +115,15 @@ class Backtest:
         return forecast_figure(panels)
 
     def rich(self) -> Any:
-        """The scores as a table of rich's, the best of each column in bold."""
+        """The scores as a table of rich's under a title, the best of each column in bold."""
         need("rich", extra="tasks", to="draw a table")
         from rich.box import SIMPLE_HEAD
+        from rich.console import Group
         from rich.table import Table
 
         W, horizon = self.truth.shape
         title = f"{W} windows of {horizon} steps, {len(set(self.names))} series"
-        drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        drawn = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
         drawn.add_column("", no_wrap=True)
         ours = self.scores[MODEL]
         metrics = [name for name in ours if not np.isnan(ours[name])]
@@ -136,15 +137,27 @@ class Backtest:
                 text = _text(metric, value)
                 cells.append(f"[bold]{text}[/bold]" if best else text)
             drawn.add_row(method, *cells)
-        return drawn
+        return Group(title, "", drawn)
+
+    def text(self, console: Any = None) -> str:
+        """The table as text, without blank lines or spaces at its ends.
+
+        Args:
+            console: rich's console that it is to be printed on; by default that of standard output.
+        """
+        need("rich", extra="tasks", to="draw a table")
+        from rich.console import Console
+
+        console = Console() if console is None else console
+        with console.capture() as captured:
+            console.print(self.rich(), highlight=False)
+        return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
 
     def __repr__(self) -> str:
         need("rich", extra="tasks", to="draw a table")
         from rich.console import Console
 
-        text = io.StringIO()
-        Console(width=100, file=text).print(self.rich())
-        return text.getvalue()
+        return self.text(Console(width=100, file=io.StringIO()))
 
 
 def _heading(metric: str) -> str:

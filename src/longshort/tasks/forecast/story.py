@@ -15,6 +15,7 @@ runs/load/settings.json        what was asked
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from dataclasses import dataclass
 from dataclasses import replace as replaced
@@ -22,22 +23,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from ...data import SeriesTable, embedded, read
 from ...data.series import part
-from ...errors import DataError, SettingError
+from ...errors import DataError, SettingError, need
 from ...figures import save_figure
 from ...runs import Run
 from ...settings import setting
+from ...train import FitSettings, Fitted
 from .answer import csv, write_table
 from .forecaster import LEVELS, Forecaster
 from .plan import make_plan, rows_needed
-from .scoring import Backtest
+from .scoring import MODEL, Backtest
 from .settings import ForecastSettings
 
 MOST_WINDOWS = 2000
 """About how many windows the score of `train` has; with more, only every k-th row is an origin."""
+
+EXAMPLES = """\
+    longshort train forecast load.csv --target load --horizon 24 --out runs/load
+    longshort train forecast shops.csv --id shop --target sales --past visitors --future holiday --step day
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +59,19 @@ class TrainSettings(ForecastSettings):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what `longshort train forecast` takes."""
+    """Add what `longshort train forecast` takes: the forecast's own settings, then the optimiser's.
+
+    Raises:
+        MissingExtra: what reads a file or prints the score is not installed.
+    """
+    for module in ("polars", "rich"):
+        need(module, extra="tasks", to="train on a file")
     text = "CSV or Parquet file; by default the series that comes with the package, or --file"
     parser.add_argument("source", nargs="?", metavar="FILE", help=text)
-    TrainSettings.flags(parser)
+    optimiser = [field.name for field in dataclasses.fields(FitSettings)]
+    own = [f.name for f in dataclasses.fields(TrainSettings) if f.name not in optimiser]
+    TrainSettings.flags(parser.add_argument_group("the forecast"), own)
+    TrainSettings.flags(parser.add_argument_group("the optimiser"), optimiser)
 
 
 def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
@@ -71,33 +86,32 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
     Returns:
         0, or 1 if Ctrl-C ended the training early.
     """
-    console = Console()
     table = embedded() if settings.file is None else read(settings.file, **settings.roles())
     for note in table.notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        print(f"note: {note}")
     earlier, later = held_out(table, settings)
     _can_be_trained(earlier, settings)
     run = Run.create(out, "forecast", settings.to_json())
     model = Forecaster(**_forecaster_settings(settings))
-    _introduce(console, table, earlier, settings)
+    _introduce(table, earlier, settings)
     model.fit(earlier, run=run, device=device, quiet=quiet)
     fitted = model.fitted
     if fitted is None:
         raise SettingError("train: the fit left no result.")
     state = "interrupted" if fitted.interrupted else "done"
-    console.print(
+    print(
         f"{state} after {fitted.step} steps, {fitted.seconds:.0f} s; "
-        f"the weights are those of step {fitted.best_step}",
-        highlight=False,
-        soft_wrap=True,
+        f"the weights are those of step {fitted.best_step}"
     )
     found = None
     if later is not None:
         found = model.score(later, stride=_stride(later, earlier, settings.horizon))
         run.write_json("scores.json", found.to_json())
         found.write(run.path("backtest.csv"))
-        console.print()
-        console.print(found.rich())
+        print(f"\n{found.text()}\n")
+    advice = _advice(found, fitted, settings)
+    if advice is not None:
+        print(advice)
     model.restart(table)
     model.write(run)
     if model.history.missing_future(settings.horizon):
@@ -166,7 +180,7 @@ def evaluate(
     model = Forecaster.load(folder)
     later = "/dev/stdin" if source == "-" else source
     found = model.score(later, stride=stride, levels=levels, horizon=horizon)
-    Console().print(found.rich())
+    print(found.text())
     if out is not None and Path(out).suffix == ".json":
         target = Path(out)
         Run(target.parent, "forecast", {}).write_json(target.name, found.to_json())
@@ -230,18 +244,36 @@ def _forecaster_settings(settings: TrainSettings) -> dict[str, Any]:
     return {name: value for name, value in mine.items() if name not in ("file", "test")}
 
 
-def _introduce(console: Console, table: SeriesTable, earlier: SeriesTable, settings: TrainSettings) -> None:
+def _introduce(table: SeriesTable, earlier: SeriesTable, settings: TrainSettings) -> None:
     rows, trained = sum(map(len, table)), sum(map(len, earlier))
     first = table.series[0]
     name = settings.file or "Carbon dioxide at Mauna Loa, which comes with the package"
     span = f"{table.step.text(first.time[0])} to {table.step.text(first.time[-1])}"
     which = f"{len(table)} series" if len(table) > 1 else f"series {first.name!r}, {span}"
-    console.print(f"{name}: {which}", highlight=False, soft_wrap=True)
-    console.print(
-        f"{rows:,} rows, a step of {table.step}; trained on {trained:,}, scored on {rows - trained:,}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    print(f"{name}: {which}")
+    parts = f"trained on {trained:,}, scored on {rows - trained:,}" if settings.test else "trained on all"
+    print(f"{rows:,} rows, a step of {table.step}; {parts}")
+    if settings.test:
+        print("the rows held out are only scored, never trained on; --test 0 trains on all")
+
+
+def _advice(found: Backtest | None, fitted: Fitted, settings: TrainSettings) -> str | None:
+    """What to do about a model that no baseline should beat, or that was still getting better."""
+    if fitted.interrupted:
+        return None
+    findings = []
+    if found is not None:
+        baseline = min((row["MASE"], name) for name, row in found.scores.items() if name != MODEL)
+        if found["MASE"] >= baseline[0]:
+            findings.append(f"the LSTM does not beat the {baseline[1]} forecast")
+    last = fitted.best_step == settings.max_steps
+    if last:
+        findings.append("the best weights are those of the last step allowed")
+    if not findings:
+        return None
+    more = f"--max-steps {2 * settings.max_steps}"
+    todo = more if last else f"{more}, another --season or --context"
+    return f"{', and '.join(findings)}: try {todo}, with a new --out"
 
 
 def _stride(later: SeriesTable, earlier: SeriesTable, horizon: int) -> int:
