@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import BackendError, SettingError, need
+from ..errors import BackendError, Diverged, SettingError, need
 from ..runs import Run
 from ..settings import Settings, setting
 from .checkpoint import Place, load_best, resume, save_best, save_last
@@ -48,6 +48,7 @@ class FitSettings(Settings):
     )
     every: int = setting(25, "Steps from one validation, and checkpoint, to the next.", least=1)
     patience: int = setting(10, "Validations without a better score after which to stop.", least=1)
+    goal: float | None = setting(None, "Validation score, lower is better, that is good enough to stop at.")
     precision: str = setting(
         "32-true", "Arithmetic of the forward pass.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
     )
@@ -122,7 +123,7 @@ def fit(
     """Fit a module and leave it with the weights of its best validation.
 
     AdamW, a learning rate that rises over `warmup` steps and then falls linearly to a twentieth, gradients
-    clipped by their norm, and an end once `patience` validations brought nothing better.
+    clipped by their norm, and an end once `patience` validations brought nothing better, or one reached `goal`.
 
     Args:
         module: what to fit; trained in place, and back on the CPU in its own dtype when this returns.
@@ -137,7 +138,8 @@ def fit(
         How it ended; `module` has the best weights, in evaluation mode.
 
     Raises:
-        SettingError: an unknown device, or the loss is no longer finite.
+        SettingError: an unknown device.
+        Diverged: the loss is no longer finite.
         BackendError: the device is not there.
         RunError: the run's checkpoint is damaged or of another module.
 
@@ -154,11 +156,11 @@ def fit(
         place = resume(run, module, kept, optimiser) if run is not None else Place()
         best = copy.deepcopy(kept.state_dict())
         board = _board(run, settings) if run is not None and settings.tensorboard else None
-        over = place.over(settings.max_steps, settings.patience)
+        over = place.over(settings.max_steps, settings.patience, settings.goal)
         bar = stack.enter_context(watch(objective, settings.max_steps, place, quiet=quiet, over=over))
         stop = stack.enter_context(interruptible())
         started = time.monotonic() - place.seconds
-        while not place.over(settings.max_steps, settings.patience) and not stop:
+        while not place.over(settings.max_steps, settings.patience, settings.goal) and not stop:
             torch.manual_seed(step_seed(settings.seed, place.step))
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(settings, place.step)
@@ -236,7 +238,7 @@ def _fabric(device: str, precision: str) -> Any:
 def _finite(loss: Tensor, step: int) -> float:
     value = loss.item()
     if not math.isfinite(value):
-        raise SettingError(
+        raise Diverged(
             f"fit: the loss must stay finite, and is {value} at step {step}. Lower `lr` or `clip`, "
             f"or look for extreme values in the data."
         )

@@ -1,0 +1,102 @@
+"""One trial: one cell, on one problem at one lag, from one seed, at one learning rate. Its folder is a run.
+
+    settings.json        what was asked
+    weights.safetensors  the weights of the best validation
+    metrics.jsonl        the validations
+    result.json          what came out; the trial is over when it is there
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import Diverged
+from ..runs import Run
+from ..settings import Settings, setting
+from ..train import FitSettings, fit
+from .cells import CELLS
+from .learner import Learner, MemoryObjective, score
+from .problem import Problem
+
+NEVER = 10**9
+"""Validations without progress after which to give up: memory is found suddenly, after long plateaus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSettings(Settings):
+    """All that decides a trial."""
+
+    problem: str = setting("recall", "The problem.")
+    lag: int = setting(10, "Its lag.", least=1)
+    cell: str = setting("lstm", "The cell.")
+    hidden: int = setting(64, "H of the LSTM whose parameters the cell matches.", least=1)
+    rate: float = setting(0.01, "Learning rate.", above=0, most=1)
+    seed: int = setting(0, "Decides the first weights and the batches.", least=0)
+    max_steps: int = setting(1000, "Optimiser steps after which the trial has failed.", least=1)
+
+
+def run_trial(
+    problem: Problem, settings: TrialSettings, folder: str | Path, *, device: str = "cpu", quiet: bool = True
+) -> dict[str, Any] | None:
+    """Train one cell until it has solved its problem or the steps are used up, and score it on the test part.
+
+    Args:
+        problem: the problem that `settings` names.
+        settings: all that decides the trial.
+        folder: its run folder. A trial that is over is not run again; one that was stopped goes on.
+        device: "auto", "cpu", "cuda" or "mps".
+        quiet: show no progress.
+
+    Returns:
+        The result, or None if Ctrl-C ended the trial early: units and parameters of the recurrent layer, the
+        score on the test part, whether that solves the problem, the steps made and the seconds they took.
+        Apart from the seconds it is, on a CPU, a function of the settings alone.
+
+    Raises:
+        RunError: the folder holds something else.
+    """
+    run = Run.create(folder, "problem", settings.to_json())
+    if run.exists("result.json"):
+        return dict(run.read_json("result.json"))
+    cell, schedule = CELLS[settings.cell], problem.schedule
+    units = cell.units(problem.inputs, settings.hidden)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        learner = Learner(problem, cell, units, settings.lag)
+    objective = MemoryObjective(problem, settings.lag, settings.seed, schedule.size)
+    how = FitSettings(
+        max_steps=settings.max_steps, lr=settings.rate, warmup=0, weight_decay=0.0, every=schedule.every,
+        patience=NEVER, goal=problem.stop, seed=settings.seed,
+    )  # fmt: skip
+    about = {"hidden": settings.hidden, "units": units}
+    busy = time.process_time()
+    try:
+        fitted = fit(learner, objective, how, run=run, about=about, device=device, quiet=quiet)
+    except Diverged:
+        result: dict[str, Any] = {"diverged": True, "score": None, "solved": False, "steps": settings.max_steps}
+    else:
+        if fitted.interrupted:
+            return None
+        test = float(score(learner, problem, objective.part("test", schedule.test)).mean())
+        result = {
+            "diverged": False,
+            "score": test,
+            "solved": test <= problem.bound,
+            "steps": fitted.step,
+            "seconds": round(fitted.seconds, 2),
+        }
+    result = {
+        **settings.to_json(),
+        "units": units,
+        "parameters": cell.parameters(problem.inputs, units),
+        "sequences": result["steps"] * schedule.size,
+        "processor_seconds": round(time.process_time() - busy, 2),
+        **result,
+    }
+    run.write_json("result.json", result)
+    return result
