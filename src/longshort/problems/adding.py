@@ -1,13 +1,14 @@
 """Adding: a stream of numbers, two of them marked; at the end their sum.
 
-T steps. Channel 0 is uniform in [0, 1]; channel 1 is 1 at two steps, one drawn from the first half and one from
-the second, and 0 elsewhere. The answer at the last step is the sum of the two marked numbers. The lag is T.
+T steps. Channel 0 is uniform in [0, 1]; channel 1 is 1 at two steps, one drawn from the first half and one
+from the second, and 0 elsewhere. The answer at the last step is the sum of the two marked numbers. The lag is
+T.
 
 Without memory: the mean, 1, is the best answer, and its squared error is 1/6 = 0.1667. (Arjovsky et al. and
 Bai et al. print 0.1767 for it.)
 
-Source: Hochreiter & Schmidhuber, "Long short-term memory" (1997), experiment 4, in the form of Arjovsky, Shah &
-Bengio, "Unitary evolution recurrent neural networks" (2016).
+Source: Hochreiter & Schmidhuber, "Long short-term memory" (1997), experiment 4, in the form of Arjovsky, Shah
+& Bengio, "Unitary evolution recurrent neural networks" (2016).
 """
 
 from __future__ import annotations

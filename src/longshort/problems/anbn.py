@@ -1,16 +1,17 @@
 """a^n b^n: count, then count down; and a^n b^n c^n, which takes two counts.
 
-A string is n times a, then n times b (then n times c), between a start S and an end T. At each step the answer is
-the set of symbols that may follow: after S, {a}; after an a, {a, b}; after a b, {b} while b's are left, then
-{T} ({c}, and so on). Training draws n from 1 to 10. The test reads each n from 1 to L once, and a string counts as right
-only if every one of its answers is. The lag L is the largest n of the test. The validation part, which decides when
-training stops, has each n from 1 to 20: up to twice the longest string of the training.
+A string is n times a, then n times b (then n times c), between a start S and an end T. At each step the
+answer is the set of symbols that may follow: after S, {a}; after an a, {a, b}; after a b, {b} while b's are
+left, then {T} ({c}, and so on). Training draws n from 1 to 10. The test reads each n from 1 to L once, and a
+string counts as right only if every one of its answers is. The lag L is the largest n of the test. The
+validation part, which decides when training stops, has each n from 1 to L / 2, at least to 10: it too goes
+beyond the training, and the test beyond it.
 
 Without memory: what follows a b is not known, and the best guess, {T}, is right for n = 1 alone:
 1 - 1 / L of the strings are wrong.
 
-Source: Gers & Schmidhuber, "LSTM recurrent networks learn simple context-free and context-sensitive languages"
-(2001).
+Source: Gers & Schmidhuber, "LSTM recurrent networks learn simple context-free and context-sensitive
+languages" (2001).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from .answers import LegalSets
 from .problem import Batch, Problem, Schedule
 
-LONGEST, VALIDATED = 10, 20
+LONGEST = 10
 
 
 class AnBn(Problem):
@@ -33,11 +34,12 @@ class AnBn(Problem):
     source = "Gers & Schmidhuber (2001)"
     lag = "the largest n of the test"
     lags = (10, 20, 50, 100)
+    rates = (0.03, 0.01)
     letters: ClassVar[int] = 2
     inputs = 3
     whole = True
     bound, stop = 0.0, 0.0
-    schedule: ClassVar[Schedule] = Schedule(hidden=16, max_steps=4000)
+    schedule: ClassVar[Schedule] = Schedule(hidden=4, max_steps=1500)
 
     def __init__(self) -> None:
         self.answers = LegalSets(self.letters + 1)
@@ -46,7 +48,7 @@ class AnBn(Problem):
         """N strings for training; else each n once, whatever N is."""
         n = rng.integers(1, LONGEST, N, endpoint=True)
         if part != "train":
-            n = np.arange(1, (VALIDATED if part == "validation" else lag) + 1)
+            n = np.arange(1, (lag if part == "test" else max(lag // 2, LONGEST)) + 1)
         return strings(n, self.letters)
 
     def trivial(self, lag: int) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,9 @@ class Cell:
         return min(range(1, 4 * H + 1), key=lambda units: abs(self.parameters(C, units) - wanted))
 
 
-def _torch(kind: type[nn.RNN] | type[nn.GRU], start: Start | None = None, **options: str) -> Callable[..., nn.Module]:
+def _torch(
+    kind: type[nn.RNN] | type[nn.GRU], start: Start | None = None, **options: str
+) -> Callable[..., nn.Module]:
     """A layer of torch's own, with its start or another."""
 
     def build(C: int, H: int, longest: int) -> nn.Module:
@@ -64,8 +67,7 @@ def _torch(kind: type[nn.RNN] | type[nn.GRU], start: Start | None = None, **opti
 def _orthogonal(layer: nn.Module, longest: int) -> None:
     """Orthogonal recurrence gate by gate, Xavier input weights, biases 0."""
     for name, weight in layer.named_parameters():
-        blocks = weight.detach().split(layer.hidden_size)
-        for block in blocks:
+        for block in weight.split(_units(layer)):
             if name.startswith("weight_hh"):
                 nn.init.orthogonal_(block)
             elif name.startswith("weight_ih"):
@@ -88,11 +90,17 @@ def _identity(layer: nn.Module, longest: int) -> None:
 def _gru_chrono(layer: nn.Module, longest: int) -> None:
     """As `_orthogonal`, and the bias of the gate that keeps, z, as log U(1, longest - 1)."""
     _orthogonal(layer, longest)
-    H = layer.hidden_size
-    layer.bias_ih_l0[H : 2 * H].uniform_(1, max(longest, 3) - 1).log_()
+    for name, bias in layer.named_parameters():
+        if name.startswith("bias_ih"):
+            bias.chunk(3)[1].uniform_(1, max(longest, 3) - 1).log_()
 
 
-def _ours(start: str, **options: bool) -> Callable[[int, int, int], nn.Module]:
+def _units(layer: nn.Module) -> int:
+    """H, from the recurrent weights."""
+    return next(weight.shape[1] for name, weight in layer.named_parameters() if name.startswith("weight_hh"))
+
+
+def _ours(start: str, **options: Any) -> Callable[[int, int, int], nn.Module]:
     def build(C: int, H: int, longest: int) -> nn.Module:
         init = chrono(max(longest, 3)) if start == "chrono" else start
         return LSTM(C, H, batch_first=True, variant=Variant(**options), init=init)

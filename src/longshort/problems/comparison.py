@@ -20,35 +20,13 @@ from typing import Any
 
 from ..errors import SettingError
 from ..runs import Run
-from ..settings import Settings, setting
 from .cells import cell_named
 from .problem import Problem
-from .trial import TrialSettings, run_trial
+from .settings import ComparisonSettings, TrialSettings
+from .trial import run_trial
 
 TUNING_SEED = 10_000
 """The seed of the trials that tune; no trial that counts has it."""
-USUAL = ("rnn", "rnn-orthogonal", "gru", "gru-chrono", "lstm", "lstm-bias1", "lstm-chrono", "lstm-peephole")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonSettings(Settings):
-    """Compare cells on problems of memory."""
-
-    cells: tuple[str, ...] = setting(USUAL, "The cells, by name; `longshort problems` alone lists them.")
-    lags: tuple[int, ...] | None = setting(None, "The lags; the problem's own by default.", least=1)
-    seeds: int = setting(5, "Trials of each cell at each lag.", least=1)
-    rates: tuple[float, ...] | None = setting(
-        None, "Learning rates each cell is tuned over at each lag, on a seed of its own; the problem's by default.",
-        above=0, most=1,
-    )  # fmt: skip
-    hidden: int | None = setting(
-        None, "H of the LSTM whose parameters all cells match; the problem's by default.", least=1
-    )
-    max_steps: int | None = setting(
-        None, "Optimiser steps after which a trial has failed; the problem's by default.", least=1
-    )
-    beyond: bool = setting(False, "Also try a cell at lags beyond one at which none of its seeds solved it.")
-    data: str | None = setting(None, "Folder of the idx files of MNIST, for the problems that read them.")
 
 
 class Interrupted(Exception):
@@ -118,8 +96,8 @@ def compare(
 ) -> Iterator[Row]:
     """Run what is left of the trials of one problem, lag by lag and cell by cell.
 
-    Each cell is tuned at each lag: one trial a learning rate, from one seed that does not count; the rate that
-    solves the problem in the fewest steps, or failing that has the lowest score, is taken for all seeds.
+    Each cell is tuned at each lag: one trial a learning rate, from one seed that does not count; the rate
+    that solves the problem in the fewest steps, or failing that has the lowest score, is taken for all seeds.
 
     Args:
         problem: the problem.
@@ -206,7 +184,11 @@ class Trials:
         if result is None:
             raise Interrupted
         if not (self.quiet or known):
-            print(f"{self.problem.name} lag {self.lag} {self.cell} {name}: {said(result)}", file=sys.stderr, flush=True)
+            print(
+                f"{self.problem.name} lag {self.lag} {self.cell} {name}: {said(result)}",
+                file=sys.stderr,
+                flush=True,
+            )
         return result
 
 

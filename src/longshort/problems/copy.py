@@ -1,13 +1,14 @@
 """Copy: ten symbols, a long silence, then the ten symbols again.
 
-Ten symbols of 8 are shown, then T - 1 blanks, a cue, and ten more blanks: T + 20 steps. The answer is "blank" at
-the first T + 10 steps and the ten symbols at the last ten. Input: 10 channels; answers: 9 classes. The lag is T.
+Ten symbols of 8 are shown, then T - 1 blanks, a cue, and ten more blanks: T + 20 steps. The answer is "blank"
+at the first T + 10 steps and the ten symbols at the last ten. Input: 10 channels; answers: 9 classes. The lag
+is T.
 
-Without memory: one who knows the rules says "blank" rightly T + 10 times and guesses ten times among 8, a mean
-cross-entropy of 10 ln 8 / (T + 20) nats: 0.0945 for T = 200, 0.0204 for T = 1,000.
+Without memory: one who knows the rules says "blank" rightly T + 10 times and guesses ten times among 8, a
+mean cross-entropy of 10 ln 8 / (T + 20) nats: 0.0945 for T = 200, 0.0204 for T = 1,000.
 
-Source: Hochreiter & Schmidhuber (1997), in the form of Arjovsky, Shah & Bengio, "Unitary evolution recurrent neural
-networks" (2016).
+Source: Hochreiter & Schmidhuber (1997), in the form of Arjovsky, Shah & Bengio, "Unitary evolution recurrent
+neural networks" (2016).
 """
 
 from __future__ import annotations

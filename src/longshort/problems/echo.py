@@ -1,8 +1,8 @@
 """Echo: at every step, the symbol of k steps ago.
 
 A stream of symbols of 4, drawn at random, of 2 k + 20 steps. From step k on, the answer at each step t is the
-symbol of step t - k. Input: 4 channels, one of them 1. The lag is k; the network must hold k symbols, 2 k bits, at
-once, so the size of the state bounds the lag.
+symbol of step t - k. Input: 4 channels, one of them 1. The lag is k; the network must hold k symbols, 2 k
+bits, at once, so the size of the state bounds the lag.
 
 Without memory: 3 of 4 answers are wrong.
 

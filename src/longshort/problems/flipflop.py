@@ -1,14 +1,14 @@
 """Flip-flop: three switches, each set now and then, and read at every step.
 
-Three channels; at each step each carries, with probability 1 / L, a pulse of +1 or -1, and 0 otherwise. The first
-step sets all three. The answer at every step is the last pulse of each channel. Sequences have 5 L steps, at least
-20. The lag L is the mean number of steps between two pulses of a channel.
+Three channels; at each step each carries, with probability 1 / L, a pulse of +1 or -1, and 0 otherwise. The
+first step sets all three. The answer at every step is the last pulse of each channel. Sequences have 5 L
+steps, at least 20. The lag L is the mean number of steps between two pulses of a channel.
 
 Without memory: the pulse itself where there is one and 0 elsewhere, a mean squared error of
 (1 - 1 / L) (T - 1) / T for T steps.
 
-Source: Sussillo & Barak, "Opening the black box: low-dimensional dynamics in high-dimensional recurrent neural
-networks" (2013).
+Source: Sussillo & Barak, "Opening the black box: low-dimensional dynamics in high-dimensional recurrent
+neural networks" (2013).
 """
 
 from __future__ import annotations

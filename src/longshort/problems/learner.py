@@ -25,7 +25,8 @@ class Learner(nn.Module):
         units: of the recurrence.
         lag: what the start may be told of the dependencies' length.
 
-    >>> from longshort.problems import CELLS, PROBLEMS
+    >>> from longshort.problems.catalogue import PROBLEMS
+    >>> from longshort.problems.cells import CELLS
     >>> Learner(PROBLEMS["recall"], CELLS["lstm"], 8, 10)(torch.zeros(2, 11, 17)).shape
     torch.Size([2, 11, 8])
     """

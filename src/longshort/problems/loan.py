@@ -1,11 +1,11 @@
 """Loan: the first words of a sentence decide the tense of its end.
 
-"Today, due to my current job situation and my family conditions, I ..." goes on "need to take a loan"; "Last year,
-..." goes on "had to take a loan". A sentence begins with one of 6 phrases of the present or one of 6 of the past;
-then come exactly L words of clauses about other people, in either tense, drawn at random; then "I". At the "I" the
-network says which word of the whole vocabulary comes next; the rest of the sentence ("to take a loan") is decided
-by then. The score is the share of wrong tenses: "need" after the present, "had" after the past, anything else is
-wrong. Both are equally likely. Words enter through a learned embedding of 32 numbers.
+"Today, due to my current job situation and my family conditions, I ..." goes on "need to take a loan"; "Last
+year, ..." goes on "had to take a loan". A sentence begins with one of 6 phrases of the present or one of 6 of
+the past; then come exactly L words of clauses about other people, in either tense, drawn at random; then "I".
+At the "I" the network says which word of the whole vocabulary comes next; the rest of the sentence ("to take
+a loan") is decided by then. The score is the share of wrong tenses: "need" after the present, "had" after the
+past, anything else is wrong. Both are equally likely. Words enter through a learned embedding of 32 numbers.
 
 Without memory: 1 of 2 answers is wrong.
 
@@ -39,7 +39,7 @@ class Loan(Problem):
     lags = (10, 50, 100, 500)
     inputs = 32
     rates = (0.01, 0.003)
-    schedule: ClassVar[Schedule] = Schedule(max_steps=1500)
+    schedule: ClassVar[Schedule] = Schedule(size=16, max_steps=1000, every=50, held=256)
 
     def __init__(self) -> None:
         self.clauses = clauses()

@@ -1,15 +1,15 @@
 """MNIST as a sequence: a digit read row by row, or pixel by pixel, and named at the end.
 
-Rows: 28 steps of 28 pixels. Pixels: 784 steps of one, row by row. Permuted: 784 steps in one fixed random order,
-so that neighbours are far apart. Pixels are divided by 255. Of the 60,000 training pictures the last 5,000, in a
-fixed random order, are the validation part (of which as many are read as the schedule holds); the test part is the
-10,000 test pictures. There is no lag to choose: it is the number of steps.
+Rows: 28 steps of 28 pixels. Pixels: 784 steps of one, row by row. Permuted: 784 steps in one fixed random
+order, so that neighbours are far apart. Pixels are divided by 255. Of the 60,000 training pictures the last
+5,000, in a fixed random order, are the validation part (of which as many are read as the schedule holds); the
+test part is the 10,000 test pictures. There is no lag to choose: it is the number of steps.
 
-Without memory: the last step, a blank row or pixel, says nothing, and always naming the commonest digit of the
-training is wrong for 88.65 % of the test pictures.
+Without memory: the last step, a blank row or pixel, says nothing, and always naming the commonest digit of
+the training is wrong for 88.65 % of the test pictures.
 
-Sources: Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of rectified linear units" (2015);
-Arjovsky, Shah & Bengio (2016).
+Sources: Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of rectified linear units"
+(2015); Arjovsky, Shah & Bengio (2016).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Mnist(Problem):
     lags = (SIDE,)
     inputs = SIDE
     bound, stop = 0.015, 0.0
-    rates = (0.003, 0.001)
+    rates: ClassVar[tuple[float, ...]] = (0.003, 0.001)
     schedule: ClassVar[Schedule] = Schedule(
         hidden=128, size=64, max_steps=8000, every=400, held=VALIDATED, test=10_000
     )
@@ -137,7 +137,9 @@ def read_idx(folder: str | Path | None, name: str) -> Array:
         DataError: no folder, no such file, or it is cut short or no idx file.
     """
     if folder is None:
-        raise DataError(f"mnist: needs the folder with its idx files. Give --data FOLDER ({name}-ubyte.gz ...).")
+        raise DataError(
+            f"mnist: needs the folder with its idx files. Give --data FOLDER ({name}-ubyte.gz ...)."
+        )
     plain = Path(folder) / f"{name}-ubyte"
     packed = Path(folder) / f"{name}-ubyte.gz"
     path = next((p for p in (plain, packed) if p.is_file()), None)
@@ -154,8 +156,8 @@ def read_idx(folder: str | Path | None, name: str) -> Array:
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
     wanted = int(np.prod(head[1:]))
     if len(values) != wanted:
-        raise DataError(f"{path}: must have {wanted:,} bytes after its head, got {len(values):,}. Is it cut short?")
+        raise DataError(
+            f"{path}: must have {wanted:,} bytes after its head, got {len(values):,}. Is it cut short?"
+        )
     shaped: Array = values.reshape(head[1:])
     return shaped.astype(np.int64) if axes == 1 else shaped
-
-

@@ -52,8 +52,8 @@ class Schedule(NamedTuple):
 class Problem(ABC):
     """One problem, as its file's docstring defines it.
 
-    A sequence is a function of the lag, the part and the generator alone, so that the same seeds give the same
-    sequences to every cell.
+    A sequence is a function of the lag, the part and the generator alone, so that the same seeds give the
+    same sequences to every cell.
     """
 
     name: ClassVar[str]
@@ -111,8 +111,7 @@ class Problem(ABC):
         """
         if lag < self.least:
             raise SettingError(
-                f"{self.name}: a lag must be at least {self.least}, got {lag}. "
-                f"Here it means: {self.lag}."
+                f"{self.name}: a lag must be at least {self.least}, got {lag}. Here it means: {self.lag}."
             )
 
 

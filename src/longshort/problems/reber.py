@@ -1,21 +1,21 @@
 """Embedded Reber grammar: the second symbol decides the last but one, whatever grammar lies between.
 
-A string is B, then T or P, then a string of Reber's grammar, then the same T or P, then E. Reber's grammar starts
-with B and ends with E; between them it walks
+A string is B, then T or P, then a string of Reber's grammar, then the same T or P, then E. Reber's grammar
+starts with B and ends with E; between them it walks
 
     1: T -> 2, P -> 3    2: S -> 2, X -> 4    3: T -> 3, V -> 5    4: X -> 3, S -> end    5: P -> 4, V -> end
 
-and where there are two ways, each is taken half the time. At each step but the last the network is trained on the
-symbol that came next. It is right if both symbols that were legal (or the only one) are more probable to it than
-every illegal one, and a string counts as right only if all its steps are. Input: 7 channels, one of them 1. The lag L
-is the least number of symbols of the inner string; while it is shorter, the walk does not end. Up to 5 that changes
-nothing.
+and where there are two ways, each is taken half the time. At each step but the last the network is trained on
+the symbol that came next. It is right if both symbols that were legal (or the only one) are more probable to
+it than every illegal one, and a string counts as right only if all its steps are. Input: 7 channels, one of
+them 1. The lag L is the least number of symbols of the inner string; while it is shorter, the walk does not
+end. Up to 5 that changes nothing.
 
 Without memory of the second symbol, T and P are equally likely in the end: 1 of 2 strings is wrong.
 
-The continual form joins strings to a stream without a sign between them, after Gers, Schmidhuber & Cummins (2000);
-for it the forget gate was invented. There the lag is the number of strings of a stream, a stream counts as right
-only if all of it is, and without memory 1 - 1 / 2^L of the streams are wrong.
+The continual form joins strings to a stream without a sign between them, after Gers, Schmidhuber & Cummins
+(2000); for it the forget gate was invented. There the lag is the number of strings of a stream, a stream
+counts as right only if all of it is, and without memory 1 - 1 / 2^L of the streams are wrong.
 
 Sources: Hochreiter & Schmidhuber, "Long short-term memory" (1997), experiment 1; Gers, Schmidhuber & Cummins,
 "Learning to forget: continual prediction with LSTM" (2000).

@@ -1,13 +1,13 @@
 """Samosa: who likes which food, held side by side and asked for in any order.
 
-"Dhaval eats samosa almost every day, it shouldn't be hard to guess that his favourite cuisine is Indian. His brother
-Bhavin however is a lover of pasta and cheese, that means Bhavin's favourite cuisine is Italian." Here three people of
-eight are told of, one after the other, each with a food of one of four cuisines (three foods each); then come exactly
-L words of clauses that say nothing of them, drawn at random; then each of the three is asked for, in random order:
-"Dhaval 's favourite cuisine is". At each "is" the network says the next word of the whole vocabulary; the score is the
-share of wrong cuisines. People, foods and order are drawn at random, and two people may like the same cuisine. Words
-enter through a learned embedding of 32 numbers. A name must be bound to its cuisine: to know which cuisines were
-mentioned is not enough.
+"Dhaval eats samosa almost every day, it shouldn't be hard to guess that his favourite cuisine is Indian. His
+brother Bhavin however is a lover of pasta and cheese, that means Bhavin's favourite cuisine is Italian." Here
+three people of eight are told of, one after the other, each with a food of one of four cuisines (three foods
+each); then come exactly L words of clauses that say nothing of them, drawn at random; then each of the three
+is asked for, in random order: "Dhaval 's favourite cuisine is". At each "is" the network says the next word
+of the whole vocabulary; the score is the share of wrong cuisines. People, foods and order are drawn at
+random, and two people may like the same cuisine. Words enter through a learned embedding of 32 numbers. A
+name must be bound to its cuisine: to know which cuisines were mentioned is not enough.
 
 Without memory: 3 of 4 answers are wrong.
 

@@ -1,10 +1,12 @@
-"""Words for the stories: a vocabulary, and clauses that fill any number of words between cause and question."""
+"""Words for the stories: a vocabulary, and clauses that fill any number of words."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from .problem import Array
@@ -37,7 +39,7 @@ def clauses() -> dict[int, list[list[str]]]:
             for verb, things in TO_DO.items():
                 for thing in things:
                     for time in ("", *TIMES):
-                        words = f"{link} {who} {verb} {thing} {time}".split() + [","]
+                        words = f"{link} {who} {verb} {thing} {time} ,".split()
                         found.setdefault(len(words), []).append(words)
     for link in LINKS:
         for saying in SAYINGS:
@@ -99,5 +101,8 @@ class Vocabulary:
         return x
 
     def embedding(self, C: int) -> nn.Embedding:
-        """A learned vector of C numbers for each word."""
-        return nn.Embedding(len(self), C, padding_idx=0)
+        """A learned vector of C numbers for each word, of a length near 1 at first."""
+        vectors = nn.Embedding(len(self), C, padding_idx=0)
+        with torch.no_grad():
+            vectors.weight.div_(math.sqrt(C))
+        return vectors

@@ -1,14 +1,14 @@
 """Temporal order: which of two symbols came where, three or four times in a long stream.
 
-Sequences of T to 1.1 T steps begin with E and end with B; in between stand distractors a, b, c, d, drawn at random,
-but for three steps, at which stands X or Y. The three steps are drawn from [0.10, 0.20], [0.33, 0.43] and
-[0.66, 0.76] of T; for four, from [0.10, 0.20], [0.30, 0.40], [0.50, 0.60] and [0.70, 0.80]. The answer at the B is
-which of the 8 (16) orders it was: XXX, XXY, ... Input: 8 channels, one of them 1. The lag is T.
+Sequences of T to 1.1 T steps begin with E and end with B; in between stand distractors a, b, c, d, drawn at
+random, but for three steps, at which stands X or Y. The three steps are drawn from [0.10, 0.20], [0.33, 0.43]
+and [0.66, 0.76] of T; for four, from [0.10, 0.20], [0.30, 0.40], [0.50, 0.60] and [0.70, 0.80]. The answer at
+the B is which of the 8 (16) orders it was: XXX, XXY, ... Input: 8 channels, one of them 1. The lag is T.
 
 Without memory: 7 of 8 (15 of 16) answers are wrong.
 
-Source: Hochreiter & Schmidhuber, "Long short-term memory" (1997), experiment 6b with T = 100; the form with four
-symbols follows the same rule.
+Source: Hochreiter & Schmidhuber, "Long short-term memory" (1997), experiment 6b with T = 100; the form with
+four symbols follows the same rule.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Temporal(Problem):
 
     def trivial(self, lag: int) -> float:
         """All orders are equally likely."""
-        return 1 - 1 / 2**self.bits
+        return 1 - 0.5**self.bits
 
 
 class TemporalFour(Temporal):

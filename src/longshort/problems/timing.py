@@ -1,16 +1,17 @@
 """Timing: how long was it between two spikes?
 
-A stream of silence with four spikes, each F to F + 9 steps after the one before, drawn at random; the first comes
-within the first ten steps. At each spike but the first, the answer is which of the ten intervals has just passed.
-Input: 1 channel. The lag is F.
+A stream of silence with four spikes, each F to F + 9 steps after the one before, drawn at random; the first
+comes within the first ten steps. At each spike but the first, the answer is which of the ten intervals has
+just passed. Input: 1 channel. The lag is F.
 
-Nothing happens between the spikes, so the network must count by itself. A gate that sees the cell can open when
-the count is full; without peepholes a gate sees the cell only through the output gate (Gers et al. 2002).
+Nothing happens between the spikes, so the network must count by itself. A gate that sees the cell can open
+when the count is full; without peepholes a gate sees the cell only through the output gate (Gers et al.
+2002).
 
 Without memory: 9 of 10 answers are wrong.
 
-Source: the measuring of spike distances in Gers, Schraudolph & Schmidhuber, "Learning precise timing with LSTM
-recurrent networks" (2002), with ten classes for one number.
+Source: the measuring of spike distances in Gers, Schraudolph & Schmidhuber, "Learning precise timing with
+LSTM recurrent networks" (2002), with ten classes for one number.
 """
 
 from __future__ import annotations

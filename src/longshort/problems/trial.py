@@ -1,15 +1,14 @@
 """One trial: one cell, on one problem at one lag, from one seed, at one learning rate. Its folder is a run.
 
-    settings.json        what was asked
-    weights.safetensors  the weights of the best validation
-    metrics.jsonl        the validations
-    result.json          what came out; the trial is over when it is there
+settings.json        what was asked
+weights.safetensors  the weights of the best validation
+metrics.jsonl        the validations
+result.json          what came out; the trial is over when it is there
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,14 @@ import torch
 
 from ..errors import Diverged
 from ..runs import Run
-from ..settings import Settings, setting
 from ..train import FitSettings, fit
 from .cells import CELLS
 from .learner import Learner, MemoryObjective, score
 from .problem import Problem
+from .settings import TrialSettings
 
 NEVER = 10**9
 """Validations without progress after which to give up: memory is found suddenly, after long plateaus."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialSettings(Settings):
-    """All that decides a trial."""
-
-    problem: str = setting("recall", "The problem.")
-    lag: int = setting(10, "Its lag.", least=1)
-    cell: str = setting("lstm", "The cell.")
-    hidden: int = setting(64, "H of the LSTM whose parameters the cell matches.", least=1)
-    rate: float = setting(0.01, "Learning rate.", above=0, most=1)
-    seed: int = setting(0, "Decides the first weights and the batches.", least=0)
-    max_steps: int = setting(1000, "Optimiser steps after which the trial has failed.", least=1)
 
 
 def run_trial(
@@ -78,7 +64,12 @@ def run_trial(
     try:
         fitted = fit(learner, objective, how, run=run, about=about, device=device, quiet=quiet)
     except Diverged:
-        result: dict[str, Any] = {"diverged": True, "score": None, "solved": False, "steps": settings.max_steps}
+        result: dict[str, Any] = {
+            "diverged": True,
+            "score": None,
+            "solved": False,
+            "steps": settings.max_steps,
+        }
     else:
         if fitted.interrupted:
             return None

@@ -1,15 +1,16 @@
 """Wolf: a sequence of pictures whose last one is ambiguous.
 
-L + 1 pictures of 16 x 16 grey pixels. The last shows an animal that may be a wolf or a dog. What it is was decided
-before: long ago (one of the first five pictures) an elephant was seen or not, and just now (one of the last three
-before the end) a fish was seen or not. An elephant means that this is a film about the wild, and a fish that
-somebody stands before a bowl in a room: it is a wolf if an elephant was seen and no fish. All other pictures show a
-bird, a tree, a house or a snail. Half of the sequences end with a wolf; the other three cases are equally likely.
-Shapes are drawn by the code below at random places, sizes, brightness and, half the time, mirrored, with noise on
-every pixel. A small convolutional encoder, trained with the cell, makes 32 numbers of each picture.
+L + 1 pictures of 16 x 16 grey pixels. The last shows an animal that may be a wolf or a dog. What it is was
+decided before: long ago (one of the first five pictures) an elephant was seen or not, and just now (one of
+the last three before the end) a fish was seen or not. An elephant means that this is a film about the wild,
+and a fish that somebody stands before a bowl in a room: it is a wolf if an elephant was seen and no fish. All
+other pictures show a bird, a tree, a house or a snail. Half of the sequences end with a wolf; the other three
+cases are equally likely. Shapes are drawn by the code below at random places, sizes, brightness and, half the
+time, mirrored, with noise on every pixel. A small convolutional encoder, trained with the cell, makes 32
+numbers of each picture.
 
-Without memory: 1 of 2 answers is wrong. With the last pictures alone, a fish says "dog" (a third of the sequences),
-and without one "wolf" is right three times of four: 1 of 6 is wrong.
+Without memory: 1 of 2 answers is wrong. With the last pictures alone, a fish says "dog" (a third of the
+sequences), and without one "wolf" is right three times of four: 1 of 6 is wrong.
 
 Source: a common way to explain long-term and short-term memory; the pictures are this package's own.
 """
@@ -77,7 +78,9 @@ class Wolf(Problem):
         """N sequences of lag + 1 pictures."""
         shown, answer = self.subjects(lag, N, rng)
         drawing = self.drawings[shown, rng.integers(self.drawings.shape[1], size=shown.shape)]
-        x = drawing * rng.uniform(0.5, 1, (*shown.shape, 1, 1)) + rng.normal(0, 0.1, (*shown.shape, SIDE, SIDE))
+        x = drawing * rng.uniform(0.5, 1, (*shown.shape, 1, 1)) + rng.normal(
+            0, 0.1, (*shown.shape, SIDE, SIDE)
+        )
         return Batch(x.astype(np.float32), *only_last(N, lag + 1, answer))
 
     def trivial(self, lag: int) -> float:
@@ -95,13 +98,18 @@ class PictureEncoder(nn.Module):
     def __init__(self, C: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(256, C)
+            nn.Conv2d(1, 8, 3, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(256, C),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode each picture by itself."""
         encoded: Tensor = self.layers(x.flatten(0, 1)[:, None])
-        return encoded.unflatten(0, x.shape[:2])
+        return encoded.view(*x.shape[:2], -1)
 
 
 def drawings(count: int = 64) -> Array:

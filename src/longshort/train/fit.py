@@ -123,7 +123,8 @@ def fit(
     """Fit a module and leave it with the weights of its best validation.
 
     AdamW, a learning rate that rises over `warmup` steps and then falls linearly to a twentieth, gradients
-    clipped by their norm, and an end once `patience` validations brought nothing better, or one reached `goal`.
+    clipped by their norm, and an end once `patience` validations brought nothing better, or one reached
+    `goal`.
 
     Args:
         module: what to fit; trained in place, and back on the CPU in its own dtype when this returns.
