@@ -5,10 +5,6 @@ import re
 
 import numpy as np
 
-REBER = {  # Reber's grammar as a regular expression, and the embedded one around it
-    "inner": r"B(?:TS*X|P)(?:(?:X?T*V(?:PX)?)|.)*E",
-}
-
 
 def symbols(x, alphabet):
     """Rows of one 1 each -> text; a row of zeros ends it."""
@@ -88,7 +84,9 @@ def counted(x, letters):
 
 def inner_reber(text):
     """Whether a text is of Reber's grammar, by its regular expression."""
-    return re.fullmatch(r"B(?:TS*X(?:S|XT*V(?:V|P(?:XT*VP)*(?:S|XT*VV)))|PT*V(?:V|P(?:XT*VP)*(?:S|XT*VV)))E", text)
+    return re.fullmatch(
+        r"B(?:TS*X(?:S|XT*V(?:V|P(?:XT*VP)*(?:S|XT*VV)))|PT*V(?:V|P(?:XT*VP)*(?:S|XT*VV)))E", text
+    )
 
 
 def reber_end(string):

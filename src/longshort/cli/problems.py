@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import argparse
 
-COMPLAINTS = ("complexity", "overfitting", "start")
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the problems, and how to compare."""
     from ..problems.settings import ComparisonSettings
 
-    text = f"problems, or one of {', '.join(COMPLAINTS)}; none to list them"
+    text = "problems, or one of complexity, overfitting, start; none to list them"
     parser.add_argument("names", nargs="*", metavar="NAME", help=text)
     ComparisonSettings.flags(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps. Default: auto.")
@@ -42,4 +40,6 @@ def run(args: argparse.Namespace) -> int:
         print(story.known())
         return 0
     out = args.out or f"runs/{'-'.join(args.names)}"
+    if len(args.names) == 1 and args.names[0] in story.COMPLAINTS:
+        return story.complain(args.names[0], ComparisonSettings.given(args), out, device=args.device)
     return story.compare_all(args.names, ComparisonSettings.given(args), out, device=args.device)

@@ -1,7 +1,8 @@
 """The first complaint: "an LSTM is complex". Parameters, time and memory beside a plain RNN and a GRU.
 
-Each cell is measured twice: with as many units as the LSTM, and with as many weights. One training step is one
-batch forwards and backwards; what it keeps is the bytes of every tensor that autograd holds for the way back.
+Each cell is measured twice: with as many units as the LSTM, and with as many weights. One training step is
+one batch forwards and backwards; what it keeps is the bytes of every tensor that autograd holds for the way
+back.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ def complexity(
         T: steps.
 
     Returns:
-        One object a cell and size ("units" or "weights" equal to the LSTM's): its units, weights, milliseconds
-        of a training step and of a forward pass (medians), and bytes kept for the way back.
+        One object a cell and size ("units" or "weights" equal to the LSTM's): its units, weights,
+        milliseconds of a training step and of a forward pass (medians), and bytes kept for the way back.
     """
     x = torch.randn(N, T, C, generator=torch.Generator().manual_seed(0))
-    rows, layers = [], []
+    rows: list[dict[str, Any]] = []
+    layers = []
     for equal in ("units", "weights"):
         for name in cells:
             units = H if equal == "units" else CELLS[name].units(C, H)
@@ -86,3 +88,16 @@ def _milliseconds(layer: nn.Module, x: torch.Tensor, *, backward: bool) -> float
     spent = 1e3 * (time.perf_counter() - started)
     layer.zero_grad()
     return spent
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = []
+    for equal in ("units", "weights"):
+        lines += [f"as many {equal}", f"  {'cell':14} units  weights  training ms  forward ms  kept MB"]
+        for row in (row for row in rows if row["equal"] == equal):
+            lines.append(
+                f"  {row['cell']:14} {row['units']:5}  {row['weights']:7,}  {row['training ms']:11.1f}  "
+                f"{row['forward ms']:10.1f}  {row['bytes kept'] / 1e6:7.1f}"
+            )
+    return "\n".join(lines)

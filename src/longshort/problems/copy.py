@@ -21,12 +21,16 @@ import numpy as np
 from .answers import Probabilities
 from .problem import Batch, Problem, Schedule, one_hot
 
-SYMBOLS, COUNT = 8, 10
+SYMBOLS = 8
 BLANK, CUE = SYMBOLS, SYMBOLS + 1
 
 
 class Copy(Problem):
-    """Ten symbols, said again T steps later."""
+    """Ten symbols, said again T steps later.
+
+    Args:
+        count: how many there are; ten in the papers.
+    """
 
     name = "copy"
     about = "ten symbols of 8, said again after a long silence"
@@ -37,22 +41,23 @@ class Copy(Problem):
     bound, stop = 1e-3, 5e-4
     schedule: ClassVar[Schedule] = Schedule(hidden=128, max_steps=8000, every=200, held=256)
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 10) -> None:
+        self.count = count
         self.answers = Probabilities(SYMBOLS + 1)
 
     def draw(self, lag: int, N: int, rng: np.random.Generator, part: str = "train") -> Batch:
-        """N sequences of lag + 20 steps."""
-        kept = rng.integers(SYMBOLS, size=(N, COUNT))
-        symbols = np.full((N, lag + 2 * COUNT), BLANK)
-        symbols[:, :COUNT], symbols[:, COUNT + lag - 1] = kept, CUE
+        """N sequences of lag + 20 steps, with ten symbols."""
+        kept = rng.integers(SYMBOLS, size=(N, self.count))
+        symbols = np.full((N, lag + 2 * self.count), BLANK)
+        symbols[:, : self.count], symbols[:, self.count + lag - 1] = kept, CUE
         target = np.full_like(symbols, BLANK)
-        target[:, -COUNT:] = kept
+        target[:, -self.count :] = kept
         return Batch(one_hot(symbols, self.inputs), target, np.ones(symbols.shape, bool))
 
     def trivial(self, lag: int) -> float:
         """10 ln 8 / (T + 20)."""
-        return COUNT * math.log(SYMBOLS) / (lag + 2 * COUNT)
+        return self.count * math.log(SYMBOLS) / (lag + 2 * self.count)
 
     def longest(self, lag: int) -> int:
         """From a symbol to its copy."""
-        return lag + COUNT
+        return lag + self.count

@@ -3,9 +3,9 @@
 "Today, due to my current job situation and my family conditions, I ..." goes on "need to take a loan"; "Last
 year, ..." goes on "had to take a loan". A sentence begins with one of 6 phrases of the present or one of 6 of
 the past; then come exactly L words of clauses about other people, in either tense, drawn at random; then "I".
-At the "I" the network says which word of the whole vocabulary comes next; the rest of the sentence ("to take
-a loan") is decided by then. The score is the share of wrong tenses: "need" after the present, "had" after the
-past, anything else is wrong. Both are equally likely. Words enter through a learned embedding of 32 numbers.
+At the "I" the network says "need" or "had"; the rest of the sentence ("to take a loan") is decided by then.
+Both are equally likely, and the score is the share of wrong ones. Words enter through a learned embedding of
+32 numbers.
 
 Without memory: 1 of 2 answers is wrong.
 
@@ -44,8 +44,8 @@ class Loan(Problem):
     def __init__(self) -> None:
         self.clauses = clauses()
         texts = [" ".join(words) for several in self.clauses.values() for words in several]
-        self.vocabulary = Vocabulary([*texts, *PRESENT, *PAST, "I", *ENDINGS])
-        self.answers = Classes(len(self.vocabulary))
+        self.vocabulary = Vocabulary([*texts, *PRESENT, *PAST, "I"])
+        self.answers = Classes(len(ENDINGS))
 
     def encoder(self) -> nn.Module:
         """A vector for each word."""
@@ -62,7 +62,7 @@ class Loan(Problem):
         """N sentences."""
         made = [self.sentence(lag, rng) for _ in range(N)]
         x = self.vocabulary.padded([words for words, _ in made])
-        endings = np.array(self.vocabulary.numbers([ending for _, ending in made]))
+        endings = np.array([list(ENDINGS).index(ending) for _, ending in made])
         asked = np.arange(x.shape[1]) == np.array([len(words) - 1 for words, _ in made])[:, None]
         return Batch(x, np.where(asked, endings[:, None], 0), asked)
 

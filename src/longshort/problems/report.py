@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HEAD = ("lag", "cell", "units", "weights", "rate", "solved", "score", "least to most", "steps", "seconds")
 NOTE = """\
-solved: seeds whose score on the test part is at most {bound:g}; steps and seconds: the median of those that did.
+solved: seeds whose score on the test part is at most {bound:g}; steps and seconds: the median of those.
 All cells have as many weights as the LSTM, and each is tuned over the same learning rates at each lag, on a
 seed of its own."""
 

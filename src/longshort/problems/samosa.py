@@ -4,10 +4,11 @@
 brother Bhavin however is a lover of pasta and cheese, that means Bhavin's favourite cuisine is Italian." Here
 three people of eight are told of, one after the other, each with a food of one of four cuisines (three foods
 each); then come exactly L words of clauses that say nothing of them, drawn at random; then each of the three
-is asked for, in random order: "Dhaval 's favourite cuisine is". At each "is" the network says the next word
-of the whole vocabulary; the score is the share of wrong cuisines. People, foods and order are drawn at
-random, and two people may like the same cuisine. Words enter through a learned embedding of 32 numbers. A
-name must be bound to its cuisine: to know which cuisines were mentioned is not enough.
+is asked for, in random order: "Dhaval 's favourite cuisine is". At each "is" the network says which of the
+four it is, and reads the right answer as its next word; the score is the share of wrong ones. People, foods
+and order are drawn at random, and two people may like the same cuisine. Words enter through a learned
+embedding of 32 numbers. A name must be bound to its cuisine: to know which cuisines were mentioned is not
+enough.
 
 Without memory: 3 of 4 answers are wrong.
 
@@ -43,7 +44,11 @@ PEOPLE = 3
 
 
 class Samosa(Problem):
-    """Three people's favourite cuisines, asked for in any order."""
+    """Several people's favourite cuisines, asked for in any order.
+
+    Args:
+        people: how many are told of.
+    """
 
     name = "samosa"
     about = "three people's favourite cuisines, asked for in any order"
@@ -56,13 +61,14 @@ class Samosa(Problem):
     bound, stop = 0.02, 0.01
     schedule: ClassVar[Schedule] = Schedule(max_steps=6000, every=200)
 
-    def __init__(self) -> None:
+    def __init__(self, people: int = PEOPLE) -> None:
+        self.people = people
         self.clauses = clauses()
         texts = [" ".join(words) for several in self.clauses.values() for words in several]
         foods = [food for several in FOODS.values() for food in several]
         told = [text.format(name="", food="") for text in (*TOLD, ASKED)]
         self.vocabulary = Vocabulary([*texts, *NAMES, *foods, *FOODS, *told])
-        self.answers = Classes(len(self.vocabulary))
+        self.answers = Classes(len(FOODS))
 
     def encoder(self) -> nn.Module:
         """A vector for each word."""
@@ -70,15 +76,15 @@ class Samosa(Problem):
 
     def story(self, lag: int, rng: np.random.Generator) -> tuple[list[str], dict[int, str]]:
         """One story: its words, and at which of them which cuisine is the answer."""
-        names = [NAMES[k] for k in rng.permutation(len(NAMES))[:PEOPLE]]
-        cuisines = [list(FOODS)[k] for k in rng.integers(len(FOODS), size=PEOPLE)]
+        names = [NAMES[k] for k in rng.permutation(len(NAMES))[: self.people]]
+        cuisines = [list(FOODS)[k] for k in rng.integers(len(FOODS), size=self.people)]
         words: list[str] = []
         for name, cuisine in zip(names, cuisines, strict=True):
             food = FOODS[cuisine][rng.integers(len(FOODS[cuisine]))]
             words += TOLD[rng.integers(len(TOLD))].format(name=name, food=food).split()
         words += filler(lag, self.clauses, rng)
         answers = {}
-        for k in rng.permutation(PEOPLE):
+        for k in rng.permutation(self.people):
             words += ASKED.format(name=names[k]).split()
             answers[len(words) - 1] = cuisines[k]
             words += [cuisines[k], "."]
@@ -91,7 +97,7 @@ class Samosa(Problem):
         target, asked = np.zeros_like(x), np.zeros(x.shape, bool)
         for n, (_, answers) in enumerate(made):
             for step, cuisine in answers.items():
-                target[n, step], asked[n, step] = self.vocabulary.numbers([cuisine])[0], True
+                target[n, step], asked[n, step] = list(FOODS).index(cuisine), True
         return Batch(x, target, asked)
 
     def trivial(self, lag: int) -> float:

@@ -17,7 +17,9 @@ import torch
 from ..errors import Diverged
 from ..runs import Run
 from ..train import FitSettings, fit
-from .cells import CELLS
+from ..train.checkpoint import load_best
+from .catalogue import problem_named
+from .cells import CELLS, cell_named
 from .learner import Learner, MemoryObjective, score
 from .problem import Problem
 from .settings import TrialSettings
@@ -91,3 +93,21 @@ def run_trial(
     }
     run.write_json("result.json", result)
     return result
+
+
+def load_trial(folder: str | Path, data: str | None = None) -> tuple[TrialSettings, Learner]:
+    """Open a trial to look into it: its settings, and the network with the weights of the best validation.
+
+    Args:
+        folder: its run folder.
+        data: the folder of the files that its problem reads, if it reads any.
+
+    Raises:
+        RunError: it is no trial, or is damaged.
+    """
+    run = Run.open(folder, "problem")
+    settings = TrialSettings.from_json(run.settings, str(run.path("settings.json")))
+    problem, cell = problem_named(settings.problem, data), cell_named(settings.cell)
+    learner = Learner(problem, cell, cell.units(problem.inputs, settings.hidden), settings.lag)
+    load_best(run, learner)
+    return settings, learner.eval()

@@ -41,7 +41,11 @@ OTHERS = (2, 3, 4, 5)
 
 
 class Wolf(Problem):
-    """Wolf or dog, decided by what was seen long ago and just now."""
+    """Wolf or dog, decided by what was seen long ago and just now.
+
+    Args:
+        noise: standard deviation of what is added to each pixel.
+    """
 
     name = "wolf"
     about = "pictures: a wolf or a dog, by what was seen long ago and just now"
@@ -50,11 +54,12 @@ class Wolf(Problem):
     least = EARLY + RECENT
     lags = (10, 20, 50, 100)
     inputs = 32
-    rates = (0.01, 0.003)
+    rates = (0.003, 0.001)
     bound, stop = 0.02, 0.01
     schedule: ClassVar[Schedule] = Schedule(hidden=32, max_steps=1500, held=256, test=500)
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float = 0.1) -> None:
+        self.noise = np.float32(noise)
         self.answers = Classes(2)
         self.drawings = drawings()
 
@@ -78,10 +83,9 @@ class Wolf(Problem):
         """N sequences of lag + 1 pictures."""
         shown, answer = self.subjects(lag, N, rng)
         drawing = self.drawings[shown, rng.integers(self.drawings.shape[1], size=shown.shape)]
-        x = drawing * rng.uniform(0.5, 1, (*shown.shape, 1, 1)) + rng.normal(
-            0, 0.1, (*shown.shape, SIDE, SIDE)
-        )
-        return Batch(x.astype(np.float32), *only_last(N, lag + 1, answer))
+        brightness = rng.uniform(0.5, 1, (*shown.shape, 1, 1)).astype(np.float32)
+        x = drawing * brightness + self.noise * rng.standard_normal(drawing.shape, np.float32)
+        return Batch(x, *only_last(N, lag + 1, answer))
 
     def trivial(self, lag: int) -> float:
         """1 / 2."""
