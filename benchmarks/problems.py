@@ -32,6 +32,7 @@ ALL = ("rnn", "rnn-orthogonal", "rnn-identity", *USUAL[2:])
 PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "recall": ("recall", "the lag at which each cell stops", {"cells": ALL, "lags": (10, 50)}),
     "recall-long": ("recall", "all five seeds at lags 100 and 500", {**CHRONO, "lags": (100, 500)}),
+    "recall-bias1": ("recall", "the lag at which it stops", {"cells": ("lstm-bias1",), "lags": (100,)}),
     "loan": ("loan", "the lag at which each cell stops", {"cells": STORY, "lags": (10,)}),
     "loan-long": ("loan", "all five seeds at lags 50 and 100", {**CHRONO, "lags": (50, 100)}),
     "reber": (
@@ -69,7 +70,7 @@ def measure(part: str, folder: Path) -> dict[str, Any]:
     """The rows of one part, and what was asked of it."""
     name, target, settings = PARTS[part]
     if name == "mnist":
-        settings = {**settings, "data": str(record.data(f"pictures/{FILES[0]}-ubyte.gz").parent)}
+        settings = {**settings, "data": str(record.data(f"pictures/mnist-{FILES[0]}-ubyte.gz").parent)}
     wanted = ComparisonSettings(**settings)
     problem = problem_named(name, wanted.data)
     run = Run.create(folder / part, "problems", {"names": [name], **wanted.to_json()})

@@ -308,8 +308,8 @@ BAD = [
     (
         ask(["mnist"], data="nowhere"),
         DataError,
-        "mnist: looked for train-images-idx3-ubyte and train-images-idx3-ubyte.gz in nowhere, "
-        "and found neither.",
+        "mnist: looked for train-images-idx3-ubyte, train-images-idx3-ubyte.gz, "
+        "mnist-train-images-idx3-ubyte, mnist-train-images-idx3-ubyte.gz in nowhere, and found none of them.",
     ),
     (
         ask(["mnist"], lags=(10,), data="nowhere"),
