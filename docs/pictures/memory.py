@@ -23,12 +23,12 @@ RESULTS = HERE.parents[1] / "benchmarks" / "results"
 def scores(name: str, *parts: str) -> None:
     """Score against lag of one problem, from the results of several parts."""
     found = [json.loads((RESULTS / f"problems-{part}.json").read_text()) for part in parts]
-    rows = [row for part in found for row in part["rows"]]
+    rows = sorted((row for part in found for row in part["rows"]), key=lambda row: row["lag"])
     save_figure(figure({**found[0], "rows": rows}), HERE / f"memory-{name}.png")
 
 
 def wolf() -> None:
-    """Three sequences of the wolf problem, the first four and the last four of ten pictures each."""
+    """Four sequences of the wolf problem, the of ten pictures each."""
     problem = PROBLEMS["wolf"]
     batch = problem.draw(9, 200, np.random.default_rng(4))
     answers = batch.target[:, -1]
@@ -44,6 +44,6 @@ def wolf() -> None:
 
 
 if __name__ == "__main__":
-    scores("recall", "recall", "recall-long")
+    scores("recall", "recall", "recall-bias1", "recall-long")
     scores("loan", "loan", "loan-long")
     wolf()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..figures import MemoryLine, memory_figure, save_figure
 from ..runs import Run
 from .comparison import Row
 from .problem import Problem
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HEAD = ("lag", "cell", "units", "weights", "rate", "solved", "score", "least to most", "steps", "seconds")
 WITHOUT = "without memory"
@@ -60,7 +57,7 @@ def table(found: dict[str, Any]) -> str:
     )
 
 
-def figure(found: dict[str, Any]) -> Figure:
+def figure(found: dict[str, Any]) -> Any:
     """One problem's picture: score against lag, a line a cell, the seeds' band, the score without memory.
 
     Args:

@@ -75,7 +75,7 @@ class Vocabulary:
         texts: whatever holds every word that may come.
 
     >>> Vocabulary(["to be or", "not to be"]).numbers(["not", "to"])
-    [3, 5]
+    [2, 4]
     """
 
     def __init__(self, texts: Sequence[str]) -> None:

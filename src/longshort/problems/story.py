@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import SettingError
 from ..figures import metrics_figure, save_figure
@@ -16,9 +16,6 @@ from .cells import CELLS, cell_named
 from .comparison import Interrupted, checked, compare
 from .report import results, write
 from .settings import ComparisonSettings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COMPLAINTS = ("complexity", "overfitting", "start")
 """What stands alone on the command line in the place of problems."""
@@ -84,7 +81,7 @@ def with_defaults(settings: ComparisonSettings, **values: Any) -> ComparisonSett
     return dataclasses.replace(settings, **changed)
 
 
-def _overfitting_figure(rows: list[dict[str, Any]]) -> Figure:
+def _overfitting_figure(rows: list[dict[str, Any]]) -> Any:
     curves = {
         row["name"]: ([point[0] for point in row["curve"]], [point[1] for point in row["curve"]])
         for row in rows
