@@ -123,7 +123,7 @@ if hasattr(os, "fork"):
 
 @pytest.mark.parametrize("environment", [{}, {"OMP_THREAD_LIMIT": "1"}], ids=["free", "one thread allowed"])
 def test_openmp_threads_are_shared_with_torch(environment):
-    """The same bits beside torch's jobs, with another number of threads, where too few are allowed, in a fork."""
+    """The same bits beside torch's jobs, with more threads, where too few are allowed, and in a fork."""
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", IN_A_PROCESS],
         env={**os.environ, "OMP_NUM_THREADS": "2", **environment},

@@ -144,8 +144,8 @@ def _packed(call: Call, given: Inputs, back: bool, threads: int) -> Any:
     """Return the weights as the engine reads them, packed anew only when they have changed.
 
     Identity and version show most changes. A write through `.data` shows in neither, so the sums of all rows
-    are compared as well. The bias, a sum made for each call, is read each time. A layer has one packing: that of
-    weights which an optimiser has moved on from is given back before the new one is made, in the same memory.
+    are compared as well. The bias, a sum made for each call, is read each time. A layer has one packing:
+    that of weights which an optimiser has moved on from is given back before the new one is made.
     """
     tensors = [t for t in (getattr(given, name) for name in _WEIGHTS) if t is not None]
     arrays = {name: _array(getattr(given, name)) for name in _WEIGHTS}
