@@ -281,8 +281,7 @@ class Backward {
   // What the recurrent product read at this step, where that was a copy.
   void feed(const Before& start, Index local, Index place) {
     Real* fed = s_.fed + place * s_.fed_stride;
-    const Real* mask = options_.drops_h ? mask_h_ + local * mask_stride_ : nullptr;
-    for (Index k = 0; k < w_.P; ++k) fed[k] = mask ? start.h[k] * mask[k] : start.h[k];
+    copy_masked<Real>(fed, start.h, options_.drops_h ? mask_h_ + local * mask_stride_ : nullptr, w_.P);
     for (int q = 0; q < Gates; ++q) {
       if (!w_.variant.gate_recurrence || w_.sigmoid_first[q] < 0) continue;
       for (Index u = 0; u < w_.H; ++u)
@@ -356,21 +355,24 @@ class Backward {
   void output_gradient(Row& row) {
     Real *dh = dh_ + row.local * carry_stride_, *dout = dout_ + row.local * carry_stride_;
     const bool clips = std::isfinite(w_.variant.projection_clip);
-    const Real clip = static_cast<Real>(w_.variant.projection_clip), share = options_.share_h;
-    for (Index p = 0; p < w_.P; ++p) {
-      const Real total = dh[p] + (row.dy ? row.dy[p] : Real(0));
-      Real fresh = total, old = 0;
+    const Vector<Real> clip = broadcast<Real>(static_cast<Real>(w_.variant.projection_clip));
+    for_each_vector<Real>(w_.P, [&](Index p, int count) {
+      Vector<Real> fresh = load_some(dh + p, count), old{};
+      if (row.dy) fresh += load_some(row.dy + p, count);
       if (options_.zones_h) {
-        old = total * (options_.noise.training ? row.noise.old_h[p] : share);
-        fresh = total - old;
+        old = fresh * (options_.noise.training ? load_some(row.noise.old_h + p, count) : broadcast<Real>(options_.share_h));
+        fresh -= old;
       }
-      if (clips && !(std::abs(row.tape[layout_.clipped + p]) <= clip)) fresh = 0;
-      dout[p] = fresh;
-      dh[p] = old;
-    }
-    for (Index p = w_.P; p < carry_stride_; ++p) dout[p] = 0;
+      if (clips) {
+        const Vector<Real> raw = load_some(row.tape + layout_.clipped + p, count);
+        fresh = raw <= clip ? (raw >= -clip ? fresh : Vector<Real>{}) : Vector<Real>{};  // none through what is not a number
+      }
+      store_some(dout + p, fresh, count);
+      store_some(dh + p, old, count);
+    });
+    std::memset(dout + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
     if (!w_.projected) return;
-    for (Index p = 0; p < s_.out_stride - Lanes<Real>; ++p) row.out[p] = p < w_.P ? dout[p] : Real(0);
+    std::memcpy(row.out, dout, static_cast<std::size_t>(s_.out_stride - Lanes<Real>) * sizeof(Real));
     for (Index block = 0; block < layout_.blocks; ++block) {
       constexpr int L = Lanes<Real>;
       const Real* fields = row.tape + block * layout_.fields * L;
@@ -399,7 +401,7 @@ class Backward {
   }
 
   void mask(Real* dh, Index local) const {
-    for (Index p = 0; p < w_.P; ++p) dh[p] *= mask_h_[local * mask_stride_ + p];
+    copy_masked<Real>(dh, dh, mask_h_ + local * mask_stride_, w_.P);
   }
 
   // The mask lies on the product alone, so the product is made apart, in dout_.

@@ -122,8 +122,7 @@ class Forward {
   }
 
   void feed(Index local, Real* fed) {
-    const Real* mask = options_.drops_h ? mask_h_ + local * mask_stride_ : nullptr;
-    for (Index k = 0; k < w_.P; ++k) fed[k] = mask ? h_[local][k] * mask[k] : h_[local][k];
+    copy_masked<Real>(fed, h_[local], options_.drops_h ? mask_h_ + local * mask_stride_ : nullptr, w_.P);
   }
 
   // (1), the part that does not wait for h: steps first ... first + steps - 1 at once.
