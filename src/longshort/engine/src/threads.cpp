@@ -1,10 +1,12 @@
 #include "threads.hpp"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 
 #include <chrono>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace longshort {
@@ -134,11 +136,39 @@ class Team {
   std::atomic<int> unfinished_{0}, sleepers_{0};
 };
 
+// OpenMP's own team, by the entry points that compilers call. Both are null where no library has brought it.
+struct OpenMP {
+  void (*parallel)(void (*)(void*), void*, unsigned threads, unsigned flags) = nullptr;
+  int (*size)() = nullptr;
+  int (*number)() = nullptr;  // of the calling thread: the same member on the same core finds its weights in cache
+
+  // Whether the job was run: not inside another parallel region, nor where fewer threads are allowed.
+  bool run(int members, const std::function<void(int)>& job) const {
+    if (!parallel) return false;
+    struct Shared {
+      const OpenMP& openmp;
+      const int members;
+      const std::function<void(int)>& job;
+      std::atomic<bool> whole{true};
+    } shared{*this, members, job};
+    parallel(
+        [](void* data) {
+          Shared& shared = *static_cast<Shared*>(data);
+          if (shared.openmp.size() != shared.members) return shared.whole.store(false);
+          FlushDenormals flush;
+          shared.job(shared.openmp.number());
+        },
+        &shared, static_cast<unsigned>(members), 0);
+    return shared.whole.load();
+  }
+};
+
 // The workers of a process live as long as it does: joining threads while the interpreter unloads the
-// module would deadlock, and a forked child has none of them, so both are left behind, never destroyed.
+// module would deadlock, and a forked child has none of them, nor OpenMP's, so all are left behind, never destroyed.
 struct Teams {
   std::mutex turn;
   Team* team = nullptr;
+  OpenMP openmp;
 };
 
 Teams* teams = nullptr;
@@ -170,10 +200,23 @@ void Barrier::wait() {
   }
 }
 
+bool join_openmp() {
+  OpenMP found;
+  const auto find = [](auto& entry, const char* name) {
+    entry = reinterpret_cast<std::remove_reference_t<decltype(entry)>>(dlsym(RTLD_DEFAULT, name));
+    return entry != nullptr;
+  };
+  if (!find(found.size, "omp_get_num_threads") || !find(found.number, "omp_get_thread_num") || !find(found.parallel, "GOMP_parallel"))
+    return false;
+  shared_teams().openmp = found;
+  return true;
+}
+
 void run_team(int members, const std::function<void(int)>& job) {
   FlushDenormals flush;
   if (members == 1) return job(0);
   Teams& shared = shared_teams();
+  if (shared.openmp.run(members, job)) return;
   const std::lock_guard<std::mutex> turn(shared.turn);
   if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
   shared.team->run(members, job);
@@ -182,13 +225,20 @@ void run_team(int members, const std::function<void(int)>& job) {
 void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes,
            const std::function<void(int, std::ptrdiff_t)>& job) {
   FlushDenormals flush;
+  const auto do_part = [&](int member, int of) {
+    const std::ptrdiff_t first = pieces * member / of, last = pieces * (member + 1) / of;
+    for (std::ptrdiff_t k = first; k < last; ++k) job(member, backwards ? first + last - 1 - k : k);
+  };
+  if (members == 1) return do_part(0, 1);
   Teams& shared = shared_teams();
-  const std::unique_lock<std::mutex> turn(shared.turn, std::try_to_lock);
-  if (members > 1 && turn) {
-    if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
-    return shared.team->share(members, pieces, backwards, wakes, job);
+  if (shared.openmp.parallel) {
+    if (!wakes || !shared.openmp.run(members, [&](int member) { do_part(member, members); })) do_part(0, 1);
+    return;
   }
-  for (std::ptrdiff_t k = 0; k < pieces; ++k) job(0, backwards ? pieces - 1 - k : k);
+  const std::unique_lock<std::mutex> turn(shared.turn, std::try_to_lock);
+  if (!turn) return do_part(0, 1);
+  if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
+  shared.team->share(members, pieces, backwards, wakes, job);
 }
 
 }  // namespace longshort
