@@ -4,7 +4,7 @@
 
 derivative  a second derivative beside the definition's own forward and backward pass (N 16, T 50, C 32, H 64)
 step        `LSTM.step` beside `torch.nn.LSTM` on one step of one sequence (C 64, H 128)
-compile     seconds until the first answer of a compiled model of two layers, in a new process with an empty cache:
+compile     seconds until the first answer of a compiled model of two layers, in a new process, no cache:
             tracing alone (aot_eager), and Inductor; and the same of `x * 2`, which pays for the compiler
 
 One thread; processor time where nothing else is said, medians of the repeats.

@@ -46,7 +46,7 @@ def slope(v: Variant, y: Tensor) -> Tensor:
 
 
 class Step(NamedTuple):
-    """What the loop reads at one step. Cut from the tape all at once: a slice for each would cost autograd T^2."""
+    """What the loop reads at one step; cut from the tape at once, as a slice for each costs autograd T^2."""
 
     k: dict[str, Tensor]
     gates: dict[str, Tensor]
