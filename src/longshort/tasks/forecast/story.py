@@ -74,6 +74,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     TrainSettings.flags(parser.add_argument_group("the optimiser"), optimiser)
 
 
+def beneath(given: argparse.Namespace) -> TrainSettings:
+    """The settings that hold where no flag was given."""
+    return TrainSettings()
+
+
 def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
     """Train on a file, score the model on the rows held out, and forecast what follows.
 

@@ -1,0 +1,174 @@
+"""A fitted model that goes on from a prompt, one token and one step at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ... import engine
+from ...scan import State
+from .decoder import Decoder
+from .model import LanguageNetwork, States
+from .sampling import RECENT, Sampling
+from .vocabulary import Vocabulary
+
+Array = NDArray[Any]
+
+
+class Stepper:
+    """N texts somewhere in their course.
+
+    On a CPU the steps are the engine's own, on arrays that are written in place; otherwise the layers' `step`.
+
+    Args:
+        network: in evaluation mode.
+        state: of each layer, for N texts.
+        threads: of a step.
+    """
+
+    def __init__(self, network: LanguageNetwork, state: States, threads: int | None = None) -> None:
+        self.network, self.state = network, state
+        self._embedding = network.embedding.weight.detach().cpu().numpy()
+        self._moves: list[Any] | None = None
+        if _served(network):
+            self._moves = [self._prepared(k, threads or torch.get_num_threads()) for k in range(len(state))]
+            self._h = [np.ascontiguousarray(s.h[0].numpy()) for s in state]
+            self._c = [np.ascontiguousarray(s.c[0].numpy()) for s in state]
+
+    def _prepared(self, k: int, threads: int) -> Any:
+        weights = {name: w.detach().numpy() for name, w in self.network.layers[k].named_parameters()}
+        bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
+        return engine.step(
+            engine.pack(weights["weight_ih_l0"], weights["weight_hh_l0"], bias), threads=threads
+        ).move
+
+    def step(self, tokens: Array) -> Array:
+        """Read a token of each text; return the scores (N, V) of the next."""
+        if self._moves is None:
+            return self._slowly(tokens)
+        x = self._embedding[tokens]
+        for move, h, c in zip(self._moves, self._h, self._c, strict=True):
+            move(x, h, c)
+            x = h
+        return self.scores(x)
+
+    def scores(self, h: Array) -> Array:
+        """Scores (N, V) from the last layer's h (N, width)."""
+        decoder = self.network.decoder
+        if isinstance(decoder, Decoder):
+            return np.asarray(
+                h @ decoder.weight.detach().cpu().numpy().T + decoder.bias.detach().cpu().numpy()
+            )
+        with torch.no_grad():
+            return decoder(torch.from_numpy(h)).numpy()
+
+    @torch.no_grad()
+    def _slowly(self, tokens: Array) -> Array:
+        device = self.network.embedding.weight.device
+        read = self.network(torch.from_numpy(tokens).to(device)[:, None], self.state)
+        self.state = read.state
+        return np.asarray(self.network.decoder(read.h[:, 0]).float().cpu().numpy())
+
+
+def _served(network: LanguageNetwork) -> bool:
+    """Whether the engine's own step is this network's: float32 on a CPU, and nothing mixed by zoneout."""
+    weight, s = network.embedding.weight, network.settings
+    plain = not s.zoneout_h and not s.zoneout_c
+    return engine.available() and plain and weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def begin(network: LanguageNetwork, prompts: Sequence[Array], threads: int | None) -> tuple[Stepper, Array]:
+    """Read prompts of any lengths at once; return where they stand, and the scores (N, V) of what follows."""
+    device = network.embedding.weight.device
+    reads = [network(torch.from_numpy(prompt).to(device)[None]) for prompt in prompts]
+    layers = zip(*(read.state for read in reads), strict=True)
+    stepper = Stepper(network, tuple(State.stack(list(states)) for states in layers), threads)
+    last = torch.cat([read.h[:, -1] for read in reads])
+    return stepper, np.asarray(network.decoder(last).float().cpu().numpy())
+
+
+def tokens(
+    network: LanguageNetwork,
+    prompts: Sequence[Array],
+    sampling: Sampling,
+    seed: int | None,
+    threads: int | None = None,
+) -> Iterator[Array]:
+    """The next token of each prompt (N,), and the next, without end.
+
+    Each text has random numbers of its own, from the same seed: what it becomes does not depend on the others.
+    """
+    stepper, scores = begin(network, prompts, threads)
+    randoms = [np.random.default_rng(seed) for _ in prompts]
+    recent = [deque(prompt[-RECENT:].tolist(), RECENT) for prompt in prompts]
+    while True:
+        chosen = np.array(
+            [sampling.choose(*each) for each in zip(scores, map(list, recent), randoms, strict=True)]
+        )
+        yield chosen
+        for past, token in zip(recent, chosen.tolist(), strict=True):
+            past.append(token)
+        scores = stepper.step(chosen)
+
+
+def generate(
+    network: LanguageNetwork,
+    vocabulary: Vocabulary,
+    prompt: str,
+    length: int | None,
+    sampling: Sampling,
+    stops: Sequence[str],
+    seed: int | None,
+    threads: int | None = None,
+) -> Iterator[str]:
+    """The text that follows a prompt, piece by piece."""
+    source = tokens(network, [begun(vocabulary, prompt)], sampling, seed, threads)
+    text, ending = vocabulary.decoder(), Ending(stops)
+    for k in count() if length is None else range(length):
+        piece = ending.take(text(int(next(source)[0])))
+        if piece:
+            yield piece
+        if ending.reached:
+            return
+    yield ending.rest()
+
+
+def begun(vocabulary: Vocabulary, prompt: str) -> Array:
+    """The prompt's tokens; of an empty one, the end of a line."""
+    found = vocabulary.encode(prompt or "\n")[0]
+    return found if len(found) else np.zeros(1, np.int64)
+
+
+class Ending:
+    """Passes text on up to the first of some stop texts, holding back what may be the beginning of one.
+
+    Args:
+        stops: the texts; empty ones do not count.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.stops = [stop for stop in stops if stop]
+        self.reached, self._held = False, ""
+        self._most = max(map(len, self.stops), default=1) - 1
+
+    def take(self, piece: str) -> str:
+        """Take the next piece; return what can be passed on."""
+        self._held += piece
+        places = [place for place in map(self._held.find, self.stops) if place >= 0]
+        if places:
+            self.reached = True
+            return self._held[: min(places)]
+        cut = len(self._held) - self._most
+        passed, self._held = self._held[: max(cut, 0)], self._held[max(cut, 0) :]
+        return passed
+
+    def rest(self) -> str:
+        """What was held back to the end."""
+        return self._held
