@@ -30,6 +30,7 @@ __all__ = [
     "forward",
     "isa",
     "isas",
+    "join_openmp",
     "pack",
     "peak",
     "step",
@@ -94,6 +95,19 @@ def peak() -> float:
 def trim() -> None:
     """Give the memory that is kept for reuse back to the system."""
     _there().trim()
+
+
+def join_openmp() -> bool:
+    """Run on OpenMP's threads from now on, if a library has brought it into this process.
+
+    Those threads spin for milliseconds after each job of torch, on the very cores that the engine's own would
+    need. The layer calls this; a program without torch has no reason to.
+
+    Returns:
+        Whether there is an OpenMP.
+    """
+    joined: bool = _there().join_openmp()
+    return joined
 
 
 def tape_row(

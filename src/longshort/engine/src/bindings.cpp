@@ -3,6 +3,7 @@
 
 #include "arrays.hpp"
 #include "kernels.hpp"
+#include "threads.hpp"
 
 namespace longshort {
 namespace {
@@ -369,6 +370,7 @@ NB_MODULE(_core, m) {
   m.def("tape_row64", tape_row<double>);
   m.def("peak", [] { return instruction_set().single_precision.peak(); });
   m.def("trim", trim);
+  m.def("join_openmp", join_openmp);
   m.def("isa", [] { return instruction_set().name; });
   m.def("isas", [] {
     int count = 0;

@@ -1,9 +1,11 @@
 #include "threads.hpp"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>
 
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace longshort {
@@ -71,11 +73,39 @@ class Team {
   alignas(64) std::atomic<int> unfinished_{0};
 };
 
+// OpenMP's own team, by the entry points that compilers call. Both are null where no library has brought it.
+struct OpenMP {
+  void (*parallel)(void (*)(void*), void*, unsigned threads, unsigned flags) = nullptr;
+  int (*size)() = nullptr;
+  int (*number)() = nullptr;  // of the calling thread: the same member on the same core finds its weights in cache
+
+  // Whether the job was run: not inside another parallel region, nor where fewer threads are allowed.
+  bool run(int members, const std::function<void(int)>& job) const {
+    if (!parallel) return false;
+    struct Shared {
+      const OpenMP& openmp;
+      const int members;
+      const std::function<void(int)>& job;
+      std::atomic<bool> whole{true};
+    } shared{*this, members, job};
+    parallel(
+        [](void* data) {
+          Shared& shared = *static_cast<Shared*>(data);
+          if (shared.openmp.size() != shared.members) return shared.whole.store(false);
+          FlushDenormals flush;
+          shared.job(shared.openmp.number());
+        },
+        &shared, static_cast<unsigned>(members), 0);
+    return shared.whole.load();
+  }
+};
+
 // The workers of a process live as long as it does: joining threads while the interpreter unloads the
-// module would deadlock, and a forked child has none of them, so both are left behind, never destroyed.
+// module would deadlock, and a forked child has none of them, nor OpenMP's, so all are left behind, never destroyed.
 struct Teams {
   std::mutex turn;
   Team* team = nullptr;
+  OpenMP openmp;
 };
 
 Teams* teams = nullptr;
@@ -107,10 +137,23 @@ void Barrier::wait() {
   }
 }
 
+bool join_openmp() {
+  OpenMP found;
+  const auto find = [](auto& entry, const char* name) {
+    entry = reinterpret_cast<std::remove_reference_t<decltype(entry)>>(dlsym(RTLD_DEFAULT, name));
+    return entry != nullptr;
+  };
+  if (!find(found.size, "omp_get_num_threads") || !find(found.number, "omp_get_thread_num") || !find(found.parallel, "GOMP_parallel"))
+    return false;
+  shared_teams().openmp = found;
+  return true;
+}
+
 void run_team(int members, const std::function<void(int)>& job) {
   FlushDenormals flush;
   if (members == 1) return job(0);
   Teams& shared = shared_teams();
+  if (shared.openmp.run(members, job)) return;
   const std::lock_guard<std::mutex> turn(shared.turn);
   if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
   shared.team->run(members, job);

@@ -55,4 +55,8 @@ class Barrier {
 // The job must not throw.
 void run_team(int members, const std::function<void(int)>& job);
 
+// Run jobs on OpenMP's threads from now on, where the process has them: those spin for milliseconds after each job
+// of torch, and a second team would share its cores with them. False where there is no OpenMP.
+bool join_openmp();
+
 }  // namespace longshort
