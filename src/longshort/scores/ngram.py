@@ -11,8 +11,8 @@ Array = NDArray[Any]
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def ngram(train: Array, text: Array, V: int, order: int) -> float:
-    r"""Return the mean of -log p over a text, of the interpolated n-gram model of another text.
+def ngram(train: Array, text: Array, V: int, order: int) -> Array:
+    r"""Return -log p of each token of a text but the first, by the interpolated n-gram model of another text.
 
     $$p_k(v \mid u) = \frac{c(u v) + n(u) \, p_{k-1}(v \mid u')}{c(u) + n(u)}, \qquad p_{-1} = 1 / V$$
 
@@ -26,12 +26,12 @@ def ngram(train: Array, text: Array, V: int, order: int) -> float:
         order: n, at least 1; n - 1 tokens are looked back at.
 
     Returns:
-        Nats a token. A longer context never needs more than the counts it was given: unseen ones fall back.
+        (S - 1,) nats. Where a context was never seen, they are those of the next shorter one.
 
     Memory: a few arrays of T 64-bit numbers for each order in turn.
 
-    >>> round(ngram(np.array([0, 1] * 50), np.array([0, 1] * 9), 2, order=2), 3)
-    0.014
+    >>> ngram(np.array([0, 1] * 50), np.array([0, 1, 0]), 2, order=2).round(3)
+    array([0.015, 0.015])
 
     Source: Witten & Bell, "The zero-frequency problem" (1991).
     """
@@ -51,7 +51,7 @@ def ngram(train: Array, text: Array, V: int, order: int) -> float:
         different = _looked_up(known, kinds, wanted)
         both = _looked_up(pairs, counts, _mixed(wanted, text[1:].astype(np.uint64)))
         p = np.where(total > 0, (both + different * p) / np.maximum(total + different, 1), p)
-    return float(-np.log(p).mean())
+    return np.asarray(-np.log(p))
 
 
 def _mixed(one: Array, other: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Files in, answers out; one story each. A task is loaded when it is first used: each needs other libraries."""
+"""Files in, answers out; one story each. A task is loaded when it is first used: each has its own needs."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Mean:
     """A running mean of a module's weights, or the module itself where none is asked for.
 
-    With `average` it is a mean that forgets. With the optimiser "nt-asgd" it is the weights themselves until a
-    validation is worse than the best of those more than `nonmono` before it, and from then on the plain mean.
+    With `average` it is a mean that forgets. With the optimiser "nt-asgd" it is the weights themselves until
+    a validation is worse than the best of those more than `nonmono` before it, then the plain mean.
 
     Args:
         module: whose weights are followed.

@@ -21,6 +21,9 @@ from .vocabulary import Vocabulary, learn, lines
 IN_MEMORY = 64_000_000
 """Tokens up to which a text is kept in memory."""
 
+HELD_OUT = 250_000
+"""Tokens of a long text that validate at most: enough to decide when to stop."""
+
 Array = NDArray[Any]
 
 
@@ -41,8 +44,8 @@ class Corpus:
     digest: str
 
     def split(self, share: float) -> tuple[Corpus, Corpus]:
-        """Cut the last `share` of the tokens off."""
-        first = int((1 - share) * len(self.tokens))
+        """Cut the last `share` of the tokens off, but no more than `HELD_OUT`."""
+        first = max(int((1 - share) * len(self.tokens)), len(self.tokens) - HELD_OUT)
         rest = self.chars * (len(self.tokens) - first) // max(len(self.tokens), 1)
         return (
             Corpus(self.tokens[:first], self.chars - rest, self.strange, self.digest),

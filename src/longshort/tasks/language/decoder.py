@@ -1,8 +1,8 @@
 """Scores of the next token, and their loss.
 
-In float32 the product and torch's cross entropy already run at the speed of the product alone: computing the
-scores again piece by piece saves memory and no time (`benchmarks/results/language-decoder.json`). In bfloat16,
-summed in float32, the product takes half the time where the processor has instructions for it.
+In float32 the product and torch's cross entropy already run at the speed of the product alone: to compute the
+scores again piece by piece saves memory, no time (`scripts/bench language-decoder`). In bfloat16, summed in
+float32, the product takes half the time where the processor has instructions for it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .recipes import recipe as settings_of
 from .sampling import Sampling
 from .scoring import Score, score, score_tokens
 from .settings import LanguageSettings
-from .stepping import generate
+from .stepping import generate, together
 from .vocabulary import Vocabulary, from_json
 
 
@@ -84,7 +84,7 @@ class LanguageModel:
     ) -> Self:
         """Fit the model to a text.
 
-        The state goes from window to window, and the gradient ends at each window's beginning. The last tenth of
+        The state goes from window to window, and the gradient ends where a window begins. The last tenth of
         the text (`validation`), or another file, decides when to stop.
 
         Args:
@@ -137,8 +137,8 @@ class LanguageModel:
     def score(self, text: str | Path) -> Score:
         """Score a text that the model has not seen: nats a token, bits a character, perplexity.
 
-        The text is one sequence, read from the initial state. Beside the model stand n-grams counted in the text
-        of the fit, and what `xz` needs, as long as this object knows that text.
+        The text is one sequence, read from the initial state. Beside the model stand n-grams counted in the
+        text of the fit, and what `xz` needs, as long as this object knows that text.
 
         Args:
             text: the path of a file (a `Path`), or the text itself.
@@ -150,6 +150,19 @@ class LanguageModel:
         source = self.source(text)
         whole = "".join(source.pieces())
         return score(network, vocabulary, whole, self._train, source.name)
+
+    def know(self, text: str | Path | Iterable[str], *, valid: str | Path | None, digest: str) -> None:
+        """Let a loaded model know the text of its fit again, for baselines.
+
+        Raises:
+            DataError: the text is not there, or is another one.
+        """
+        source = self.source(text)
+        whole = source.corpus(self.vocabulary)
+        if not digest.startswith(whole.digest):
+            raise DataError(f"{source.name} has changed since the training.")
+        train = whole if valid is not None else whole.split(self.settings.validation)[0]
+        self._train = train.tokens
 
     def score_held_out(self) -> Score:
         """Score the part of the fit's text that decided when to stop.
@@ -198,7 +211,7 @@ class LanguageModel:
             temperature: 0 takes the likeliest token always; below 1 more of the likely, above 1 more variety.
             top_k: choose among so many of the likeliest; among all if None.
             top_p: choose among the likeliest that have this probability together; among all if None.
-            repetition_penalty: above 1 makes what was among the last 64 tokens less likely (Keskar et al. 2019).
+            repetition_penalty: above 1 makes what was among the last 64 tokens less likely.
             stop: end before this text, or the first of several.
             seed: of the choices; a new one each time if None.
             threads: of the step; torch's number if None.
@@ -212,6 +225,35 @@ class LanguageModel:
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         vocabulary, network = self._fitted()
         return generate(network, vocabulary, prompt, length, sampling, stops, seed, threads)
+
+    def generate_all(
+        self,
+        prompts: Sequence[str],
+        length: int = 500,
+        *,
+        stop: str | Sequence[str] = (),
+        seed: int | None = 0,
+        threads: int | None = None,
+        made: list[int] | None = None,
+        **how: Any,
+    ) -> list[str]:
+        """Go on with several prompts side by side, a step of all at once.
+
+        Args:
+            prompts: at least one.
+            length: tokens to write for each at most.
+            stop: as in `stream`.
+            seed: as in `stream`; the same for each prompt, as if each were alone.
+            threads: as in `stream`.
+            made: its first number grows by the tokens written.
+            **how: temperature and so on, as in `stream`.
+
+        Returns:
+            What follows each prompt.
+        """
+        vocabulary, network = self._fitted()
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        return together(network, vocabulary, prompts, length, Sampling(**how), stops, seed, threads, made)
 
     def save(self, folder: str | Path) -> Path:
         """Write a run folder: settings, weights, vocabulary. `load` reads it.
@@ -306,7 +348,7 @@ def introduction(
     passes = settings.max_steps * settings.batch * settings.window / len(train.tokens)
     return (
         f"{len(whole.tokens):,} {unit}s, {len(vocabulary):,} different\n"
-        f"trained on {len(train.tokens):,}, validated on {len(later.tokens):,} after them or of another file\n"
+        f"trained on {len(train.tokens):,}, validated on {len(later.tokens):,}\n"
         f"{settings.layers} x {settings.hidden} units, {weights:,} weights; {settings.max_steps} steps of "
         f"{settings.batch} x {settings.window} {unit}s, {passes:.1f} passes over the text"
     )

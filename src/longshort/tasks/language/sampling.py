@@ -56,7 +56,7 @@ class Sampling(Settings):
         return int(min(sums.searchsorted(random.random() * sums[-1], "right"), np.flatnonzero(p)[-1]))
 
     def _penalised(self, scores: Array, recent: Sequence[int]) -> Array:
-        """Divide positive scores and multiply negative ones, as Keskar et al. (2019) do, below the best score."""
+        """Lower the scores of recent tokens; as Keskar et al. (2019) do, once none is positive."""
         scores = scores - scores.max()
         which = np.unique(np.asarray(recent[-RECENT:]))
         scores[which] = scores[which] * self.repetition_penalty - np.log(self.repetition_penalty)

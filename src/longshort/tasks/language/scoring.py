@@ -1,7 +1,7 @@
 """A text that the model has not seen: nats, bits and perplexity, beside baselines.
 
-A text is read as one sequence from the initial state, so that the score depends on the text alone, and neither
-on a batch nor on a window. Its first token is read, and not scored.
+A text is read as one sequence from the initial state, so that the score depends on the text alone, neither on
+a batch nor on a window. Its first token is read, and not scored.
 """
 
 from __future__ import annotations
@@ -173,26 +173,27 @@ def score_tokens(
     """
     scored = np.ones(len(tokens) - 1, bool) if scored is None else scored
     nats = {MODEL: float(losses(network, tokens)[0][scored].mean())}
-    if train is not None and scored.all():
-        nats |= baselines(train[-MOST:], tokens, len(vocabulary), vocabulary.unit)
+    if train is not None:
+        nats |= baselines(train[-MOST:], tokens, scored, vocabulary)
     read = round(chars * float(scored.sum()) / len(tokens))
     return Score(vocabulary.unit, int(scored.sum()), read, nats, strange or Counter())
 
 
-def baselines(train: Array, tokens: Array, V: int, unit: str) -> dict[str, float]:
+def baselines(
+    train: Array, tokens: Array, scored: NDArray[np.bool_], vocabulary: Vocabulary
+) -> dict[str, float]:
     """Nats a token of counting: of what followed the last few tokens, and of how often each comes at all."""
-    order = 6 if unit in ("char", "byte") else 3
-    found = {
-        f"{order}-gram": scores.ngram(train, tokens, V, order),
-        "1-gram": scores.ngram(train, tokens, V, 1),
-    }
-    if unit in ("char", "byte"):
+    unit = vocabulary.unit
+    found = {}
+    for order in (6 if unit in ("char", "byte") else 3, 1):
+        found[f"{order}-gram"] = float(scores.ngram(train, tokens, len(vocabulary), order)[scored].mean())
+    if unit in ("char", "byte") and scored.all():
         found["xz"] = compressed(train, tokens)
     return found
 
 
 def compressed(train: Array, tokens: Array) -> float:
-    """Nats a token of `xz -9`: by how many bits the file grows when the text is put behind the training text."""
+    """Nats a token of `xz -9`: by how many bits a file of the training text grows when the text is added."""
     kind = np.min_scalar_type(int(max(train.max(), tokens.max())))
     before, both = train.astype(kind).tobytes(), np.concatenate([train, tokens]).astype(kind).tobytes()
     grown = len(lzma.compress(both, preset=9)) - len(lzma.compress(before, preset=9))

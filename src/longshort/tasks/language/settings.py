@@ -19,11 +19,11 @@ class LanguageSettings(FitSettings):
     unit: str = setting("char", "What the model reads and writes, one at a time.", choices=UNITS)
     vocabulary: int | None = setting(
         None,
-        "Most units in the vocabulary: words and characters by frequency, subwords by merging; by default all "
-        "characters, 10,000 words, 4,096 subwords.",
+        "Most units in the vocabulary, the frequent ones; by default all characters, 10,000 words, 4,096 "
+        "subwords.",
         least=2,
     )
-    embedding: int = setting(128, "Numbers that stand for a unit where the model reads it.", least=1)
+    embedding: int = setting(64, "Numbers that stand for a unit where the model reads it.", least=1)
     hidden: int = setting(512, "Hidden units of each LSTM layer.", least=1)
     layers: int = setting(1, "LSTM layers.", least=1)
     tied: bool = setting(
@@ -41,13 +41,13 @@ class LanguageSettings(FitSettings):
     spread: float = setting(
         0.0, "All weights begin uniform within this; 0 for orthogonal ones with open forget gates.", least=0
     )
-    batch: int = setting(32, "Streams, places of the text read side by side.", least=1)
+    batch: int = setting(16, "Streams, places of the text read side by side.", least=1)
     window: int = setting(64, "Units of each stream in a step; gradients reach no further back.", least=1)
     random_windows: bool = setting(
         False, "Draw each window's length: about the normal one, or with 0.05 chance half of it."
     )
     dropout: float = setting(
-        0.1, "Share silenced between the layers and before the scores.", least=0, below=1
+        0.2, "Share silenced between the layers and before the scores.", least=0, below=1
     )
     dropout_input: float = setting(0.0, "Share silenced before the first layer.", least=0, below=1)
     dropout_output: float | None = setting(
@@ -66,21 +66,30 @@ class LanguageSettings(FitSettings):
     temporal: float = setting(0.0, "Penalty on its change from step to step.", least=0)
     epochs: float | None = setting(
         None,
-        "Passes over the text, in place of `max_steps`; then a validation and a cut of the rate come once a pass.",
+        "Passes over the text, in place of `max_steps`; then a validation and a cut come once a pass.",
         above=0,
     )
     hold_epochs: float = setting(0.0, "With `epochs`, passes before the first cut of the rate.", least=0)
     encoding: str = setting("utf-8", "How characters are written in the files, such as latin-1.")
     validation: float = setting(
-        0.1, "Share of the text, its last, that decides when to stop.", above=0, below=1
+        0.1,
+        "Share of the text, its last and at most 250,000 units, that decides when to stop.",
+        above=0,
+        below=1,
     )
-    max_steps: int = setting(1500, "Optimiser steps at most, one window of all streams each.", least=1)
+    average: float = setting(
+        0.998,
+        "Decay of the running mean of the weights, which is what is validated and kept; 0 for no mean.",
+        least=0,
+        below=1,
+    )
+    max_steps: int = setting(4000, "Optimiser steps at most, one window of all streams each.", least=1)
     schedule: str = setting(
         "cosine",
         "How the learning rate falls after its rise.",
         choices=("linear", "cosine", "decay", "plateau", "constant"),
     )
-    every: int = setting(100, "Steps from one validation to the next.", least=1)
+    every: int = setting(400, "Steps from one validation to the next.", least=1)
     patience: int = setting(20, "Validations without a better score after which to stop.", least=1)
 
     def noise(self, layer: int) -> Noise:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from ... import engine
 from ...scan import State
@@ -24,18 +25,26 @@ Array = NDArray[Any]
 class Stepper:
     """N texts somewhere in their course.
 
-    On a CPU the steps are the engine's own, on arrays that are written in place; otherwise the layers' `step`.
+    On a CPU the steps are the engine's own, on arrays that are written in place; elsewhere the network's.
 
     Args:
         network: in evaluation mode.
         state: of each layer, for N texts.
         threads: of a step.
+        stored: "full", "bfloat16" or "int8": how the weights are kept for the steps. Steps read all of them, so
+            short ones are faster where they fit the cache and long ones do not. The scores' weights are kept in
+            bfloat16 with either of the short forms.
     """
 
-    def __init__(self, network: LanguageNetwork, state: States, threads: int | None = None) -> None:
-        self.network, self.state = network, state
+    def __init__(
+        self, network: LanguageNetwork, state: States, threads: int | None = None, stored: str = "full"
+    ) -> None:
+        self.network, self.state, self.stored = network, state, stored
         self._embedding = network.embedding.weight.detach().cpu().numpy()
         self._moves: list[Any] | None = None
+        self._weight: torch.Tensor | None = None
+        if stored != "full" and isinstance(network.decoder, Decoder):
+            self._weight = network.decoder.weight.detach().bfloat16()
         if _served(network):
             self._moves = [self._prepared(k, threads or torch.get_num_threads()) for k in range(len(state))]
             self._h = [np.ascontiguousarray(s.h[0].numpy()) for s in state]
@@ -44,9 +53,8 @@ class Stepper:
     def _prepared(self, k: int, threads: int) -> Any:
         weights = {name: w.detach().numpy() for name, w in self.network.layers[k].named_parameters()}
         bias = weights["bias_ih_l0"] + weights["bias_hh_l0"]
-        return engine.step(
-            engine.pack(weights["weight_ih_l0"], weights["weight_hh_l0"], bias), threads=threads
-        ).move
+        packed = engine.pack(weights["weight_ih_l0"], weights["weight_hh_l0"], bias)
+        return engine.step(packed, stored=self.stored, threads=threads).move
 
     def step(self, tokens: Array) -> Array:
         """Read a token of each text; return the scores (N, V) of the next."""
@@ -58,15 +66,16 @@ class Stepper:
             x = h
         return self.scores(x)
 
+    @torch.no_grad()
     def scores(self, h: Array) -> Array:
         """Scores (N, V) from the last layer's h (N, width)."""
         decoder = self.network.decoder
-        if isinstance(decoder, Decoder):
-            return np.asarray(
-                h @ decoder.weight.detach().cpu().numpy().T + decoder.bias.detach().cpu().numpy()
-            )
-        with torch.no_grad():
-            return decoder(torch.from_numpy(h)).numpy()
+        if not isinstance(decoder, Decoder):
+            return np.asarray(decoder(torch.from_numpy(h)).numpy())
+        if self._weight is None:
+            return np.asarray(h @ decoder.weight.detach().numpy().T + decoder.bias.detach().numpy())
+        product = functional.linear(torch.from_numpy(h).bfloat16(), self._weight).float()
+        return np.asarray((product + decoder.bias).detach().numpy())
 
     @torch.no_grad()
     def _slowly(self, tokens: Array) -> Array:
@@ -89,7 +98,7 @@ def begin(network: LanguageNetwork, prompts: Sequence[Array], threads: int | Non
     device = network.embedding.weight.device
     reads = [network(torch.from_numpy(prompt).to(device)[None]) for prompt in prompts]
     layers = zip(*(read.state for read in reads), strict=True)
-    stepper = Stepper(network, tuple(State.stack(list(states)) for states in layers), threads)
+    stepper = Stepper(network, tuple(State.stack(list(states)) for states in layers), threads, stored)
     last = torch.cat([read.h[:, -1] for read in reads])
     return stepper, np.asarray(network.decoder(last).float().cpu().numpy())
 
@@ -100,12 +109,13 @@ def tokens(
     sampling: Sampling,
     seed: int | None,
     threads: int | None = None,
+    stored: str = "full",
 ) -> Iterator[Array]:
     """The next token of each prompt (N,), and the next, without end.
 
-    Each text has random numbers of its own, from the same seed: what it becomes does not depend on the others.
+    Each text has random numbers of its own, from the same seed: what it becomes depends on itself alone.
     """
-    stepper, scores = begin(network, prompts, threads)
+    stepper, scores = begin(network, prompts, threads, stored)
     randoms = [np.random.default_rng(seed) for _ in prompts]
     recent = [deque(prompt[-RECENT:].tolist(), RECENT) for prompt in prompts]
     while True:
@@ -131,13 +141,41 @@ def generate(
     """The text that follows a prompt, piece by piece."""
     source = tokens(network, [begun(vocabulary, prompt)], sampling, seed, threads)
     text, ending = vocabulary.decoder(), Ending(stops)
-    for k in count() if length is None else range(length):
+    for _ in count() if length is None else range(length):
         piece = ending.take(text(int(next(source)[0])))
         if piece:
             yield piece
         if ending.reached:
             return
     yield ending.rest()
+
+
+def together(
+    network: LanguageNetwork,
+    vocabulary: Vocabulary,
+    prompts: Sequence[str],
+    length: int,
+    sampling: Sampling,
+    stops: Sequence[str],
+    seed: int | None,
+    threads: int | None = None,
+    made: list[int] | None = None,
+) -> list[str]:
+    """The texts that follow several prompts; one that has ended is not written on."""
+    begins = [begun(vocabulary, prompt) for prompt in prompts]
+    source = tokens(network, begins, sampling, seed, threads)
+    texts, endings = [vocabulary.decoder() for _ in prompts], [Ending(stops) for _ in prompts]
+    found = [""] * len(prompts)
+    for _ in range(length):
+        for n, token in enumerate(next(source).tolist()):
+            if not endings[n].reached:
+                found[n] += endings[n].take(texts[n](token))
+                if made is not None:
+                    made[0] += 1
+        if all(ending.reached for ending in endings):
+            break
+    rests = ("" if ending.reached else ending.rest() for ending in endings)
+    return [text + rest for text, rest in zip(found, rests, strict=True)]
 
 
 def begun(vocabulary: Vocabulary, prompt: str) -> Array:

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import secrets
 import sys
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...errors import SettingError, need
-from ...runs import Run
+from ...errors import LongshortError, SettingError, need
+from ...runs import Run, replacing
 from ...settings import setting
-from ...train import FitSettings, Fitted
+from ...train import FitSettings
 from .language_model import LanguageModel
 from .recipes import recipe, recipes
 from .sampling import Sampling
@@ -92,13 +96,10 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
         0, or 1 if Ctrl-C ended the training early.
     """
     model = LanguageModel(**_model_settings(settings))
-    text = topics() if settings.file is None else Path(settings.file)
-    if isinstance(text, Path) and settings.file == "-":
-        text = iter(model.source(text).pieces())
     run = Run.create(out, "language", settings.to_json())
     valid = None if settings.valid is None else Path(settings.valid)
     introduce = None if quiet else lambda text: print(f"{settings.file or TOPICS}: {text}", flush=True)
-    model.fit(text, valid=valid, run=run, device=device, quiet=quiet, tell=introduce)
+    model.fit(_text(settings), valid=valid, run=run, device=device, quiet=quiet, tell=introduce)
     fitted = model.fitted
     if fitted is None:
         raise SettingError("train: the fit left no result.")
@@ -120,7 +121,121 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
     return int(fitted.interrupted)
 
 
+def predict(
+    folder: str | Path,
+    prompts: Sequence[str] = (),
+    *,
+    prompt_file: str | None = None,
+    length: int = 500,
+    stop: Sequence[str] = (),
+    seed: int | None = None,
+    out: str | Path | None = None,
+    **how: Any,
+) -> None:
+    """Go on with prompts, and write prompt and text to standard output, as it is made, or to a file.
+
+    Args:
+        folder: the run.
+        prompts: texts to go on from; "-" is standard input; without one, a new line is.
+        prompt_file: a file to go on from.
+        length: tokens to write for each prompt.
+        stop: texts before which to end.
+        seed: of the choices; another each time if None.
+        out: a file for the text.
+        **how: temperature, top_k, top_p and repetition_penalty, as in `Sampling`.
+    """
+    model = LanguageModel.load(folder)
+    _check(length, how)
+    texts = [_read(model, "-") if prompt == "-" else prompt for prompt in prompts]
+    texts += [_read(model, prompt_file)] if prompt_file is not None else []
+    for prompt in prompts:
+        if len(prompt) < 200 and Path(prompt).is_file():
+            note(f"{prompt!r} is taken as the prompt; --prompt-file reads the file of this name")
+    strange = sum((model.vocabulary.encode(text)[1] for text in texts), Counter[str]())
+    if strange:
+        note(outside(strange, model.vocabulary.unit))
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    texts, started, made = texts or [""], time.perf_counter(), [0]
+    if len(texts) == 1:
+        pieces = counted(model.stream(texts[0], length, stop=stop, seed=seed, **how), made)
+        _write(chain([texts[0]], pieces, ["\n"]), out)
+    else:
+        found = model.generate_all(texts, length, stop=stop, seed=seed, made=made, **how)
+        _write((f"{prompt}{text}\n\n" for prompt, text in zip(texts, found, strict=True)), out)
+    seconds = time.perf_counter() - started
+    note(f"{made[0]:,} tokens, {made[0] / seconds:,.0f} a second; --seed {seed} repeats this")
+
+
+def evaluate(folder: str | Path, source: str, *, out: str | Path | None = None) -> Score:
+    """Score a run on a text, and print the table.
+
+    Args:
+        folder: the run.
+        source: the text; "-" is standard input.
+        out: where to write the scores, as .json.
+    """
+    model = LanguageModel.load(folder)
+    why = recall(model, Run.open(folder, "language"))
+    if why is not None:
+        note(f"no baselines: {why}")
+    found = model.score(Path(source))
+    print(f"{source}: {found}")
+    if out is not None:
+        target = Path(out)
+        Run(target.parent, "language", {}).write_json(target.name, found.to_json())
+    return found
+
+
+def recall(model: LanguageModel, run: Run) -> str | None:
+    """Give a loaded model the text it was trained on, for the baselines, or say why that cannot be."""
+    try:
+        settings = TrainSettings.from_json(run.settings)
+        before = run.read_json("data.json")
+        model.know(_text(settings), valid=settings.valid, digest=str(before.get("sha256")))
+    except LongshortError as error:
+        return str(error)
+    return None
+
+
+def note(text: str) -> None:
+    """Tell the person, beside the text that standard output is for."""
+    print(f"note: {text}", file=sys.stderr)
+
+
 TOPICS = "Python's help topics, which come with it"
+
+
+def _text(settings: TrainSettings) -> Path | Iterable[str]:
+    return topics() if settings.file is None else Path(settings.file)
+
+
+def _check(length: int, how: dict[str, Any]) -> None:
+    """Refuse wrong options before a model is loaded and a prompt waited for."""
+    Sampling(**how)
+    if length < 1:
+        raise SettingError(f"predict: `length` must be at least 1, got {length}.")
+
+
+def _read(model: LanguageModel, path: str) -> str:
+    text = "".join(model.source(Path(path)).pieces())
+    return text.removesuffix("\n") if path == "-" else text
+
+
+def _write(pieces: Iterable[str], out: str | Path | None) -> None:
+    if out is not None:
+        with replacing(out) as file:
+            file.write("".join(pieces).encode(errors="replace"))
+        return
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+
+def counted(pieces: Iterator[str], made: list[int]) -> Iterator[str]:
+    """Pass pieces on and count them."""
+    for piece in pieces:
+        made[0] += 1
+        yield piece
 
 
 def _indented(text: str) -> str:
@@ -130,6 +245,3 @@ def _indented(text: str) -> str:
 def _model_settings(settings: TrainSettings) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(LanguageSettings)}
     return {name: value for name, value in settings.to_json().items() if name in known}
-
-
-_ = (Fitted, Score, Sampling, outside, Sequence)

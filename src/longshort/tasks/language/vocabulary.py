@@ -118,7 +118,7 @@ class Bytes:
         return np.zeros(len(text.encode(errors="surrogateescape")), bool)
 
     def decoder(self) -> Callable[[int], str]:
-        """Characters as soon as their last byte has come; what is no UTF-8 becomes the replacement character."""
+        """Characters as soon as their last byte has come; what is no UTF-8 is replaced."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         return lambda token: decoder.decode(bytes([token]))
 
@@ -144,7 +144,7 @@ class Words:
         return len(self.known)
 
     def encode(self, text: str) -> tuple[Tokens, Counter[str]]:
-        """Tokens of a text, and the words outside the vocabulary, counted; they are read, and scored, as <unk>."""
+        """Tokens of a text, and the words outside the vocabulary, counted, which become <unk>."""
         unknown, strange, found = self._number[UNKNOWN], Counter[str](), []
         for word in _words(text):
             number = self._number.get(word)
