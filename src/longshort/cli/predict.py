@@ -54,6 +54,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--repetition-penalty", type=float, metavar="X", help="above 1 avoids what came lately. Default: 1."
     )
     text.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may repeat")
+    text.add_argument(
+        "--stored",
+        choices=("full", "bfloat16", "int8"),
+        help="how weights are kept while writing; short ones are read faster. Default: full.",
+    )
     text.add_argument("--seed", type=int, metavar="INT", help="of the choices. Default: another each time.")
 
 
@@ -66,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
 OWN = {
     ("predict", "forecast"): ("future", "levels", "horizon"),
     ("predict", "language"): (
-        "prompt_file", "length", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed",
+        "prompt_file", "length", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "stored",
+        "seed",
     ),
     ("evaluate", "forecast"): ("stride", "levels", "horizon"),
     ("evaluate", "language"): (),

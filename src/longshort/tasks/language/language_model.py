@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,7 @@ from .recipes import recipe as settings_of
 from .sampling import Sampling
 from .scoring import Score, score, score_tokens
 from .settings import LanguageSettings
-from .stepping import generate, together
+from .stepping import Manner, generate, together
 from .vocabulary import Vocabulary, from_json
 
 
@@ -188,72 +189,47 @@ class LanguageModel:
         """
         return "".join(self.stream(prompt, length, **how))
 
-    def stream(
-        self,
-        prompt: str = "",
-        length: int | None = 500,
-        *,
-        temperature: float = 0.8,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        stop: str | Sequence[str] = (),
-        seed: int | None = 0,
-        threads: int | None = None,
-    ) -> Iterator[str]:
-        """Go on with a prompt, piece by piece as it is written.
-
-        The prompt is read at once, and then each token takes one step from the state before.
-
-        Args:
-            prompt: what comes before.
-            length: tokens to write at most; without end if None.
-            temperature: 0 takes the likeliest token always; below 1 more of the likely, above 1 more variety.
-            top_k: choose among so many of the likeliest; among all if None.
-            top_p: choose among the likeliest that have this probability together; among all if None.
-            repetition_penalty: above 1 makes what was among the last 64 tokens less likely.
-            stop: end before this text, or the first of several.
-            seed: of the choices; a new one each time if None.
-            threads: of the step; torch's number if None.
-
-        Raises:
-            SettingError: an argument is out of its range.
-        """
-        sampling = Sampling(
-            temperature=temperature, top_k=top_k, top_p=top_p, repetition_penalty=repetition_penalty
-        )
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        vocabulary, network = self._fitted()
-        return generate(network, vocabulary, prompt, length, sampling, stops, seed, threads)
-
-    def generate_all(
-        self,
-        prompts: Sequence[str],
-        length: int = 500,
-        *,
-        stop: str | Sequence[str] = (),
-        seed: int | None = 0,
-        threads: int | None = None,
-        made: list[int] | None = None,
-        **how: Any,
-    ) -> list[str]:
+    def generate_all(self, prompts: Sequence[str], length: int = 500, **how: Any) -> list[str]:
         """Go on with several prompts side by side, a step of all at once.
 
         Args:
             prompts: at least one.
             length: tokens to write for each at most.
-            stop: as in `stream`.
-            seed: as in `stream`; the same for each prompt, as if each were alone.
-            threads: as in `stream`.
-            made: its first number grows by the tokens written.
-            **how: temperature and so on, as in `stream`.
+            **how: as in `stream`. Each prompt becomes what it would become alone.
 
         Returns:
             What follows each prompt.
         """
+        return self.continued(prompts, length, manner(**how))
+
+    def continued(self, prompts: Sequence[str], length: int, manner: Manner) -> list[str]:
+        """What follows each prompt, as `generate_all` has it."""
         vocabulary, network = self._fitted()
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        return together(network, vocabulary, prompts, length, Sampling(**how), stops, seed, threads, made)
+        return list(deque(together(network, vocabulary, prompts, length, manner), 1)[0])
+
+    def stream(self, prompt: str = "", length: int | None = 500, **how: Any) -> Iterator[str]:
+        """Go on with a prompt, piece by piece as it is written.
+
+        The prompt is read at once, and then each token takes one step from the state before.
+
+        Args:
+            prompt: what comes before; "" begins as if a line had just ended.
+            length: tokens to write at most; without end if None.
+            **how: `temperature` 0.8: what scores are divided by, 0 takes the likeliest always; `top_k`:
+                choose among so many of the likeliest; `top_p`: among the likeliest of this probability
+                together; `repetition_penalty` 1: above 1 what came lately becomes less likely; `stop`: a text or
+                several, before which to end; `seed` 0: of the choices, None for another each time; `threads`
+                of a step; `stored` "full": weights kept in "bfloat16" or "int8" are read faster.
+
+        Raises:
+            SettingError: an argument is out of its range, or the model has not been fitted.
+        """
+        return self.pieces(prompt, length, manner(**how))
+
+    def pieces(self, prompt: str, length: int | None, manner: Manner) -> Iterator[str]:
+        """What follows a prompt, as `stream` has it."""
+        vocabulary, network = self._fitted()
+        return generate(network, vocabulary, prompt, length, manner)
 
     def save(self, folder: str | Path) -> Path:
         """Write a run folder: settings, weights, vocabulary. `load` reads it.
@@ -299,6 +275,19 @@ class LanguageModel:
                 "LanguageModel: must be fitted first. Call `fit`, or `LanguageModel.load` a run."
             )
         return self._parts
+
+
+def manner(
+    *,
+    stop: str | Sequence[str] = (),
+    seed: int | None = 0,
+    threads: int | None = None,
+    stored: str = "full",
+    **sampling: Any,
+) -> Manner:
+    """How a text goes on, from the arguments of `LanguageModel.stream`."""
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Manner(Sampling.from_json(sampling, "language"), stops, seed, threads, stored)
 
 
 def long_enough(name: str, train: Corpus, later: Corpus, settings: LanguageSettings) -> None:

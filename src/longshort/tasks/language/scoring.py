@@ -99,14 +99,16 @@ class Score:
     __str__ = text
 
 
-def outside(strange: Counter[str], unit: str) -> str:
+def outside(strange: Counter[str], unit: str, *, scored: bool = True) -> str:
     """What was outside the vocabulary, as a sentence."""
     shown = ", ".join(f"{name!r} {count}x" for name, count in strange.most_common(8))
     more = f" and {len(strange) - 8} more" if len(strange) > 8 else ""
-    how = (
-        "read as <unk>" if unit == "word" else "read as the likest character the model knows, and not scored"
+    kind, how = (
+        "characters",
+        "read as the likest one the model knows" + (", and not scored" if scored else ""),
     )
-    kind = "words" if unit == "word" else "characters"
+    if unit == "word":
+        kind, how = "words", "read as <unk>"
     return f"{sum(strange.values()):,} {kind} outside the vocabulary, {how}: {shown}{more}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ... import engine
+from ...errors import SettingError
 from ...scan import State
 from .decoder import Decoder
 from .model import LanguageNetwork, States
@@ -20,6 +22,8 @@ from .sampling import RECENT, Sampling
 from .vocabulary import Vocabulary
 
 Array = NDArray[Any]
+
+STORED = ("full", "bfloat16", "int8")
 
 
 class Stepper:
@@ -31,9 +35,9 @@ class Stepper:
         network: in evaluation mode.
         state: of each layer, for N texts.
         threads: of a step.
-        stored: "full", "bfloat16" or "int8": how the weights are kept for the steps. Steps read all of them, so
-            short ones are faster where they fit the cache and long ones do not. The scores' weights are kept in
-            bfloat16 with either of the short forms.
+        stored: "full", "bfloat16" or "int8": how the weights are kept for the steps. A step reads all of
+            them, so short ones are faster where they fit the cache and long ones do not. The scores' weights
+            are kept in bfloat16 with either of the short forms.
     """
 
     def __init__(
@@ -92,36 +96,57 @@ def _served(network: LanguageNetwork) -> bool:
     return engine.available() and plain and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a text goes on.
+
+    Args:
+        sampling: how tokens are chosen.
+        stops: texts before which it ends.
+        seed: of the choices; another each time if None.
+        threads: of a step; torch's number if None.
+        stored: how the weights are kept for the steps, as in `Stepper`.
+
+    Raises:
+        SettingError: `stored` is none of its choices.
+    """
+
+    sampling: Sampling
+    stops: Sequence[str] = ()
+    seed: int | None = 0
+    threads: int | None = None
+    stored: str = "full"
+
+    def __post_init__(self) -> None:
+        if self.stored not in STORED:
+            raise SettingError(
+                f"language: `stored` must be one of {', '.join(map(repr, STORED))}, got {self.stored!r}."
+            )
+
+
 @torch.no_grad()
-def begin(network: LanguageNetwork, prompts: Sequence[Array], threads: int | None) -> tuple[Stepper, Array]:
+def begin(network: LanguageNetwork, prompts: Sequence[Array], manner: Manner) -> tuple[Stepper, Array]:
     """Read prompts of any lengths at once; return where they stand, and the scores (N, V) of what follows."""
     device = network.embedding.weight.device
     reads = [network(torch.from_numpy(prompt).to(device)[None]) for prompt in prompts]
     layers = zip(*(read.state for read in reads), strict=True)
-    stepper = Stepper(network, tuple(State.stack(list(states)) for states in layers), threads, stored)
+    state = tuple(State.stack(list(states)) for states in layers)
     last = torch.cat([read.h[:, -1] for read in reads])
-    return stepper, np.asarray(network.decoder(last).float().cpu().numpy())
+    scores = np.asarray(network.decoder(last).float().cpu().numpy())
+    return Stepper(network, state, manner.threads, manner.stored), scores
 
 
-def tokens(
-    network: LanguageNetwork,
-    prompts: Sequence[Array],
-    sampling: Sampling,
-    seed: int | None,
-    threads: int | None = None,
-    stored: str = "full",
-) -> Iterator[Array]:
+def tokens(network: LanguageNetwork, prompts: Sequence[Array], manner: Manner) -> Iterator[Array]:
     """The next token of each prompt (N,), and the next, without end.
 
     Each text has random numbers of its own, from the same seed: what it becomes depends on itself alone.
     """
-    stepper, scores = begin(network, prompts, threads, stored)
-    randoms = [np.random.default_rng(seed) for _ in prompts]
+    stepper, scores = begin(network, prompts, manner)
+    randoms = [np.random.default_rng(manner.seed) for _ in prompts]
     recent = [deque(prompt[-RECENT:].tolist(), RECENT) for prompt in prompts]
+    choose = manner.sampling.choose
     while True:
-        chosen = np.array(
-            [sampling.choose(*each) for each in zip(scores, map(list, recent), randoms, strict=True)]
-        )
+        chosen = np.array([choose(*each) for each in zip(scores, map(list, recent), randoms, strict=True)])
         yield chosen
         for past, token in zip(recent, chosen.tolist(), strict=True):
             past.append(token)
@@ -129,53 +154,39 @@ def tokens(
 
 
 def generate(
-    network: LanguageNetwork,
-    vocabulary: Vocabulary,
-    prompt: str,
-    length: int | None,
-    sampling: Sampling,
-    stops: Sequence[str],
-    seed: int | None,
-    threads: int | None = None,
+    network: LanguageNetwork, vocabulary: Vocabulary, prompt: str, length: int | None, manner: Manner
 ) -> Iterator[str]:
-    """The text that follows a prompt, piece by piece."""
-    source = tokens(network, [begun(vocabulary, prompt)], sampling, seed, threads)
-    text, ending = vocabulary.decoder(), Ending(stops)
+    """The text that follows a prompt: a piece for each token, perhaps an empty one."""
+    source = tokens(network, [begun(vocabulary, prompt)], manner)
+    text, ending = vocabulary.decoder(), Ending(manner.stops)
     for _ in count() if length is None else range(length):
-        piece = ending.take(text(int(next(source)[0])))
-        if piece:
-            yield piece
+        yield ending.take(text(int(next(source)[0])))
         if ending.reached:
             return
-    yield ending.rest()
+    if ending.stops:
+        yield ending.rest()
 
 
 def together(
-    network: LanguageNetwork,
-    vocabulary: Vocabulary,
-    prompts: Sequence[str],
-    length: int,
-    sampling: Sampling,
-    stops: Sequence[str],
-    seed: int | None,
-    threads: int | None = None,
-    made: list[int] | None = None,
-) -> list[str]:
-    """The texts that follow several prompts; one that has ended is not written on."""
-    begins = [begun(vocabulary, prompt) for prompt in prompts]
-    source = tokens(network, begins, sampling, seed, threads)
-    texts, endings = [vocabulary.decoder() for _ in prompts], [Ending(stops) for _ in prompts]
+    network: LanguageNetwork, vocabulary: Vocabulary, prompts: Sequence[str], length: int, manner: Manner
+) -> Iterator[list[str]]:
+    """The texts that follow several prompts: for each step, the texts that have not ended as they stand.
+
+    An ended text is not written on; its place keeps what it was.
+    """
+    source = tokens(network, [begun(vocabulary, prompt) for prompt in prompts], manner)
+    texts, endings = [vocabulary.decoder() for _ in prompts], [Ending(manner.stops) for _ in prompts]
     found = [""] * len(prompts)
     for _ in range(length):
         for n, token in enumerate(next(source).tolist()):
             if not endings[n].reached:
                 found[n] += endings[n].take(texts[n](token))
-                if made is not None:
-                    made[0] += 1
+        yield found
         if all(ending.reached for ending in endings):
-            break
-    rests = ("" if ending.reached else ending.rest() for ending in endings)
-    return [text + rest for text, rest in zip(found, rests, strict=True)]
+            return
+    yield [
+        text + ("" if ending.reached else ending.rest()) for text, ending in zip(found, endings, strict=True)
+    ]
 
 
 def begun(vocabulary: Vocabulary, prompt: str) -> Array:

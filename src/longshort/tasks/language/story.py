@@ -18,7 +18,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -28,9 +28,8 @@ from ...errors import LongshortError, SettingError, need
 from ...runs import Run, replacing
 from ...settings import setting
 from ...train import FitSettings
-from .language_model import LanguageModel
+from .language_model import LanguageModel, manner
 from .recipes import recipe, recipes
-from .sampling import Sampling
 from .scoring import Score, outside
 from .settings import LanguageSettings
 from .text import topics
@@ -127,7 +126,6 @@ def predict(
     *,
     prompt_file: str | None = None,
     length: int = 500,
-    stop: Sequence[str] = (),
     seed: int | None = None,
     out: str | Path | None = None,
     **how: Any,
@@ -139,13 +137,15 @@ def predict(
         prompts: texts to go on from; "-" is standard input; without one, a new line is.
         prompt_file: a file to go on from.
         length: tokens to write for each prompt.
-        stop: texts before which to end.
         seed: of the choices; another each time if None.
         out: a file for the text.
-        **how: temperature, top_k, top_p and repetition_penalty, as in `Sampling`.
+        **how: temperature, top_k, top_p, repetition_penalty, stop and stored, as in `LanguageModel.stream`.
     """
     model = LanguageModel.load(folder)
-    _check(length, how)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    made = manner(seed=seed, **how)
+    if length < 1:
+        raise SettingError(f"predict: `length` must be at least 1, got {length}.")
     texts = [_read(model, "-") if prompt == "-" else prompt for prompt in prompts]
     texts += [_read(model, prompt_file)] if prompt_file is not None else []
     for prompt in prompts:
@@ -153,17 +153,18 @@ def predict(
             note(f"{prompt!r} is taken as the prompt; --prompt-file reads the file of this name")
     strange = sum((model.vocabulary.encode(text)[1] for text in texts), Counter[str]())
     if strange:
-        note(outside(strange, model.vocabulary.unit))
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    texts, started, made = texts or [""], time.perf_counter(), [0]
-    if len(texts) == 1:
-        pieces = counted(model.stream(texts[0], length, stop=stop, seed=seed, **how), made)
-        _write(chain([texts[0]], pieces, ["\n"]), out)
-    else:
-        found = model.generate_all(texts, length, stop=stop, seed=seed, made=made, **how)
+        note(outside(strange, model.vocabulary.unit, scored=False))
+    started = time.perf_counter()
+    if len(texts) > 1:
+        found = model.continued(texts, length, made)
+        count = sum(len(model.vocabulary.encode(text)[0]) for text in found)
         _write((f"{prompt}{text}\n\n" for prompt, text in zip(texts, found, strict=True)), out)
+    else:
+        begin = "".join(texts)
+        pieces = model.pieces(begin, length, made)
+        count = _write(chain([begin], pieces, ["\n"]), out) - 2
     seconds = time.perf_counter() - started
-    note(f"{made[0]:,} tokens, {made[0] / seconds:,.0f} a second; --seed {seed} repeats this")
+    note(f"{count:,} tokens, {count / seconds:,.0f} a second; --seed {seed} repeats this")
 
 
 def evaluate(folder: str | Path, source: str, *, out: str | Path | None = None) -> Score:
@@ -209,33 +210,24 @@ def _text(settings: TrainSettings) -> Path | Iterable[str]:
     return topics() if settings.file is None else Path(settings.file)
 
 
-def _check(length: int, how: dict[str, Any]) -> None:
-    """Refuse wrong options before a model is loaded and a prompt waited for."""
-    Sampling(**how)
-    if length < 1:
-        raise SettingError(f"predict: `length` must be at least 1, got {length}.")
-
-
 def _read(model: LanguageModel, path: str) -> str:
     text = "".join(model.source(Path(path)).pieces())
     return text.removesuffix("\n") if path == "-" else text
 
 
-def _write(pieces: Iterable[str], out: str | Path | None) -> None:
+def _write(pieces: Iterable[str], out: str | Path | None) -> int:
+    """Write pieces to a file, or one after the other to standard output; return how many there were."""
     if out is not None:
+        found = list(pieces)
         with replacing(out) as file:
-            file.write("".join(pieces).encode(errors="replace"))
-        return
+            file.write("".join(found).encode(errors="replace"))
+        return len(found)
+    count = 0
     for piece in pieces:
         sys.stdout.write(piece)
         sys.stdout.flush()
-
-
-def counted(pieces: Iterator[str], made: list[int]) -> Iterator[str]:
-    """Pass pieces on and count them."""
-    for piece in pieces:
-        made[0] += 1
-        yield piece
+        count += 1
+    return count
 
 
 def _indented(text: str) -> str:
