@@ -31,7 +31,7 @@ def ngram(train: Array, text: Array, V: int, order: int) -> Array:
     Memory: a few arrays of T 64-bit numbers for each order in turn.
 
     >>> ngram(np.array([0, 1] * 50), np.array([0, 1, 0]), 2, order=2).round(3)
-    array([0.015, 0.015])
+    array([0.01, 0.01])
 
     Source: Witten & Bell, "The zero-frequency problem" (1991).
     """
@@ -40,17 +40,17 @@ def ngram(train: Array, text: Array, V: int, order: int) -> Array:
     for k in range(order):
         if k:  # one token further back goes into the context
             seen, read = _further(train, seen, k), _further(text, read, k)
-        contexts, wanted = seen[k:-1] if len(train) > k + 1 else seen[:0], read[:-1]
-        follows = train[k + 1 :].astype(np.uint64)
+        first = max(k - 1, 0)  # the first place with k tokens up to it
+        contexts, follows = (seen[first:-1], train[first + 1 :]) if k else (seen, train)
+        follows, wanted = follows.astype(np.uint64), read[:-1]
         known, times = np.unique(contexts, return_counts=True)
-        pairs, counts = np.unique(_mixed(contexts, follows), return_counts=True)
-        first = np.unique(_mixed(contexts, follows), return_index=True)[1]
-        kinds = np.zeros(len(known), np.int64)
-        np.add.at(kinds, np.searchsorted(known, contexts[first]), 1)
+        both = _mixed(contexts, follows)
+        pairs, places, counts = np.unique(both, return_index=True, return_counts=True)
+        kinds = np.bincount(np.searchsorted(known, contexts[places]), minlength=len(known))
         total = _looked_up(known, times, wanted)
         different = _looked_up(known, kinds, wanted)
-        both = _looked_up(pairs, counts, _mixed(wanted, text[1:].astype(np.uint64)))
-        p = np.where(total > 0, (both + different * p) / np.maximum(total + different, 1), p)
+        found = _looked_up(pairs, counts, _mixed(wanted, text[1:].astype(np.uint64)))
+        p = np.where(total > 0, (found + different * p) / np.maximum(total + different, 1), p)
     return np.asarray(-np.log(p))
 
 
@@ -62,9 +62,9 @@ def _mixed(one: Array, other: Array) -> Array:
 
 
 def _further(tokens: Array, contexts: Array, k: int) -> Array:
-    """The contexts of k tokens: those of k - 1, and the token before."""
+    """The contexts of the last k tokens: those of the last k - 1, and the token before."""
     before = np.zeros(len(tokens), np.uint64)
-    before[k:] = tokens[:-k].astype(np.uint64) + np.uint64(1)
+    before[k - 1 :] = tokens[: len(tokens) - k + 1].astype(np.uint64) + np.uint64(1)
     return _mixed(contexts, before)
 
 

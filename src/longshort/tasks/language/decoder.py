@@ -51,7 +51,7 @@ class AdaptiveDecoder(nn.Module):
 
     Args:
         width: numbers it scores from.
-        V: tokens.
+        V: tokens, at least 3.
 
     Source: Grave et al., "Efficient softmax approximation for GPUs" (2017).
     """
@@ -59,7 +59,8 @@ class AdaptiveDecoder(nn.Module):
     def __init__(self, width: int, V: int) -> None:
         super().__init__()
         cuts = sorted({max(1, V // 25), max(2, V // 5)})
-        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(width, V, cuts)
+        narrower = min(4.0, width ** (1 / len(cuts)))  # the rarest cluster still has a number to itself
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(width, V, cuts, div_value=narrower)
 
     def forward(self, h: Tensor) -> Tensor:
         """Log-probabilities (..., V) of h (..., width)."""

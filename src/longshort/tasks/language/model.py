@@ -56,7 +56,7 @@ class LanguageNetwork(nn.Module):
             for k, (below, hidden) in enumerate(widths)
         )
         adaptive = settings.decoder == "adaptive" or (settings.decoder == "auto" and V >= LARGE)
-        if adaptive and not settings.tied:
+        if adaptive and not settings.tied and V > 2:
             self.decoder: Decoder | AdaptiveDecoder = AdaptiveDecoder(widths[-1][1], V)
         else:
             tied = self.embedding if settings.tied else None
