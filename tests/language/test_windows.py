@@ -57,11 +57,11 @@ def test_a_memory_map_holds_what_memory_would(tmp_path, monkeypatch, unit):
     path.write_text(RHYME * 50)
     source = Source(path, LanguageSettings(unit=unit))
     known = source.vocabulary()
-    held = source.corpus(known, tmp_path)
+    held = source.corpus(known, lambda: tmp_path)
     assert not isinstance(held.tokens, np.memmap)
     monkeypatch.setattr(corpus, "IN_MEMORY", 100)
     monkeypatch.setattr("longshort.tasks.language.text.PIECE", 64)
-    mapped = Source(path, LanguageSettings(unit=unit)).corpus(known, tmp_path)
+    mapped = Source(path, LanguageSettings(unit=unit)).corpus(known, lambda: tmp_path)
     assert isinstance(mapped.tokens, np.memmap) and mapped.tokens.filename == tmp_path / "tokens.bin"
     assert np.array_equal(held.tokens, mapped.tokens)
     assert (held.chars, held.digest) == (mapped.chars, mapped.digest)

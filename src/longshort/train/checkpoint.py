@@ -31,6 +31,7 @@ class Place:
         step: optimiser steps made.
         best: the lowest validation score so far.
         best_step: the step it was reached at.
+        best_scores: all that the validation said there.
         stale: validations since then.
         seconds: time spent in the loop.
         total: sum of the losses since the last validation.
@@ -44,6 +45,7 @@ class Place:
     step: int = 0
     best: float = float("inf")
     best_step: int = 0
+    best_scores: dict[str, float] = field(default_factory=dict)
     stale: int = 0
     seconds: float = 0.0
     total: float = 0.0

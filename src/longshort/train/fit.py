@@ -200,7 +200,7 @@ def fit(
                 found = _validated(objective, shown)
                 place.seconds = time.monotonic() - started
                 if place.better(found.losses, found.independent or len(found.losses), settings.caution):
-                    best = copy.deepcopy(mean.kept.state_dict())
+                    best, place.best_scores = copy.deepcopy(mean.kept.state_dict()), found.scores
                     if run is not None:
                         save_best(run, mean.kept, place, about or {})
                 mean.after_validation(place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,12 @@ class Source:
         if next(iter(self.pieces()), "") == "":
             raise DataError(f"{self.name}: is empty. Give a text of some thousand characters.")
 
-    def corpus(self, vocabulary: Vocabulary, folder: Path | None = None) -> Corpus:
+    def corpus(self, vocabulary: Vocabulary, folder: Callable[[], Path] | None = None) -> Corpus:
         """Turn the text into tokens.
 
         Args:
             vocabulary: says which.
-            folder: where a text that is too large for memory goes, as `tokens.bin`.
+            folder: makes the folder where a text that is too large for memory goes, as `tokens.bin`.
 
         Raises:
             DataError: the text is empty.
@@ -116,7 +116,7 @@ class Source:
             strange.update(outside)
             held.append(tokens.astype(kind))
             if folder is not None and sum(map(len, held)) > IN_MEMORY:
-                spill = spill or tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False)
+                spill = spill or tempfile.NamedTemporaryFile(dir=folder(), suffix=".part", delete=False)
                 spill.write(np.concatenate(held).tobytes())
                 held.clear()
         rest = np.concatenate(held) if held else np.zeros(0, kind)
@@ -124,7 +124,7 @@ class Source:
             return Corpus(rest, chars, strange, digest.hexdigest())
         spill.write(rest.tobytes())
         spill.close()
-        path = Path(spill.name).replace(folder / "tokens.bin")
+        path = Path(spill.name).replace(folder() / "tokens.bin")
         return Corpus(np.memmap(path, kind, "r"), chars, strange, digest.hexdigest())
 
     def _cut(self, vocabulary: Vocabulary) -> Iterable[str]:

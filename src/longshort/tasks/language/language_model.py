@@ -82,6 +82,7 @@ class LanguageModel:
         device: str = "auto",
         quiet: bool = False,
         tell: Callable[[str], None] | None = None,
+        recorded: dict[str, Any] | None = None,
     ) -> Self:
         """Fit the model to a text.
 
@@ -95,6 +96,7 @@ class LanguageModel:
             device: "auto", "cpu", "cuda" or "mps".
             quiet: show no progress.
             tell: is given a sentence about text and model before the fit begins.
+            recorded: the settings that a new run folder keeps; this model's if None.
 
         Returns:
             This model; `fitted` says how the fit ended.
@@ -104,19 +106,24 @@ class LanguageModel:
             RunError: the folder holds another task, other settings or another text, or a damaged checkpoint.
             SettingError: the loss is no longer finite.
         """
-        s = self.settings
+        s, taken = self.settings, run if isinstance(run, Run) else None
+        place = run if isinstance(run, str | Path) else None
         source = self.source(text)
-        if isinstance(run, str | Path):
-            run = Run.create(run, "language", s.to_json())
+
+        def taken_up() -> Run:
+            nonlocal taken
+            taken = taken or Run.create(str(place), "language", recorded or s.to_json())
+            return taken
+
         vocabulary = source.vocabulary()
-        whole = source.corpus(vocabulary, None if run is None else run.folder)
+        whole = source.corpus(vocabulary, None if run is None else lambda: taken_up().folder)
         if valid is None:
             train, later = whole.split(s.validation)
         else:
             train, later = whole, self.source(Path(valid)).corpus(vocabulary)
         long_enough(source.name, train, later, s)
         if run is not None:
-            same_text(run, train, later)
+            same_text(taken_up(), train, later)
         settings = s.in_steps(LanguageObjective(train, later, s).passes.steps())
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
@@ -126,7 +133,7 @@ class LanguageModel:
             tell(introduction(whole, train, later, vocabulary, network, settings))
         objective = LanguageObjective(train, later, settings)
         about = {"vocabulary": vocabulary.to_json()}
-        self.fitted = fit(network, objective, settings, run=run, about=about, device=device, quiet=quiet)
+        self.fitted = fit(network, objective, settings, run=taken, about=about, device=device, quiet=quiet)
         return self
 
     def source(self, text: str | Path | Iterable[str]) -> Source:
@@ -217,9 +224,9 @@ class LanguageModel:
             length: tokens to write at most; without end if None.
             **how: `temperature` 0.8: what scores are divided by, 0 takes the likeliest always; `top_k`:
                 choose among so many of the likeliest; `top_p`: among the likeliest of this probability
-                together; `repetition_penalty` 1: above 1 what came lately becomes less likely; `stop`: a text or
-                several, before which to end; `seed` 0: of the choices, None for another each time; `threads`
-                of a step; `stored` "full": weights kept in "bfloat16" or "int8" are read faster.
+                together; `repetition_penalty` 1: above 1 what came lately becomes less likely; `stop`: a
+                text or several, before which to end; `seed` 0: of the choices, None for another each time;
+                `threads` of a step; `stored` "full": weights in "bfloat16" or "int8" are read faster.
 
         Raises:
             SettingError: an argument is out of its range, or the model has not been fitted.

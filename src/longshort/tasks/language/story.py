@@ -95,10 +95,13 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
         0, or 1 if Ctrl-C ended the training early.
     """
     model = LanguageModel(**_model_settings(settings))
-    run = Run.create(out, "language", settings.to_json())
     valid = None if settings.valid is None else Path(settings.valid)
     introduce = None if quiet else lambda text: print(f"{settings.file or TOPICS}: {text}", flush=True)
-    model.fit(_text(settings), valid=valid, run=run, device=device, quiet=quiet, tell=introduce)
+    model.fit(
+        _text(settings), valid=valid, run=out, device=device, quiet=quiet, tell=introduce,
+        recorded=settings.to_json(),
+    )  # fmt: skip
+    run = Run.open(out, "language")
     fitted = model.fitted
     if fitted is None:
         raise SettingError("train: the fit left no result.")
