@@ -146,7 +146,9 @@ def test_large_vocabularies_take_the_adaptive_softmax_unless_told_otherwise():
     }  # fmt: skip
 
 
-def test_the_short_decoder_is_near_in_losses_and_gradients():
+@pytest.mark.parametrize("wide", [10, 1000])
+def test_the_short_decoder_is_near_in_losses_and_gradients(monkeypatch, wide):
+    monkeypatch.setattr("longshort.tasks.language.decoder.WIDE", wide)
     h, targets = torch.randn(64, 16), torch.randint(0, 50, (64,))
     found = []
     for short in (False, True):
@@ -159,6 +161,38 @@ def test_the_short_decoder_is_near_in_losses_and_gradients():
     for exact, short in zip(*found, strict=True):
         assert not torch.equal(exact, short)
         torch.testing.assert_close(exact, short, rtol=0.05, atol=2e-3)
+
+
+@pytest.mark.parametrize("M", [1, 63, 64, 150])
+def test_the_gradient_in_place_of_the_scores_is_the_gradient(monkeypatch, M):
+    """Against torch's cross entropy in float64, with another weight for each row of the loss."""
+    monkeypatch.setattr("longshort.tasks.language.decoder.WIDE", 10)
+    h, targets, rows = torch.randn(M, 16), torch.randint(0, 50, (M,)), torch.rand(M)
+    decoder = Decoder(16, 50)
+    torch.nn.init.normal_(decoder.weight, std=0.5)
+    torch.nn.init.normal_(decoder.bias)
+
+    def found(decoder, h, rows):
+        x = h.clone().requires_grad_()
+        losses = decoder.losses(x, targets)
+        gradients = torch.autograd.grad((losses * rows).sum(), [x, decoder.weight, decoder.bias])
+        return losses.detach(), *gradients
+
+    got = found(decoder, h, rows)
+    with torch.no_grad():
+        torch.testing.assert_close(decoder.losses(h, targets), got[0])
+    want = found(decoder.double(), h.double(), rows.double())
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_second_derivative_of_the_wide_loss_raises():
+    decoder, x = Decoder(4, 2000), torch.randn(3, 4, requires_grad=True)
+    torch.nn.init.normal_(decoder.weight)
+    total = decoder.losses(x, torch.arange(3)).square().sum()
+    (first,) = torch.autograd.grad(total, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
 
 
 def objective(**settings):

@@ -1,18 +1,27 @@
 """Scores of the next token, and their loss.
 
-In float32 the product and torch's cross entropy already run at the speed of the product alone: to compute the
-scores again piece by piece saves memory, no time (`scripts/bench language-decoder`). In bfloat16, summed in
-float32, the product takes half the time where the processor has instructions for it.
+With a vocabulary of thousands the scores of a window are the largest array of a training step. So their
+gradient is made in their own place, some rows at a time while they are in the cache, right after the product:
+no second and third array of that size is written and read. To compute the scores themselves again in parts
+would save more memory, and costs time (`scripts/bench language-speed`). In bfloat16, summed in float32, the
+products take half the time where the processor has instructions for it.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 LARGE = 50_000
 """Units from which on "auto" takes the adaptive softmax."""
+WIDE = 1_000
+"""Units from which on it pays to make the gradient in the place of the scores."""
+ROWS = 64
+"""Rows of the scores that are worked on at a time."""
 
 
 class Decoder(nn.Module):
@@ -41,7 +50,49 @@ class Decoder(nn.Module):
 
     def losses(self, h: Tensor, targets: Tensor) -> Tensor:
         """-log p of each target (M,) from h (M, width), in nats."""
-        return functional.cross_entropy(self(h).float(), targets, reduction="none")
+        plain = h.device.type != "cpu" or h.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        if plain or len(self.bias) < WIDE or not torch.is_grad_enabled():
+            scores = self(h)
+            exact = scores if scores.dtype == torch.float64 else scores.float()
+            return functional.cross_entropy(exact, targets, reduction="none")
+        losses: Tensor = InPlace.apply(  # type: ignore[no-untyped-call]
+            h, self.weight, self.bias, targets, self.short
+        )
+        return losses
+
+
+class InPlace(torch.autograd.Function):
+    """Cross entropy of a product, whose gradient takes the place of the scores; differentiable once.
+
+    With s = h w' + b, p = softmax(s) and the loss -log p_y of each row:  ds = p - onehot(y).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, short: bool) -> Tensor:
+        """Losses (M,) of h (M, width), weight (V, width), bias (V,) and targets (M,)."""
+        if short:
+            h, weight = h.bfloat16(), weight.bfloat16()
+        scores, losses = torch.mm(h, weight.t()), bias.new_empty(len(h))
+        for part, wanted, out in zip(
+            scores.split(ROWS), targets[:, None].split(ROWS), losses[:, None].split(ROWS), strict=True
+        ):
+            p = torch.log_softmax(part + bias, 1)
+            torch.gather(p, 1, wanted, out=out)
+            p.exp_().scatter_add_(1, wanted, torch.full_like(out, -1.0))
+            part.copy_(p)
+        ctx.save_for_backward(h, weight, scores)
+        return losses.neg_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """From d(losses) (M,): dh, dweight, dbias."""
+        h, weight, ds = ctx.saved_tensors
+        rows: Tensor = gradients[0]
+        dh = torch.mm(ds, weight).float().mul_(rows[:, None])
+        dweight = torch.mm(ds.t(), (h * rows[:, None]).to(h.dtype)).float()
+        dbias = torch.mm(rows[None].to(ds.dtype), ds)[0].float()
+        return dh, dweight, dbias, None, None
 
 
 class AdaptiveDecoder(nn.Module):

@@ -47,8 +47,9 @@ class Stepper:
         self._embedding = network.embedding.weight.detach().cpu().numpy()
         self._moves: list[Any] | None = None
         self._weight: torch.Tensor | None = None
-        if stored != "full" and isinstance(network.decoder, Decoder):
-            self._weight = network.decoder.weight.detach().bfloat16()
+        if isinstance(network.decoder, Decoder):
+            weight = network.decoder.weight.detach()
+            self._weight = weight.t().contiguous() if stored == "full" else weight.bfloat16()
         if _served(network):
             self._moves = [self._prepared(k, threads or torch.get_num_threads()) for k in range(len(state))]
             self._h = [np.ascontiguousarray(s.h[0].numpy()) for s in state]
@@ -72,14 +73,17 @@ class Stepper:
 
     @torch.no_grad()
     def scores(self, h: Array) -> Array:
-        """Scores (N, V) from the last layer's h (N, width)."""
-        decoder = self.network.decoder
-        if not isinstance(decoder, Decoder):
-            return np.asarray(decoder(torch.from_numpy(h)).numpy())
-        if self._weight is None:
-            return np.asarray(h @ decoder.weight.detach().numpy().T + decoder.bias.detach().numpy())
-        product = functional.linear(torch.from_numpy(h).bfloat16(), self._weight).float()
-        return np.asarray((product + decoder.bias).detach().numpy())
+        """Scores (N, V) from the last layer's h (N, width).
+
+        The product is torch's, never NumPy's: two libraries' threads on the same cores wait for one another.
+        """
+        decoder, x = self.network.decoder, torch.from_numpy(h)
+        if self._weight is None or not isinstance(decoder, Decoder):
+            return np.asarray(decoder(x).numpy())
+        if self.stored == "full":
+            return np.asarray(torch.addmm(decoder.bias, x, self._weight).numpy())
+        product = functional.linear(x.bfloat16(), self._weight)
+        return np.asarray((product.float() + decoder.bias).numpy())
 
     @torch.no_grad()
     def _slowly(self, tokens: Array) -> Array:
