@@ -184,20 +184,24 @@ def pack(
 
 
 def step(packed: Any, *, stored: str = "full", threads: int = 1) -> Any:
-    """Prepare single steps and streams of few sequences, for the variant of torch.nn.LSTM.
+    """Prepare single steps and streams, for the variant of torch.nn.LSTM.
 
     Args:
-        packed:  what `pack` returned.
-        stored:  the weights' own form: "full", "bfloat16", or "int8" with one scale a gate and unit. Short
-                 weights are read two and four times as fast; inputs, state and sums stay as they are.
+        packed:  what `pack` returned; with short weights it is not needed afterwards.
+        stored:  the weights' own form. "full": as packed. "bfloat16": 16 bits; where the processor multiplies
+                 pairs of them, x and h are rounded to 16 bits too. "int8": 8 bits with one scale a gate and
+                 unit; x and h become 8 bits at each step, with one scale a sequence for each. Short weights
+                 are read two and four times as fast; cells and sums stay as they are.
         threads: used where a step is long enough to pay for them.
 
     Returns:
-        An object with `(x, h, c) -> (y, c)` for x (N, T, C), and `move(x, h, c)`, which takes one step on x
-        (N, C) and writes the new state into h and c (N, H); h is y's last step.
+        An object with `(x, h, c) -> (y, c)` for x (N, T, C), and `move(x, h, c, only=None)`, which takes one
+        step on x (N, C) and writes the new state into h and c (N, H); h is y's last step. only: (N,) bool,
+        the sequences that step. A sequence's bits depend neither on the others nor on the threads. Calls
+        from several threads take turns.
 
     Raises:
-        ShapeError: another variant, an unknown form, or arrays that do not fit.
+        ShapeError: another variant, an unknown form, short float64 weights, or arrays that do not fit.
     """
     core = _there()
     kind = core.Step64 if isinstance(packed, core.Packed64) else core.Step32

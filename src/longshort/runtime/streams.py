@@ -70,16 +70,14 @@ class Stream:
                 f"stream.step: `x` must be {axes} = {wanted}, got {row.shape}. "
                 f"The model was exported with {stack.C} features."
             )
-        lengths = None
         if mask is not None:
-            mask = np.asarray(mask)
+            mask = np.ascontiguousarray(mask)
             if mask.shape != (n or 1,) or mask.dtype != np.bool_:
                 raise ShapeError(
                     f"stream.step: `mask` must be (n,) = ({n or 1},) of bool, got {mask.shape} of "
                     f"{mask.dtype}."
                 )
-            lengths = mask.astype(np.int64)
-        _, self._state = stack.run(row.reshape(-1, 1, stack.C), self._state, lengths)
+        stack.move(row.reshape(n or 1, stack.C), self._state, mask)
         y: Array = self._state.h[-1]
         return y[0].copy() if n is None else y.copy()
 

@@ -39,11 +39,6 @@ double peak() {
 }
 
 template <class Real>
-Index panel_values(Index units, Index depth) {
-  return block_count<Real>(units) * PanelColumns<Real> * depth;
-}
-
-template <class Real>
 void activate(int which, const Real* from, Real* to, Index count) {
   for (Index k = 0; k < count; k += Lanes<Real>) {
     const int lanes = static_cast<int>(std::min<Index>(Lanes<Real>, count - k));
@@ -52,9 +47,9 @@ void activate(int which, const Real* from, Real* to, Index count) {
   }
 }
 
-template <class Real>
+template <class Real, Dot dot>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real>, narrow<Real>, panel_values<Real>, tape_row<Real>, peak<Real>, activate<Real>};
+  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, tape_row<Real>, peak<Real>, activate<Real>};
 }
 
 bool supported() {
@@ -68,12 +63,24 @@ bool supported() {
 #endif
 }
 
+#if defined(__AVX512F__)
+bool supports_int8() { return supported() && __builtin_cpu_supports("avx512vnni"); }
+bool supports_bfloat16() { return supports_int8() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
 #define LONGSHORT_TEXT(name) #name
 #define LONGSHORT_NAME(name) LONGSHORT_TEXT(name)
 
 }  // namespace
 
 extern const InstructionSet set;
-const InstructionSet set = {LONGSHORT_NAME(LONGSHORT_ISA), supported, kernels<float>(), kernels<double>()};
+const InstructionSet set = {LONGSHORT_NAME(LONGSHORT_ISA), supported, kernels<float, Dot::none>(), kernels<double, Dot::none>()};
+
+#if defined(__AVX512F__)
+// The same set with products of short values, for steps on short weights.
+extern const InstructionSet set_with_int8, set_with_bfloat16;
+const InstructionSet set_with_int8 = {"avx512vnni", supports_int8, kernels<float, Dot::int8>(), kernels<double, Dot::int8>()};
+const InstructionSet set_with_bfloat16 = {"avx512bf16", supports_bfloat16, kernels<float, Dot::bfloat16>(), kernels<double, Dot::bfloat16>()};
+#endif
 
 }  // namespace longshort::LONGSHORT_ISA
