@@ -135,6 +135,25 @@ def test_what_is_saved_is_what_the_backend_says(case, machine):
     assert len(set(places)) == len(places)
 
 
+def test_the_check_at_first_use_passes(machine):
+    assert gpu.checked(torch.device("cpu"), machine) is None
+
+
+def test_the_check_at_first_use_finds_a_wrong_number(machine, monkeypatch):
+    monkeypatch.setattr(machine, "product", lambda a, b, out: out.copy_(1.1 * (a @ b)))
+    why = "a check at their first use found wrong numbers in plan 'step'"
+    assert gpu.checked(torch.device("cpu"), machine) == why
+
+
+def test_the_check_at_first_use_says_what_failed(machine, monkeypatch):
+    def fail(*words):
+        raise BackendError("the driver could not load a kernel")
+
+    monkeypatch.setattr(machine, "kernel", fail)
+    why = "a check at their first use failed: the driver could not load a kernel"
+    assert gpu.checked(torch.device("cpu"), machine) == why
+
+
 def test_without_a_device_it_says_so():
     case = Case("ordinary")
     why = "the tensors are on cpu, and the kernels run on CUDA devices"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from ..errors import LongshortError, SettingError
 from . import derivative
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of
 from .cuda import machine as machines
-from .cuda import packing, step_plan
+from .cuda import packing, persistent_plan, step_plan, tiling
 from .cuda.machine import Machine
 
 HELD: Final = 256 << 20
@@ -22,7 +26,48 @@ def refuses(call: Call) -> str | None:
     """Say why no kernel can run a call, or None."""
     if call.device != "cuda":
         return f"the tensors are on {call.device}, and the kernels run on CUDA devices"
-    return machines.why_not()
+    return machines.why_not() or proven(torch.cuda.current_device())
+
+
+@lru_cache(maxsize=64)
+def proven(index: int) -> str | None:
+    """Return what `checked` says of a CUDA device, asked once in a process."""
+    device = torch.device("cuda", index)
+    with torch.cuda.device(index):
+        return checked(device, machines.of(device))
+
+
+def checked(device: torch.device, machine: Machine) -> str | None:
+    """Run a small call, both plans, beside the derivative in plain torch.
+
+    Returns:
+        What went wrong, as a clause, or None: `plan()` shows it, and plain torch runs instead.
+    """
+    rng = torch.Generator().manual_seed(0)
+    x, w_ih, w_hh, bias, h, c = (
+        torch.randn(shape, generator=rng).to(device) / 2
+        for shape in ((3, 4, 5), (24, 5), (24, 6), (24,), (3, 6), (3, 6))
+    )
+    given = Inputs(x, w_ih, w_hh, bias, h, c)
+    call, needs = call_of(Options(), given, save=True), [True] * len(Inputs._fields)
+    try:
+        outputs, saved = derivative.forward(call, given)
+        grads = Grads(outputs.y, outputs.h, outputs.c)
+        want = (*outputs, *derivative.backward(call, given, outputs, saved, grads, needs))
+        for plan in ("step", "alone"):
+            found, tape = forward(call, given, machine, plan)
+            got = (*found, *backward(call, given, found, tape, grads, needs, machine, plan))
+            for mine, theirs in zip(got, want, strict=True):
+                if mine is not None and theirs is not None and not _close(mine, theirs):
+                    return f"a check at their first use found wrong numbers in plan {plan!r}"
+    except (LongshortError, RuntimeError) as error:
+        return f"a check at their first use failed: {error}"
+    return None
+
+
+def _close(mine: Tensor, theirs: Tensor) -> bool:
+    """Whether two results are the same formula's, rounded to tf32 or not."""
+    return torch.allclose(mine, theirs, rtol=1e-2, atol=1e-2)
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -48,8 +93,10 @@ def _tape(call: Call) -> list[str]:
     return names + ["unclipped"] * (call.variant.projection_clip is not None)
 
 
-def forward(call: Call, given: Inputs, machine: Machine) -> tuple[Outputs, tuple[Tensor, ...]]:
-    """Run a call; what it saves is its tape."""
+def forward(
+    call: Call, given: Inputs, machine: Machine, plan: str | None = None
+) -> tuple[Outputs, tuple[Tensor, ...]]:
+    """Run a call; what it saves is its tape. `plan` is that of `persistent`."""
     new, options = given.x.new_empty, call.options
     N, T, H, wide = call.N, call.T, call.H, call.wide
     outputs = Outputs(
@@ -77,8 +124,30 @@ def forward(call: Call, given: Inputs, machine: Machine) -> tuple[Outputs, tuple
         return machine.product(x[low:high].reshape(-1, call.C), w_ih, out)
 
     with machine.current():
-        step_plan.forward(machine, call, given, packed, inputs_of, chunk)
+        tilings = persistent(call, machine, plan)
+        if tilings is None:
+            step_plan.forward(machine, call, given, packed, inputs_of, chunk)
+        else:
+            persistent_plan.forward(machine, call, given, packed, inputs_of, chunk, tilings)
     return outputs, saved
+
+
+def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.Pair | None:
+    """Return how a call is cut to run in one launch, or None where one launch a step runs it.
+
+    LONGSHORT_CUDA_PLAN, or `plan`, names one: "step", "persistent" (where it fits), or "alone", the default:
+    persistent only where no block waits for another. README.md says why.
+    """
+    wanted = plan or os.environ.get("LONGSHORT_CUDA_PLAN") or "alone"
+    if wanted not in ("step", "alone", "persistent"):
+        raise SettingError(
+            f"LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got {wanted!r}. Unset it."
+        )
+    if wanted == "step" or tiling.refuses(call) is not None or call.N * call.H > tiling.MOST_CELLS * 8:
+        return None
+    if call.H > tiling.MOST_UNITS and (wanted == "alone" or call.N * call.H > tiling.MOST_CELLS):
+        return None
+    return tiling.pair(machine.properties, call, machine.tf32())
 
 
 def backward(
@@ -89,6 +158,7 @@ def backward(
     grads: Grads,
     needs: Sequence[bool],
     machine: Machine,
+    plan: str | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Run the derivative: the loop in the kernels, then one product for each weight."""
     new, wide, N, H = given.x.new_empty, call.wide, call.N, call.H
@@ -116,7 +186,11 @@ def backward(
             found[name] = new(like.shape, dtype=wide).zero_()
             packed.put(f"d{name[-1]}_initial", found[name])
     with machine.current():
-        made = step_plan.backward(machine, call, given, outputs, packed, grads)
+        tilings = persistent(call, machine, plan)
+        if tilings is None:
+            made = step_plan.backward(machine, call, given, packed)
+        else:
+            made = persistent_plan.backward(machine, call, given, packed, tilings)
         found |= _weights(machine, call, given, made, needs)
     found |= _summed(call, places, summed)
     return _finished(call, given, found, needs)
@@ -141,19 +215,27 @@ def _weights(
     wanted = dict(zip(Inputs._fields, needs, strict=True))
     wide, new = call.wide, given.x.new_empty
     dr, dz = (made[name].flatten(0, 1) for name in ("dr", "dz"))
+    gates, padding = len(call.variant.gates), dr.shape[1] // len(call.variant.gates) - call.H
+    w_ih = given.w_ih
+    if padding:
+        w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
 
     def product(a: Tensor, b: Tensor) -> Tensor:
         return machine.product(a, b, new(a.shape[0], b.shape[1], dtype=wide))
 
     found: dict[str, Tensor] = {}
     if wanted["x"]:
-        found["x"] = product(dz, given.w_ih).view(call.T, call.N, call.C).transpose(0, 1)
+        found["x"] = product(dz, w_ih).view(call.T, call.N, call.C).transpose(0, 1)
     if wanted["w_ih"]:
         found["w_ih"] = product(dz.T, packing.time_first(call, given).flatten(0, 1))
     if wanted["w_hh"]:
         found["w_hh"] = product(dr.T, made["operand"].flatten(0, 1)) * (1 / (1 - packing.drawn(call).h))
     if wanted["bias"] and given.bias is not None and call.variant.norm == "none":
         found["bias"] = product(dr.new_ones(1, len(dr)), dr)[0]
+    if padding:
+        for name in found.keys() - {"x"}:
+            rows = found[name].unflatten(0, (gates, call.H + padding))
+            found[name] = rows[:, : call.H].flatten(0, 1)
     if wanted["w_hr"] and given.w_hr is not None:
         found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
     if wanted["w_gates"] and given.w_gates is not None:

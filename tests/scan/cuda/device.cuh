@@ -4,8 +4,6 @@
 // waits for another block's data; then the next one runs, in an order drawn from a seed. What the order can
 // change is a race. All blocks of a launch are resident, as in a cooperative launch.
 #pragma once
-#include <ucontext.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -33,6 +31,36 @@ struct alignas(16) Four { u32 x, y, z, w; };
 
 namespace host {
 
+// A fiber's stack pointer, and the switch from one stack to another: what a call must preserve, and no more.
+#if defined(__x86_64__)
+using Context = void*;
+extern "C" void longshort_switch(Context* from, Context to);
+asm(".text\nlongshort_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+inline void change(Context& from, Context& to) { longshort_switch(&from, to); }
+inline void prepare(Context& context, std::vector<char>& stack, void (*body)()) {
+  void** top = reinterpret_cast<void**>((reinterpret_cast<std::uintptr_t>(stack.data() + stack.size()) & ~15ull) - 16);
+  top[1] = nullptr, top[0] = reinterpret_cast<void*>(body);
+  for (int k = 1; k <= 6; ++k) top[-k] = nullptr;
+  context = top - 6;
+}
+#else
+}  // namespace host
+}  // namespace longshort
+#include <ucontext.h>
+namespace longshort {
+namespace host {
+using Context = ucontext_t;
+inline void change(Context& from, Context& to) { swapcontext(&from, &to); }
+inline void prepare(Context& context, std::vector<char>& stack, void (*body)()) {
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack.data(), context.uc_stack.ss_size = stack.size(), context.uc_link = nullptr;
+  makecontext(&context, body, 0);
+}
+#endif
+
 // Several threads meet here; the last one to come moves the meeting on.
 struct Meeting {
   int members = 0, arrived = 0;
@@ -40,8 +68,7 @@ struct Meeting {
 };
 struct Warp {
   Meeting meeting;
-  alignas(16) u32 in[32][8];
-  float sums[32][4];
+  float in[2][32][12];  // operands of a product; two, so that one meeting a product is enough
   double values[32];
   bool votes[32];
 };
@@ -57,14 +84,14 @@ struct Place {
   int thread;
 };
 struct Fiber {
-  ucontext_t context;
+  Context context;
   std::vector<char> stack;
   Block* block = nullptr;
   int thread = 0;
   bool idle = true;
 };
 
-inline ucontext_t scheduler;
+inline Context scheduler;
 inline Fiber* running = nullptr;
 inline int block_threads = 0, grid_y = 1;
 inline void (*entry)(const void*) = nullptr;
@@ -73,7 +100,7 @@ inline bool failed = false;
 inline u64 clock = 0;
 inline std::vector<Place> unstarted;
 
-inline void yield() { swapcontext(&running->context, &scheduler); }
+inline void yield() { change(running->context, scheduler); }
 inline void meet(Meeting& meeting, int members) {
   const u64 round = meeting.round;
   if (++meeting.arrived == members) {
@@ -134,11 +161,7 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
         pool.push_back(std::make_unique<Fiber>());
         Fiber& fresh = *pool.back();
         fresh.stack.resize(Stack);
-        getcontext(&fresh.context);
-        fresh.context.uc_stack.ss_sp = fresh.stack.data();
-        fresh.context.uc_stack.ss_size = Stack;
-        fresh.context.uc_link = nullptr;
-        makecontext(&fresh.context, body, 0);
+        prepare(fresh.context, fresh.stack, body);
       }
       pool[k]->idle = false;
       waiting.push_back(pool[k].get());
@@ -148,7 +171,7 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
     std::size_t left = first;
     for (std::size_t k = first; k < waiting.size() && !failed; ++k) {
       running = waiting[k];
-      swapcontext(&scheduler, &running->context);
+      change(scheduler, running->context);
       if (!waiting[k]->idle) waiting[left++] = waiting[k];
     }
     waiting.resize(left);
@@ -239,7 +262,7 @@ DEVICE Four load_relaxed(const void* p) {
 template <class T>
 DEVICE void store_relaxed(T* p, T v) { *p = v; }
 DEVICE u64 nanoseconds() { return host::clock; }
-DEVICE void pause() { host::yield(); }
+DEVICE void relax() { host::yield(); }
 DEVICE void give_up() {
   host::failed = true;
   host::yield();
@@ -248,28 +271,25 @@ DEVICE void publish(i64* p, i64 v) { *p = v; }
 
 // The product of a warp, from the layout that the PTX manual states for mma.m16n8k16 and m16n8k8.
 namespace host {
-template <class E> DEVICE float part(u32 pair, int which);
-template <> inline float part<bfloat16>(u32 pair, int which) {
-  return wide(bfloat16{static_cast<u16>(which ? pair >> 16 : pair)});
-}
-template <> inline float part<float16>(u32 pair, int which) {
-  return wide(float16{static_cast<u16>(which ? pair >> 16 : pair)});
-}
+// What lane (4g + q) gives: A at (g, K 2q), (g, 2q+1), (g+8, ...), then 8 further along K; B likewise.
 template <class E>
 DEVICE void multiply_pairs(float (&d)[4], const u32 (&mine)[6]) {
   Warp& w = warp();
-  std::memcpy(w.in[lane()], mine, sizeof mine);
+  float(&in)[32][12] = w.in[w.meeting.round & 1];
+  for (int r = 0; r < 6; ++r) {
+    in[lane()][2 * r] = wide(E{static_cast<u16>(mine[r])});
+    in[lane()][2 * r + 1] = wide(E{static_cast<u16>(mine[r] >> 16)});
+  }
   meet(w.meeting, 32);
   const int g = lane() / 4, q = lane() % 4;
   for (int r = 0; r < 4; ++r) {
     const int row = g + 8 * (r / 2), column = 2 * q + r % 2;
     for (int k = 0; k < 16; ++k) {
-      const int a_lane = (row % 8) * 4 + (k % 8) / 2, a_register = row / 8 + 2 * (k / 8);
-      const int b_lane = column * 4 + (k % 8) / 2, b_register = 4 + k / 8;
-      d[r] += part<E>(w.in[a_lane][a_register], k % 2) * part<E>(w.in[b_lane][b_register], k % 2);
+      const int a_register = row / 8 + 2 * (k / 8), b_register = 4 + k / 8;
+      d[r] += in[(row % 8) * 4 + (k % 8) / 2][2 * a_register + k % 2] *
+              in[column * 4 + (k % 8) / 2][2 * b_register + k % 2];
     }
   }
-  meet(w.meeting, 32);
 }
 }  // namespace host
 DEVICE void multiply(bfloat16, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
@@ -280,20 +300,19 @@ DEVICE void multiply(float16, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32
 }
 DEVICE void multiply(float, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   host::Warp& w = host::warp();
+  float(&in)[32][12] = w.in[w.meeting.round & 1];
   const u32 mine[6] = {a0, a1, a2, a3, b0, b1};
-  std::memcpy(w.in[lane()], mine, sizeof mine);
+  for (int r = 0; r < 6; ++r) in[lane()][r] = float_of(mine[r] & 0xffffe000u);  // the product reads 10 bits of mantissa
   host::meet(w.meeting, 32);
   const int g = lane() / 4, q = lane() % 4;
-  const auto cut = [](u32 v) { return float_of(v & 0xffffe000u); };  // the product reads 10 bits of mantissa
   for (int r = 0; r < 4; ++r) {
     const int row = g + 8 * (r / 2), column = 2 * q + r % 2;
     for (int k = 0; k < 8; ++k)
-      d[r] += cut(w.in[(row % 8) * 4 + k % 4][row / 8 + 2 * (k / 4)]) * cut(w.in[column * 4 + k % 4][4 + k / 4]);
+      d[r] += in[(row % 8) * 4 + k % 4][row / 8 + 2 * (k / 4)] * in[column * 4 + k % 4][4 + k / 4];
   }
-  host::meet(w.meeting, 32);
 }
 DEVICE u32 rounded_to_tf32(u32 v) { return (v & 0x7f800000u) == 0x7f800000u ? v : (v + 0x1000u) & 0xffffe000u; }
-DEVICE u32 first_bits(u32 v) { return v & 0xffffe000u; }
+DEVICE u32 first_part(u32 v) { return rounded_to_tf32(v); }
 
 }  // namespace longshort
 

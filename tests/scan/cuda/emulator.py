@@ -72,6 +72,7 @@ class Emulator:
     def __init__(self, seed=0, multiprocessors=16, shared=200 * 1024, tf32=False):
         self.properties = Properties("emulator", (9, 0), multiprocessors, shared)
         self.seed, self.launches, self.allows_tf32 = seed, 0, tf32
+        self.reported = torch.zeros(2, dtype=torch.int64)
 
     def kernel(self, program, name, shared=0):
         threads = next(e.threads for e in program.entries if e.name == name)
@@ -83,6 +84,9 @@ class Emulator:
 
     def current(self):
         return contextlib.nullcontext()
+
+    def report(self):
+        return self.reported
 
     def tf32(self):
         return self.allows_tf32

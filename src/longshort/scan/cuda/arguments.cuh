@@ -36,6 +36,8 @@ enum Flag : u32 {
   MixesHidden = 1u << 19,       // (7) in evaluation
   MixesCell = 1u << 20,         // (7) in evaluation
   Reversed = 1u << 21,
+  Ragged = 1u << 22,            // (8): there are lengths
+  Resets = 1u << 23,            // (0): there are resets
 };
 
 // The flags as the kernel meets them: known when compiled, or in the arguments.
@@ -101,7 +103,6 @@ struct Arguments {
   const R* initial_c;       // in: like c_given, or null for zeros
   const u8* reset;          // in: (N, T)
   const i64* lengths;       // in: (N)
-  const E* w_hh;            // in, persistent: (G H, P)
   // products of the call, made by a matrix product before the launch
   const R* z;               // in: (steps from z_first, N, G H)  W_ih x
   const R* r;               // in: (N, G H)  W_hh operand
@@ -163,7 +164,9 @@ struct Arguments {
   R* dh_initial;            // state: (N, P)  gradient of initial_h
   R* dc_initial;            // state: (N, H + S H)
   // persistent plan
-  E* exchange;              // state: (steps + 1, N, padded P), every bit set before the launch; see exchange.cuh
+  const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
+  i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
+  E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
   i64 sequences;            // sequences of one sub-batch of a block

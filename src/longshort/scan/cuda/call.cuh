@@ -10,20 +10,20 @@ DEVICE i64 time_of(const A& a, const F& has, i64 s) {
 }
 
 // (8): whether step t of sequence n is one of its own.
-template <class A>
-DEVICE bool active(const A& a, i64 n, i64 t) {
-  return !a.lengths || t < a.lengths[n];
+template <class A, class F>
+DEVICE bool active(const A& a, const F& has, i64 n, i64 t) {
+  return !has(Ragged) || t < a.lengths[n];
 }
 
 // (0); a reset in the padding is none.
-template <class A>
-DEVICE bool resets(const A& a, i64 n, i64 t) {
-  return a.reset && a.reset[n * a.T + t] && active(a, n, t);
+template <class A, class F>
+DEVICE bool resets(const A& a, const F& has, i64 n, i64 t) {
+  return has(Resets) && a.reset[n * a.T + t] && active(a, has, n, t);
 }
 
 template <class A, class F>
 DEVICE bool resets_after(const A& a, const F& has, i64 n, i64 s) {
-  return s + 1 < a.T && resets(a, n, time_of(a, has, s + 1));
+  return s + 1 < a.T && resets(a, has, n, time_of(a, has, s + 1));
 }
 
 template <class A>
@@ -106,7 +106,7 @@ DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k,
   if (has(MixesHidden)) fresh = mixed(R(wide(before)), fresh, R(a.share_h));
   narrow(fresh, rounded);
   seen = rounded;
-  if (!active(a, n, t)) {
+  if (!active(a, has, n, t)) {
     rounded = before;
     narrow(R(0), seen);
   }
@@ -151,8 +151,8 @@ DEVICE void keep_cell(const A& a, i64 n, i64 t, i64 u, typename A::Wide value, b
 template <class A, class F>
 DEVICE typename A::Wide cell_before(const A& a, const F& has, i64 n, i64 s, i64 u) {
   const i64 t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
-  if (resets(a, n, t)) return initial_c_at(a, n, u);
-  if (s > 0 && active(a, n, earlier)) return a.tape_cells[(earlier * a.N + n) * a.H + u];
+  if (resets(a, has, n, t)) return initial_c_at(a, n, u);
+  if (s > 0 && active(a, has, n, earlier)) return a.tape_cells[(earlier * a.N + n) * a.H + u];
   return a.c_given[n * state_row(a) + u];
 }
 
@@ -189,7 +189,7 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, 
     if (a.dh_initial) a.dh_initial[n * a.P + k] += total;
     total = R(0);
   }
-  if (s < 0 || !active(a, n, t)) {  // (20)
+  if (s < 0 || !active(a, has, n, t)) {  // (20)
     past = total;
     return R(0);
   }

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...errors import BackendError
 from . import compiler, driver
 from .sources import Program
 
@@ -63,6 +64,9 @@ class Machine(Protocol):
     def current(self) -> AbstractContextManager[object]:
         """Make the machine current inside a block."""
 
+    def report(self) -> Tensor:
+        """Return two numbers on the host that kernels can write: 1 + block and step of a wait too long."""
+
     def tf32(self) -> bool:
         """Whether float32 products of a recurrence may round their operands to tf32."""
 
@@ -84,6 +88,7 @@ class Cuda:
         )
         self._kernels: dict[Any, driver.Kernel] = {}
         self._lock = threading.Lock()
+        self._report: Tensor | None = None
 
     def kernel(self, program: Program, name: str, shared: int = 0) -> driver.Kernel:
         """Return an entry point of a program, compiled at first use."""
@@ -108,6 +113,23 @@ class Cuda:
     def current(self) -> AbstractContextManager[object]:
         """Make the device current: a launch goes to the current one."""
         return torch.cuda.device(self.index)
+
+    def report(self) -> Tensor:
+        """Return the report, in pinned memory: it outlives the context that a kernel's error ends.
+
+        Raises:
+            BackendError: an earlier kernel reported.
+        """
+        if self._report is None:
+            self._report = torch.zeros(2, dtype=torch.int64).pin_memory()
+        block, step = self._report.tolist()
+        if block:
+            raise BackendError(
+                f"lstm: block {block - 1} of an earlier kernel waited too long for another block at step "
+                f"{step}, and the kernel ended. Start a new process, and use backend='plain', or set "
+                f"LONGSHORT_CUDA_PATIENCE to more seconds where a debugger slows the device down."
+            )
+        return self._report
 
     def tf32(self) -> bool:
         """Follow torch's switch for recurrent networks, as torch.nn.LSTM does."""

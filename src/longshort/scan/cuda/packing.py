@@ -58,6 +58,8 @@ def flags(call: Call) -> int:
         "MixesHidden": noise.mix_h > 0,
         "MixesCell": noise.mix_c > 0,
         "Reversed": call.options.reverse,
+        "Ragged": "lengths" in call.given,
+        "Resets": "reset" in call.given,
     }
     return sum(FLAGS[name] for name, on in wanted.items() if on)
 
@@ -103,7 +105,7 @@ class Packed:
         self.bytes = self.layout.pack(sizes(call))
         for name in (
             "seed", "bias", "peephole", "gain_ih", "gain_hh", "gain_c", "shift_c", "initial_h", "initial_c",
-            "reset", "lengths", "w_hh",
+            "reset", "lengths",
         ):  # fmt: skip
             value = getattr(given, name)
             self.put(name, None if value is None else value.contiguous())

@@ -2,6 +2,7 @@
 //
 // Blocks and owners as forward. The gradient of the state before step s+1 arrives in two parts, that through
 // the product and that past it; a reset of step s+1 takes both before step s adds its own.
+#include "cell_back.cuh"
 #include "step_forward.cu"
 
 namespace longshort {
@@ -23,12 +24,6 @@ DEVICE void step_project_back(const A& a) {
   own_units(a.P, [&](i64 k) { a.dprojected[(t * a.N + n) * a.P + k] = take_output(a, has, n, k, s); });
 }
 
-// One row of (18): the derivative of a norm in two sums. d: what arrives at its value, hat: N.
-template <class R>
-DEVICE R through_norm(R d, R hat, R mean_d, R mean_dot, R scale) {
-  return (d - mean_d - hat * mean_dot) * scale;
-}
-
 template <class A, class F>
 struct StepBack {
   using R = typename A::Wide;
@@ -37,9 +32,6 @@ struct StepBack {
   const F& has;
   const i64 n, s, t;
 
-  DEVICE_MEMBER bool norms_cell() const { return has(NormsOutput) || has(NormsGates); }
-  DEVICE_MEMBER bool norms() const { return norms_cell() || has(NormsProducts); }
-
   // The gradient of the gates behind the cell before step s+1; `keep` in the padding, where it passes on.
   DEVICE_MEMBER R take_gate(i64 block, i64 u, bool keep) const {
     if (!has(GateRecurrence) || block < 0) return R(0);
@@ -47,10 +39,6 @@ struct StepBack {
     const R total = arriving_state(a, has, n, a.H + k, s, a.ds[at] + (a.ds_product ? a.ds_product[at] : R(0)));
     a.ds[at] = keep ? total : R(0);
     return total;
-  }
-
-  DEVICE_MEMBER void add(i64 block, i64 u, R value) const {
-    if (block >= 0) a.sums[(n * a.sum_count + block) * a.H + u] += value;
   }
 
   DEVICE_MEMBER void zero_row() const {  // (20)
@@ -83,31 +71,17 @@ DEVICE void step_backward(const A& a) {
   const F has(a);
   const i64 n = block_x(), s = a.step, t = time_of(a, has, s);
   const StepBack<A, F> back = {a, has, n, s, t};
-  if (!active(a, n, t)) {
+  if (!active(a, has, n, t)) {
     back.zero_row();
     return;
   }
-  const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, tape_row = (t * a.N + n) * a.H;
+  const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
   R* scratch = a.norm_scratch + n * 6 * a.H;  // rows: c̃ before its norm, m̄, and ā of the four gates
-  R cell_mean[1] = {R(0)}, cell_scale[1] = {R(0)}, mean_q = R(0), mean_dot = R(0);
-
-  const auto again = [&](i64 u, Cell<R>& v, R c_before, R mask) {  // c̃ of (4) before a norm, as forward
-    if (tape_has_cell(a, has, n, t, u)) return a.tape_cells[tape_row + u];
-    const R cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * c_before);
-    return has(ClipsCell) ? clipped(cell, R(a.cell_clip)) : cell;
-  };
+  CellNorm<R> norm;
+  norm.raw = scratch;
   const auto arrive = [&](i64 u) { return has(Projected) ? a.m[n * a.H + u] : take_output(a, has, n, u, s); };
-  const auto hat_c = [&](i64 u) { return (scratch[u] - cell_mean[0]) * cell_scale[0]; };
-  // Everything of one unit up to ā; `first` stops at what the norm of the cell sums, and returns it.
+  // `first` stops at what the norm of the cell sums, and returns it
   const auto unit = [&](i64 u, bool first, R m, R (&out)[4]) {
-    Cell<R> v = taped(a, has, n, t, u);
-    const R c_before = cell_before(a, has, n, s, u), mask = candidate_mask(a, has, n, t, u);
-    R normed = R(0);
-    if (back.norms_cell()) normed = hat_c(u) * wide(a.gain_c[u]) + wide(a.shift_c[u]);
-    const R raw = back.norms_cell() ? scratch[u] : again(u, v, c_before, mask);
-    v.cell = has(NormsGates) ? normed : raw;
-    const Peepholes<R> p = peepholes_of(a, has, u);
-    const R phi = activated<E>(has, has(NormsOutput) ? normed : v.cell);
     const i64 gates = n * a.S * a.H + u;
     Extra<R> extra = kept_gradient(a, n, t, u);
     if (has(GateRecurrence)) {
@@ -116,27 +90,9 @@ DEVICE void step_backward(const A& a) {
       if (a.sigmoid_o >= 0) extra.o += a.ds[gates + a.sigmoid_o * a.H];
     }
     R dc = a.dc[n * a.H + u];
-    if (a.dcells) dc += a.dcells[n * a.dcells_n + t * a.dcells_t + u];
-    R past = R(0), d_new = dc;
-    if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) past = dc, d_new = R(0);
-    if (has(MixesCell)) d_new = R(a.share_c) * dc, past = (R(1) - R(a.share_c)) * dc;
-    out[3] = output_slope(has, v, m, phi, extra.o);
-    const R d_out = through_output(has, v, m, phi);
-    R d = d_new + (has(Peephole) ? p.o * out[3] : R(0)), q = d_out;
-    if (has(NormsGates))
-      q = d + d_out;
-    else if (!has(NormsOutput))
-      d += d_out;
-    if (first) return q * wide(a.gain_c[u]);
-    if (back.norms_cell()) {
-      back.add(a.sum_cell, u, q * hat_c(u));
-      back.add(a.sum_cell + 1, u, q);
-      const R through = through_norm(R(q * wide(a.gain_c[u])), hat_c(u), mean_q, mean_dot, cell_scale[0]);
-      d = has(NormsGates) ? through : d + through;
-    }
-    if (has(ClipsCell) && !(raw > -R(a.cell_clip) && raw < R(a.cell_clip)) && raw == raw) d = R(0);  // (14)
-    gate_slopes(has, v, d, c_before, mask, extra, out);
-    a.dc[n * a.H + u] = past + cell_gradient_before(has, v, d, out, p);
+    const R q = unit_back(a, has, n, s, u, norm, first, m, extra, dc, out);
+    if (first) return q;
+    a.dc[n * a.H + u] = dc;
     if (has(GateRecurrence)) {
       const i64 sigmoids[4] = {a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o};
       UNROLL for (int k = 0; k < 4; ++k)
@@ -145,12 +101,6 @@ DEVICE void step_backward(const A& a) {
           a.da_sigmoid[((t * a.N + n) * a.S + sigmoids[k]) * a.H + u] = out[k];
         }
     }
-    if (has(Peephole)) {
-      if (a.sigmoid_i >= 0) back.add(a.sum_peephole + a.sigmoid_i, u, out[0] * c_before);
-      if (a.sigmoid_f >= 0) back.add(a.sum_peephole + a.sigmoid_f, u, out[1] * c_before);
-      if (a.sigmoid_o >= 0) back.add(a.sum_peephole + a.sigmoid_o, u, out[3] * v.cell);
-    }
-    if (a.unprojected_all) a.unprojected_all[tape_row + u] = v.o * phi;
     return R(0);
   };
   const auto enter = [&](i64 u) {  // (19), once for each element
@@ -162,7 +112,7 @@ DEVICE void step_backward(const A& a) {
     return arrive(u);
   };
 
-  if (!back.norms()) {
+  if (!(norms_cell(has) || has(NormsProducts))) {
     own_units(a.H, [&](i64 u) {
       R out[4];
       const R m = enter(u);
@@ -175,23 +125,26 @@ DEVICE void step_backward(const A& a) {
 
   own_units(a.H, [&](i64 u) {
     scratch[a.H + u] = enter(u);
-    if (back.norms_cell()) {
-      Cell<R> v = taped(a, has, n, t, u);
-      scratch[u] = again(u, v, cell_before(a, has, n, s, u), candidate_mask(a, has, n, t, u));
+    if (norms_cell(has)) {
+      const Cell<R> v = taped(a, has, n, t, u);
+      scratch[u] = cell_again(a, has, v, n, t, u, cell_before(a, has, n, s, u), candidate_mask(a, has, n, t, u));
     }
   });
-  if (back.norms_cell()) {
-    standardise(a.H, R(a.norm_eps), [&](int, i64 u) { return scratch[u]; }, cell_mean, cell_scale);
+  if (norms_cell(has)) {
+    R mean[1], scale[1];
+    standardise(a.H, R(a.norm_eps), [&](int, i64 u) { return scratch[u]; }, mean, scale);
+    norm.mean = mean[0];
+    norm.scale = scale[0];
     R total[2] = {R(0), R(0)};
     own_units(a.H, [&](i64 u) {
       R out[4];
       const R q = unit(u, true, scratch[a.H + u], out);
       total[0] += q;
-      total[1] += q * hat_c(u);
+      total[1] += q * norm.hat(u);
     });
     block_sums(total);
-    mean_q = total[0] / R(a.H);
-    mean_dot = total[1] / R(a.H);
+    norm.mean_q = total[0] / R(a.H);
+    norm.mean_dot = total[1] / R(a.H);
   }
   // (18): N' of the products; sums of q and q ⊙ N for z and r, or for each gate
   R total[8] = {R(0), R(0), R(0), R(0), R(0), R(0), R(0), R(0)};
@@ -204,11 +157,11 @@ DEVICE void step_backward(const A& a) {
       const i64 at = slots[k] * a.H + u;
       scratch[(2 + k) * a.H + u] = out[k];
       const R hat_r = a.hat_r[saved + at], q_r = out[k] * wide(a.gain_hh[at]);
-      back.add(a.sum_bias + slots[k], u, out[k]);
-      back.add(a.sum_hh + slots[k], u, out[k] * hat_r);
+      add_sum(a, n, a.sum_bias + slots[k], u, out[k]);
+      add_sum(a, n, a.sum_hh + slots[k], u, out[k] * hat_r);
       if (has(NormsProducts)) {
         const R hat_z = a.hat_z[saved + at], q_z = out[k] * wide(a.gain_ih[at]);
-        back.add(a.sum_ih + slots[k], u, out[k] * hat_z);
+        add_sum(a, n, a.sum_ih + slots[k], u, out[k] * hat_z);
         total[0] += q_r, total[1] += q_r * hat_r, total[2] += q_z, total[3] += q_z * hat_z;
       } else {
         total[2 * k] += q_r, total[2 * k + 1] += q_r * hat_r;
@@ -254,12 +207,13 @@ DEVICE void step_end(const A& a) {
   });
 }
 
-// What the products of step s read, again: h_{t-1} as (1) saw it to `operand`, here (T, N, P), and s_{t-1}.
+// What the products of all steps read, again: h_{t-1} as (1) saw it to `operand`, here (T, N, P), and s_{t-1}.
+// Block s N + n computes step s of sequence n.
 template <class F, class A>
 DEVICE void step_operands(const A& a) {
   const F has(a);
-  const i64 n = block_x(), s = a.step, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
-  const bool again = resets(a, n, t), first = s == 0 || !active(a, n, earlier), on = active(a, n, t);
+  const i64 n = block_x() % a.N, s = block_x() / a.N, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
+  const bool again = resets(a, has, n, t), first = s == 0 || !active(a, has, n, earlier), on = active(a, has, n, t);
   own_units(a.P, [&](i64 k) {
     typename A::Element h;
     narrow(typename A::Wide(0), h);

@@ -85,7 +85,7 @@ DEVICE void step_forward(const A& a) {
   using E = typename A::Element;
   const F has(a);
   const i64 n = block_x(), s = a.step, t = time_of(a, has, s), row = state_row(a);
-  const bool on = active(a, n, t), again = resets_after(a, has, n, s);
+  const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
   const R* z = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H;
   const R* r = a.r + n * a.G * a.H;
   PreActivations<A, F> pre;

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..call import Call, Grads, Inputs, Outputs
+from ..call import Call, Inputs
 from .machine import Machine
 from .packing import Packed, flags
 from .sources import Entry, Program
@@ -47,11 +47,11 @@ class Steps:
         self.machine, self.call, self.packed = machine, call, packed
         self.program = program(machine, call, forward)
 
-    def bound(self, name: str, width: int) -> Callable[[int], None]:
+    def bound(self, name: str, width: int, rows: int | None = None) -> Callable[[int], None]:
         """Return a launch by the number of its step. A norm spans a row, which then is one block's."""
         parts = 1 if self.call.variant.norm != "none" else -(-width // THREADS)
         kernel = self.machine.kernel(self.program, name, ROW_SHARED)
-        launch = kernel.bind(self.packed.bytes, self.call.N, parts)
+        launch = kernel.bind(self.packed.bytes, rows or self.call.N, parts)
 
         def run(step: int) -> None:
             self.packed.number("step", step)
@@ -117,18 +117,14 @@ def span(call: Call, first: int, last: int) -> tuple[int, int]:
     return (call.T - last, call.T - first) if call.options.reverse else (first, last)
 
 
-def backward(
-    machine: Machine, call: Call, given: Inputs, outputs: Outputs, packed: Packed, grads: Grads
-) -> dict[str, Tensor]:
+def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dict[str, Tensor]:
     """Run the steps backward.
 
     Args:
         machine: where.
         call:    of T > 0 steps.
         given:   its tensors.
-        outputs: of the forward pass.
         packed:  the argument, complete but for what is made here.
-        grads:   that arrive.
 
     Returns:
         By name: `da`, `dr`, `dz` (T, N, G H); `operand` (T, N, P); `dprojected`, `unprojected_all`,
@@ -164,20 +160,19 @@ def backward(
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
     state: Any = packed.held["c_given"]
     move, end = steps.bound("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
-    operands = steps.bound("step_operands", max(P, SH if v.gate_recurrence else 0))
     for s in reversed(range(T)):
         t = span(call, s, s + 1)[0]
         if given.w_hr is not None:
             project(s)
             machine.product(dprojected[t], w_hr, m)
         move(s)
-        operands(s)
         machine.product(dr[t] if dr_wide is None else dr_wide, w_hh, dh_product)
         packed.put("dh_product", dh_product)
         if v.gate_recurrence:
             machine.product(da_sigmoid[t], w_gates, ds_product)
             packed.put("ds_product", ds_product)
     end(0)
+    steps.bound("step_operands", max(P, SH if v.gate_recurrence else 0), T * N)(0)
     made.setdefault("dr", dr)
     made.setdefault("dz", dr)
     return made
