@@ -208,9 +208,7 @@ def stub(monkeypatch):
     def put(**settings):
         found = Library(**settings)
         monkeypatch.setattr(driver, "library", lambda: found)
-        monkeypatch.setattr(
-            torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=1234)
-        )
+        monkeypatch.setattr(driver, "stream_of", lambda device: 1234)
         return found
 
     return put

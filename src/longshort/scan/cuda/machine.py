@@ -144,7 +144,7 @@ def cuda(index: int) -> Cuda:
 
 def of(device: torch.device) -> Machine:
     """Return the machine of a tensor's device."""
-    return cuda(torch.cuda.current_device() if device.index is None else device.index)
+    return cuda(device.index)
 
 
 def why_not() -> str | None:
