@@ -1,4 +1,4 @@
-"""Run one check of kernels that wait for each other, in a process of its own:   apart.py N T H DTYPE WHAT REPEATS
+"""One check of kernels that wait for each other, in a process of its own:   apart.py N T H DTYPE WHAT REPEATS
 
 A kernel that faults, or whose wait is over, ends this process alone; the test that started it reads why.
 """
@@ -56,11 +56,12 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except Exception as error:
-        from longshort.scan.cuda import machine
-
+        said = f"{type(error).__name__}: {error}"
         if not conftest.EMULATED:
+            from longshort.scan.cuda import machine
+
             try:
                 machine.cuda(0).report()
             except Exception as report:
-                error = report
-        sys.exit(f"{type(error).__name__}: {error}")
+                said = f"{said}\n{report}"
+        sys.exit(said)

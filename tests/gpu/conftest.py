@@ -1,4 +1,4 @@
-"""A CUDA device, or a loud skip. LONGSHORT_EMULATED=1 runs these very tests on the host's emulation instead."""
+"""A CUDA device, or a loud skip. LONGSHORT_EMULATED=1 runs these very tests in the host's emulation."""
 
 import importlib
 import os

@@ -1,7 +1,7 @@
 """The kernels on a CUDA device: what the host's emulation cannot show. Without a device every test skips.
 
-In the order of trust: one launch a step, which waits for nothing; persistent kernels of one block; those whose
-blocks wait for each other, each in a process of its own, with a limit of time.
+In the order of trust: one launch a step, which waits for nothing; persistent kernels of one block; those
+whose blocks wait for each other, each in a process of its own, with a limit of time.
 """
 
 import os

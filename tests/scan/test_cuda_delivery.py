@@ -42,9 +42,9 @@ def programs():
     """One program for each kernel, type and kind of cut."""
     specialised = types.SimpleNamespace(specialises=True)
     for dtype in sources.TYPES:
-        yield step_plan.program(specialised, call(dtype=dtype), forward=False)
+        yield step_plan.program(specialised, call(dtype=dtype), step_plan.AHEAD + step_plan.BACK)
     much = call(given=("w_hr", "reset", "lengths", "seed"))._replace(options=MANY)
-    yield step_plan.program(specialised, much, forward=False)
+    yield step_plan.program(specialised, much, step_plan.AHEAD + step_plan.BACK)
     for dtype, tf32 in (
         (torch.bfloat16, False),
         (torch.float16, False),

@@ -4,9 +4,10 @@
     longshort bench cpu --threads 1 --case "small batch" --out cpu.json
     longshort bench gpu --rounds 7 --out gpu.json
 
-One thread is timed by its own processor time, so that others on the machine disturb it little; several by the
-wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over rounds.
-On a GPU the peer is torch.nn.LSTM, which is cuDNN; times are the device's own, and every case has its process.
+One thread is timed by its own processor time, so that others on the machine disturb it little; several by
+the wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the
+rounds. On a GPU the peer is torch.nn.LSTM, which is cuDNN; times are the device's own, and every case has its
+process.
 """
 
 from __future__ import annotations

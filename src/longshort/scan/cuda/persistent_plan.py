@@ -65,7 +65,7 @@ def forward(
     packed.number("sequences", tiling.sequences)
     packed.put("operand", new(call.N, call.P))
     waits(machine, packed)
-    Steps(machine, call, packed, forward=True).bound("step_begin", max(call.P, call.H))(0)
+    Steps(machine, call, packed, ("step_begin",)).bound("step_begin", max(call.P, call.H))(0)
     launch = kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
@@ -97,6 +97,6 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed, tiling
     packed.put("operand", operand)
     waits(machine, packed)
     kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)()
-    steps = Steps(machine, call, packed, forward=False)
+    steps = Steps(machine, call, packed, ("step_operands",))
     steps.bound("step_operands", call.P, call.T * call.N)(0)
     return {"dr": da, "dz": da, "operand": operand}

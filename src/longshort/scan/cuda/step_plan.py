@@ -20,32 +20,30 @@ from .sources import Entry, Program
 THREADS = 256
 ROW_SHARED = 512
 """Bytes that `row.cuh` sums in."""
-NAMES = (
-    "step_begin",
-    "step_forward",
-    "step_finish",
-    "step_project_back",
-    "step_backward",
-    "step_end",
-    "step_operands",
-)
+AHEAD = ("step_begin", "step_forward", "step_finish")
+BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
 
 
-def program(machine: Machine, call: Call, forward: bool) -> Program:
-    """Return the kernels of a call: for its options, or for all where the machine does not specialise."""
+def program(machine: Machine, call: Call, names: tuple[str, ...]) -> Program:
+    """Return kernels of a call, compiled for its options; all where the machine does not specialise."""
     template = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
-    ahead = machine.specialises and forward
-    names = NAMES[:3] if ahead else NAMES
-    file = "step_forward.cu" if ahead else "step_backward.cu"
+    names = names if machine.specialises else AHEAD + BACK
+    file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
     return Program(file, call.dtype, tuple(Entry(name, THREADS, template) for name in names))
 
 
-class Steps:
-    """The launches of a call, bound to its argument."""
+def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the kernels that a call runs."""
+    projection = {"step_finish", "step_project_back"}
+    return tuple(name for name in names if "w_hr" in call.given or name not in projection)
 
-    def __init__(self, machine: Machine, call: Call, packed: Packed, forward: bool) -> None:
+
+class Steps:
+    """The launches of a call, bound to its argument. `names`: the kernels to compile together."""
+
+    def __init__(self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...]) -> None:
         self.machine, self.call, self.packed = machine, call, packed
-        self.program = program(machine, call, forward)
+        self.program = program(machine, call, needed(call, names))
 
     def bound(self, name: str, width: int, rows: int | None = None) -> Callable[[int], None]:
         """Return a launch by the number of its step. A norm spans a row, which then is one block's."""
@@ -78,7 +76,7 @@ def forward(
         inputs_of: (first t, last t + 1) -> W_ih x of those steps, (steps, N, G H).
         chunk:     steps whose W_ih x is held at a time.
     """
-    new, steps = given.x.new_empty, Steps(machine, call, packed, forward=True)
+    new, steps = given.x.new_empty, Steps(machine, call, packed, AHEAD)
     N, H, P, GH, v = call.N, call.H, call.P, given.w_ih.shape[0], call.variant
     wide = call.wide
     operand, r = new(N, P), new(N, GH, dtype=wide)
@@ -130,7 +128,7 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
         By name: `da`, `dr`, `dz` (T, N, G H); `operand` (T, N, P); `dprojected`, `unprojected_all`,
         `da_sigmoid`, `gates_before` where the variant has them.
     """
-    new, steps = given.x.new_empty, Steps(machine, call, packed, forward=False)
+    new, steps = given.x.new_empty, Steps(machine, call, packed, BACK)
     N, T, H, P, GH, v, wide = call.N, call.T, call.H, call.P, given.w_ih.shape[0], call.variant, call.wide
     SH = len(v.sigmoids) * H
     made: dict[str, Tensor] = {}
