@@ -59,6 +59,19 @@ def test_rounding(case, machine, dtype):
     assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
 
 
+@pytest.mark.parametrize(
+    "case, plan", [(Case("ordinary"), "step"), (Case("ordinary"), "alone"), (TOGETHER[0], "step")]
+)
+def test_a_program_for_the_options_of_one_call(case, plan, machine, monkeypatch):
+    """What a device compiles: the flags as constants, and only the kernels that the call runs."""
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
+    machine.specialises = True
+    tensors = case.make(torch.float32)
+    want = case.differentiate(tensors, backend="definition")
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        torch.testing.assert_close(got, want[what], rtol=1e-4, atol=1e-5, msg=what)
+
+
 @ids([c for c in ALONE if c.why not in ("cells kept", "gates kept", "segments", "no bias")])
 def test_the_order_of_threads_changes_no_bit(case, machine):
     tensors = case.make(torch.float32)

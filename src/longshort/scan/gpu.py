@@ -277,9 +277,12 @@ def _finished(
 
 
 def backend(
-    name: str, why_not: Callable[[Call], str | None], machine_of: Callable[[torch.device], Machine]
+    name: str,
+    why_not: Callable[[Call], str | None],
+    machine_of: Callable[[torch.device], Machine],
+    device: str | None = None,
 ) -> Backend:
-    """Return a backend that runs on the machine of a tensor's device."""
+    """Return a backend that runs on the machine of a tensor's device, which is of the type `device`."""
 
     def run(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
         return forward(call, given, machine_of(given.x.device))
@@ -294,7 +297,7 @@ def backend(
     ) -> tuple[Tensor | None, ...]:
         return backward(call, given, outputs, saved, grads, needs, machine_of(given.x.device))
 
-    return Backend(name, why_not, run, pull, saves)
+    return Backend(name, why_not, run, pull, saves, device=device)
 
 
-BACKEND: Final = backend("gpu", refuses, machines.of)
+BACKEND: Final = backend("gpu", refuses, machines.of, "cuda")

@@ -67,9 +67,8 @@ class Kernel:
 class Emulator:
     """Runs kernels on the host."""
 
-    specialises = False
-
-    def __init__(self, seed=0, multiprocessors=16, shared=200 * 1024, tf32=False):
+    def __init__(self, seed=0, multiprocessors=16, shared=200 * 1024, tf32=False, specialises=False):
+        self.specialises = specialises
         self.properties = Properties("emulator", (9, 0), multiprocessors, shared)
         self.seed, self.launches, self.allows_tf32 = seed, 0, tf32
         self.reported = torch.zeros(2, dtype=torch.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import site
 import sys
 import tempfile
@@ -12,7 +13,7 @@ import threading
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ...errors import BackendError
 
@@ -77,40 +78,53 @@ def compiled(source: str, architecture: str) -> bytes:
         The binary for that architecture.
 
     Raises:
-        BackendError: NVRTC is missing, does not know the architecture, or refuses the source; its log is in
-            the message.
+        BackendError: NVRTC is missing, does not know the architecture, or refuses the source; the first line
+            of its log is in the message.
     """
+    return _built(source, architecture, OPTIONS)[0]
+
+
+def cost(source: str, architecture: str) -> dict[str, int]:
+    """Return what a unit of one kernel takes: `registers` of a thread, and bytes that `spills` to memory."""
+    log = _built(source, architecture, (*OPTIONS, "--ptxas-options=-v"))[1]
+    found = re.search(r"Used (\d+) registers", log)
+    spilled = re.search(r"(\d+) bytes spill stores", log)
+    if found is None or spilled is None:
+        raise BackendError(f"lstm: NVRTC {'.'.join(map(str, version()))} does not say what a kernel takes.")
+    return {"registers": int(found[1]), "spills": int(spilled[1])}
+
+
+def _built(source: str, architecture: str, options: tuple[str, ...]) -> tuple[bytes, str]:
+    """The binary and the log."""
     library, program = _library(), ctypes.c_void_p()
-    _check(
-        library, program,
-        library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"longshort.cu", 0, None, None),
-        architecture,
-    )  # fmt: skip
-    try:
-        words = [f"--gpu-architecture={architecture}".encode(), *(o.encode() for o in OPTIONS)]
-        options = (ctypes.c_char_p * len(words))(*words)
-        _check(library, program, library.nvrtcCompileProgram(program, len(words), options), architecture)
+
+    def log() -> str:
         size = ctypes.c_size_t()
-        _check(library, program, library.nvrtcGetCUBINSize(program, ctypes.byref(size)), architecture)
+        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        text = ctypes.create_string_buffer(size.value + 1)
+        library.nvrtcGetProgramLog(program, text)
+        return text.value.decode("utf8", "replace").strip()
+
+    def check(code: int) -> None:
+        if code:
+            raise BackendError(
+                f"lstm: NVRTC {'.'.join(map(str, version()))} could not compile the kernels for {architecture} "
+                f"(error {code}): {log().partition(chr(10))[0] or 'it left no log'}. "
+                f"Use backend='plain' meanwhile."
+            )
+
+    unit = source.encode()
+    check(library.nvrtcCreateProgram(ctypes.byref(program), unit, b"longshort.cu", 0, None, None))
+    try:
+        words = [f"--gpu-architecture={architecture}".encode(), *(o.encode() for o in options)]
+        check(library.nvrtcCompileProgram(program, len(words), (ctypes.c_char_p * len(words))(*words)))
+        size = ctypes.c_size_t()
+        check(library.nvrtcGetCUBINSize(program, ctypes.byref(size)))
         binary = ctypes.create_string_buffer(size.value)
-        _check(library, program, library.nvrtcGetCUBIN(program, binary), architecture)
-        return binary.raw
+        check(library.nvrtcGetCUBIN(program, binary))
+        return binary.raw, log()
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
-
-
-def _check(library: Any, program: ctypes.c_void_p, code: int, architecture: str) -> None:
-    if code == 0:
-        return
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value + 1)
-    library.nvrtcGetProgramLog(program, log)
-    first = log.value.decode("utf8", "replace").strip().splitlines()
-    raise BackendError(
-        f"lstm: NVRTC {'.'.join(map(str, version()))} could not compile the kernels for {architecture} "
-        f"(error {code}): {first[0] if first else 'it left no log'}. Use backend='plain' meanwhile."
-    )
 
 
 def folder() -> Path:

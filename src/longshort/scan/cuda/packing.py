@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -96,13 +97,19 @@ def sizes(call: Call) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=256)
+def _sized(call: Call) -> bytes:
+    """The argument of a call with no pointer in it: what one call of a size has of the one before."""
+    return bytes(layout().pack(sizes(call)))
+
+
 class Packed:
     """The argument of a call's kernels, and a hold on every tensor that it points to."""
 
     def __init__(self, call: Call, given: Inputs) -> None:
         self.layout: Layout = layout()
         self.held: dict[str, Tensor | None] = {}
-        self.bytes = self.layout.pack(sizes(call))
+        self.bytes = bytearray(_sized(call))
         for name in (
             "seed", "bias", "peephole", "gain_ih", "gain_hh", "gain_c", "shift_c", "initial_h", "initial_c",
             "reset", "lengths",
