@@ -165,7 +165,7 @@ def fit(
         How it ended; `module` has the best weights, in evaluation mode.
 
     Raises:
-        SettingError: an unknown device, or the loss is no longer finite; the last checkpoint stays as it is.
+        SettingError: an unknown device, or loss or gradient are no longer finite; the checkpoint stays.
         BackendError: the device is not there.
         RunError: the run's checkpoint is damaged or of another module.
 
@@ -235,7 +235,7 @@ def _step(
     loss = objective.loss(model, fabric.to_device(objective.batch(place.step)))
     fabric.backward(loss)
     norm = fabric.clip_gradients(model, optimiser, max_norm=settings.clip, error_if_nonfinite=False)
-    value = _finite(loss, norm, place)
+    value = _finite(loss, norm, settings, place)
     optimiser.step()
     optimiser.zero_grad()
     return value
@@ -264,15 +264,16 @@ def _fabric(device: str, precision: str) -> Any:
     return fabric.Fabric(accelerator=device, devices=1, precision=precision)
 
 
-def _finite(loss: Tensor, norm: Any, place: Place) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise SettingError(
-            f"fit: the loss must stay finite, and is {value} at step {place.step}, where the gradient's "
-            f"norm is {float(norm):.3g}. Lower `lr` or `clip`, or look for extreme values in the data. "
-            f"The weights of the best validation (step {place.best_step}) are kept."
-        )
-    return value
+def _finite(loss: Tensor, norm: Any, settings: FitSettings, place: Place) -> float:
+    """The loss as a number. With gradient scaling a step whose norm is not finite is skipped, no fault."""
+    value, length = loss.item(), float(norm)
+    if math.isfinite(value) and (math.isfinite(length) or settings.precision == "16-mixed"):
+        return value
+    raise SettingError(
+        f"fit: loss and gradient must stay finite, and at step {place.step} the loss is {value:.4g} and the "
+        f"gradient's norm {length:.4g}. Lower `lr` or `clip`, or look for extreme values in the data. "
+        f"The weights of the best validation (step {place.best_step}) are kept."
+    )
 
 
 def _board(run: Run, settings: FitSettings) -> Any:
