@@ -114,6 +114,13 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_interrupted_before_a_first_validation_it_has_the_last_weights():
+    module, expected = network(), network()
+    fitted = fit(module, Line(at={4: interrupt}), replace(SETTINGS, every=40), quiet=True)
+    assert (fitted.step, fitted.best_step, fitted.best) == (5, 5, float("inf"))
+    assert not torch.equal(weights(module), weights(expected))
+
+
 def test_a_second_interrupt_is_not_swallowed():
     def twice():
         interrupt()

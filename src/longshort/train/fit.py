@@ -124,8 +124,8 @@ class Fitted:
 
     Args:
         step: optimiser steps made, those before a resume included.
-        best_step: the step whose weights the module now has.
-        best: the validation score there; lower is better.
+        best_step: the step whose weights the module now has; the last one before a first validation.
+        best: the validation score there; lower is better; infinite before a first validation.
         seconds: time spent in the loop, those before a resume included.
         interrupted: Ctrl-C ended it; the same command goes on.
     """
@@ -212,10 +212,11 @@ def fit(
             last.save(place)
     if run is not None and run.exists("weights.safetensors"):
         load_best(run, module)
-    else:
+    elif place.scores:
         module.load_state_dict(best)
     module.to("cpu", dtype).eval()
-    return Fitted(place.step, place.best_step, place.best, place.seconds, bool(stop))
+    best_step = place.best_step if place.scores else place.step
+    return Fitted(place.step, best_step, place.best, place.seconds, bool(stop))
 
 
 def _step(
