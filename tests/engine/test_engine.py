@@ -220,6 +220,23 @@ def test_only_some_sequences_step(stored, error):
     assert np.array_equal(some_h, np.where(only[:, None], h, made["h"]))
 
 
+def test_a_step_that_holds_its_state():
+    made, _ = Case("some", N=3, T=2, C=5, H=7).make(np.float32)
+    step = engine.step(engine.pack(made["w_ih"], made["w_hh"], made["bias"]))
+    h, c = made["h"].copy(), made["c"].copy()
+    move = step.moving(h, c)
+    for t, only in ((0, None), (1, np.array([True, False, True]))):
+        move(made["x"][:, t].copy(), only)
+        step.move(made["x"][:, t].copy(), made["h"], made["c"], only)
+    assert np.array_equal(h, made["h"]) and np.array_equal(c, made["c"])
+    with pytest.raises(ShapeError, match=r"^engine: `x` must have N C = 15 values, got 14\.$"):
+        move(np.zeros(14, np.float32))
+    with pytest.raises(ShapeError, match=r"^engine: `c` must be \(N, H\) = \(3, 7\), got \(3, 6\)\.$"):
+        step.moving(h, np.zeros((3, 6), np.float32))
+    with pytest.raises(TypeError):
+        step.moving(h, np.zeros((3, 7)))
+
+
 @each_step_isa
 @each_form
 def test_what_is_not_finite_spreads(isa, stored, error, monkeypatch):
@@ -235,6 +252,11 @@ def test_what_is_not_finite_spreads(isa, stored, error, monkeypatch):
             assert np.isfinite(h[1]).all() and (value == np.inf or np.isnan(h[0]).all())
         else:
             assert np.isnan(h[:, 0]).all() and np.isfinite(h[:, 1:]).all()
+
+
+def test_what_the_machine_can_do_is_measured():
+    assert engine.peak() > 1e8 and engine.reading(1 << 16) > 1e8
+    assert 0 < engine.meeting() < 1
 
 
 def test_steps_from_several_threads_take_turns():

@@ -31,8 +31,10 @@ __all__ = [
     "isa",
     "isas",
     "join_openmp",
+    "meeting",
     "pack",
     "peak",
+    "reading",
     "step",
     "trim",
     "why_not",
@@ -90,6 +92,18 @@ def peak() -> float:
     """Return the float32 operations a second that one core reaches in a product from its first cache."""
     rate: float = _there().peak()
     return rate
+
+
+def reading(size: int) -> float:
+    """Return the bytes a second that one core reads, of `size` bytes over and over: of the cache they fit."""
+    rate: float = _there().reading(size)
+    return rate
+
+
+def meeting() -> float:
+    """Return the seconds that two threads take to meet at a barrier."""
+    seconds: float = _there().meeting()
+    return seconds
 
 
 def trim() -> None:
@@ -197,8 +211,9 @@ def step(packed: Any, *, stored: str = "full", threads: int = 1) -> Any:
     Returns:
         An object with `(x, h, c) -> (y, c)` for x (N, T, C), and `move(x, h, c, only=None)`, which takes one
         step on x (N, C) and writes the new state into h and c (N, H); h is y's last step. only: (N,) bool,
-        the sequences that step. A sequence's bits depend neither on the others nor on the threads. Calls
-        from several threads take turns.
+        the sequences that step. `moving(h, c)` gives a function of (x, only=None) that does the same to
+        these arrays with less work for each call. A sequence's bits depend neither on the others nor on the
+        threads. Calls from several threads take turns.
 
     Raises:
         ShapeError: another variant, an unknown form, short float64 weights, or arrays that do not fit.

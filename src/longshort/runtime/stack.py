@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -85,14 +86,18 @@ class Layer:
             keep_gates=keep_gates,
         )  # fmt: skip
 
-    def move(self, x: Array, h: Array, c: Array, only: Array | None) -> None:
-        """Take one step of x (N, C), and write the new state into h and c (N, H)."""
+    def moving(self, h: Array, c: Array) -> Callable[[Array, Array | None], None]:
+        """Return what takes a step of x (N, C), of the sequences of a mask, and writes h and c (N, H)."""
         if self.step is not None:
-            self.step.move(x, h, c, only)
-            return
-        lengths = None if only is None else only.astype(np.int64)
-        out = self.run(x[:, None], h, c, lengths=lengths)
-        h[:], c[:] = out.h, out.c
+            moving: Callable[[Array, Array | None], None] = self.step.moving(h, c)
+            return moving
+
+        def move(x: Array, only: Array | None) -> None:
+            lengths = None if only is None else only.astype(np.int64)
+            out = self.run(x.reshape(len(h), 1, -1), h, c, lengths=lengths)
+            h[:], c[:] = out.h, out.c
+
+        return move
 
     def _stepped(
         self, x: Array, h: Array, c: Array, lengths: Array | None, reset: Array | None, reverse: bool,
@@ -168,12 +173,6 @@ class Stack:
             for place, shape in zip(zip(*(p[1:] for p in self.places), strict=True), shapes, strict=True)
         ]
         return State(*(np.ascontiguousarray(np.stack(part), dtype=np.float32) for part in parts))
-
-    def move(self, x: Array, state: State, only: Array | None = None) -> None:
-        """Take one step of x (N, C) in one direction, and write the new state into the old."""
-        for k, (layer, _, _) in enumerate(self.places):
-            layer.move(x, state.h[k], state.c[k], only)
-            x = state.h[k]
 
     def run(
         self, x: Array, state: State, lengths: Array | None = None, reset: Array | None = None

@@ -145,6 +145,8 @@ class Backend(NamedTuple):
     "shape and dtype of each saved tensor, in order; N and T may be symbols"
     step: Callable[[Call, Inputs], Callable[[Tensor, Tensor, Tensor], Any]] | None = None
     "optional: a prepared single step, (x, h, c) -> (h, c), for evaluation without gradients"
+    device: str | None = None
+    "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
 
 
 def inputs_given(inputs: Inputs) -> frozenset[str]:

@@ -55,9 +55,10 @@ class Place:
     cuts: int = 0
     averaging: int | None = None
 
-    def over(self, max_steps: int, patience: int) -> bool:
+    def over(self, max_steps: int, patience: int, goal: float | None = None) -> bool:
         """Whether there is nothing left to do."""
-        return self.step >= max_steps or self.stale >= patience
+        reached = goal is not None and self.best <= goal
+        return self.step >= max_steps or self.stale >= patience or reached
 
     def advance(self, loss: float) -> None:
         """Count one step."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import BackendError, SettingError, need
+from ..errors import BackendError, Diverged, SettingError, need
 from ..runs import Run
 from ..settings import Settings, setting
 from .averaging import Mean
@@ -62,6 +62,7 @@ class FitSettings(Settings):
     )
     every: int = setting(25, "Steps from one validation, and checkpoint, to the next.", least=1)
     patience: int = setting(10, "Validations without a better score after which to stop.", least=1)
+    goal: float | None = setting(None, "Validation score, lower is better, that is good enough to stop at.")
     precision: str = setting(
         "32-true", "Arithmetic of the forward pass.", choices=("32-true", "bf16-mixed", "16-mixed", "64-true")
     )
@@ -150,7 +151,8 @@ def fit(
     """Fit a module and leave it with the weights of its best validation.
 
     By default AdamW, a learning rate that rises over `warmup` steps and then falls linearly to a twentieth,
-    gradients clipped by their norm, and an end once `patience` validations brought nothing better.
+    gradients clipped by their norm, and an end once `patience` validations brought nothing better, or one
+    reached `goal`.
 
     Args:
         module: what to fit; trained in place, and back on the CPU in its own dtype when this returns.
@@ -165,7 +167,8 @@ def fit(
         How it ended; `module` has the best weights, in evaluation mode.
 
     Raises:
-        SettingError: an unknown device, or loss or gradient are no longer finite; the checkpoint stays.
+        SettingError: an unknown device.
+        Diverged: loss or gradient are no longer finite; the last checkpoint stays as it is.
         BackendError: the device is not there.
         RunError: the run's checkpoint is damaged or of another module.
 
@@ -183,12 +186,12 @@ def fit(
         place = last.resume() if last is not None else Place()
         best = copy.deepcopy(mean.kept.state_dict())
         board = _board(run, settings) if run is not None and settings.tensorboard else None
-        over = place.over(settings.max_steps, settings.patience)
+        over = place.over(settings.max_steps, settings.patience, settings.goal)
         bar = stack.enter_context(watch(objective, settings.max_steps, place, quiet=quiet, over=over))
         stop = stack.enter_context(interruptible())
         saved = time.monotonic()
         started = saved - place.seconds
-        while not place.over(settings.max_steps, settings.patience) and not stop:
+        while not place.over(settings.max_steps, settings.patience, settings.goal) and not stop:
             loss = _step(fabric, model, optimiser, objective, settings, place)
             mean.step(place)
             place.advance(loss)
@@ -270,7 +273,7 @@ def _finite(loss: Tensor, norm: Any, settings: FitSettings, place: Place) -> flo
     value, length = loss.item(), float(norm)
     if math.isfinite(value) and (math.isfinite(length) or settings.precision == "16-mixed"):
         return value
-    raise SettingError(
+    raise Diverged(
         f"fit: loss and gradient must stay finite, and at step {place.step} the loss is {value:.4g} and the "
         f"gradient's norm {length:.4g}. Lower `lr` or `clip`, or look for extreme values in the data. "
         f"The weights of the best validation (step {place.best_step}) are kept."

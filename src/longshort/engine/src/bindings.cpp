@@ -231,19 +231,27 @@ class Step {
     return nb::make_tuple(y, c_n);
   }
 
+  using Chosen = std::optional<nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
+
   // One step that moves h and c on where they stand. x: (N, C), h and c: (N, H), contiguous; h and c are
   // written. only: (N) bool, the sequences that step.
-  void move(const Row& x, const Written& h, const Written& c, const std::optional<nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>>& only) {
-    const Index N = static_cast<Index>(x.shape(0)), H = weights_.H;
-    const auto fits = [&](const auto& array, Index width) {
-      return static_cast<Index>(array.shape(0)) == N && static_cast<Index>(array.shape(1)) == width;
+  void move(const Row& x, const Written& h, const Written& c, const Chosen& only) {
+    const Index N = static_cast<Index>(x.shape(0));
+    if (static_cast<Index>(x.shape(1)) != weights_.C) checked<Real>(x, "x", "(N, C)", {N, weights_.C});
+    hold(h, c, N);
+    advance(x.data(), h.data(), c.data(), N, only);
+  }
+
+  void hold(const Written& h, const Written& c, Index N) const {
+    const auto fits = [&](const Written& array) {
+      return static_cast<Index>(array.shape(0)) == N && static_cast<Index>(array.shape(1)) == weights_.H;
     };
-    if (!fits(x, weights_.C) || !fits(h, H) || !fits(c, H)) {
-      checked<Real>(x, "x", "(N, C)", {N, weights_.C});
-      checked<Real>(h, "h", "(N, H)", {N, H});
-      checked<Real>(c, "c", "(N, H)", {N, H});
-    }
-    StepCall<Real> call = single(x.data(), h.data(), c.data(), h.data(), c.data(), N);
+    if (!fits(h)) checked<Real>(h, "h", "(N, H)", {N, weights_.H});
+    if (!fits(c)) checked<Real>(c, "c", "(N, H)", {N, weights_.H});
+  }
+
+  void advance(const Real* x, Real* h, Real* c, Index N, const Chosen& only) {
+    StepCall<Real> call = single(x, h, c, h, c, N);
     std::vector<Index> chosen;
     if (only) {
       if (static_cast<Index>(only->shape(0)) != N) checked<std::uint8_t>(*only, "only", "(N)", {N});
@@ -254,6 +262,8 @@ class Step {
     }
     go(call);
   }
+
+  Index inputs() const { return weights_.C; }
 
   // The same on addresses, for a caller that has checked: contiguous rows of C, H, H, H and H values.
   void at(std::uintptr_t x, std::uintptr_t h, std::uintptr_t c, std::uintptr_t h_n, std::uintptr_t c_n, Index N) {
@@ -291,6 +301,30 @@ class Step {
   int threads_;
 };
 
+// A step and the state that it moves, checked once. Both stay alive with it.
+template <class Real>
+class Moving {
+ public:
+  using Taker = Step<Real>;
+  Moving(nb::object step, typename Taker::Written h, typename Taker::Written c)
+      : owner_(step), step_(nb::cast<Taker&>(step)), h_(std::move(h)), c_(std::move(c)), N_(static_cast<Index>(h_.shape(0))) {
+    step_.hold(h_, c_, N_);
+  }
+
+  // x: N x C values, whatever their axes.
+  void step(const nb::ndarray<const Real, nb::c_contig, nb::device::cpu>& x, const typename Taker::Chosen& only) {
+    if (static_cast<Index>(x.size()) != N_ * step_.inputs())
+      raise_shape("engine: `x` must have N C = " + std::to_string(N_ * step_.inputs()) + " values, got " + std::to_string(x.size()) + ".");
+    step_.advance(x.data(), h_.data(), c_.data(), N_, only);
+  }
+
+ private:
+  nb::object owner_;
+  Taker& step_;
+  typename Taker::Written h_, c_;
+  Index N_;
+};
+
 template <class Real>
 Taken activate(const std::string& name, const Given& x) {
   const Index count = static_cast<Index>(x->size());
@@ -309,12 +343,17 @@ void set_bias(Packed<Real>& packed, const Given& bias) {
 }
 
 template <class Real>
-void bind(nb::module_& m, const char* name, const char* step_name) {
+void bind(nb::module_& m, const char* name, const char* step_name, const char* moving_name) {
   nb::class_<Step<Real>>(m, step_name)
       .def(nb::init<nb::object, const std::string&, int>(), nb::arg("packed"), nb::arg("stored"), nb::arg("threads"))
       .def("__call__", &Step<Real>::run, nb::arg("x"), nb::arg("h"), nb::arg("c"))
       .def("move", &Step<Real>::move, nb::arg("x").noconvert(), nb::arg("h").noconvert(), nb::arg("c").noconvert(), nb::arg("only").noconvert().none() = nb::none())
+      .def("moving", [](nb::object step, typename Step<Real>::Written h, typename Step<Real>::Written c) {
+        return Moving<Real>(step, std::move(h), std::move(c));
+      }, nb::arg("h").noconvert(), nb::arg("c").noconvert())
       .def("at", &Step<Real>::at);
+  nb::class_<Moving<Real>>(m, moving_name)
+      .def("__call__", &Moving<Real>::step, nb::arg("x").noconvert(), nb::arg("only").noconvert().none() = nb::none());
   nb::class_<Packed<Real>>(m, name)
       .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })
       .def_prop_ro("sizes", [](const Packed<Real>& p) { return nb::make_tuple(p.weights.C, p.weights.H, p.weights.P); })
@@ -378,13 +417,15 @@ NB_MODULE(_core, m) {
   m.def("pack", pack, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias").none(), nb::arg("w_hr").none(), nb::arg("peephole").none(),
         nb::arg("w_gates").none(), nb::arg("gain_ih").none(), nb::arg("gain_hh").none(), nb::arg("gain_c").none(),
         nb::arg("shift_c").none(), nb::arg("variant"), nb::arg("back"), nb::arg("threads"));
-  bind<float>(m, "Packed32", "Step32");
-  bind<double>(m, "Packed64", "Step64");
+  bind<float>(m, "Packed32", "Step32", "Moving32");
+  bind<double>(m, "Packed64", "Step64", "Moving64");
   m.def("activate32", activate<float>);
   m.def("activate64", activate<double>);
   m.def("tape_row32", tape_row<float>);
   m.def("tape_row64", tape_row<double>);
   m.def("peak", [] { return instruction_set().single_precision.peak(); });
+  m.def("reading", [](Index bytes) { return instruction_set().single_precision.reading(bytes); });
+  m.def("meeting", meeting);
   m.def("trim", trim);
   m.def("join_openmp", join_openmp);
   m.def("isa", [] { return instruction_set().name; });

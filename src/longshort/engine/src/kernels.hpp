@@ -15,6 +15,7 @@ struct Kernels {
   StepWeights<Real> (*store)(const PackedWeights<Real>&, Stored, Room&);  // short copies lie in the room
   Index (*tape_row)(const PackedWeights<Real>&, const Noise&);  // values for each sequence and step
   double (*peak)();  // floating-point operations a second of one core, in a product that fits its first cache
+  double (*reading)(Index bytes);  // bytes a second that one core reads, of so many over and over
   void (*activate)(int which, const Real* from, Real* to, Index count);  // 0 exp, 1 sigmoid, 2 tanh: for tests
 };
 

@@ -13,7 +13,7 @@
 
 namespace longshort::LONGSHORT_ISA {
 
-constexpr Index BytesWorthSharing = 96 * 1024;   // of weights, that a thread should read in a single step
+constexpr Index BytesWorthSharing = 160 * 1024;  // of weights, that a thread should read in a single step
 constexpr Index BytesWorthWaking = 2048 * 1024;  // of weights, read in the time that a sleeping worker needs to come
 constexpr Index RowsInCache = 48;                // sequences that take a step together
 constexpr Index Together = 2;                    // blocks of units whose cells follow each other

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 #include <type_traits>
@@ -239,6 +240,21 @@ void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes,
   if (!turn) return do_part(0, 1);
   if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
   shared.team->share(members, pieces, backwards, wakes, job);
+}
+
+double meeting() {
+  constexpr int trials = 41, rounds = 1000;
+  double seconds[trials];
+  Barrier barrier(2);
+  run_team(2, [&](int member) {
+    for (double& each : seconds) {
+      const auto begin = std::chrono::steady_clock::now();
+      for (int k = 0; k < rounds; ++k) barrier.wait();
+      if (member == 0) each = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / rounds;
+    }
+  });
+  std::nth_element(seconds, seconds + trials / 2, seconds + trials);
+  return seconds[trials / 2];
 }
 
 }  // namespace longshort

@@ -71,4 +71,7 @@ void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes,
 // of torch, and a second team would share its cores with them. False where there is no OpenMP.
 bool join_openmp();
 
+// Seconds that two threads take to meet at a barrier, the median of many trials.
+double meeting();
+
 }  // namespace longshort
