@@ -6,8 +6,8 @@
 
 One thread is timed by its own processor time, so that others on the machine disturb it little; several by
 the wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the
-rounds. On a GPU the peer is torch.nn.LSTM, which is cuDNN; times are the device's own, and every case has its
-process.
+rounds; at the end, each number that the project asks of its engine beside what was found. On a GPU the peer is
+torch.nn.LSTM, which is cuDNN; times are the device's own, and every case has its process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return _gpu(args)
     if not engine.available():
         raise BackendError(f"bench: {engine.why_not()}.")
-    from ..bench import cpu  # here, not above: torch takes seconds to import
+    from ..bench import cpu, targets  # here, not above: torch takes seconds to import
 
     known = [case.name for case in cpu.CASES]
     for name in args.case:
@@ -62,6 +62,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"{kind:10} {case:16} {_line(kind, numbers)}", flush=True)
         if args.out is not None:
             args.out.write_text(json.dumps(found, indent=2) + "\n")
+    found["first call, milliseconds"] = cpu.first_call()
+    rows = targets.rows(found, cpu.CASES)
+    found["asked"] = [{**vars(row), "met": row.met} for row in rows]
+    print(*rows, sep="\n")
+    if args.out is not None:
+        args.out.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 

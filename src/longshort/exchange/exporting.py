@@ -10,7 +10,7 @@ from ..nn import LSTM
 from ..runs import Run
 from .keras_writing import save_keras
 from .onnx_writing import Report, save_onnx
-from .runtime_writing import save_runtime
+from .runtime_writing import checked_form, save_runtime
 from .torch_layers import save_torch
 
 ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime": ""}
@@ -18,7 +18,13 @@ ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime
 
 
 def export(
-    model: Any, path: str | Path, *, streaming: bool = False, reset: bool = False, overwrite: bool = False
+    model: Any,
+    path: str | Path,
+    *,
+    streaming: bool = False,
+    reset: bool = False,
+    weights: str = "float32",
+    overwrite: bool = False,
 ) -> Report | Path:
     """Write a model to a file of another format, checked against the model before it is kept.
 
@@ -30,6 +36,8 @@ def export(
             an ending: a folder for `longshort.runtime`.
         streaming: for ONNX and a layer: the graph of one step.
         reset: for ONNX and a layer: a graph with `reset` as an input.
+        weights: for the runtime: how it keeps the LSTMs' weights unless `load` is told otherwise, "float32",
+            "bfloat16" or "int8". The short ones are checked too.
         overwrite: replace a file that is there.
 
     Returns:
@@ -60,23 +68,27 @@ def export(
         raise SettingError(
             "export: `streaming` and `reset` are for a longshort.LSTM that becomes ONNX. Leave them out."
         )
+    if weights != "float32" and path.suffix != "":
+        raise SettingError("export: `weights` is for the runtime, a folder without an ending. Leave it out.")
     if path.suffix == ".onnx":
         return _onnx(model, path, streaming, reset)
     if path.suffix == "":
-        return _runtime(model, path, overwrite)
+        return _runtime(model, path, weights, overwrite)
     lstm = layer_of(model)
     save_keras(lstm, path) if path.suffix == ".keras" else save_torch(lstm, path)
     return path
 
 
-def _runtime(model: Any, path: Path, overwrite: bool) -> Path:
+def _runtime(model: Any, path: Path, weights: str, overwrite: bool) -> Path:
+    checked_form(weights)
     if isinstance(model, LSTM):
-        return save_runtime(model, path, overwrite=overwrite)
+        return save_runtime(model, path, weights=weights, overwrite=overwrite)
     layer_of(model)
-    from .onnx_forecast import forecast_graph  # loads the tasks
+    from .forecast_stream import forecast_stream  # loads the tasks
     from .program_writing import save_program
 
-    return save_program(forecast_graph(model), path, overwrite=overwrite)
+    whole, stream = forecast_stream(model)
+    return save_program(whole, path, stream=stream, weights=weights, overwrite=overwrite)
 
 
 def _onnx(model: Any, path: Path, streaming: bool, reset: bool) -> Report:

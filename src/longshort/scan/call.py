@@ -164,8 +164,9 @@ def call_of(options: Options, inputs: Inputs, save: bool, first: int = 0) -> Cal
         first:   the number of step 0 in the counters of the noise.
     """
     x = inputs.x
-    N, T, C = x.shape
-    H = inputs.w_ih.shape[0] // len(options.variant.gates)
+    N, T = x.shape[:2]
+    rows, C = inputs.w_ih.shape  # not x's own: in a graph of torch.compile those may be symbols
+    H = rows // len(options.variant.gates)
     return Call(
         options, x.device.type, x.dtype, N, T, C, H, inputs.w_hh.shape[1], inputs_given(inputs), save, first
     )
