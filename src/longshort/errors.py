@@ -3,6 +3,7 @@
     LongshortError
     ├── ShapeError      a tensor breaks the shape, type or device its contract states  (a ValueError)
     ├── SettingError    an argument lies outside its stated range                      (a ValueError)
+    │   └── Diverged    training at these settings left the finite numbers
     ├── BackendError    a backend was asked for that cannot run this call              (a RuntimeError)
     ├── DataError       a file or a table breaks its reader's contract                 (a ValueError)
     ├── RunError        a run folder is missing, foreign, damaged or of another task   (a ValueError)
@@ -28,6 +29,10 @@ class ShapeError(LongshortError, ValueError):
 
 class SettingError(LongshortError, ValueError):
     """An argument or a setting lies outside its stated range."""
+
+
+class Diverged(SettingError):
+    """A loss is no longer finite: the learning rate or the weights' start is too large."""
 
 
 class BackendError(LongshortError, RuntimeError):

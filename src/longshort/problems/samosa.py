@@ -1,0 +1,109 @@
+"""Samosa: who likes which food, held side by side and asked for in any order.
+
+"Dhaval eats samosa almost every day, it shouldn't be hard to guess that his favourite cuisine is Indian. His
+brother Bhavin however is a lover of pasta and cheese, that means Bhavin's favourite cuisine is Italian." Here
+three people of eight are told of, one after the other, each with a food of one of four cuisines (three foods
+each); then come exactly L words of clauses that say nothing of them, drawn at random; then each of the three
+is asked for, in random order: "Dhaval 's favourite cuisine is". At each "is" the network says which of the
+four it is, and reads the right answer as its next word; the score is the share of wrong ones. People, foods
+and order are drawn at random, and two people may like the same cuisine. Words enter through a learned
+embedding of 32 numbers. A name must be bound to its cuisine: to know which cuisines were mentioned is not
+enough.
+
+Without memory: 3 of 4 answers are wrong.
+
+Source: a common way to explain what an LSTM is for; the grammar is this package's own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from torch import nn
+
+from .answers import Classes
+from .problem import Batch, Problem, Schedule
+from .sentences import Vocabulary, clauses, filler
+
+NAMES = ("Dhaval", "Bhavin", "Maria", "Chen", "Amara", "Lukas", "Yuki", "Sofia")
+FOODS = {
+    "Indian": ("samosa", "dosa", "dal"),
+    "Italian": ("pasta", "risotto", "pizza"),
+    "Japanese": ("sushi", "ramen", "soba"),
+    "Mexican": ("tacos", "burritos", "tamales"),
+}
+TOLD = (
+    "{name} eats {food} almost every day .",
+    "{name} is a lover of {food} .",
+    "{name} orders {food} again and again .",
+    "for {name} there is nothing better than {food} .",
+)
+ASKED = "{name} 's favourite cuisine is"
+PEOPLE = 3
+
+
+class Samosa(Problem):
+    """Several people's favourite cuisines, asked for in any order.
+
+    Args:
+        people: how many are told of.
+    """
+
+    name = "samosa"
+    about = "three people's favourite cuisines, asked for in any order"
+    source = "a story told of LSTMs; the grammar is this package's own"
+    lag = "words between the last fact and the first question, at least a clause of 4"
+    least = 4
+    lags = (10, 50, 100)
+    inputs = 32
+    rates = (0.01, 0.003)
+    bound, stop = 0.02, 0.01
+    schedule: ClassVar[Schedule] = Schedule(max_steps=6000, every=200)
+
+    def __init__(self, people: int = PEOPLE) -> None:
+        self.people = people
+        self.clauses = clauses()
+        texts = [" ".join(words) for several in self.clauses.values() for words in several]
+        foods = [food for several in FOODS.values() for food in several]
+        told = [text.format(name="", food="") for text in (*TOLD, ASKED)]
+        self.vocabulary = Vocabulary([*texts, *NAMES, *foods, *FOODS, *told])
+        self.answers = Classes(len(FOODS))
+
+    def encoder(self) -> nn.Module:
+        """A vector for each word."""
+        return self.vocabulary.embedding(self.inputs)
+
+    def story(self, lag: int, rng: np.random.Generator) -> tuple[list[str], dict[int, str]]:
+        """One story: its words, and at which of them which cuisine is the answer."""
+        names = [NAMES[k] for k in rng.permutation(len(NAMES))[: self.people]]
+        cuisines = [list(FOODS)[k] for k in rng.integers(len(FOODS), size=self.people)]
+        words: list[str] = []
+        for name, cuisine in zip(names, cuisines, strict=True):
+            food = FOODS[cuisine][rng.integers(len(FOODS[cuisine]))]
+            words += TOLD[rng.integers(len(TOLD))].format(name=name, food=food).split()
+        words += filler(lag, self.clauses, rng)
+        answers = {}
+        for k in rng.permutation(self.people):
+            words += ASKED.format(name=names[k]).split()
+            answers[len(words) - 1] = cuisines[k]
+            words += [cuisines[k], "."]
+        return words[:-2], answers
+
+    def draw(self, lag: int, N: int, rng: np.random.Generator, part: str = "train") -> Batch:
+        """N stories."""
+        made = [self.story(lag, rng) for _ in range(N)]
+        x = self.vocabulary.padded([words for words, _ in made])
+        target, asked = np.zeros_like(x), np.zeros(x.shape, bool)
+        for n, (_, answers) in enumerate(made):
+            for step, cuisine in answers.items():
+                target[n, step], asked[n, step] = list(FOODS).index(cuisine), True
+        return Batch(x, target, asked)
+
+    def trivial(self, lag: int) -> float:
+        """3 / 4."""
+        return 1 - 1 / len(FOODS)
+
+    def longest(self, lag: int) -> int:
+        """From the first fact to the last question."""
+        return lag + 45
