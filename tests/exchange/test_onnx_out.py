@@ -257,7 +257,7 @@ def test_a_program_of_torch_export_by_the_table():
             "m.onnx",
             {},
             SettingError,
-            "must be a longshort.LSTM or a longshort.Forecaster, got Linear",
+            "must be a longshort.LSTM, a longshort.Forecaster or a longshort.LanguageModel, got Linear",
         ),
         (
             ls.LSTM(3, 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,8 +77,8 @@ def forecast_stream(forecaster: Forecaster) -> tuple[Graph, Stream]:
         SettingError: the forecaster has not been fitted.
     """
     graph = forecast_graph(forecaster)
-    assert isinstance(graph.module, LastRows)
-    rows, ports = graph.module, graph.module.ports
+    rows = cast(LastRows, graph.module)
+    ports = rows.ports
     whole = dataclasses.replace(graph, module=Beginning(rows), outputs=("quantiles", *KEPT))
     horizon = rows.plan.horizon
 
