@@ -34,6 +34,7 @@ TARGETS = {
     "zaremba-medium": {"test perplexity": 82.7},
     "zaremba-large": {"test perplexity": 78.4},
 }
+FOR_A_GPU = ("zaremba-medium", "zaremba-large", "awd-lstm")
 
 
 def trained(settings: story.TrainSettings, out: str, device: str) -> Run:
@@ -78,6 +79,9 @@ def main() -> None:
             for name, value in settings.to_json().items()
             if name not in (*texts, *unused, "recipe") and value != getattr(story.beneath(args), name)
         },
+        "open, for want of a GPU": []
+        if torch.cuda.is_available()
+        else [f"{name}: {recipes()[name]['paper']}" for name in FOR_A_GPU],
         "weights": sum(array.size for array in run.read_arrays("weights.safetensors")[0].values()),
         "steps": lines[-1]["step"],
         "passes": {"made": lines[-1]["step"] / lines[0]["step"], "of": settings.epochs}
