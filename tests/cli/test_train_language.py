@@ -60,6 +60,10 @@ def test_training_says_what_it_does_and_what_came_of_it(files, capsys):
     assert "1 x 8 units, 695 weights; 10 steps of 4 x 8 chars, 0.2 passes over the text\n" in printed
     assert "done after 10 steps" in printed and "what it writes at temperature 0.7:" in printed
     assert "the validation part, which also decided when to stop: " in printed
+    assert (
+        "\nthe LSTM does not beat 6-gram, and the best weights are those of the last step allowed: "
+        "try --max-steps 20 or a longer text, with a new --out\n"
+    ) in printed
     assert [line for line in printed.splitlines() if line != line.rstrip()] == []
     assert f'longshort predict {files / "run"} "Some words"' in printed
 

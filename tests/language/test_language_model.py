@@ -120,6 +120,16 @@ def test_several_prompts_become_what_each_becomes_alone():
     assert model.generate_all(prompts, 30, **how) == [model.generate(p, 30, **how) for p in prompts]
 
 
+def test_words_go_on_after_a_blank():
+    model = LanguageModel(**SMALL, unit="word").fit(words(600), quiet=True, device="cpu")
+    how = {"length": 6, "temperature": 0}
+    texts = {prompt: model.generate(prompt, **how) for prompt in ("the cat", "the cat ", "the\n", "")}
+    assert texts["the cat"].startswith((" ", "\n"))
+    assert texts["the cat"].lstrip() == texts["the cat "].lstrip() and not texts["the cat "].startswith(" ")
+    assert not texts["the\n"].startswith(" ") and not texts[""].startswith(" ")
+    assert list(texts.values())[:2] == model.generate_all(["the cat", "the cat "], **how)
+
+
 def test_a_stop_text_ends_it():
     whole = fitted().generate("one ", 60, seed=1)
     assert fitted().generate("one ", 60, seed=1, stop=whole[10:13]) == whole[: whole.find(whole[10:13])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -166,7 +166,7 @@ def generate(
 ) -> Iterator[str]:
     """The text that follows a prompt: a piece for each token, perhaps an empty one."""
     source = tokens(network, [begun(vocabulary, prompt)], manner)
-    text, ending = vocabulary.decoder(), Ending(manner.stops)
+    text, ending = writer(vocabulary, prompt), Ending(manner.stops)
     for _ in count() if length is None else range(length):
         yield ending.take(text(int(next(source)[0])))
         if ending.reached:
@@ -183,7 +183,7 @@ def together(
     An ended text is not written on; its place keeps what it was.
     """
     source = tokens(network, [begun(vocabulary, prompt) for prompt in prompts], manner)
-    texts, endings = [vocabulary.decoder() for _ in prompts], [Ending(manner.stops) for _ in prompts]
+    texts, endings = [writer(vocabulary, p) for p in prompts], [Ending(manner.stops) for _ in prompts]
     found = [""] * len(prompts)
     for _ in range(length):
         for n, token in enumerate(next(source).tolist()):
@@ -201,6 +201,14 @@ def begun(vocabulary: Vocabulary, prompt: str) -> Array:
     """The prompt's tokens; of an empty one, the end of a line."""
     found = vocabulary.encode(prompt or "\n")[0]
     return found if len(found) else np.zeros(1, np.int64)
+
+
+def writer(vocabulary: Vocabulary, prompt: str) -> Callable[[int], str]:
+    """A function from each next token to the text it adds to the prompt: after a word, a blank first."""
+    text = vocabulary.decoder()
+    if prompt and not prompt[-1].isspace():
+        text(int(begun(vocabulary, prompt)[-1]))
+    return text
 
 
 class Ending:

@@ -27,10 +27,10 @@ from typing import Any
 from ...errors import LongshortError, SettingError, need
 from ...runs import Run, replacing
 from ...settings import setting
-from ...train import FitSettings
+from ...train import FitSettings, Fitted
 from .language_model import LanguageModel, manner
 from .recipes import recipe, recipes
-from .scoring import Score, outside
+from .scoring import MODEL, Score, outside
 from .settings import LanguageSettings
 from .text import topics
 
@@ -114,6 +114,8 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
     where = settings.test or ("the validation part, which also decided when to stop")
     run.write_json("scores.json", found.to_json())
     print(f"\n{where}: {found}\n")
+    if not fitted.interrupted:
+        _advise(found, fitted, settings)
     sample = model.generate("\n", SAMPLE, temperature=TEMPERATURE, seed=settings.seed)
     run.write_bytes("sample.txt", sample.encode(errors="replace"))
     print(f"what it writes at temperature {TEMPERATURE}:\n\n{_indented(sample)}\n")
@@ -206,6 +208,20 @@ def recall(model: LanguageModel, run: Run) -> str | None:
 def note(text: str) -> None:
     """Tell the person, beside the text that standard output is for."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def _advise(found: Score, fitted: Fitted, settings: TrainSettings) -> None:
+    """What to do about a model that counting beats, or that was still getting better."""
+    counted = {name: row["nats"] for name, row in found.rows().items() if name != MODEL}
+    best = min(counted, key=lambda name: counted[name], default=None)
+    findings = []
+    if best is not None and found["nats"] >= counted[best]:
+        findings.append(f"the LSTM does not beat {best}")
+    if fitted.best_step == fitted.step:
+        findings.append("the best weights are those of the last step allowed")
+    if findings:
+        more = f"--max-steps {2 * settings.max_steps}" if settings.epochs is None else "more --epochs"
+        print(f"{', and '.join(findings)}: try {more} or a longer text, with a new --out\n")
 
 
 TOPICS = "Python's help topics, which come with it"
