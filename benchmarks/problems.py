@@ -20,22 +20,47 @@ import record
 from longshort.problems.catalogue import problem_named
 from longshort.problems.comparison import compare
 from longshort.problems.complexity import complexity
+from longshort.problems.mnist import FILES
 from longshort.problems.overfitting import overfitting
 from longshort.problems.report import results, table
 from longshort.problems.settings import USUAL, ComparisonSettings
 from longshort.runs import Run
 
+CHRONO = {"cells": ("lstm-chrono",)}
 STORY = ("rnn", "rnn-orthogonal", "gru", "lstm", "lstm-bias1", "lstm-chrono")
+ALL = ("rnn", "rnn-orthogonal", "rnn-identity", *USUAL[2:])
 PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "recall": (
-        "recall",
-        "lstm-chrono solves all five seeds at lags 100 and 500",
-        {"cells": USUAL, "lags": (10, 50, 100)},
+    "recall": ("recall", "the lag at which each cell stops", {"cells": ALL, "lags": (10, 50)}),
+    "recall-long": ("recall", "all five seeds at lags 100 and 500", {**CHRONO, "lags": (100, 500)}),
+    "recall-bias1": ("recall", "the lag at which it stops", {"cells": ("lstm-bias1",), "lags": (100,)}),
+    "loan": ("loan", "the lag at which each cell stops", {"cells": STORY, "lags": (10,)}),
+    "loan-long": ("loan", "all five seeds at lags 50 and 100", {**CHRONO, "lags": (50, 100)}),
+    "reber": (
+        "reber",
+        "all seeds, in at most 2,000 sequences (1997: 8,440)",
+        {"cells": ("lstm-chrono", "lstm-bias1"), "lags": (5,), "max_steps": 400},
     ),
-    "loan": (
-        "loan",
-        "lstm-chrono solves all five seeds at lags 100 and 500",
-        {"cells": STORY, "lags": (10, 50, 100)},
+    "anbn": (
+        "anbn",
+        "learned to n = 10, right to n = 100 for the best seed",
+        {"cells": ("lstm-1997",), "lags": (100,), "seeds": 20, "rates": (0.01,)},
+    ),
+    "adding": ("adding", "below 1e-3 in 600 s at 400 and 600", {**CHRONO, "lags": (400, 600), "seeds": 1}),
+    "copy": ("copy", "solved at 200", {**CHRONO, "lags": (200,), "seeds": 1}),
+    "samosa": (
+        "samosa",
+        "all seeds at lags 100 and 500",
+        {**CHRONO, "lags": (10,), "seeds": 1, "rates": (0.01,), "max_steps": 1500},
+    ),
+    "wolf": (
+        "wolf",
+        "none stated",
+        {"cells": ("lstm-bias1",), "lags": (10,), "seeds": 1, "rates": (0.003,), "max_steps": 800},
+    ),
+    "mnist": (
+        "mnist",
+        "98.5 % in 600 s",
+        {"cells": ("lstm-bias1",), "seeds": 1, "rates": (0.003,)},
     ),
 }
 """Part -> problem, target, settings."""
@@ -44,6 +69,8 @@ PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def measure(part: str, folder: Path) -> dict[str, Any]:
     """The rows of one part, and what was asked of it."""
     name, target, settings = PARTS[part]
+    if name == "mnist":
+        settings = {**settings, "data": str(record.data(f"pictures/mnist-{FILES[0]}-ubyte.gz").parent)}
     wanted = ComparisonSettings(**settings)
     problem = problem_named(name, wanted.data)
     run = Run.create(folder / part, "problems", {"names": [name], **wanted.to_json()})

@@ -69,7 +69,7 @@ def test_one_of_several_is_solved_in_seconds(tmp_path, problem, steps):
 
 def test_the_tiniest_wolf_is_told_from_a_dog_in_seconds(tmp_path):
     """Pictures without noise; half the errors of one without memory are gone."""
-    settings = TrialSettings(problem="wolf", lag=8, cell="lstm-bias1", hidden=24, rate=0.005, max_steps=200)
+    settings = TrialSettings(problem="wolf", lag=8, cell="lstm-bias1", hidden=32, rate=0.003, max_steps=400)
     result = trial.run_trial(Wolf(0.0), settings, tmp_path / "run")
     assert result["score"] <= 0.25, result
 
@@ -308,8 +308,8 @@ BAD = [
     (
         ask(["mnist"], data="nowhere"),
         DataError,
-        "mnist: looked for train-images-idx3-ubyte and train-images-idx3-ubyte.gz in nowhere, "
-        "and found neither.",
+        "mnist: looked for train-images-idx3-ubyte, train-images-idx3-ubyte.gz, "
+        "mnist-train-images-idx3-ubyte, mnist-train-images-idx3-ubyte.gz in nowhere, and found none of them.",
     ),
     (
         ask(["mnist"], lags=(10,), data="nowhere"),

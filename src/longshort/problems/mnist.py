@@ -128,7 +128,7 @@ def read_idx(folder: str | Path | None, name: str) -> Array:
 
     Args:
         folder: where it lies.
-        name: such as "train-images-idx3", for `train-images-idx3-ubyte` or the same with .gz.
+        name: such as "train-images-idx3", of `train-images-idx3-ubyte`, with mnist- before or .gz after it.
 
     Returns:
         Labels (N,) as int64, or pictures (N, rows, columns) as uint8.
@@ -140,13 +140,13 @@ def read_idx(folder: str | Path | None, name: str) -> Array:
         raise DataError(
             f"mnist: needs the folder with its idx files. Give --data FOLDER ({name}-ubyte.gz ...)."
         )
-    plain = Path(folder) / f"{name}-ubyte"
-    packed = Path(folder) / f"{name}-ubyte.gz"
-    path = next((p for p in (plain, packed) if p.is_file()), None)
+    plain = f"{name}-ubyte"
+    names = [start + plain + end for start in ("", "mnist-") for end in ("", ".gz")]
+    path = next((p for p in (Path(folder) / each for each in names) if p.is_file()), None)
     if path is None:
-        raise DataError(f"mnist: looked for {plain.name} and {packed.name} in {folder}, and found neither.")
+        raise DataError(f"mnist: looked for {', '.join(names)} in {folder}, and found none of them.")
     try:
-        content = path.read_bytes() if path == plain else gzip.decompress(path.read_bytes())
+        content = path.read_bytes() if path.suffix != ".gz" else gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
         raise DataError(f"{path}: cannot be read, or is cut short: {error}.") from None
     axes = int(name[-1])
