@@ -143,7 +143,7 @@ def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.
         raise SettingError(
             f"LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got {wanted!r}. Unset it."
         )
-    if wanted == "step" or tiling.refuses(call) is not None or call.N * call.H > tiling.MOST_CELLS * 8:
+    if wanted == "step" or tiling.refuses(call) is not None:
         return None
     if call.H > tiling.MOST_UNITS and (wanted == "alone" or call.N * call.H > tiling.MOST_CELLS):
         return None
