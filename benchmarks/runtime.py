@@ -252,7 +252,7 @@ def spread(numbers: list[float]) -> dict[str, float]:
 
 
 def measured(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
-    """Microseconds of everything with so many threads, and how ours compare with the best peer of each round."""
+    """Microseconds of everything with so many threads, and ours beside the best peer of each round."""
     each: dict[str, dict[str, list[float]]] = {}
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     for _ in range(rounds):

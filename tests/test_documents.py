@@ -61,13 +61,17 @@ def commands(path):
                 yield shlex.split(line.removeprefix("$ "), comments=True)
 
 
+SHORT = {"train": ["--max-steps", "3"], "problems": ["--max-steps", "3", "--seeds", "1"]}
+"""What cuts a verb's training to a few steps."""
+
+
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if any(commands(p))], ids=lambda p: p.name)
 def test_commands_run(path, tmp_path):
     """In order, in one folder, with training cut to a few steps so that the suite stays fast."""
     for file in ROOT.glob("docs/files/*"):
         shutil.copy(file, tmp_path)
     for words in commands(path):
-        short = ["--max-steps", "3"] if words[1] == "train" and "--max-steps" not in words else []
+        short = SHORT.get(words[1], []) if "--max-steps" not in words else []
         result = subprocess.run(
             [sys.executable, "-m", "longshort.cli", *words[1:], *short],
             cwd=tmp_path,

@@ -62,6 +62,16 @@ def test_each_number_asked_for_is_computed_and_judged():
     assert {row.what: (row.asked, pytest.approx(row.measured), row.met) for row in rows} == EXPECTED
 
 
+def test_a_ratio_says_what_the_cores_full_rate_would_make_of_it():
+    rows = {row.what: row for row in targets.rows(FOUND, cpu.CASES)}
+    share = rows["share of peak in training, batch"].measured
+    assert rows["training beside torch, batch"].bound == pytest.approx(2.0 / share)
+    assert rows["first call of a process, ms"].bound is None
+    assert str(rows["inference beside the best peer, batch"]).startswith(
+        "met    inference beside the best peer, batch: 1.1, asked at least 0.97; "
+    )
+
+
 def test_what_was_not_measured_has_no_row():
     assert targets.rows({}, cpu.CASES) == []
 

@@ -181,6 +181,8 @@ def test_the_help_lists_the_recipes(capsys):
             "Sampling: `temperature` must be in [0, inf), got -1.0.\n"
             "  What scores are divided by: 0 takes the likeliest always, 1 what was learned.",
         ),
+        (["predict", "RUN", "a", "--seed", "-1"], "language: `seed` must be at least 0, got -1."),
+        (["predict", "RUN", "--prompt-file", "none"], "none: cannot be read: No such file or directory."),
         (["predict", "RUN", "a", "--length", "0"], "predict: `length` must be at least 1, got 0."),
         (
             ["predict", "RUN", "a", "--levels", "80"],

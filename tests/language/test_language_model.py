@@ -184,8 +184,8 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_good_checkpoint_stays(tmp_
         with pytest.raises(SettingError) as raised:
             LanguageModel(**SMALL).fit(RHYME * 12, run=tmp_path / "run", quiet=True, device="cpu")
     assert str(raised.value) == (
-        "fit: the loss must stay finite, and is nan at step 14, where the gradient's norm is nan. "
-        "Lower `lr` or `clip`, or look for extreme values in the data. "
+        "fit: loss and gradient must stay finite, and at step 14 the loss is nan and the gradient's norm "
+        "nan. Lower `lr` or `clip`, or look for extreme values in the data. "
         "The weights of the best validation (step 10) are kept."
     )
     kept = LanguageModel.load(tmp_path / "run")

@@ -77,7 +77,7 @@ def test_the_tiniest_wolf_is_told_from_a_dog_in_seconds(tmp_path):
 def test_a_trial_keeps_what_is_needed_to_look_into_it(tmp_path):
     result = trial.run_trial(PROBLEMS["recall"], FAST, tmp_path / "run")
     learner = trial.load_trial(tmp_path / "run")[1]
-    batch = PROBLEMS["recall"].draw(3, 200, np.random.default_rng(5), "test")
+    batch = PROBLEMS["recall"].draw(2, 200, np.random.default_rng(5), "test")
     out = learner(torch.from_numpy(batch.x))[:, -1]
     wrong = (out.argmax(1).numpy() != batch.target[:, -1]).mean()
     assert abs(wrong - result["score"]) < 0.05
@@ -166,7 +166,7 @@ def test_interrupted_and_continued_equals_uninterrupted(tmp_path, monkeypatch):
         assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "whole")).read_bytes()
 
 
-COMMAND = ["recall", "--cells", "lstm-chrono,rnn", "--lags", "3,20", "--seeds", "2", "--hidden", "8"]
+COMMAND = ["recall", "--cells", "lstm-chrono,rnn", "--lags", "2,3", "--seeds", "2", "--hidden", "8"]
 COMMAND += ["--rates", "0.02", "--max-steps", "150"]
 
 
@@ -175,18 +175,17 @@ def command(folder):
 
 
 def test_killed_and_continued_equals_uninterrupted(tmp_path):
-    killed = subprocess.Popen(
-        command(tmp_path / "parts"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    seen = tmp_path / "parts/recall/lag-20/lstm-chrono/seed-0/last.safetensors"
-    while not seen.exists() and killed.poll() is None:
-        time.sleep(0.01)
-    killed.kill()
-    killed.wait()
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": one_thread}
+    seen = tmp_path / "parts/recall/lag-2/rnn/seed-1/last.safetensors"
+    with subprocess.Popen(command(tmp_path / "parts"), **silent) as killed:
+        while not seen.exists() and killed.poll() is None:
+            time.sleep(0.01)
+        killed.kill()
     assert not (tmp_path / "parts/results.json").exists()
     outputs = []
     for name in ("parts", "whole"):
-        ended = subprocess.run(command(tmp_path / name), capture_output=True, text=True)
+        ended = subprocess.run(command(tmp_path / name), capture_output=True, text=True, env=one_thread)
         assert ended.returncode == 0, ended.stderr
         outputs.append(json.loads((tmp_path / name / "results.json").read_text()))
         text = (tmp_path / name / "table.txt").read_text()

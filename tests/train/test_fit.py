@@ -114,6 +114,13 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_interrupted_before_a_first_validation_it_has_the_last_weights():
+    module, expected = network(), network()
+    fitted = fit(module, Line(at={4: interrupt}), replace(SETTINGS, every=40), quiet=True)
+    assert (fitted.step, fitted.best_step, fitted.best) == (5, 5, float("inf"))
+    assert not torch.equal(weights(module), weights(expected))
+
+
 def test_a_second_interrupt_is_not_swallowed():
     def twice():
         interrupt()
@@ -245,10 +252,28 @@ def test_a_loss_that_is_not_finite():
     with pytest.raises(SettingError) as raised:
         fit(network(), Broken(), SETTINGS, quiet=True)
     assert str(raised.value) == (
-        "fit: the loss must stay finite, and is nan at step 0, where the gradient's norm is nan. "
-        "Lower `lr` or `clip`, or look for extreme values in the data. "
+        "fit: loss and gradient must stay finite, and at step 0 the loss is nan and the gradient's norm "
+        "nan. Lower `lr` or `clip`, or look for extreme values in the data. "
         "The weights of the best validation (step 0) are kept."
     )
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(tmp_path):
+    class Steep(Line):
+        def loss(self, model, batch):
+            loss = super().loss(model, batch)
+            if self.at:
+                loss.register_hook(lambda gradient: gradient * float("inf"))
+            return loss
+
+    run = make_run(tmp_path / "run")
+    fit(network(), Line(at={12: interrupt}), SETTINGS, run=run, quiet=True)
+    with pytest.raises(
+        SettingError, match="at step 13 the loss is [0-9.]+ and the gradient's norm (nan|inf)"
+    ):
+        fit(network(), Steep(at={-1: die}), SETTINGS, run=run, quiet=True)
+    assert reached(run) == 13
+    assert all(np.isfinite(array).all() for array in run.read_arrays("last.safetensors")[0].values())
 
 
 def test_devices():

@@ -53,7 +53,7 @@ class Reber(Problem):
     whole = True
     bound, stop = 0.0, 0.0
     rates = (0.03, 0.01, 0.003)
-    schedule: ClassVar[Schedule] = Schedule(hidden=32, size=10, max_steps=2000, every=10, held=256, test=256)
+    schedule: ClassVar[Schedule] = Schedule(hidden=32, size=10, max_steps=2000, every=10, held=512, test=256)
 
     def __init__(self) -> None:
         self.answers = NextSymbols(len(ALPHABET))

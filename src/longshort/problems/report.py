@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEAD = ("lag", "cell", "units", "weights", "rate", "solved", "score", "least to most", "steps", "seconds")
+WITHOUT = "without memory"
 NOTE = """\
 solved: seeds whose score on the test part is at most {bound:g}; steps and seconds: the median of those.
 All cells have as many weights as the LSTM, and each is tuned over the same learning rates at each lag, on a
@@ -47,12 +48,11 @@ def table(found: dict[str, Any]) -> str:
     rows = found["rows"]
     lines = [HEAD, *(_cells(row) for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(HEAD))]
+    widths[1] = max(widths[1], len(WITHOUT))
     text = [_line(HEAD, widths)]
     for row, line in zip(rows, lines[1:], strict=True):
         if not text[-1].startswith(line[0].rjust(widths[0])):
-            text.append(
-                _line((line[0], "without memory", *[""] * 4, _number(row["trivial"]), *[""] * 3), widths)
-            )
+            text.append(_line((line[0], WITHOUT, *[""] * 4, _number(row["trivial"]), *[""] * 3), widths))
         text.append(_line(line, widths))
     return (
         f"{found['name']}: {found['about']}\nscore: {found['measure']}; lag: {found['lag']}\n\n"

@@ -41,7 +41,7 @@ def complain(name: str, settings: ComparisonSettings, out: str | Path, *, device
 
     Args:
         name: "complexity", "overfitting" or "start".
-        settings: complexity reads `cells` and `hidden`, overfitting `data`, `hidden` and `max_steps`, start all.
+        settings: complexity reads `cells` and `hidden`; overfitting `data`, `hidden`, `max_steps`; start all.
         out: the folder.
         device: where to train.
 

@@ -125,8 +125,8 @@ class Fitted:
 
     Args:
         step: optimiser steps made, those before a resume included.
-        best_step: the step whose weights the module now has.
-        best: the validation score there; lower is better.
+        best_step: the step whose weights the module now has; the last one before a first validation.
+        best: the validation score there; lower is better; infinite before a first validation.
         seconds: time spent in the loop, those before a resume included.
         interrupted: Ctrl-C ended it; the same command goes on.
     """
@@ -168,7 +168,7 @@ def fit(
 
     Raises:
         SettingError: an unknown device.
-        Diverged: the loss is no longer finite; the last checkpoint stays as it is.
+        Diverged: loss or gradient are no longer finite; the last checkpoint stays as it is.
         BackendError: the device is not there.
         RunError: the run's checkpoint is damaged or of another module.
 
@@ -215,10 +215,11 @@ def fit(
             last.save(place)
     if run is not None and run.exists("weights.safetensors"):
         load_best(run, module)
-    else:
+    elif place.scores:
         module.load_state_dict(best)
     module.to("cpu", dtype).eval()
-    return Fitted(place.step, place.best_step, place.best, place.seconds, bool(stop))
+    best_step = place.best_step if place.scores else place.step
+    return Fitted(place.step, best_step, place.best, place.seconds, bool(stop))
 
 
 def _step(
@@ -238,7 +239,7 @@ def _step(
     loss = objective.loss(model, fabric.to_device(objective.batch(place.step)))
     fabric.backward(loss)
     norm = fabric.clip_gradients(model, optimiser, max_norm=settings.clip, error_if_nonfinite=False)
-    value = _finite(loss, norm, place)
+    value = _finite(loss, norm, settings, place)
     optimiser.step()
     optimiser.zero_grad()
     return value
@@ -267,15 +268,16 @@ def _fabric(device: str, precision: str) -> Any:
     return fabric.Fabric(accelerator=device, devices=1, precision=precision)
 
 
-def _finite(loss: Tensor, norm: Any, place: Place) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise Diverged(
-            f"fit: the loss must stay finite, and is {value} at step {place.step}, where the gradient's "
-            f"norm is {float(norm):.3g}. Lower `lr` or `clip`, or look for extreme values in the data. "
-            f"The weights of the best validation (step {place.best_step}) are kept."
-        )
-    return value
+def _finite(loss: Tensor, norm: Any, settings: FitSettings, place: Place) -> float:
+    """The loss as a number. With gradient scaling a step whose norm is not finite is skipped, no fault."""
+    value, length = loss.item(), float(norm)
+    if math.isfinite(value) and (math.isfinite(length) or settings.precision == "16-mixed"):
+        return value
+    raise Diverged(
+        f"fit: loss and gradient must stay finite, and at step {place.step} the loss is {value:.4g} and the "
+        f"gradient's norm {length:.4g}. Lower `lr` or `clip`, or look for extreme values in the data. "
+        f"The weights of the best validation (step {place.best_step}) are kept."
+    )
 
 
 def _board(run: Run, settings: FitSettings) -> Any:

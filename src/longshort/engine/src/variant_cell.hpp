@@ -99,16 +99,22 @@ inline Vector<Real> output_of_block(const Options<Real>& options, const PackedWe
   return o * (v.output_activation ? tanh<Real>(out) : out);
 }
 
-// In pairs, whatever the instruction set: the same order at every call.
+// Halves onto each other until one lane is left, in registers: the same order at every call.
 template <class Real>
 inline Real sum_of_lanes(Vector<Real> value) {
-  Real lanes[Lanes<Real>];
-  store(lanes, value);
-#pragma GCC unroll 4
+#if defined(__clang__)
   for (int half = Lanes<Real> / 2; half >= 1; half /= 2)
-#pragma GCC unroll 8
-    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-  return lanes[0];
+    for (int lane = 0; lane < half; ++lane) value[lane] += value[lane + half];
+#else
+  typedef Integer<Real> Order __attribute__((vector_size(RegisterBytes)));
+#pragma GCC unroll 4
+  for (int half = Lanes<Real> / 2; half >= 1; half /= 2) {
+    Order order;
+    for (int lane = 0; lane < Lanes<Real>; ++lane) order[lane] = lane ^ half;
+    value += __builtin_shuffle(value, order);
+  }
+#endif
+  return value[0];
 }
 
 // 1 in the lanes of `block` that are units, 0 in its padding.

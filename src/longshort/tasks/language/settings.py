@@ -83,13 +83,13 @@ class LanguageSettings(FitSettings):
         least=0,
         below=1,
     )
-    max_steps: int = setting(4000, "Optimiser steps at most, one window of all streams each.", least=1)
+    max_steps: int = setting(2500, "Optimiser steps at most, one window of all streams each.", least=1)
     schedule: str = setting(
         "cosine",
         "How the learning rate falls after its rise.",
         choices=("linear", "cosine", "decay", "plateau", "constant"),
     )
-    every: int = setting(400, "Steps from one validation to the next.", least=1)
+    every: int = setting(250, "Steps from one validation to the next.", least=1)
     patience: int = setting(20, "Validations without a better score after which to stop.", least=1)
 
     def noise(self, layer: int) -> Noise:

@@ -112,7 +112,7 @@ class Manner:
         stored: how the weights are kept for the steps, as in `Stepper`.
 
     Raises:
-        SettingError: `stored` is none of its choices.
+        SettingError: `stored` is none of its choices, or a number is too small.
     """
 
     sampling: Sampling
@@ -126,6 +126,10 @@ class Manner:
             raise SettingError(
                 f"language: `stored` must be one of {', '.join(map(repr, STORED))}, got {self.stored!r}."
             )
+        for name, least in (("seed", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise SettingError(f"language: `{name}` must be at least {least}, got {value}.")
 
 
 @torch.no_grad()

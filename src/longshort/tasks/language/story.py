@@ -194,6 +194,8 @@ def recall(model: LanguageModel, run: Run) -> str | None:
     """Give a loaded model the text it was trained on, for the baselines, or say why that cannot be."""
     try:
         settings = TrainSettings.from_json(run.settings)
+        if settings.file == "-":
+            return "the run was trained on standard input"
         before = run.read_json("data.json")
         model.know(_text(settings), valid=settings.valid, digest=str(before.get("sha256")))
     except LongshortError as error:
