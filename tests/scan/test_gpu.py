@@ -152,6 +152,14 @@ def test_the_check_at_first_use_passes(machine):
     assert gpu.checked(torch.device("cpu"), machine) is None
 
 
+def test_the_check_at_first_use_is_out_of_reach_of_a_trace(machine, monkeypatch):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    monkeypatch.setattr(gpu.machines, "of", lambda device: machine)
+    with FakeTensorMode(), torch.inference_mode():
+        assert gpu.proven.__wrapped__(torch.device("cpu")) is None
+
+
 def test_the_check_at_first_use_finds_a_wrong_number(machine, monkeypatch):
     monkeypatch.setattr(machine, "product", lambda a, b, out: out.copy_(1.1 * (a @ b)))
     why = "a check at their first use found wrong numbers in plan 'step'"

@@ -6,8 +6,10 @@
 
 One thread is timed by its own processor time, so that others on the machine disturb it little; several by
 the wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the
-rounds; at the end, each number that the project asks of its engine beside what was found. On a GPU the peer is
-torch.nn.LSTM, which is cuDNN; times are the device's own, and every case has its process.
+rounds; at the end, each number that the project asks of its engine beside what was found.
+
+On a GPU the peer is torch.nn.LSTM, which is cuDNN; times are the device's own, and every case is run in a
+process of its own.
 """
 
 from __future__ import annotations

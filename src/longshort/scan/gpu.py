@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Final
 
@@ -26,15 +27,18 @@ def refuses(call: Call) -> str | None:
     """Say why no kernel can run a call, or None."""
     if call.device != "cuda":
         return f"the tensors are on {call.device}, and the kernels run on CUDA devices"
-    return machines.why_not() or proven(torch.cuda.current_device())
+    return machines.why_not() or proven(torch.device("cuda", torch.cuda.current_device()))
 
 
 @lru_cache(maxsize=64)
-def proven(index: int) -> str | None:
-    """Return what `checked` says of a CUDA device, asked once in a process."""
-    device = torch.device("cuda", index)
-    with torch.cuda.device(index):
-        return checked(device, machines.of(device))
+def proven(device: torch.device) -> str | None:
+    """Return what `checked` says of a device, asked once in a process.
+
+    The check has a thread of its own: the call may come while torch traces with tensors that hold nothing, or
+    inside a transform, and neither reaches another thread.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(checked, device, machines.of(device)).result()
 
 
 def checked(device: torch.device, machine: Machine) -> str | None:
@@ -143,7 +147,7 @@ def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.
         raise SettingError(
             f"LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got {wanted!r}. Unset it."
         )
-    if wanted == "step" or tiling.refuses(call) is not None or call.N * call.H > tiling.MOST_CELLS * 8:
+    if wanted == "step" or tiling.refuses(call) is not None:
         return None
     if call.H > tiling.MOST_UNITS and (wanted == "alone" or call.N * call.H > tiling.MOST_CELLS):
         return None

@@ -108,8 +108,8 @@ def _built(source: str, architecture: str, options: tuple[str, ...]) -> tuple[by
     def check(code: int) -> None:
         if code:
             raise BackendError(
-                f"lstm: NVRTC {'.'.join(map(str, version()))} could not compile the kernels for {architecture} "
-                f"(error {code}): {log().partition(chr(10))[0] or 'it left no log'}. "
+                f"lstm: NVRTC {'.'.join(map(str, version()))} could not compile the kernels for "
+                f"{architecture} (error {code}): {log().partition(chr(10))[0] or 'it left no log'}. "
                 f"Use backend='plain' meanwhile."
             )
 

@@ -142,7 +142,7 @@ def _alone(
     registers = properties.registers // (32 * warps_rows * warps_k)
     held = min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
     wanted = -(-N // properties.multiprocessors)
-    for columns in (2, 1) if wanted > 8 else (1,):
+    for columns in (2, 1) if wanted > 8 and not backward else (1,):  # backward, two spill
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
             -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
