@@ -269,7 +269,7 @@ def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(tmp_path):
     run = make_run(tmp_path / "run")
     fit(network(), Line(at={12: interrupt}), SETTINGS, run=run, quiet=True)
     with pytest.raises(
-        SettingError, match="at step 13 the loss is [0-9.]+ and the gradient's norm (nan|inf)"
+        SettingError, match=r"at step 13 the loss is [0-9.]+ and the gradient's norm (nan|inf)"
     ):
         fit(network(), Steep(at={-1: die}), SETTINGS, run=run, quiet=True)
     assert reached(run) == 13

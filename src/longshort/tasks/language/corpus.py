@@ -116,7 +116,8 @@ class Source:
             strange.update(outside)
             held.append(tokens.astype(kind))
             if folder is not None and sum(map(len, held)) > IN_MEMORY:
-                spill = spill or tempfile.NamedTemporaryFile(dir=folder(), suffix=".part", delete=False)
+                if spill is None:  # stays open from piece to piece
+                    spill = tempfile.NamedTemporaryFile(dir=folder(), suffix=".part", delete=False)  # noqa: SIM115
                 spill.write(np.concatenate(held).tobytes())
                 held.clear()
         rest = np.concatenate(held) if held else np.zeros(0, kind)
