@@ -98,7 +98,7 @@ def main() -> None:
             content = {"target": target, "rows": overfitting(run, text, max_steps=STEPS)}
         else:
             content = measure(part, args.out)
-        print(record.write("problems", content, part))
+        print(record.write("problems", content, f"problems-{part}"))
 
 
 STEPS = 12_000

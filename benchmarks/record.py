@@ -36,8 +36,8 @@ def machine() -> str:
     return f"{model}, {len(os.sched_getaffinity(0))} cores"
 
 
-def write(name: str, content: dict[str, Any], part: str = "") -> Path:
-    """Write `results/name.json`, or `results/name-part.json`: content after command, machine, versions."""
+def write(name: str, content: dict[str, Any], result: str | None = None) -> Path:
+    """Write `results/result.json`, by default `name.json`: the content, after command, machine, versions."""
     packages = ("torch", "numpy", "polars", "lightning-fabric")
     versions = {package: importlib.metadata.version(package) for package in packages}
     arguments = [shlex.quote(argument) for argument in sys.argv[1:]]
@@ -48,6 +48,6 @@ def write(name: str, content: dict[str, Any], part: str = "") -> Path:
         "versions": {"python": platform.python_version(), **versions},
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}{part and '-'}{part}.json"
+    path = RESULTS / f"{result or name}.json"
     path.write_text(json.dumps({**head, **content}, indent=2) + "\n")
     return path

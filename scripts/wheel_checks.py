@@ -4,14 +4,17 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+
+import numpy as np
 
 import longshort
-from longshort import engine
+from longshort import engine, runtime
 from longshort.errors import MissingExtra
 
 
 def base() -> None:
-    """NumPy alone: the command line and the engine work, and the layer names its extra."""
+    """NumPy alone: the command line and the engine work, a forecast streams, the layer names its extra."""
     assert importlib.util.find_spec("torch") is None
     assert engine.available(), engine.why_not()
     try:
@@ -21,14 +24,48 @@ def base() -> None:
     else:
         raise AssertionError("the layer loaded without torch")
     assert run("--help").startswith("usage: longshort")
+    rows = np.load("rows.npz")
+    stream = runtime.load("run/model").stream(target=rows["target"], ahead=rows["ahead"])
+    np.testing.assert_allclose(stream.output, rows["forecast"], rtol=1e-5)
+    after = stream.step(target=rows["new"], ahead=rows["new_ahead"])
+    np.testing.assert_allclose(after, rows["new_forecast"], rtol=1e-5)
+    assert "torch" not in sys.modules
 
 
 def tasks() -> None:
-    """The main job runs from the wheel, end to end."""
+    """The main job runs from the wheel, end to end, and its model becomes a folder for `base` to stream."""
     assert engine.available(), engine.why_not()
     run("check")
     run("train", "forecast", "--max-steps", "5", "--out", "run")
     assert "mean" in run("predict", "run")
+    run("export", "run", "--to", "runtime")
+    np.savez("rows.npz", **rows_and_forecasts())
+
+
+def rows_and_forecasts() -> dict[str, np.ndarray]:
+    """What the exported forecast of `tasks` must say: after its context, and after one more row."""
+    from longshort.data import embedded
+    from longshort.tasks.forecast.windows import Panel
+
+    forecaster = longshort.Forecaster.load("run")
+    plan, table = forecaster.plan, embedded()
+    (series,) = table
+    last = len(series) - 1
+
+    def rows(first: int, end: int) -> object:
+        names = ("time", "target", "past", "future")
+        part = replace(series, **{name: getattr(series, name)[first:end] for name in names})
+        return replace(table, series=(part,))
+
+    def ahead(count: int) -> np.ndarray:
+        return Panel(table, plan).cut([0], [count], plan.context)[0].ahead.numpy()
+
+    forecaster.restart(rows(0, last))
+    found = {"target": series.target[None, last - plan.memory : last], "ahead": ahead(last)}
+    found["forecast"] = forecaster.predict().quantiles.values
+    forecaster.update(rows(last, last + 1))
+    found |= {"new": series.target[last:], "new_ahead": ahead(last + 1)[:, -1 - plan.horizon :]}
+    return {**found, "new_forecast": forecaster.predict().quantiles.values}
 
 
 def source() -> None:

@@ -47,3 +47,19 @@ def test_the_classic_series_are_what_was_promised():
         assert len(result["runs"]) == 5
         assert result["median"]["ratio"] <= 0.9
         assert 0.7 <= result["median"]["coverage-80"] <= 0.9
+
+
+def test_shakespeare_is_what_was_promised():
+    content = json.loads((ROOT / "benchmarks" / "results" / "language-shakespeare.json").read_text())
+    assert content["weights"] < 10.65e6 and content["minutes in the loop"] < 60
+    nats = content["scores"]["scores"]["LSTM"]["nats"]
+    assert nats <= 1.47 and content["changed"] == {}
+    for document in ("README.md", "docs/language.md"):
+        assert f"{nats:.3f}" in (ROOT / document).read_text("utf8")
+
+
+def test_language_is_as_fast_as_was_promised():
+    content = json.loads((ROOT / "benchmarks" / "results" / "language-speed.json").read_text())
+    assert content["generation"]["65"]["times torch.nn.LSTM"]["ours, full"] >= 10
+    assert content["training"]["times the better peer"]["ours, short"] >= 1.4
+    assert 0 < content["decoder's share of a step"]["ours"] < 1

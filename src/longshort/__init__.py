@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # read by type checkers and editors, never run
     from .scan import lstm as lstm
     from .scan.functional import plan as plan
     from .tasks import Forecaster as Forecaster
+    from .tasks import LanguageModel as LanguageModel
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _HOME = {
     "lstm": "scan",
     "plan": "scan",
     "Forecaster": "tasks",
+    "LanguageModel": "tasks",
 }
 """Public name -> the package that defines it."""
 

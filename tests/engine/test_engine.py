@@ -67,7 +67,9 @@ CASES = [
     Case("resets and lengths", N=9, T=30, reset=True, lengths=True),
 ]
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.why.replace(" ", "-"))
-each_isa = pytest.mark.parametrize("isa", engine.isas() if engine.available() else [])
+ISAS = engine.isas() if engine.available() else []
+each_isa = pytest.mark.parametrize("isa", [isa for isa in ISAS if isa not in ("avx512vnni", "avx512bf16")])
+each_step_isa = pytest.mark.parametrize("isa", ISAS)  # those two are avx512 but for steps on short weights
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=["f32", "f64"])
 
 
@@ -129,21 +131,180 @@ def test_what_lies_in_the_padding_is_not_read():
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-@each_isa
-@pytest.mark.parametrize("stored, error", [("full", 2e-6), ("bfloat16", 4e-3), ("int8", 1e-2)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_step_equals_the_sequence(isa, stored, error, threads, monkeypatch):
+STEPS = [
+    Case("ordinary", N=1, T=12, C=30, H=257),
+    Case("one of everything", N=1, T=1, C=1, H=1),
+    Case("sizes that divide no tile", N=7, T=9, C=17, H=33),
+    Case("units shared by threads", N=2, T=9, C=64, H=128),
+    Case("more sequences than fit the cache", N=130, T=3, C=3, H=17),
+    Case("sequences shared by threads", N=200, T=2, C=64, H=128),
+    Case("no sequence", N=0),
+    Case("no step", T=0),
+    Case("no input", C=0),
+]
+each_step = pytest.mark.parametrize("case", STEPS, ids=lambda c: c.why.replace(" ", "-"))
+each_form = pytest.mark.parametrize("stored, error", [("full", 2e-6), ("bfloat16", 8e-3), ("int8", 4e-2)])
+
+
+@each_step
+@each_step_isa
+@each_form
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_step_equals_the_sequence(case, isa, stored, error, threads, monkeypatch):
     monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
-    made, _ = Case("step", N=1, T=12, C=30, H=257).make(np.float32)
+    made, _ = case.make(np.float32)
     packed = engine.pack(made["w_ih"], made["w_hh"], made["bias"])
     whole = engine.forward(packed, made["x"], made["h"], made["c"])
     step = engine.step(packed, stored=stored, threads=threads)
     h, c = made["h"].copy(), made["c"].copy()
-    for t in range(12):
-        step.move(made["x"][:, t], h, c)
+    for t in range(case.T):
+        step.move(made["x"][:, t].copy(), h, c)
         np.testing.assert_allclose(h, whole.y[:, t], rtol=0, atol=error)
     y, c_n = step(made["x"], made["h"], made["c"])
-    assert np.array_equal(y[:, -1], h) and np.array_equal(c_n, c)
+    assert np.array_equal(y, whole.y) or stored != "full"
+    assert case.T == 0 or np.array_equal(y[:, -1], h)
+    assert np.array_equal(c_n, c)
+
+
+def bfloat16(value):
+    bits = np.ascontiguousarray(value, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def eight_bits(rows):
+    """Whole numbers in [-127, 127], and the scale of each row."""
+    scale = np.abs(rows).max(1, initial=0, keepdims=True) / np.float32(127)
+    return np.rint(np.divide(rows, scale, where=scale > 0, out=np.zeros_like(rows))), scale
+
+
+def product(rows, weight, stored, isa):
+    """What a step adds for rows (N, K) and a weight (4H, K), in float64."""
+    if stored == "bfloat16":
+        rows = bfloat16(rows) if isa == "avx512bf16" else rows
+        return rows.astype(float) @ bfloat16(weight).astype(float).T
+    (a, a_scale), (w, w_scale) = eight_bits(rows), eight_bits(weight)
+    return (a.astype(float) @ w.T) * a_scale * w_scale.T
+
+
+@each_step
+@each_step_isa
+@pytest.mark.parametrize("stored", ["bfloat16", "int8"])
+def test_short_weights_are_rounded_as_documented(case, isa, stored, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
+    made, _ = case.make(np.float32)
+    if not case.T:
+        return
+    x, h, c = made["x"][:, 0].copy(), made["h"].copy(), made["c"].copy()
+    a = product(x, made["w_ih"], stored, isa) + product(h, made["w_hh"], stored, isa) + made["bias"]
+    i, f, g, o = np.split(a, 4, axis=1)
+    want_c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+    want_h = np.tanh(want_c) / (1 + np.exp(-o))
+    engine.step(engine.pack(made["w_ih"], made["w_hh"], made["bias"]), stored=stored).move(x, h, c)
+    np.testing.assert_allclose(h, want_h, rtol=0, atol=3e-6)
+    np.testing.assert_allclose(c, want_c, rtol=0, atol=3e-6)
+
+
+@each_form
+def test_only_some_sequences_step(stored, error):
+    made, _ = Case("some", N=60, T=1, C=5, H=33).make(np.float32)
+    packed = engine.pack(made["w_ih"], made["w_hh"], made["bias"])
+    step = engine.step(packed, stored=stored, threads=2)
+    x, only = made["x"][:, 0].copy(), np.random.default_rng(1).random(60) < 0.5
+    h, c = made["h"].copy(), made["c"].copy()
+    step.move(x, h, c)
+    some_h, some_c = made["h"].copy(), made["c"].copy()
+    step.move(x, some_h, some_c, only)
+    assert np.array_equal(some_h, np.where(only[:, None], h, made["h"]))
+    assert np.array_equal(some_c, np.where(only[:, None], c, made["c"]))
+    step.move(x, some_h, some_c, np.zeros(60, bool))
+    assert np.array_equal(some_h, np.where(only[:, None], h, made["h"]))
+
+
+def test_a_step_that_holds_its_state():
+    made, _ = Case("some", N=3, T=2, C=5, H=7).make(np.float32)
+    step = engine.step(engine.pack(made["w_ih"], made["w_hh"], made["bias"]))
+    h, c = made["h"].copy(), made["c"].copy()
+    move = step.moving(h, c)
+    for t, only in ((0, None), (1, np.array([True, False, True]))):
+        move(made["x"][:, t].copy(), only)
+        step.move(made["x"][:, t].copy(), made["h"], made["c"], only)
+    assert np.array_equal(h, made["h"]) and np.array_equal(c, made["c"])
+    with pytest.raises(ShapeError, match=r"^engine: `x` must have N C = 15 values, got 14\.$"):
+        move(np.zeros(14, np.float32))
+    with pytest.raises(ShapeError, match=r"^engine: `c` must be \(N, H\) = \(3, 7\), got \(3, 6\)\.$"):
+        step.moving(h, np.zeros((3, 6), np.float32))
+    with pytest.raises(TypeError):
+        step.moving(h, np.zeros((3, 7)))
+
+
+@each_step_isa
+@each_form
+def test_what_is_not_finite_spreads(isa, stored, error, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
+    made, _ = Case("step", N=2, T=1, C=20, H=40).make(np.float32)
+    for place, value in (("x", np.nan), ("x", np.inf), ("w_hh", np.nan)):
+        bad = {name: array.copy() for name, array in made.items()}
+        bad[place][(0,) * bad[place].ndim] = value
+        packed = engine.pack(bad["w_ih"], bad["w_hh"], bad["bias"])
+        h, c = bad["h"].copy(), bad["c"].copy()
+        engine.step(packed, stored=stored).move(bad["x"][:, 0].copy(), h, c)
+        if place == "x":
+            assert np.isfinite(h[1]).all() and (value == np.inf or np.isnan(h[0]).all())
+        else:
+            assert np.isnan(h[:, 0]).all() and np.isfinite(h[:, 1:]).all()
+
+
+def test_what_the_machine_can_do_is_measured():
+    assert engine.peak() > 1e8 and engine.reading(1 << 16) > 1e8
+    assert 0 < engine.meeting() < 1
+
+
+def test_steps_from_several_threads_take_turns():
+    made, _ = Case("step", N=1, T=1, C=256, H=512).make(np.float32)
+    step = engine.step(engine.pack(made["w_ih"], made["w_hh"], made["bias"]), stored="int8", threads=2)
+    x = made["x"][:, 0].copy()
+
+    def ten(found):
+        h, c = made["h"].copy(), made["c"].copy()
+        for _ in range(10):
+            step.move(x, h, c)
+        found.append(h)
+
+    found = []
+    workers = [threading.Thread(target=ten, args=(found,)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    ten(found)
+    assert all(np.array_equal(h, found[0]) for h in found) and len(found) == 5
+
+
+WRONG_STEPS = {
+    "another form": (
+        {"stored": "int4"},
+        "engine: `stored` must be 'full', 'bfloat16' or 'int8', got 'int4'.",
+    ),
+    "float64": (
+        {"stored": "int8", "dtype": np.float64},
+        "engine: `stored` must be 'full' for float64 weights, got 'int8'. Pack them in float32.",
+    ),
+    "no thread": ({"threads": 0}, "engine: `threads` must be at least 1, got 0."),
+    "many inputs": (
+        {"stored": "int8", "C": 65537, "H": 1},
+        "engine: `stored` = 'int8' serves up to 65536 inputs and units, got 65537.",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, message", WRONG_STEPS.values(), ids=list(WRONG_STEPS))
+def test_a_step_that_cannot_be_is_named(change, message):
+    C, H = change.pop("C", 3), change.pop("H", 2)
+    dtype = change.pop("dtype", np.float32)
+    packed = engine.pack(np.zeros((4 * H, C), dtype), np.zeros((4 * H, H), dtype))
+    with pytest.raises(ShapeError) as raised:
+        engine.step(packed, **change)
+    assert str(raised.value) == message
 
 
 @each_isa

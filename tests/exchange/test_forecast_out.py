@@ -64,8 +64,9 @@ def test_a_file_that_is_there_stays(run, capsys):
 def test_a_run_of_another_task(tmp_path, capsys):
     from longshort.runs import Run
 
-    Run.create(tmp_path / "book", "language", {})
+    Run.create(tmp_path / "book", "sums", {})
     assert export(tmp_path / "book", "--to", "onnx") == 1
     assert (
-        "holds a run of `language`, and only those of `forecast` can be exported" in capsys.readouterr().err
+        "holds a run of `sums`, and only those of `forecast` and `language` can be exported"
+        in capsys.readouterr().err
     )

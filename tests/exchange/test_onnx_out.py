@@ -257,9 +257,15 @@ def test_a_program_of_torch_export_by_the_table():
             "m.onnx",
             {},
             SettingError,
-            "must be a longshort.LSTM or a longshort.Forecaster, got Linear",
+            "must be a longshort.LSTM, a longshort.Forecaster or a longshort.LanguageModel, got Linear",
         ),
-        (ls.LSTM(3, 4), "m.keras", {"streaming": True}, SettingError, "`streaming` and `reset` are for"),
+        (
+            ls.LSTM(3, 4),
+            "m.keras",
+            {"streaming": True},
+            SettingError,
+            "`streaming` is for",
+        ),
         (ls.LSTM(3, 4), "there.onnx", {}, RunError, "there.onnx: exists. Give another name"),
         (ls.LSTM(3, 4, bidirectional=True), "m.onnx", {"streaming": True}, SettingError, "cannot stream"),
         (

@@ -1,7 +1,9 @@
 """Whole models for the runtime: every operator against torch, and a forecaster without torch."""
 
+import copy
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +13,13 @@ from torch.nn import functional as F
 
 import longshort as ls
 from longshort import engine, runtime
-from longshort.data import embedded
+from longshort.data import SeriesTable, embedded
 from longshort.errors import DataError, SettingError, ShapeError
 from longshort.exchange import program_writing
 from longshort.exchange.onnx_writing import Graph
 from longshort.runtime.files import read_folder, write_folder
 from longshort.scan import Variant
+from longshort.tasks.forecast.windows import Panel
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
 
@@ -97,7 +100,7 @@ def test_lstms_run_on_the_engine(options, tmp_path):
     model = Tagger(bidirectional=True, **options).requires_grad_(False)
     program_writing.save_program(graph_of(model), tmp_path / "m")
     loaded = runtime.load(tmp_path / "m")
-    assert len(loaded.layers) == 2 * model.lstm.num_layers
+    assert len(loaded.whole.layers) == 2 * model.lstm.num_layers
     x = torch.randn(3, 6, 4)
     np.testing.assert_allclose(loaded(x=x.numpy()), model(x).numpy(), rtol=1e-5, atol=1e-5)
 
@@ -140,6 +143,118 @@ def test_a_damaged_program_says_what_is_wrong(change, message, tmp_path):
     with pytest.raises(DataError, match="^" + str(tmp_path / "m")) as raised:
         runtime.load(tmp_path / "m")
     assert message in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def forecaster_of_rows(tmp_path_factory):
+    """A forecaster of all but the last rows of two series, those rows, and its exported folder."""
+    table = embedded()
+    (series,) = table
+    other = replace(series, name="other", target=np.roll(series.target, 7) * 3)
+    table = SeriesTable((series, other), table.step, table.columns)
+    forecaster = ls.Forecaster(horizon=6, seed=0, max_steps=3)
+    forecaster.fit(part_of(table, 0, len(series) - 8), quiet=True, device="cpu")
+    folder = tmp_path_factory.mktemp("forecast") / "m"
+    ls.export(forecaster, folder)
+    return forecaster, table, folder
+
+
+def part_of(table, first, last):
+    """Some rows of each series."""
+    rows = {name: slice(first, last) for name in ("time", "target", "past", "future")}
+    parts = [replace(one, **{name: getattr(one, name)[k] for name, k in rows.items()}) for one in table]
+    return SeriesTable(tuple(parts), table.step, table.columns)
+
+
+def rows_of(table, plan, last):
+    """The target (2, memory) up to the last rows, and the calendar (2, context + horizon) to go with it."""
+    count = len(next(iter(table))) - last
+    ahead = Panel(table, plan).cut([0, 1], [count, count], plan.context)[0].ahead.numpy()
+    return np.stack([one.target[count - plan.memory : count] for one in table]), ahead
+
+
+def test_a_forecaster_as_a_stream_goes_on_as_it_does_itself(forecaster_of_rows):
+    forecaster, table, folder = forecaster_of_rows
+    forecaster = copy.deepcopy(forecaster)
+    plan = forecaster.plan
+    target, ahead = rows_of(table, plan, 8)
+    stream = runtime.load(folder).stream(target=target, ahead=ahead)
+    np.testing.assert_allclose(stream.output, forecaster.predict().quantiles.values, rtol=1e-6)
+    for last in range(7, 0, -1):
+        place = len(next(iter(table))) - last
+        forecaster.update(part_of(table, place - 1, place))
+        target, ahead = rows_of(table, plan, last)
+        got = stream.step(target=target[:, -1], ahead=ahead[:, -1 - plan.horizon :])
+        np.testing.assert_allclose(got, forecaster.predict().quantiles.values, rtol=1e-6)
+    assert (
+        np.abs(got / runtime.load(folder)(*rows_of(table, plan, 1)) - 1).max() > 1e-6
+    )  # the scale has stayed
+
+
+def test_one_series_of_a_stream_waits_and_states_come_back(forecaster_of_rows):
+    forecaster, table, folder = forecaster_of_rows
+    plan = forecaster.plan
+    model = runtime.load(folder)
+    target, ahead = rows_of(table, plan, 8)
+    stream, both = model.stream(target, ahead), model.stream(target, ahead)
+    begun, saved = stream.output, stream.state
+    target, ahead = rows_of(table, plan, 7)
+    row = {"target": target[:, -1], "ahead": ahead[:, -1 - plan.horizon :]}
+    got, whole = stream.step(**row, mask=np.array([True, False])), both.step(**row)
+    np.testing.assert_array_equal(got[0], whole[0])
+    np.testing.assert_array_equal(got[1], begun[1])
+    np.testing.assert_array_equal(stream.step(**row, mask=np.array([False, True]))[1], whole[1])
+    stream.state = saved
+    np.testing.assert_array_equal(stream.step(**row), whole)
+
+
+def test_what_a_stream_of_a_model_cannot_do_is_named(forecaster_of_rows, tmp_path):
+    forecaster, table, folder = forecaster_of_rows
+    program_writing.save_program(graph_of(Of(FUNCTIONS["gates"])), tmp_path / "m")
+    target, ahead = rows_of(table, forecaster.plan, 8)
+    stream = runtime.load(folder).stream(target, ahead)
+    row = {"target": target[:, -1], "ahead": ahead[:, -7:]}
+    for call, message in (
+        (
+            lambda: runtime.load(tmp_path / "m").stream(np.zeros((2, 6, 4))),
+            "stream: the model was exported without a step. Call it on whole sequences.",
+        ),
+        (
+            lambda: stream.step(**(row | {"target": np.zeros((2, 1))})),
+            "stream.step: `target` must be (N), got (2, 1).",
+        ),
+        (
+            lambda: stream.step(**(row | {"target": np.zeros(3)})),
+            "stream.step: `target` must be (N), got (3,).",
+        ),
+        (
+            lambda: stream.step(**row, mask=[True]),
+            "stream.step: `mask` must be (N,) = (2,) of bool, got (1,) of bool.",
+        ),
+    ):
+        with pytest.raises(ShapeError) as raised:
+            call()
+        assert str(raised.value) == message
+    with pytest.raises(
+        ShapeError, match=r"^stream: `state` must have \{'values': \(2, .*, got \{'h': \(1,\)\}\.$"
+    ):
+        stream.state = {"h": np.zeros(1)}
+
+
+def test_the_weights_of_a_step_are_stored_once(forecaster_of_rows):
+    settings, arrays = read_folder(forecaster_of_rows[2])
+    large = [name for name, value in arrays.items() if value.size > 1000]
+    assert large and not any(name.startswith("step.") for name in large)
+    assert set(settings["step"]["arrays"].values()) <= set(arrays)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_a_forecaster_on_short_weights(weights, forecaster_of_rows, tmp_path):
+    forecaster, table, folder = forecaster_of_rows
+    ls.export(forecaster, tmp_path / "m", weights=weights)
+    target, ahead = rows_of(table, forecaster.plan, 8)
+    got, want = runtime.load(tmp_path / "m")(target, ahead), runtime.load(folder)(target, ahead)
+    assert 0 < np.abs(got / want - 1).max() < 1e-2
 
 
 def test_a_forecaster_runs_without_torch(tmp_path):

@@ -110,6 +110,16 @@ def test_pytorch_158007_inductor_compiles_one_node():
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x))
 
 
+def test_pytorch_158007_a_layer_alone_compiles_with_every_size_dynamic():
+    """x reaches the layer with its features symbolic too; forward and backward as in eager mode."""
+    torch._dynamo.reset()
+    layer, x = ls.LSTM(6, 5, num_layers=2), data(3, 5, 6).requires_grad_()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    found = [torch.autograd.grad(run(x)[0].sum(), [x, *layer.parameters()]) for run in (compiled, layer)]
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want)
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_pytorch_115092_executorch_5176_191855_export_with_dynamic_batch_and_time(bidirectional):
     from torch.export import Dim, export

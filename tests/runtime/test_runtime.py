@@ -125,6 +125,94 @@ def test_no_torch_is_loaded(tmp_path):
     assert loaded == "[]"
 
 
+SHORT = pytest.mark.parametrize(("weights", "share"), [("bfloat16", 0.02), ("int8", 0.06)])
+DIRECTIONS = pytest.mark.parametrize(
+    "arguments", [{"num_layers": 2}, {"bidirectional": True}], ids=["stacked", "both-ways"]
+)
+
+
+@SHORT
+@DIRECTIONS
+def test_short_weights_are_near(weights, share, arguments, tmp_path):
+    layer = ls.LSTM(3, 40, batch_first=True, **arguments).eval()
+    ls.export(layer, tmp_path / "model", weights=weights)
+    short = runtime.load(tmp_path / "model")
+    full = runtime.load(tmp_path / "model", weights="float32")
+    x = np.random.randn(4, 30, 3).astype(np.float32)
+    lengths, reset = np.array([30, 3, 0, 5]), np.random.rand(4, 30) < 0.1
+    for options in ({}, {"lengths": lengths}, {"reset": reset}, {"lengths": lengths, "reset": reset}):
+        (y, state), (want, last) = short(x, **options), full(x, **options)
+        for got, truth in ((y, want), (state.h, last.h), (state.c, last.c)):
+            error, spread = (np.sqrt(np.mean(np.square(a))) for a in (got - truth, truth))
+            assert 0 < error <= share * spread
+        if "lengths" in options:
+            assert not y[1, 3:].any() and not y[2].any()
+
+
+@SHORT
+def test_a_stream_on_short_weights_equals_the_whole(weights, share, tmp_path):
+    ls.export(ls.LSTM(3, 40, num_layers=2, batch_first=True), tmp_path / "model")
+    model = runtime.load(tmp_path / "model", weights=weights, threads=2)
+    x = np.random.randn(4, 7, 3).astype(np.float32)
+    y, last = model(x)
+    streams = model.streams(4)
+    for t in range(7):
+        np.testing.assert_array_equal(streams.step(x[:, t]), y[:, t])
+    np.testing.assert_array_equal(streams.state.c, last.c)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"variant": Variant(peephole=True, coupled=True)}, "coupled, peephole"),
+        ({"proj_size": 2}, "projection"),
+        ({"noise": Noise(zoneout_c=0.3)}, "zoneout_c"),
+    ],
+)
+def test_what_short_weights_do_not_serve_is_named(arguments, named, tmp_path):
+    exported(tmp_path, **arguments)
+    with pytest.raises(DataError) as raised:
+        runtime.load(tmp_path / "model", weights="int8")
+    assert str(raised.value) == (
+        f"{tmp_path / 'model'}: has {named}, and `weights` = 'int8' serves the LSTM of torch.nn. "
+        f"Load it with weights='float32'."
+    )
+
+
+def test_weights_and_threads_that_there_are_not(tmp_path):
+    exported(tmp_path)
+    for options, message in (
+        ({"weights": "int4"}, "load: `weights` must be 'float32', 'bfloat16' or 'int8', got 'int4'."),
+        ({"threads": 0}, "load: `threads` must be at least 1, got 0."),
+    ):
+        with pytest.raises(SettingError) as raised:
+            runtime.load(tmp_path / "model", **options)
+        assert str(raised.value) == message
+    for path, weights, message in (
+        ("m", "int4", "export: `weights` must be 'float32', 'bfloat16' or 'int8', got 'int4'."),
+        (
+            "m.onnx",
+            "int8",
+            "export: `weights` is for the runtime, a folder without an ending. Leave it out.",
+        ),
+    ):
+        with pytest.raises(SettingError) as raised:
+            ls.export(ls.LSTM(3, 4), tmp_path / path, weights=weights)
+        assert str(raised.value) == message
+
+
+def test_short_weights_that_err_too_much_are_not_kept(tmp_path):
+    layer = ls.LSTM(3, 64)
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.normal_(0, 3)
+    with pytest.raises(
+        BackendError, match=r"with int8 weights the outputs err by .*, 6% of them, is allowed"
+    ):
+        ls.export(layer, tmp_path / "model", weights="int8")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -231,7 +231,9 @@ def ids(cases):
     return pytest.mark.parametrize("case", cases, ids=lambda c: c.why.replace(" ", "-").replace(",", ""))
 
 
-each_backend = pytest.mark.parametrize("backend", [b.name for b in backends() if b.name != "definition"])
+# The kernels of "gpu" run the table in test_gpu.py, test_persistent.py and tests/gpu.
+ON_THE_CPU = [b.name for b in backends() if b.name not in ("definition", "gpu")]
+each_backend = pytest.mark.parametrize("backend", ON_THE_CPU)
 
 
 def refused(case, backend, dtype=torch.float64):

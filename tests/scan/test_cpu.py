@@ -1,12 +1,17 @@
 """The engine behind the scan: what the table of cases does not show."""
 
+import gc
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 import longshort as ls
 from longshort import engine
 from longshort.errors import BackendError
-from longshort.scan import Variant, lstm, plan
+from longshort.scan import Variant, cpu, lstm, plan
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
 
@@ -70,3 +75,60 @@ def test_time_first_input_is_not_copied_and_gives_the_same_bits():
     first = lstm(**given, backend="cpu")[0]
     given["x"] = given["x"].transpose(0, 1).contiguous().transpose(0, 1)
     assert torch.equal(lstm(**given, backend="cpu")[0], first)
+
+
+def test_a_layer_that_learns_keeps_one_packing():
+    layer = ls.LSTM(5, 6)
+    before = len(cpu._PACKED)
+    for _ in range(5):
+        layer(torch.randn(7, 3, 5))[0].sum().backward()
+        with torch.no_grad():
+            for weight in layer.parameters():
+                weight.mul_(0.9)
+    assert len(cpu._PACKED) == before + 1
+    del layer, weight
+    gc.collect()
+    assert len(cpu._PACKED) == before
+
+
+def test_dropped_weights_leave_no_packing_behind():
+    layer = ls.LSTM(5, 6, noise=ls.Noise(weight_drop=0.5))
+    gc.collect()
+    before = len(cpu._PACKED)
+    for _ in range(5):
+        layer(torch.randn(7, 3, 5))[0].sum().backward()
+    gc.collect()
+    assert len(cpu._PACKED) <= before + 1
+
+
+IN_A_PROCESS = """
+import os, sys, torch
+import longshort as ls
+torch.manual_seed(0)
+torch.set_num_threads(2)
+layer, x = ls.LSTM(64, 256), torch.randn(40, 8, 64)
+first = layer(x)[0]
+torch.randn(1000, 1000).add_(1)  # a job of torch's own on the same threads
+assert torch.equal(layer(x)[0], first)
+torch.set_num_threads(3)  # another number of them
+torch.testing.assert_close(layer(x)[0], first)
+torch.set_num_threads(2)
+if hasattr(os, "fork"):
+    child = os.fork()
+    if child == 0:  # where a large job of torch's own would hang
+        os._exit(0 if (layer(x)[0].detach().numpy() == first.detach().numpy()).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("environment", [{}, {"OMP_THREAD_LIMIT": "1"}], ids=["free", "one thread allowed"])
+def test_openmp_threads_are_shared_with_torch(environment):
+    """The same bits beside torch's jobs, with more threads, where too few are allowed, and in a fork."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IN_A_PROCESS],
+        env={**os.environ, "OMP_NUM_THREADS": "2", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -14,9 +14,10 @@ from torch import nn
 
 from longshort.errors import BackendError, RunError, SettingError
 from longshort.runs import Run
-from longshort.train import FitSettings, Validation, fit
+from longshort.train import FitSettings, Validation, fit, reached
 from longshort.train.checkpoint import Place
-from longshort.train.fit import learning_rate, step_seed
+from longshort.train.fit import step_seed
+from longshort.train.optimisers import OPTIMISERS, SCHEDULES, learning_rate
 
 SETTINGS = FitSettings(max_steps=40, warmup=5, lr=0.05, every=10, patience=10, seed=3)
 
@@ -111,6 +112,13 @@ def test_the_callers_random_numbers_are_left_alone():
     torch.manual_seed(7)
     fit(module, Line(), SETTINGS, quiet=True)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_interrupted_before_a_first_validation_it_has_the_last_weights():
+    module, expected = network(), network()
+    fitted = fit(module, Line(at={4: interrupt}), replace(SETTINGS, every=40), quiet=True)
+    assert (fitted.step, fitted.best_step, fitted.best) == (5, 5, float("inf"))
+    assert not torch.equal(weights(module), weights(expected))
 
 
 def test_a_second_interrupt_is_not_swallowed():
@@ -244,9 +252,28 @@ def test_a_loss_that_is_not_finite():
     with pytest.raises(SettingError) as raised:
         fit(network(), Broken(), SETTINGS, quiet=True)
     assert str(raised.value) == (
-        "fit: the loss must stay finite, and is nan at step 0. Lower `lr` or `clip`, "
-        "or look for extreme values in the data."
+        "fit: loss and gradient must stay finite, and at step 0 the loss is nan and the gradient's norm "
+        "nan. Lower `lr` or `clip`, or look for extreme values in the data. "
+        "The weights of the best validation (step 0) are kept."
     )
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(tmp_path):
+    class Steep(Line):
+        def loss(self, model, batch):
+            loss = super().loss(model, batch)
+            if self.at:
+                loss.register_hook(lambda gradient: gradient * float("inf"))
+            return loss
+
+    run = make_run(tmp_path / "run")
+    fit(network(), Line(at={12: interrupt}), SETTINGS, run=run, quiet=True)
+    with pytest.raises(
+        SettingError, match=r"at step 13 the loss is [0-9.]+ and the gradient's norm (nan|inf)"
+    ):
+        fit(network(), Steep(at={-1: die}), SETTINGS, run=run, quiet=True)
+    assert reached(run) == 13
+    assert all(np.isfinite(array).all() for array in run.read_arrays("last.safetensors")[0].values())
 
 
 def test_devices():
@@ -336,3 +363,132 @@ def test_killed_in_the_middle_of_saving(tmp_path, stop):
     fit(resumed, Line(), SETTINGS, run=run, quiet=True)
     fit(whole, Line(), SETTINGS, quiet=True)
     assert torch.equal(weights(resumed), weights(whole))
+
+
+class Counting(Line):
+    """A line that also carries a number from step to step, which makes each loss depend on those before."""
+
+    def __init__(self, at=None):
+        super().__init__(at=at)
+        self.number = torch.zeros(())
+
+    def loss(self, model, batch):
+        self.number = (0.5 * self.number + batch[0].sum()).detach()
+        return super().loss(model, batch) * (1 + 0.01 * self.number.sin())
+
+    def carried(self):
+        return {"number": self.number}
+
+    def carry(self, tensors):
+        self.number = tensors["number"]
+
+    def share(self, step):
+        return 0.5 if step % 3 == 0 else 1.0
+
+
+class Forgetful(Counting):
+    def carried(self):
+        return {"number": torch.zeros(())}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_optimiser_and_schedule_resumes_exactly_with_what_is_carried(tmp_path, optimiser, schedule):
+    settings = replace(SETTINGS, optimiser=optimiser, schedule=schedule, decay_every=7, nonmono=1, every=5)
+    whole, parts = network(), network()
+    fit(whole, Counting(), settings, run=make_run(tmp_path / "whole"), quiet=True)
+    fit(parts, Counting(at={22: interrupt}), settings, run=make_run(tmp_path / "parts"), quiet=True)
+    parts = network(seed=99)
+    fit(parts, Counting(), settings, run=make_run(tmp_path / "parts"), quiet=True)
+    assert torch.equal(weights(parts), weights(whole))
+    assert lines(Run.open(tmp_path / "parts")) == lines(Run.open(tmp_path / "whole"))
+
+
+def test_a_checkpoint_that_forgets_what_is_carried_is_found_out(tmp_path):
+    whole = network()
+    fit(whole, Counting(), SETTINGS, quiet=True)
+    fit(network(), Forgetful(at={22: interrupt}), SETTINGS, run=make_run(tmp_path / "run"), quiet=True)
+    parts = network(seed=99)
+    fit(parts, Counting(), SETTINGS, run=make_run(tmp_path / "run"), quiet=True)
+    assert not torch.equal(weights(parts), weights(whole))
+
+
+def test_a_share_scales_the_rate_of_its_step():
+    found = []
+
+    class Half(Counting):
+        def share(self, step):
+            return 0.5
+
+    plain = FitSettings(max_steps=3, every=3, warmup=0, optimiser="sgd", schedule="constant", lr=0.02)
+    for task, settings in ((Half(), plain), (Counting(), replace(plain, lr=0.01))):
+        task.share = task.share if isinstance(task, Half) else (lambda step: 1.0)
+        module = network()
+        fit(module, task, settings, quiet=True)
+        found.append(weights(module))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [1, 1, 1, 1, 1, 1]),
+        ("linear", [1, 1 - 0.95 / 6, 1 - 0.95 / 3, 1 - 0.95 / 2, 1 - 0.95 * 2 / 3, 1 - 0.95 * 5 / 6]),
+        ("decay", [1, 1, 1, 0.1, 0.1, 0.01]),
+        ("plateau", [0.01] * 6),
+    ],
+)
+def test_the_schedules(schedule, rates):
+    settings = FitSettings(lr=1.0, warmup=0, max_steps=6, schedule=schedule, hold=3, decay=0.1, decay_every=2)
+    assert [learning_rate(settings, step, cuts=2) for step in range(6)] == pytest.approx(rates)
+
+
+def test_half_a_cosine():
+    settings = FitSettings(lr=1.0, warmup=0, max_steps=1000, schedule="cosine")
+    assert [learning_rate(settings, step) for step in (0, 500, 1000)] == pytest.approx([1, 0.525, 0.05])
+
+
+def test_asgd_begins_to_average_when_the_validation_stops_getting_better():
+    """Against the plain mean written out; the validation is made to be worse from the third one on."""
+    seen = []
+
+    class Watched(Line):
+        calls = 0
+
+        def loss(self, model, batch):
+            seen.append(weights(model).clone())
+            return super().loss(model, batch)
+
+        def validate(self, model):
+            self.calls += 1
+            score = [5.0, 4.0, 4.5, 4.6, 3.0][self.calls - 1]
+            seen_here.append(weights(model).clone())
+            return Validation({"error": score}, np.full(4, score))
+
+    seen_here = []
+    settings = FitSettings(
+        max_steps=10, every=2, warmup=0, optimiser="nt-asgd", nonmono=1, lr=0.05, schedule="constant"
+    )
+    module, last = network(), network()
+    fit(module, Watched(), settings, quiet=True)
+    fit(last, Line(), replace(settings, optimiser="sgd", every=10), quiet=True)
+    after = [*seen[1:], weights(last)]  # the weights after each step
+    assert torch.equal(seen_here[2], after[5])  # 4.5 is not worse than 5, the best of those before the last
+    assert torch.equal(seen_here[3], after[7])  # 4.6 is worse than 4: from here on the mean
+    torch.testing.assert_close(weights(module), torch.stack(after[8:10]).mean(0))
+
+
+def test_a_checkpoint_is_written_between_validations_when_time_has_passed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["longshort.train.fit"], "SAVE_AFTER", 0.0)
+    run = make_run(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), Line(at={7: die}), replace(SETTINGS, every=40), run=run, quiet=True)
+    assert reached(run) == 7
+    whole, parts = network(), network(seed=99)
+    fit(whole, Line(), replace(SETTINGS, every=40), quiet=True)
+    fit(parts, Line(), replace(SETTINGS, every=40), run=run, quiet=True)
+    assert torch.equal(weights(parts), weights(whole))
+
+
+def die():
+    raise KeyboardInterrupt

@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,6 +162,43 @@ def options(case: Case, setup: Setup) -> dict[str, Any]:
     return {name: vars(timing.ratio(times[name], times["plain"])) for name in OPTIONS}
 
 
+def doubled(case: Case, setup: Setup) -> dict[str, Any]:
+    """Time a training step of ours with one thread and with two."""
+    x, dy = torch.randn(case.T, case.N, case.C, requires_grad=True), torch.randn(case.T, case.N, case.H)
+    step = _step_of(LSTM(case.C, case.H), x, dy)
+
+    def one() -> None:
+        torch.set_num_threads(1)
+        try:
+            step()
+        finally:
+            torch.set_num_threads(2)
+
+    return _compared(
+        timing.rounds({"ours": step, "one thread": one}, count=setup.rounds, seconds=setup.seconds)
+    )
+
+
+FIRST_CALL = """
+import time
+import numpy as np
+from longshort import engine
+w, x = [np.full((512, k), 0.01, np.float32) for k in (64, 128)], np.zeros((1, 1, 64), np.float32)
+start = time.perf_counter()
+engine.forward(engine.pack(*w), x)
+print(time.perf_counter() - start)
+"""
+
+
+def first_call() -> float:
+    """Milliseconds that the first call of a process takes beyond the import, the median of five processes."""
+    runs = [
+        subprocess.run([sys.executable, "-c", FIRST_CALL], check=True, capture_output=True, text=True)
+        for _ in range(5)
+    ]
+    return 1e3 * float(np.median([float(run.stdout) for run in runs]))
+
+
 def _compared(times: dict[str, list[float]]) -> dict[str, Any]:
     """Medians and spreads in milliseconds, and the ratio of each to ours."""
     return {
@@ -199,5 +238,7 @@ def measure(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
                 yield "training", case.name, training(case, setup)
             if case.batched and case.N * case.T * case.H < 1 << 20:
                 yield "options", case.name, options(case, setup)
+            if case.batched and setup.threads == 2:
+                yield "two threads", case.name, doubled(case, setup)
     finally:
         torch.set_num_threads(before)

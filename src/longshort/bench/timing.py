@@ -83,8 +83,3 @@ def ratio(theirs: list[float], ours: list[float], seed: int = 0) -> Ratio:
     drawn = np.random.default_rng(seed).integers(0, len(each), (2000, len(each)))
     low, high = np.quantile(np.median(each[drawn], axis=1), (0.025, 0.975))
     return Ratio(float(np.median(each)), float(low), float(high))
-
-
-def geometric_mean(ratios: list[Ratio]) -> float:
-    """Return the geometric mean of the medians."""
-    return float(np.exp(np.mean(np.log([r.median for r in ratios]))))

@@ -2,9 +2,14 @@
 
     longshort bench cpu
     longshort bench cpu --threads 1 --case "small batch" --out cpu.json
+    longshort bench gpu --rounds 7 --out gpu.json
 
-One thread is timed by its own processor time, so that others on the machine disturb it little; several by the
-wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the rounds.
+One thread is timed by its own processor time, so that others on the machine disturb it little; several by
+the wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the
+rounds; at the end, each number that the project asks of its engine beside what was found.
+
+On a GPU the peer is torch.nn.LSTM, which is cuDNN; times are the device's own, and every case is run in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -38,12 +43,10 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import BackendError, SettingError
 
     if args.device == "gpu":
-        raise BackendError(
-            "bench: `gpu` needs a CUDA device and this build's kernels for it. Measure the cpu."
-        )
+        return _gpu(args)
     if not engine.available():
         raise BackendError(f"bench: {engine.why_not()}.")
-    from ..bench import cpu  # here, not above: torch takes seconds to import
+    from ..bench import cpu, targets  # here, not above: torch takes seconds to import
 
     known = [case.name for case in cpu.CASES]
     for name in args.case:
@@ -61,7 +64,43 @@ def run(args: argparse.Namespace) -> int:
         print(f"{kind:10} {case:16} {_line(kind, numbers)}", flush=True)
         if args.out is not None:
             args.out.write_text(json.dumps(found, indent=2) + "\n")
+    found["first call, milliseconds"] = cpu.first_call()
+    rows = targets.rows(found, cpu.CASES)
+    found["asked"] = [{**vars(row), "met": row.met} for row in rows]
+    print(*rows, sep="\n")
+    if args.out is not None:
+        args.out.write_text(json.dumps(found, indent=2) + "\n")
     return 0
+
+
+def _gpu(args: argparse.Namespace) -> int:
+    from ..errors import BackendError, SettingError
+    from ..scan.cuda import machine  # here, not above: torch takes seconds to import
+
+    why = machine.why_not()
+    if why is not None:
+        raise BackendError(f"bench: `gpu` cannot measure: {why}. Measure the cpu.")
+    from ..bench import gpu
+
+    known = [case.name for case in gpu.CASES]
+    for name in args.case:
+        if name not in known:
+            raise SettingError(f"bench: `--case` must be one of {', '.join(map(repr, known))}, got {name!r}.")
+    setup = gpu.Setup(rounds=args.rounds, names=tuple(args.case))
+    found: dict[str, Any] = {
+        "command": f"longshort bench gpu --rounds {args.rounds}",
+        "rounds": args.rounds,
+        **gpu.machine(),
+    }
+    failed = False
+    for case, numbers in gpu.measure(setup):
+        found.setdefault("cases", {})[case] = numbers
+        failed = failed or "failed" in numbers
+        for line in gpu.lines(case, numbers):
+            print(line, flush=True)
+        if args.out is not None:
+            args.out.write_text(json.dumps(found, indent=2) + "\n")
+    return int(failed)
 
 
 def _line(kind: str, numbers: dict[str, Any]) -> str:

@@ -23,6 +23,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="FILE", type=Path, help="the file to write. Default: model.* in RUN."
     )
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="for the runtime: how it keeps the LSTM's weights (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
 
 
@@ -33,4 +39,4 @@ def run(args: argparse.Namespace) -> None:
 
     path = args.out or Path(args.folder) / f"model{ENDINGS[args.to]}"
     path = path if path.suffix == ENDINGS[args.to] else path.with_name(path.name + ENDINGS[args.to])
-    print(export(load_model(args.folder), path, overwrite=args.overwrite))
+    print(export(load_model(args.folder), path, weights=args.weights, overwrite=args.overwrite))

@@ -14,7 +14,7 @@ import argparse
 import json
 from typing import Any
 
-TASKS = ("forecast",)
+TASKS = ("forecast", "language")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     parser.add_argument("--settings", metavar="FILE", help="settings to start from, such as a run's")
     parser.add_argument("--print-settings", action="store_true", help="print the settings, and do nothing")
     given = parser.parse_args(args.rest)
-    beneath = kind()
+    beneath = story.beneath(given)
     if given.settings is not None:
         beneath = _read(kind, given.settings)
     if given.source is not None:

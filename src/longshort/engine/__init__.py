@@ -30,8 +30,11 @@ __all__ = [
     "forward",
     "isa",
     "isas",
+    "join_openmp",
+    "meeting",
     "pack",
     "peak",
+    "reading",
     "step",
     "trim",
     "why_not",
@@ -91,9 +94,34 @@ def peak() -> float:
     return rate
 
 
+def reading(size: int) -> float:
+    """Return the bytes a second that one core reads, of `size` bytes over and over: of the cache they fit."""
+    rate: float = _there().reading(size)
+    return rate
+
+
+def meeting() -> float:
+    """Return the seconds that two threads take to meet at a barrier."""
+    seconds: float = _there().meeting()
+    return seconds
+
+
 def trim() -> None:
     """Give the memory that is kept for reuse back to the system."""
     _there().trim()
+
+
+def join_openmp() -> bool:
+    """Run on OpenMP's threads from now on, if a library has brought it into this process.
+
+    Those threads spin for milliseconds after each job of torch, on the very cores that the engine's own would
+    need. The layer calls this; a program without torch has no reason to.
+
+    Returns:
+        Whether there is an OpenMP.
+    """
+    joined: bool = _there().join_openmp()
+    return joined
 
 
 def tape_row(
@@ -170,20 +198,25 @@ def pack(
 
 
 def step(packed: Any, *, stored: str = "full", threads: int = 1) -> Any:
-    """Prepare single steps and streams of few sequences, for the variant of torch.nn.LSTM.
+    """Prepare single steps and streams, for the variant of torch.nn.LSTM.
 
     Args:
-        packed:  what `pack` returned.
-        stored:  the weights' own form: "full", "bfloat16", or "int8" with one scale a gate and unit. Short
-                 weights are read two and four times as fast; inputs, state and sums stay as they are.
+        packed:  what `pack` returned; with short weights it is not needed afterwards.
+        stored:  the weights' own form. "full": as packed. "bfloat16": 16 bits; where the processor multiplies
+                 pairs of them, x and h are rounded to 16 bits too. "int8": 8 bits with one scale a gate and
+                 unit; x and h become 8 bits at each step, with one scale a sequence for each. Short weights
+                 are read two and four times as fast; cells and sums stay as they are.
         threads: used where a step is long enough to pay for them.
 
     Returns:
-        An object with `(x, h, c) -> (y, c)` for x (N, T, C), and `move(x, h, c)`, which takes one step on x
-        (N, C) and writes the new state into h and c (N, H); h is y's last step.
+        An object with `(x, h, c) -> (y, c)` for x (N, T, C), and `move(x, h, c, only=None)`, which takes one
+        step on x (N, C) and writes the new state into h and c (N, H); h is y's last step. only: (N,) bool,
+        the sequences that step. `moving(h, c)` gives a function of (x, only=None) that does the same to
+        these arrays with less work for each call. A sequence's bits depend neither on the others nor on the
+        threads. Calls from several threads take turns.
 
     Raises:
-        ShapeError: another variant, an unknown form, or arrays that do not fit.
+        ShapeError: another variant, an unknown form, short float64 weights, or arrays that do not fit.
     """
     core = _there()
     kind = core.Step64 if isinstance(packed, core.Packed64) else core.Step32

@@ -9,8 +9,8 @@ from ..errors import RunError, SettingError
 from ..nn import LSTM
 from ..runs import Run
 from .keras_writing import save_keras
-from .onnx_writing import Report, save_onnx
-from .runtime_writing import save_runtime
+from .onnx_writing import Graph, Report, save_graph, save_onnx
+from .runtime_writing import checked_form, save_runtime
 from .torch_layers import save_torch
 
 ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime": ""}
@@ -18,18 +18,26 @@ ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime
 
 
 def export(
-    model: Any, path: str | Path, *, streaming: bool = False, reset: bool = False, overwrite: bool = False
+    model: Any,
+    path: str | Path,
+    *,
+    streaming: bool = False,
+    reset: bool = False,
+    weights: str = "float32",
+    overwrite: bool = False,
 ) -> Report | Path:
     """Write a model to a file of another format, checked against the model before it is kept.
 
     Args:
-        model: a `longshort.LSTM`, or a fitted `longshort.Forecaster`.
+        model: a `longshort.LSTM`, or a fitted `longshort.Forecaster` or `longshort.LanguageModel`.
         path: the file; its ending is the format. `.onnx`: a graph with the state as ports, or a forecaster's
             graph from rows to quantiles. `.keras`: a Keras model of the LSTM. `.safetensors`: weights that
             torch.nn.LSTM.load_state_dict takes. Of a forecaster these two hold its LSTM alone. A name without
             an ending: a folder for `longshort.runtime`.
-        streaming: for ONNX and a layer: the graph of one step.
+        streaming: for ONNX, of a layer or a language model: the graph of one step.
         reset: for ONNX and a layer: a graph with `reset` as an input.
+        weights: for the runtime: how it keeps the LSTMs' weights unless `load` is told otherwise, "float32",
+            "bfloat16" or "int8". The short ones are checked too.
         overwrite: replace a file that is there.
 
     Returns:
@@ -56,54 +64,83 @@ def export(
         raise RunError(
             f"{path}: exists. Give another name, or overwrite it: `overwrite=True`, or --overwrite."
         )
-    if (streaming or reset) and (path.suffix != ".onnx" or not isinstance(model, LSTM)):
+    steps = isinstance(model, LSTM) or (_task(model) == "language" and not reset)
+    if (streaming or reset) and (path.suffix != ".onnx" or not steps):
         raise SettingError(
-            "export: `streaming` and `reset` are for a longshort.LSTM that becomes ONNX. Leave them out."
+            "export: `streaming` is for a longshort.LSTM or LanguageModel that becomes ONNX, and `reset` for "
+            "an LSTM. Leave them out."
         )
+    if weights != "float32" and path.suffix != "":
+        raise SettingError("export: `weights` is for the runtime, a folder without an ending. Leave it out.")
     if path.suffix == ".onnx":
         return _onnx(model, path, streaming, reset)
     if path.suffix == "":
-        return _runtime(model, path, overwrite)
+        return _runtime(model, path, weights, overwrite)
     lstm = layer_of(model)
     save_keras(lstm, path) if path.suffix == ".keras" else save_torch(lstm, path)
     return path
 
 
-def _runtime(model: Any, path: Path, overwrite: bool) -> Path:
+def _runtime(model: Any, path: Path, weights: str, overwrite: bool) -> Path:
+    checked_form(weights)
     if isinstance(model, LSTM):
-        return save_runtime(model, path, overwrite=overwrite)
-    layer_of(model)
-    from .onnx_forecast import forecast_graph  # loads the tasks
+        return save_runtime(model, path, weights=weights, overwrite=overwrite)
     from .program_writing import save_program
 
-    return save_program(forecast_graph(model), path, overwrite=overwrite)
+    whole, stream = _graphs(model)
+    return save_program(whole, path, stream=stream, weights=weights, overwrite=overwrite)
 
 
 def _onnx(model: Any, path: Path, streaming: bool, reset: bool) -> Report:
     if isinstance(model, LSTM):
         return save_onnx(model, path, streaming=streaming, reset=reset)
-    layer_of(model)
-    from .onnx_forecast import save_forecast  # loads the tasks
+    if _task(model) == "forecast":
+        from .onnx_forecast import save_forecast  # loads the task
 
-    return save_forecast(model, path)
+        return save_forecast(model, path)
+    whole, stream = _graphs(model)
+    return save_graph(stream.graph if streaming else whole, path)
+
+
+def _graphs(model: Any) -> tuple[Graph, Any]:
+    """A fitted model of a task as a graph, and as that of one step."""
+    if _task(model) == "language":
+        from .language_graph import language_graph
+
+        return language_graph(model)
+    layer_of(model)
+    from .forecast_stream import forecast_stream
+
+    return forecast_stream(model)
+
+
+def _task(model: Any) -> str | None:
+    """The task whose model this is; tasks are loaded only by the model itself."""
+    tasks = {"Forecaster": "forecast", "LanguageModel": "language"}
+    task = tasks.get(type(model).__name__)
+    home = f"longshort.tasks.{task}."
+    return task if type(model).__module__.startswith(home) else None
 
 
 def layer_of(model: Any) -> LSTM:
     """Return the layer of a model that `export` knows.
 
     Raises:
-        SettingError: it is neither a layer nor a fitted forecaster.
+        SettingError: it has no single layer, or is none that `export` knows.
     """
     if isinstance(model, LSTM):
         return model
-    if type(model).__name__ == "Forecaster":
-        from ..tasks import Forecaster
-
-        if isinstance(model, Forecaster):
-            lstm = model._fitted()[1].lstm
-            return lstm
+    if _task(model) == "forecast":
+        lstm: LSTM = model._fitted()[1].lstm
+        return lstm
+    if _task(model) == "language":
+        raise SettingError(
+            "export: a longshort.LanguageModel goes whole, to ONNX or to a folder for the runtime. For the "
+            "other formats export a layer of its `network`."
+        )
     raise SettingError(
-        f"export: `model` must be a longshort.LSTM or a longshort.Forecaster, got {type(model).__name__}. "
+        f"export: `model` must be a longshort.LSTM, a longshort.Forecaster or a longshort.LanguageModel, got "
+        f"{type(model).__name__}. "
         f"Any torch model whose LSTMs are longshort's goes to ONNX with torch.onnx.export(model, inputs, "
         f"dynamo=True); export the LSTM inside it for the rest."
     )
@@ -116,11 +153,15 @@ def load_model(folder: str | Path) -> Any:
         RunError: it is no run, or one of a task whose models this cannot export yet.
     """
     run = Run.open(folder)
-    if run.task != "forecast":
-        raise RunError(
-            f"{folder}: holds a run of `{run.task}`, and only those of `forecast` can be exported. "
-            f"Load the model and export its LSTM with longshort.export."
-        )
-    from ..tasks import Forecaster
+    if run.task == "forecast":
+        from ..tasks import Forecaster
 
-    return Forecaster.load(folder)
+        return Forecaster.load(folder)
+    if run.task == "language":
+        from ..tasks import LanguageModel
+
+        return LanguageModel.load(folder)
+    raise RunError(
+        f"{folder}: holds a run of `{run.task}`, and only those of `forecast` and `language` can be "
+        f"exported. Load the model and export its LSTM with longshort.export."
+    )

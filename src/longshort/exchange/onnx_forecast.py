@@ -36,22 +36,31 @@ class LastRows(nn.Module):
 
     def forward(self, target: Tensor, *covariates: Tensor) -> Tensor:
         """Return (N, horizon, Q) for target (N, lookback + context) in its own units, NaN where missing."""
-        z, known = self._transformed(target)
+        z, known = self.transformed(target)
         context = self.plan.context
-        location, size = scale_of(z[:, -context:], known[:, -context:])
-        values = torch.where(known, (z - location) / size, torch.zeros_like(z))
-        dtype = self.model.from_step.dtype
-        windows = self._windows(
-            values.to(dtype), known.to(dtype), dict(zip(self.ports, covariates, strict=True))
-        )
+        scale = scale_of(z[:, -context:], known[:, -context:])
+        windows = self.windows(z, known, scale, covariates, context)
         last = torch.full((1,), context - 1, dtype=torch.int64)
-        scaled = self.model(windows, last)[:, 0].to(z.dtype)
+        return self.restored(self.model(windows, last)[:, 0], scale)
+
+    def windows(
+        self, z: Tensor, known: Tensor, scale: tuple[Tensor, Tensor], covariates: tuple[Tensor, ...], T: int
+    ) -> Windows:
+        """The last T steps of a target on a scale, with the rows that the model looks back on."""
+        values = torch.where(known, (z - scale[0]) / scale[1], torch.zeros_like(z))
+        dtype = self.model.from_step.dtype
+        given = dict(zip(self.ports, covariates, strict=True))
+        return self._windows(values.to(dtype), known.to(dtype), given, T)
+
+    def restored(self, scaled: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:
+        """The model's quantiles (N, horizon, Q), widened, in the target's own units."""
+        scaled = scaled.to(scale[0].dtype)
         half = scaled.shape[-1] // 2
         median = scaled[..., half : half + 1]
         scaled = median + self.widening * (scaled - median)
-        return self._restored(location[..., None] + size[..., None] * scaled)
+        return self._restored(scale[0][..., None] + scale[1][..., None] * scaled)
 
-    def _transformed(self, target: Tensor) -> tuple[Tensor, Tensor]:
+    def transformed(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """The target on the model's scale, 0 where missing or beyond that scale, and where it is known."""
         known, kind = ~target.isnan(), self.plan.transform
         y = torch.where(known, target, torch.ones_like(target))
@@ -68,8 +77,8 @@ class LastRows(nn.Module):
             return z.clamp(max=700.0).exp()
         return z.clamp(min=0.0).square() if self.plan.transform == "sqrt" else z
 
-    def _windows(self, values: Tensor, known: Tensor, given: dict[str, Tensor]) -> Windows:
-        N, T = values.shape[0], self.plan.context
+    def _windows(self, values: Tensor, known: Tensor, given: dict[str, Tensor], T: int) -> Windows:
+        N = values.shape[0]
         rows = {"seen": T, "ahead": T + self.plan.horizon}
         parts = {}
         for name in OPTIONAL:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,46 @@ import torch
 from torch import Tensor, fx
 
 from .. import runtime
-from ..errors import SettingError
+from ..errors import BackendError, SettingError
 from ..runtime.files import write_folder
 from ..runtime.operators import OPERATORS
 from ..runtime.program import LSTM
 from .layers import Array
 from .onnx_writing import SIZES, Graph, Ports, compared, quiet
-from .runtime_writing import placed
+from .runtime_writing import ALLOWED, placed
 
 SKIPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
 IGNORED = (torch.device, torch.layout, torch.memory_format)
 
 
-def save_program(graph: Graph, folder: str | Path, *, overwrite: bool = False) -> Path:
+@dataclass(frozen=True)
+class Stream:
+    """How a traced model goes on.
+
+    Attributes:
+        graph: of one step; its first inputs and last outputs are what is kept from one to the next.
+        kept: how many these are; they are the last outputs of the whole model too.
+    """
+
+    graph: Graph
+    kept: int
+
+
+def save_program(
+    graph: Graph,
+    folder: str | Path,
+    *,
+    stream: Stream | None = None,
+    weights: str = "float32",
+    overwrite: bool = False,
+) -> Path:
     """Write a model as a folder that `longshort.runtime.load` runs without torch.
 
     Args:
         graph: the model and its ports.
         folder: the folder to make.
+        stream: its step, if it can go on.
+        weights: how `load` keeps the LSTMs' weights unless told otherwise.
         overwrite: replace one that is there.
 
     Returns:
@@ -41,17 +64,50 @@ def save_program(graph: Graph, folder: str | Path, *, overwrite: bool = False) -
     """
     folder = Path(folder)
     settings, arrays = traced(graph)
+    settings["weights"] = weights
+    if stream is not None:
+        step, own = traced(stream.graph)
+        places = {node: _shared(value, node, arrays) for node, value in own.items()}
+        settings["step"] = {**step, "arrays": places, "kept": stream.kept}
 
     def write(made: Path) -> None:
         write_folder(made, settings, arrays)
-        model = runtime.load(made)
-        for N, T in SIZES:
-            given = graph.example(N, T)
-            got = model(*(t.numpy() for t in given))
-            outputs = got if isinstance(got, tuple) else (got,)
-            compared(graph, given, outputs, f"{folder}", f"N = {N}, T = {T}")
+        model = runtime.load(made, weights="float32")
+        checks = [(graph, model.whole)] + ([] if stream is None else [(stream.graph, model.next)])
+        for traced_graph, nodes in checks:
+            for N, T in SIZES:
+                given = traced_graph.example(N, T)
+                got = nodes.run("model", tuple(t.numpy() for t in given), {})
+                compared(traced_graph, given, got, f"{folder}", f"N = {N}, T = {T}")
+        if weights != "float32":
+            _as_short_as_said(graph, made, folder, weights)
 
     return placed(folder, write, overwrite)
+
+
+def _as_short_as_said(graph: Graph, made: Path, folder: Path, weights: str) -> None:
+    """Run the model on short weights beside itself on full ones; the errors are added up over its outputs."""
+    short, full = (runtime.load(made, weights=form).whole for form in (weights, "float32"))
+    for N, T in SIZES:
+        given = tuple(t.numpy() for t in graph.example(N, T))
+        for got, want in zip(short.run("model", given, {}), full.run("model", given, {}), strict=True):
+            spread = float(np.sqrt(np.mean(np.square(want, dtype=np.float64))))
+            error = float(np.sqrt(np.mean(np.square(got - want, dtype=np.float64))))
+            if not error <= ALLOWED[weights] * spread:
+                raise BackendError(
+                    f"{folder}: with {weights} weights the model errs by {error:.1e} for N = {N}, T = {T}, "
+                    f"and {ALLOWED[weights] * spread:.1e}, {ALLOWED[weights]:.0%} of its outputs, is "
+                    f"allowed. It was not kept. Export it with weights='float32'."
+                )
+
+
+def _shared(value: Array, node: str, arrays: dict[str, Array]) -> str:
+    """The name of an array that is there already, or a new one."""
+    for name, other in arrays.items():
+        if other.dtype == value.dtype and np.array_equal(other, value, equal_nan=value.dtype.kind == "f"):
+            return name
+    arrays[f"step.{node}"] = value
+    return f"step.{node}"
 
 
 def traced(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -74,7 +130,7 @@ def traced(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
     nodes, inputs = [], []
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in names:
-            inputs.append(_input(node, names[node.name]))
+            inputs.append(_input(node, names[node.name], graph.dynamic[names[node.name]]))
         elif node.op == "call_function" and _operator(node) not in SKIPPED:
             nodes.append(_node(node, names))
     places = [names.get(str(name), str(name)) for name in signature.user_outputs]
@@ -87,9 +143,9 @@ def _array(tensor: Tensor) -> Array:
     return array if array.dtype in (np.float32, np.float64, np.int64) else array.astype(np.int64)
 
 
-def _input(node: fx.Node, name: str) -> dict[str, Any]:
+def _input(node: fx.Node, name: str, axes: Mapping[int, str]) -> dict[str, Any]:
     value = node.meta["val"]
-    shape = [size if isinstance(size, int) else None for size in value.shape]
+    shape = [axes.get(k, size) for k, size in enumerate(value.shape)]
     return {"name": name, "dtype": _dtype(value.dtype), "shape": shape}
 
 

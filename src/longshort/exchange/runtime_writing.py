@@ -16,23 +16,30 @@ from .. import runtime
 from ..errors import BackendError, RunError, SettingError
 from ..nn import LSTM
 from ..runtime.files import write_folder
+from ..runtime.stack import FORMS
 from .layers import array_of
 from .onnx_writing import FACTOR, FLOOR
 
+ALLOWED = {"bfloat16": 0.02, "int8": 0.06}
+"""How far outputs on short weights may lie from those on full ones, root mean square as a share of theirs."""
 
-def save_runtime(lstm: LSTM, folder: str | Path, *, overwrite: bool = False) -> Path:
+
+def save_runtime(
+    lstm: LSTM, folder: str | Path, *, weights: str = "float32", overwrite: bool = False
+) -> Path:
     """Write a layer as a folder that `longshort.runtime.load` runs without torch.
 
     Args:
         lstm: the layer; exported in float32, as in evaluation.
-        folder: the folder to make.
+        folder: the folder to make; its weights are in float32 whatever `weights` says.
+        weights: how `load` keeps them unless told otherwise: "float32", "bfloat16" or "int8".
         overwrite: replace one that is there.
 
     Returns:
         The folder.
 
     Raises:
-        SettingError: the engine lacks an option of the layer.
+        SettingError: the engine lacks an option of the layer, or `weights` is none of these.
         BackendError: the engine is not installed, or its numbers differ; nothing was written.
         RunError: the folder exists or cannot be written.
     """
@@ -43,12 +50,22 @@ def save_runtime(lstm: LSTM, folder: str | Path, *, overwrite: bool = False) -> 
             f"Export the layer to ONNX."
         )
 
+    checked_form(weights)
+
     def write(made: Path) -> None:
-        write_folder(made, settings_of(lstm), arrays)
+        write_folder(made, {**settings_of(lstm), "weights": weights}, arrays)
         _agree(lstm, made, folder)
+        if weights != "float32":
+            _as_short_as_said(lstm, made, folder, weights)
 
     arrays = {name: array_of(value).astype(np.float32) for name, value in lstm.state_dict().items()}
     return placed(folder, write, overwrite)
+
+
+def checked_form(weights: str) -> None:
+    """Raise where `weights` is no form."""
+    if weights not in FORMS:
+        raise SettingError(f"export: `weights` must be 'float32', 'bfloat16' or 'int8', got {weights!r}.")
 
 
 def placed(folder: Path, write: Callable[[Path], None], overwrite: bool) -> Path:
@@ -97,7 +114,7 @@ def settings_of(lstm: LSTM) -> dict[str, Any]:
 
 def _agree(lstm: LSTM, made: Path, folder: Path) -> None:
     """Run the folder beside the layer, whole and step by step."""
-    model = runtime.load(made)
+    model = runtime.load(made, weights="float32")
     exact = copy.deepcopy(lstm).cpu().double().eval()
     exact.batch_first = True
     random = np.random.default_rng(0)
@@ -118,3 +135,17 @@ def _agree(lstm: LSTM, made: Path, folder: Path) -> None:
                 "rounding. "
                 f"It was not kept."
             )
+
+
+def _as_short_as_said(lstm: LSTM, made: Path, folder: Path, weights: str) -> None:
+    """Run short weights beside full ones, for longer than their errors need to settle."""
+    short, full = (runtime.load(made, weights=form) for form in (weights, "float32"))
+    x = np.random.default_rng(0).normal(size=(3, 100, lstm.input_size)).astype(np.float32)
+    got, want = short(x)[0], full(x)[0]
+    spread, error = (float(np.sqrt(np.mean(np.square(a, dtype=np.float64)))) for a in (want, got - want))
+    if not error <= ALLOWED[weights] * spread:
+        raise BackendError(
+            f"{folder}: with {weights} weights the outputs err by {error:.1e}, and "
+            f"{ALLOWED[weights] * spread:.1e}, {ALLOWED[weights]:.0%} of them, is allowed. It was not kept. "
+            f"Export it with weights='float32'."
+        )

@@ -44,7 +44,7 @@ def checks(device: str) -> Iterator[Check]:
         device: one of `devices()`.
     """
     for backend in backends():
-        if backend.name != "definition":
+        if backend.name != "definition" and backend.device in (None, device.split(":")[0]):
             for name, variant in VARIANTS.items():
                 yield _parity(device, backend.name, name, variant)
     yield _finite_differences(device)

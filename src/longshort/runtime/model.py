@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, ShapeError
+from ..errors import DataError, SettingError, ShapeError
 from .files import Array, read_folder
 from .program import Program
-from .stack import Stack, State
+from .stack import FORMS, Stack, State
 from .streams import Stream
 
 
@@ -109,25 +109,36 @@ class Model:
         return Stream(self, n)
 
 
-def load(folder: str | Path) -> Any:
+def load(folder: str | Path, *, weights: str | None = None, threads: int = 1) -> Any:
     """Load a model that `longshort.export(model, folder)` wrote.
 
     Args:
         folder: the folder.
+        weights: how the LSTMs' weights are kept: "float32", "bfloat16" or "int8"; what was chosen at the
+            export if None. Short ones take a half and a quarter of the memory and of the time of a step, and
+            serve the LSTM of torch.nn; docs/engine.md says what each costs in accuracy.
+        threads: used where a call is long enough to pay for them.
 
     Returns:
         A `Model` for a layer, a `Program` for a whole model.
 
     Raises:
-        DataError: it is missing, damaged, changed, of a newer longshort, or of a kind this one does not run.
+        DataError: it is missing, damaged, changed, of a newer longshort, of a kind this one does not run, or
+            has an option that short weights do not serve.
+        SettingError: `weights` or `threads` is none that there is.
         BackendError: the engine is not installed.
     """
     settings, arrays = read_folder(folder)
+    form = settings.get("weights", "float32") if weights is None else weights
+    if form not in FORMS:
+        raise SettingError(f"load: `weights` must be 'float32', 'bfloat16' or 'int8', got {form!r}.")
+    if threads < 1:
+        raise SettingError(f"load: `threads` must be at least 1, got {threads}.")
     if settings.get("kind") == "program":
-        return Program(settings, arrays, str(folder))
+        return Program(settings, arrays, str(folder), form, threads)
     if settings.get("kind") != "lstm":
         raise DataError(
             f"{folder}: holds a model of kind {settings.get('kind')!r}, and this longshort runs 'lstm' and "
             f"'program'. Install a newer longshort."
         )
-    return Model(Stack(settings, arrays, str(folder)))
+    return Model(Stack(settings, arrays, str(folder), form, threads))

@@ -34,7 +34,14 @@ class Stream:
         if n is not None and n < 1:
             raise ShapeError(f"stream: `n` must be at least 1, got {n}.")
         self.model, self.n = model, n
-        self._state = model.initial_state(n or 1)
+        self._shape = (model.stack.C,) if n is None else (n, model.stack.C)
+        self._begin(model.initial_state(n or 1))
+
+    def _begin(self, state: State) -> None:
+        """Go on from a state, whose arrays are written from now on."""
+        self._state, layers = state, (place[0] for place in self.model.stack.places)
+        self._layers = [(layer.moving(h, c), h) for layer, h, c in zip(layers, *state, strict=True)]
+        self._y: Array = state.h[-1, 0] if self.n is None else state.h[-1]
 
     @property
     def state(self) -> State:
@@ -45,7 +52,7 @@ class Stream:
     def state(self, state: State) -> None:
         """Go on from a state: this stream's own of before, or another's."""
         checked = self.model.checked("stream", state, self.n or 1)
-        self._state = State(checked.h.copy(), checked.c.copy())
+        self._begin(State(checked.h.copy(), checked.c.copy()))
 
     def step(self, x: Any, mask: Any = None) -> Array:
         """Take one step.
@@ -61,27 +68,23 @@ class Stream:
         Raises:
             ShapeError: x or mask has another shape.
         """
-        stack, n = self.model.stack, self.n
-        row = np.ascontiguousarray(x, dtype=np.float32)
-        wanted = (stack.C,) if n is None else (n, stack.C)
-        if row.shape != wanted:
-            axes = "(C,)" if n is None else "(n, C)"
+        row = np.ascontiguousarray(x, np.float32)
+        if row.shape != self._shape:
+            axes = "(C,)" if self.n is None else "(n, C)"
             raise ShapeError(
-                f"stream.step: `x` must be {axes} = {wanted}, got {row.shape}. "
-                f"The model was exported with {stack.C} features."
+                f"stream.step: `x` must be {axes} = {self._shape}, got {row.shape}. "
+                f"The model was exported with {self._shape[-1]} features."
             )
-        lengths = None
         if mask is not None:
-            mask = np.asarray(mask)
-            if mask.shape != (n or 1,) or mask.dtype != np.bool_:
+            mask, n = np.ascontiguousarray(mask), self.n or 1
+            if mask.shape != (n,) or mask.dtype != np.bool_:
                 raise ShapeError(
-                    f"stream.step: `mask` must be (n,) = ({n or 1},) of bool, got {mask.shape} of "
-                    f"{mask.dtype}."
+                    f"stream.step: `mask` must be (n,) = ({n},) of bool, got {mask.shape} of {mask.dtype}."
                 )
-            lengths = mask.astype(np.int64)
-        _, self._state = stack.run(row.reshape(-1, 1, stack.C), self._state, lengths)
-        y: Array = self._state.h[-1]
-        return y[0].copy() if n is None else y.copy()
+        for move, h in self._layers:
+            move(row, mask)
+            row = h
+        return self._y.copy()
 
     def reset(self, mask: Any = None) -> None:
         """Go back to the initial state.
@@ -94,7 +97,7 @@ class Stream:
         """
         initial = self.model.initial_state(self.n or 1)
         if mask is None:
-            self._state = initial
+            self._begin(initial)
             return
         mask = np.asarray(mask)
         if mask.shape != (self.n or 1,) or mask.dtype != np.bool_:

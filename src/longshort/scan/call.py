@@ -145,6 +145,8 @@ class Backend(NamedTuple):
     "shape and dtype of each saved tensor, in order; N and T may be symbols"
     step: Callable[[Call, Inputs], Callable[[Tensor, Tensor, Tensor], Any]] | None = None
     "optional: a prepared single step, (x, h, c) -> (h, c), for evaluation without gradients"
+    device: str | None = None
+    "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
 
 
 def inputs_given(inputs: Inputs) -> frozenset[str]:
@@ -162,8 +164,9 @@ def call_of(options: Options, inputs: Inputs, save: bool, first: int = 0) -> Cal
         first:   the number of step 0 in the counters of the noise.
     """
     x = inputs.x
-    N, T, C = x.shape
-    H = inputs.w_ih.shape[0] // len(options.variant.gates)
+    N, T = x.shape[:2]
+    rows, C = inputs.w_ih.shape  # not x's own: in a graph of torch.compile those may be symbols
+    H = rows // len(options.variant.gates)
     return Call(
         options, x.device.type, x.dtype, N, T, C, H, inputs.w_hh.shape[1], inputs_given(inputs), save, first
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,9 @@ from .variant import Variant
 _WEIGHTS: Final = (
     "w_ih", "w_hh", "w_hr", "peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"
 )  # fmt: skip
+if engine.available():
+    engine.join_openmp()
+
 _REMEMBERED: Final = 64
 """Packed layers kept at most: more than a model has, and few enough to forget the models of long ago."""
 
@@ -131,31 +135,38 @@ def _array(tensor: Tensor | None) -> Any:
     return tensor.detach().numpy()
 
 
-_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, bytes, list[weakref.ref[Tensor]]]] = OrderedDict()
+_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, tuple[int, ...], bytes, list[weakref.ref[Tensor]]]] = (
+    OrderedDict()
+)
 
 
 def _packed(call: Call, given: Inputs, back: bool, threads: int) -> Any:
     """Return the weights as the engine reads them, packed anew only when they have changed.
 
     Identity and version show most changes. A write through `.data` shows in neither, so the sums of all rows
-    are compared as well. The bias, a sum made for each call, is read each time.
+    are compared as well. The bias, a sum made for each call, is read each time. A layer has one packing:
+    that of weights which an optimiser has moved on from is given back before the new one is made.
     """
     tensors = [t for t in (getattr(given, name) for name in _WEIGHTS) if t is not None]
     arrays = {name: _array(getattr(given, name)) for name in _WEIGHTS}
-    key = (call.variant, back, engine.isa(), *((id(t), t._version) for t in tensors))
+    key = (call.variant, back, engine.isa(), *(id(t) for t in tensors))
+    versions = tuple(t._version for t in tensors)
     marks = b"".join(_mark(arrays[name]) for name in _WEIGHTS if arrays[name] is not None)
     bias = _array(given.bias)
-    found = _PACKED.get(key)
+    found = _PACKED.pop(key, None)
     if (
         found is not None
-        and found[1] == marks
-        and all(r() is t for r, t in zip(found[2], tensors, strict=True))
+        and found[1:3] == (versions, marks)
+        and all(r() is t for r, t in zip(found[3], tensors, strict=True))
     ):
-        _PACKED.move_to_end(key)
+        _PACKED[key] = found
         found[0].set_bias(bias)
         return found[0]
+    del found
     packed = engine.pack(bias=bias, **arrays, variant=call.variant, back=back, threads=threads)
-    _PACKED[key] = (packed, marks, [weakref.ref(t) for t in tensors])
+    forget = partial(_PACKED.pop, key, None)
+    watched = [weakref.ref(t, lambda _: forget()) for t in tensors]  # dropped weights live for one call
+    _PACKED[key] = (packed, versions, marks, watched)
     while len(_PACKED) > _REMEMBERED:
         _PACKED.popitem(last=False)
     return packed

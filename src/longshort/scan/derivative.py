@@ -35,7 +35,7 @@ from torch import Tensor
 from . import definition
 from .call import Call, Grads, Inputs, Outputs
 from .definition import Masks, State3
-from .tape import Tape, slope, standard
+from .tape import Step, Tape, normed_derivative, slope, standard
 from .variant import Variant
 from .weights import Record, gradients
 
@@ -61,6 +61,7 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     noise, start = definition.noise_of(call, w), definition.initial_state(call, w)
     x = w.x if active is None else torch.where(active[..., None], w.x, 0)
     z, z_saved = _input_part(v, w, x)
+    z_steps = z.unbind(1)
     h, (c, s) = w.h, definition.parted(call, w.c)
     records: list[tuple[Tensor, ...]] = []
     for t in definition.steps(call):
@@ -68,7 +69,7 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
             again = w.reset[:, t, None]
             h, c, s = definition.chosen(again, start, (h, c, s))
         old, m = (h, c, s), noise.at(t)
-        a, r_saved = _recurrent_part(v, w, z[:, t], h if m.h is None else h * m.h)
+        a, r_saved = _recurrent_part(v, w, z_steps[t], h if m.h is None else h * m.h)
         h, c, s, gates = _cell(v, w, a, old, m)
         h = definition.rounded(h, call.dtype)
         y, cell = h, c
@@ -209,8 +210,17 @@ def backward(
     nothing = (torch.zeros_like(state[0]), torch.zeros_like(state[1]), torch.zeros_like(state[2]))
     initial: State3 | None = None
     records: list[Record] = []
+    cut = tape.steps()
+    y, cells, gates = (None if d is None else d.unbind(1) for d in (grads.y, grads.cells, grads.gates))
     for t in reversed(definition.steps(call)):
-        state, record = _step(tape, t, state, grads)
+        arriving = Grads(
+            y=None if y is None else y[t],
+            h=None,
+            c=None,
+            cells=None if cells is None else cells[t],
+            gates=None if gates is None else gates[t],
+        )
+        state, record = _step(tape, t, cut[t], state, arriving)
         if tape.w.reset is not None:
             again = tape.w.reset[:, t, None]
             to_initial = definition.chosen(again, state, nothing)  # (19)
@@ -226,50 +236,53 @@ def _sum(a: State3, b: State3) -> State3:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
-def _step(tape: Tape, t: int, after: State3, grads: Grads) -> tuple[State3, Record]:
-    """(9) to (18), and (20): gradients of the state after step t -> before it, and what the weights need."""
-    v, w, k, m = tape.call.variant, tape.w, tape.k, tape.noise.at(t)
+def _step(tape: Tape, t: int, cut: Step, after: State3, grads: Grads) -> tuple[State3, Record]:
+    """(9) to (18), and (20): gradients of the state after step t -> before it, and what the weights need.
+
+    `grads` are those of the step's own y, cells and gates.
+    """
+    v, w, k, m = tape.call.variant, tape.w, cut.k, tape.noise.at(t)
     dh, dc, ds = after
-    dh = dh if grads.y is None else dh + grads.y[:, t]  # (9)
-    dc = dc if grads.cells is None else dc + grads.cells[:, t]
+    dh = dh if grads.y is None else dh + grads.y  # (9)
+    dc = dc if grads.cells is None else dc + grads.cells
     new_h, old_h = _shared(dh, m.keep_h)  # (10)
     if tape.unclipped_h is not None:
         new_h = torch.where(tape.unclipped_h[:, t], new_h, 0)
     out = new_h if w.w_hr is None else new_h @ w.w_hr  # (11)
-    extra = _extra(tape, t, ds, grads)
+    extra = _extra(tape, ds, grads)
     a: dict[str, Tensor] = {}
     if "o" in v.gates:
-        a["o"] = out * k["o"][:, t]  # (12)
+        a["o"] = out * k["o"]  # (12)
         if extra:
-            a["o"] = a["o"] + extra["o"] * slope(v, tape.gates["o"][:, t])
+            a["o"] = a["o"] + extra["o"] * slope(v, cut.gates["o"])
     look = (
         dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
         if w.peephole is not None
         else {}
     )
-    d_out = d = out * k["c"][:, t]  # (13)
-    if v.norm == "ba2016" and tape.norm_c is not None:
-        d = tape.norm_c.derivative(d * w.gain_c, t)
+    d_out = d = out * k["c"]  # (13)
+    if v.norm == "ba2016" and cut.norm_c is not None:
+        d = normed_derivative(*cut.norm_c, d * w.gain_c)
     new_c, old_c = _shared(dc, m.keep_c)
     d = d + new_c
     if "o" in look:
         d = torch.addcmul(d, look["o"], a["o"])
-    if v.norm == "per_gate" and tape.norm_c is not None:  # (14)
-        d_out, d = d, tape.norm_c.derivative(d * w.gain_c, t)
+    if v.norm == "per_gate" and cut.norm_c is not None:  # (14)
+        d_out, d = d, normed_derivative(*cut.norm_c, d * w.gain_c)
     if tape.unclipped is not None:
         d = torch.where(tape.unclipped[:, t], d, 0)
     for gate in v.gates:  # (15), (16)
         if gate != "o":
-            a[gate] = d * k[gate][:, t]
+            a[gate] = d * k[gate]
             if gate in extra:
-                a[gate] = a[gate] + extra[gate] * _slope(v, gate, tape.gates[gate][:, t])
-    f = tape.gates["f"][:, t]
+                a[gate] = a[gate] + extra[gate] * _slope(v, gate, cut.gates[gate])
+    f = cut.gates["f"]
     old_c = d * f if old_c is None else torch.addcmul(old_c, d, f)  # (17)
     for gate in look.keys() - {"o"}:
         old_c = torch.addcmul(old_c, look[gate], a[gate])
     old_s = ds if w.w_gates is None else torch.cat([a[g] for g in v.sigmoids], dim=-1) @ w.w_gates
     da = torch.cat([a[gate] for gate in v.gates], dim=-1)
-    dr = da if tape.norm_r is None else tape.norm_r.derivative(da * w.gain_hh, t)
+    dr = da if cut.norm_r is None else normed_derivative(*cut.norm_r, da * w.gain_hh)
     back = dr @ w.w_hh  # (18)
     back = back if m.h is None else back * m.h
     old_h = back if old_h is None else old_h + back
@@ -291,14 +304,14 @@ def _shared(d: Tensor, keep: Tensor | float | None) -> tuple[Tensor, Tensor | No
     return keep * d, (1 - keep) * d
 
 
-def _extra(tape: Tape, t: int, ds: Tensor, grads: Grads) -> dict[str, Tensor]:
+def _extra(tape: Tape, ds: Tensor, grads: Grads) -> dict[str, Tensor]:
     """s̄ and ḡ_kept of (12) and (15): what reaches the gates' values from outside the cell."""
     v = tape.call.variant
     if grads.gates is None and tape.w.w_gates is None:
         return {}
-    extra = {gate: torch.zeros_like(tape.cell[:, t]) for gate in "ifgo"}
+    extra = {gate: torch.zeros_like(tape.cell[:, 0]) for gate in "ifgo"}
     if grads.gates is not None:
-        extra = dict(zip("ifgo", grads.gates[:, t].chunk(4, dim=-1), strict=True))
+        extra = dict(zip("ifgo", grads.gates.chunk(4, dim=-1), strict=True))
     if tape.w.w_gates is not None:
         parts = zip(v.sigmoids, ds.chunk(len(v.sigmoids), dim=-1), strict=True)
         extra |= {gate: extra[gate] + part for gate, part in parts}

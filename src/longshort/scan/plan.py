@@ -78,6 +78,8 @@ def _chosen(call: Call) -> tuple[Backend, tuple[tuple[str, str], ...]]:
     for backend in known:
         if wanted not in ("auto", backend.name):
             continue
+        if wanted == "auto" and backend.device not in (None, call.device):
+            continue
         why = backend.refuses(call)
         if why is None:
             every = call.options.checkpoint_every

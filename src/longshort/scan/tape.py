@@ -23,10 +23,13 @@ class Norm(NamedTuple):
     hat: Tensor
     scale: Tensor
 
-    def derivative(self, d: Tensor, t: int | None = None) -> Tensor:
-        """N'(d) for one step (N, K), or for all (N, T, K)."""
-        hat, scale = (self.hat, self.scale) if t is None else (self.hat[:, t], self.scale[:, t])
-        return normed_derivative(hat, scale, d)
+    def derivative(self, d: Tensor) -> Tensor:
+        """N'(d) for all steps, (N, T, K)."""
+        return normed_derivative(self.hat, self.scale, d)
+
+    def steps(self) -> list[Norm]:
+        """The norm of each step: (N, K) and (N, K / size of a group)."""
+        return [Norm(*pair) for pair in zip(self.hat.unbind(1), self.scale.unbind(1), strict=True)]
 
 
 def normed_derivative(hat: Tensor, scale: Tensor, d: Tensor) -> Tensor:
@@ -40,6 +43,15 @@ def normed_derivative(hat: Tensor, scale: Tensor, d: Tensor) -> Tensor:
 def slope(v: Variant, y: Tensor) -> Tensor:
     """σ' from the value y of σ."""
     return y * (1 - y) if v.gate_activation == "sigmoid" else 0.2 * ((y > 0) & (y < 1)).to(y.dtype)
+
+
+class Step(NamedTuple):
+    """What the loop reads at one step; cut from the tape at once, as a slice for each costs autograd T^2."""
+
+    k: dict[str, Tensor]
+    gates: dict[str, Tensor]
+    norm_r: Norm | None
+    norm_c: Norm | None
 
 
 class Tape(NamedTuple):
@@ -100,6 +112,20 @@ class Tape(NamedTuple):
             call, given, w, active, noise, gate, before, cell, unclipped, unprojected, unclipped_h,
             norm_z, norm_r, norm_c, _factors(v, gate, before[1], noise, phi, dphi),
         )  # fmt: skip
+
+    def steps(self) -> list[Step]:
+        """What each step of the loop reads, in order of time."""
+        T = self.call.T
+        names, values = [*self.k, *self.gates], [*self.k.values(), *self.gates.values()]
+        cut = [value.unbind(1) for value in values]
+        norms = [[None] * T if n is None else n.steps() for n in (self.norm_r, self.norm_c)]
+        found = []
+        for t in range(T):
+            parts = [column[t] for column in cut]
+            k = dict(zip(names[: len(self.k)], parts, strict=False))
+            gates = dict(zip(names[len(self.k) :], parts[len(self.k) :], strict=True))
+            found.append(Step(k, gates, norms[0][t], norms[1][t]))
+        return found
 
     def last(self, grads: Grads) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of h (N, P), c (N, H), s (N, S H) after the last step."""

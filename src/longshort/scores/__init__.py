@@ -2,6 +2,7 @@
 
 from .baselines import drift, histories, naive, naive2, seasonal_naive
 from .intervals import coverage, pinball, weighted_quantile_loss
+from .ngram import ngram
 from .points import mae, mase, mean, naive_scale, owa, rmse, rolling_scale, smape
 from .seasons import autocorrelation, is_seasonal, season_of
 
@@ -17,6 +18,7 @@ __all__ = [
     "naive",
     "naive2",
     "naive_scale",
+    "ngram",
     "owa",
     "pinball",
     "rmse",

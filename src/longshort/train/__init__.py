@@ -1,6 +1,6 @@
 """Module and objective in, fitted module out."""
 
 from .checkpoint import reached
-from .fit import FitSettings, Fitted, Objective, Validation, fit
+from .fit import Continuing, FitSettings, Fitted, Objective, Validation, fit
 
-__all__ = ["FitSettings", "Fitted", "Objective", "Validation", "fit", "reached"]
+__all__ = ["Continuing", "FitSettings", "Fitted", "Objective", "Validation", "fit", "reached"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 from ..runs import Run
+
+if TYPE_CHECKING:
+    from .fit import Continuing
 
 BEST, LAST = "weights.safetensors", "last.safetensors"
 
@@ -28,21 +31,29 @@ class Place:
         step: optimiser steps made.
         best: the lowest validation score so far.
         best_step: the step it was reached at.
+        best_scores: all that the validation said there.
         stale: validations since then.
         seconds: time spent in the loop.
         total: sum of the losses since the last validation.
         count: how many losses that is.
         losses: (W,) the losses of the validation's cases at the best step; empty before the first.
+        scores: every validation's score.
+        cuts: how often the learning rate was cut because the validation got no better.
+        averaging: the step since which weights are averaged plainly; None if they are not.
     """
 
     step: int = 0
     best: float = float("inf")
     best_step: int = 0
+    best_scores: dict[str, float] = field(default_factory=dict)
     stale: int = 0
     seconds: float = 0.0
     total: float = 0.0
     count: int = 0
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    scores: list[float] = field(default_factory=list)
+    cuts: int = 0
+    averaging: int | None = None
 
     def over(self, max_steps: int, patience: int, goal: float | None = None) -> bool:
         """Whether there is nothing left to do."""
@@ -60,12 +71,13 @@ class Place:
         case, where (W,) cases count as `independent` ones. So a small validation part must show more.
         """
         score, margin = float(losses.mean()), 0.0
+        self.scores.append(score)
         if len(self.losses) == len(losses) > 1:
             margin = caution * float((self.losses - losses).std(ddof=1)) / max(independent, 1.0) ** 0.5
         if score < self.best - margin:
             self.best, self.best_step, self.stale, self.losses = score, self.step, 0, losses
             return True
-        self.stale += 1
+        self.stale, self.cuts = self.stale + 1, self.cuts + 1
         return False
 
     def mean_loss(self) -> float:
@@ -92,48 +104,71 @@ def load_best(run: Run, module: nn.Module) -> dict[str, Any]:
     return about
 
 
-def save_last(
-    run: Run, module: nn.Module, kept: nn.Module, optimiser: torch.optim.Optimizer, place: Place
-) -> None:
-    """Write all that an exact resume needs, whole or not at all; `kept` has the mean weights, if any."""
-    arrays = _arrays("weights/", module.state_dict())
-    if kept is not module:
-        arrays |= _arrays("mean/", kept.state_dict())
-    names = [name for name, _ in module.named_parameters()]
-    for number, moments in optimiser.state_dict()["state"].items():
-        arrays |= _arrays(f"adam/{names[number]}/", moments)
-    about = dataclasses.asdict(place)
-    arrays["losses"] = about.pop("losses")
-    run.write_arrays(LAST, arrays, {"place": about})
+@dataclass
+class Checkpoint:
+    """All that an exact resume needs, but the place: what `save` writes and `resume` puts back.
 
-
-def resume(run: Run, module: nn.Module, kept: nn.Module, optimiser: torch.optim.Optimizer) -> Place:
-    """Put module, mean weights and optimiser where the last checkpoint stood; a new `Place` if there is none.
-
-    Raises:
-        RunError: the checkpoint is damaged, or is of another module.
+    Args:
+        run: where the file is.
+        module: the weights.
+        kept: the module with their mean; `module` itself if there is none.
+        optimiser: the moments.
+        continuing: the objective, if it carries something from one batch to the next; else None.
     """
-    if not run.exists(LAST):
-        run.keep_metrics(lambda line: False)
-        return Place()
-    path = str(run.path(LAST))
-    arrays, about = run.read_arrays(LAST)
-    try:
-        place = Place(**about["place"], losses=arrays.pop("losses"))
-    except (KeyError, TypeError):
-        raise RunError(f"{path}: is no checkpoint of a training: its place is missing.") from None
-    _load(module, _under("weights/", arrays), path)
-    if kept is not module:
-        _load(kept, _under("mean/", arrays), path)
-    state: dict[int, dict[str, Tensor]] = {}
-    for number, (name, _) in enumerate(module.named_parameters()):
-        moments = {k: torch.from_numpy(v) for k, v in _under(f"adam/{name}/", arrays).items()}
-        if moments:
-            state[number] = moments
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    run.keep_metrics(lambda line: line.get("step", 0) <= place.step)
-    return place
+
+    run: Run
+    module: nn.Module
+    kept: nn.Module
+    optimiser: torch.optim.Optimizer
+    continuing: Continuing | None = None
+
+    def save(self, place: Place) -> None:
+        """Write everything, whole or not at all."""
+        arrays = _arrays("weights/", self.module.state_dict())
+        if self.kept is not self.module:
+            arrays |= _arrays("mean/", self.kept.state_dict())
+        names = [name for name, _ in self.module.named_parameters()]
+        for number, moments in self.optimiser.state_dict()["state"].items():
+            arrays |= _arrays(f"moments/{names[number]}/", moments)
+        if self.continuing is not None:
+            arrays |= _arrays("carried/", self.continuing.carried())
+        about = dataclasses.asdict(place)
+        arrays["losses"] = about.pop("losses")
+        self.run.write_arrays(LAST, arrays, {"place": about})
+
+    def resume(self) -> Place:
+        """Put everything where the last checkpoint stood; a new `Place` if there is none.
+
+        Raises:
+            RunError: the checkpoint is damaged, or is of another module.
+        """
+        if not self.run.exists(LAST):
+            self.run.keep_metrics(lambda line: False)
+            return Place()
+        path = str(self.run.path(LAST))
+        arrays, about = self.run.read_arrays(LAST)
+        try:
+            place = Place(**about["place"], losses=arrays.pop("losses"))
+        except (KeyError, TypeError):
+            raise RunError(f"{path}: is no checkpoint of a training: its place is missing.") from None
+        _load(self.module, _under("weights/", arrays), path)
+        if self.kept is not self.module:
+            _load(self.kept, _under("mean/", arrays), path)
+        self._moments(arrays)
+        if self.continuing is not None:
+            carried = _under("carried/", arrays).items()
+            self.continuing.carry({name: torch.from_numpy(value) for name, value in carried})
+        self.run.keep_metrics(lambda line: line.get("step", 0) <= place.step)
+        return place
+
+    def _moments(self, arrays: dict[str, np.ndarray]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for number, (name, _) in enumerate(self.module.named_parameters()):
+            moments = {k: torch.from_numpy(v) for k, v in _under(f"moments/{name}/", arrays).items()}
+            if moments:
+                state[number] = moments
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
 def reached(run: Run) -> int:

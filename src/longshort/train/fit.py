@@ -1,8 +1,8 @@
 """The training loop: one function that reads from top to bottom.
 
-What happens in step s is a function of (settings, seed, s) and of the weights alone: the batch, the dropout
-masks and the learning rate carry nothing from one step to the next. So a run that was stopped and resumed
-is, on a CPU, the uninterrupted run bit for bit.
+What happens in step s is a function of (settings, seed, s), of the weights, and of what the objective says it
+carries: the batch, the dropout masks and the learning rate carry nothing from one step to the next. All of it
+is in the checkpoint. So a run that was stopped and resumed is, on a CPU, the uninterrupted run bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,11 +21,15 @@ from torch import Tensor, nn
 from ..errors import BackendError, Diverged, SettingError, need
 from ..runs import Run
 from ..settings import Settings, setting
-from .checkpoint import Place, load_best, resume, save_best, save_last
+from .averaging import Mean
+from .checkpoint import Checkpoint, Place, load_best, save_best
 from .interrupt import interruptible
+from .optimisers import OPTIMISERS, SCHEDULES, learning_rate, make_optimiser
 from .progress import Progress, watch
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SAVE_AFTER = 60.0
+"""Seconds after which a checkpoint is written though no validation is due."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +37,19 @@ class FitSettings(Settings):
     """How long, how fast and how carefully to fit."""
 
     max_steps: int = setting(800, "Optimiser steps at most, one batch each.", least=1)
-    lr: float = setting(2e-3, "Learning rate at its peak, after warm-up.", above=0, most=1)
+    optimiser: str = setting("adamw", "What makes a step of a gradient.", choices=OPTIMISERS)
+    lr: float = setting(2e-3, "Learning rate at its peak, after warm-up.", above=0, most=1000)
     warmup: int = setting(50, "Steps over which the learning rate rises to `lr`.", least=0)
-    weight_decay: float = setting(1e-2, "AdamW's decay of the weights, as a share of `lr` a step.", least=0)
+    schedule: str = setting("linear", "How the learning rate falls afterwards.", choices=SCHEDULES)
+    hold: int = setting(0, 'Steps before the first cut of schedule "decay".', least=0)
+    decay: float = setting(0.5, 'Factor of a cut of the schedules "decay" and "plateau".', above=0, most=1)
+    decay_every: int = setting(100, 'Steps from one cut of schedule "decay" to the next.', least=1)
+    nonmono: int = setting(
+        5, 'Validations that "nt-asgd" looks back at: averaging begins when none since was better.', least=1
+    )
+    weight_decay: float = setting(
+        1e-2, "Decay of the weights: with adamw a share of `lr` a step, else an L2 penalty's.", least=0
+    )
     average: float = setting(
         0.0,
         "Decay of the running mean of the weights, which is what is validated and kept; 0 for no mean.",
@@ -91,14 +105,28 @@ class Objective(Protocol):
         """Score the model on the validation part; it is in evaluation mode, without gradients."""
 
 
+@runtime_checkable
+class Continuing(Protocol):
+    """What an objective also has if each of its batches goes on where the one before ended."""
+
+    def carried(self) -> dict[str, Tensor]:
+        """What the last batch left to the next one, by name; it goes into the checkpoint."""
+
+    def carry(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `carried` gave, on any device."""
+
+    def share(self, step: int) -> float:
+        """A factor of step `step`'s learning rate: 1, but for batches of another length."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """How a fit ended.
 
     Args:
         step: optimiser steps made, those before a resume included.
-        best_step: the step whose weights the module now has.
-        best: the validation score there; lower is better.
+        best_step: the step whose weights the module now has; the last one before a first validation.
+        best: the validation score there; lower is better; infinite before a first validation.
         seconds: time spent in the loop, those before a resume included.
         interrupted: Ctrl-C ended it; the same command goes on.
     """
@@ -122,13 +150,13 @@ def fit(
 ) -> Fitted:
     """Fit a module and leave it with the weights of its best validation.
 
-    AdamW, a learning rate that rises over `warmup` steps and then falls linearly to a twentieth, gradients
-    clipped by their norm, and an end once `patience` validations brought nothing better, or one reached
-    `goal`.
+    By default AdamW, a learning rate that rises over `warmup` steps and then falls linearly to a twentieth,
+    gradients clipped by their norm, and an end once `patience` validations brought nothing better, or one
+    reached `goal`.
 
     Args:
         module: what to fit; trained in place, and back on the CPU in its own dtype when this returns.
-        objective: batches, loss and validation.
+        objective: batches, loss and validation. One that is `Continuing` carries a state from batch to batch.
         settings: how long and how fast.
         run: where checkpoints and metrics go, and from where an interrupted fit resumes; none if None.
         about: a JSON object to keep beside the best weights, such as what it takes to build the module.
@@ -140,7 +168,7 @@ def fit(
 
     Raises:
         SettingError: an unknown device.
-        Diverged: the loss is no longer finite.
+        Diverged: loss or gradient are no longer finite; the last checkpoint stays as it is.
         BackendError: the device is not there.
         RunError: the run's checkpoint is damaged or of another module.
 
@@ -150,73 +178,77 @@ def fit(
     dtype = next(module.parameters()).dtype
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
-        optimiser = torch.optim.AdamW(module.parameters(), settings.lr, weight_decay=settings.weight_decay)
-        model, optimiser = fabric.setup(module, optimiser)
-        kept = copy.deepcopy(module) if settings.average else module
-        shown = fabric.setup_module(kept) if settings.average else model
-        place = resume(run, module, kept, optimiser) if run is not None else Place()
-        best = copy.deepcopy(kept.state_dict())
+        model, optimiser = fabric.setup(module, make_optimiser(module, settings))
+        mean = Mean(module, settings)
+        shown = model if mean.kept is module else fabric.setup_module(mean.kept)
+        continuing = objective if isinstance(objective, Continuing) else None
+        last = Checkpoint(run, module, mean.kept, optimiser, continuing) if run is not None else None
+        place = last.resume() if last is not None else Place()
+        best = copy.deepcopy(mean.kept.state_dict())
         board = _board(run, settings) if run is not None and settings.tensorboard else None
         over = place.over(settings.max_steps, settings.patience, settings.goal)
         bar = stack.enter_context(watch(objective, settings.max_steps, place, quiet=quiet, over=over))
         stop = stack.enter_context(interruptible())
-        started = time.monotonic() - place.seconds
+        saved = time.monotonic()
+        started = saved - place.seconds
         while not place.over(settings.max_steps, settings.patience, settings.goal) and not stop:
-            torch.manual_seed(step_seed(settings.seed, place.step))
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(settings, place.step)
-            model.train()
-            loss = objective.loss(model, fabric.to_device(objective.batch(place.step)))
-            fabric.backward(loss)
-            fabric.clip_gradients(model, optimiser, max_norm=settings.clip, error_if_nonfinite=False)
-            optimiser.step()
-            optimiser.zero_grad()
-            if settings.average:
-                move_towards(kept, module, settings.average, place.step)
-            place.advance(_finite(loss, place.step))
+            loss = _step(fabric, model, optimiser, objective, settings, place)
+            mean.step(place)
+            place.advance(loss)
             bar.step(place)
-            if place.step % settings.every == 0 or place.step == settings.max_steps:
-                shown.eval()
-                with torch.no_grad():
-                    found = objective.validate(shown)
+            place.seconds = time.monotonic() - started
+            due = place.step % settings.every == 0 or place.step == settings.max_steps
+            if due:
+                mean.before_validation(place)
+                found = _validated(objective, shown)
                 place.seconds = time.monotonic() - started
                 if place.better(found.losses, found.independent or len(found.losses), settings.caution):
-                    best = copy.deepcopy(kept.state_dict())
+                    best, place.best_scores = copy.deepcopy(mean.kept.state_dict()), found.scores
                     if run is not None:
-                        save_best(run, kept, place, about or {})
+                        save_best(run, mean.kept, place, about or {})
+                mean.after_validation(place)
                 _report(run, board, bar, place, found.scores, optimiser.param_groups[0]["lr"])
-                if run is not None:
-                    save_last(run, module, kept, optimiser, place)
-        place.seconds = time.monotonic() - started
-        interrupted = bool(stop)
-        if interrupted and run is not None:
-            save_last(run, module, kept, optimiser, place)
+            if last is not None and (due or time.monotonic() - saved > SAVE_AFTER):
+                last.save(place)
+                saved = time.monotonic()
+        if last is not None and stop:
+            last.save(place)
     if run is not None and run.exists("weights.safetensors"):
         load_best(run, module)
-    else:
+    elif place.scores:
         module.load_state_dict(best)
     module.to("cpu", dtype).eval()
-    return Fitted(place.step, place.best_step, place.best, place.seconds, interrupted)
+    best_step = place.best_step if place.scores else place.step
+    return Fitted(place.step, best_step, place.best, place.seconds, bool(stop))
 
 
-def learning_rate(settings: FitSettings, step: int) -> float:
-    """The learning rate of step `step` (from 0): a rise over `warmup` steps times a fall to 1/20.
+def _step(
+    fabric: Any,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    objective: Objective,
+    settings: FitSettings,
+    place: Place,
+) -> float:
+    """One step of the optimiser; return the loss before it."""
+    torch.manual_seed(step_seed(settings.seed, place.step))
+    share = objective.share(place.step) if isinstance(objective, Continuing) else 1.0
+    for group in optimiser.param_groups:
+        group["lr"] = share * learning_rate(settings, place.step, place.cuts)
+    model.train()
+    loss = objective.loss(model, fabric.to_device(objective.batch(place.step)))
+    fabric.backward(loss)
+    norm = fabric.clip_gradients(model, optimiser, max_norm=settings.clip, error_if_nonfinite=False)
+    value = _finite(loss, norm, settings, place)
+    optimiser.step()
+    optimiser.zero_grad()
+    return value
 
-    >>> [round(learning_rate(FitSettings(lr=1.0, warmup=2, max_steps=4), s), 4) for s in range(4)]
-    [0.5, 0.7625, 0.525, 0.2875]
-    """
-    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    return settings.lr * rise * (1 - 0.95 * step / settings.max_steps)
 
-
-@torch.no_grad()
-def move_towards(kept: nn.Module, module: nn.Module, decay: float, step: int) -> None:
-    """Make `kept` the running mean of the module's weights, over fewer steps at first than later."""
-    share = 1 - min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(kept.parameters(), module.parameters(), strict=True):
-        mean.lerp_(value, share)
-    for copied, buffer in zip(kept.buffers(), module.buffers(), strict=True):
-        copied.copy_(buffer)
+def _validated(objective: Objective, model: nn.Module) -> Validation:
+    model.eval()
+    with torch.no_grad():
+        return objective.validate(model)
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -236,14 +268,16 @@ def _fabric(device: str, precision: str) -> Any:
     return fabric.Fabric(accelerator=device, devices=1, precision=precision)
 
 
-def _finite(loss: Tensor, step: int) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise Diverged(
-            f"fit: the loss must stay finite, and is {value} at step {step}. Lower `lr` or `clip`, "
-            f"or look for extreme values in the data."
-        )
-    return value
+def _finite(loss: Tensor, norm: Any, settings: FitSettings, place: Place) -> float:
+    """The loss as a number. With gradient scaling a step whose norm is not finite is skipped, no fault."""
+    value, length = loss.item(), float(norm)
+    if math.isfinite(value) and (math.isfinite(length) or settings.precision == "16-mixed"):
+        return value
+    raise Diverged(
+        f"fit: loss and gradient must stay finite, and at step {place.step} the loss is {value:.4g} and the "
+        f"gradient's norm {length:.4g}. Lower `lr` or `clip`, or look for extreme values in the data. "
+        f"The weights of the best validation (step {place.best_step}) are kept."
+    )
 
 
 def _board(run: Run, settings: FitSettings) -> Any:

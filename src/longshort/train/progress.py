@@ -140,4 +140,5 @@ class Meter:
 
 def note(objective: Objective, place: Place, scores: dict[str, float]) -> str:
     """The score and the best one as text."""
-    return f"{objective.metric} {scores[objective.metric]:.4f} (best {place.best:.4f})"
+    name = objective.metric
+    return f"{name} {scores[name]:.4f} (best {place.best_scores.get(name, place.best):.4f})"

@@ -99,10 +99,10 @@ class Backward {
   using Shared = BackwardShared<Real>;
 
   static std::size_t room(const Shared& s, Index rows) {
-    const Index noise = noise_stride<Real>(s.w.H, s.w.P) * 3;
+    const Index noise = step_noise<Real>(s.options, s.w.H, s.w.P).room(rows) + rows * (ceil_div(s.w.P, 4) * 4 + Lanes<Real>);
     const Index carry = ceil_div(s.w.recurrent_depth(), PanelColumns<Real>) * PanelColumns<Real>;
-    Index values = rows * (2 * carry + 3 * s.layout.padded + noise) + 4 * s.layout.wide + 2 * s.layout.padded + 4 * s.layout.padded;
-    values += noise * rows + s.w.P + 16 * Lanes<Real>;
+    Index values = rows * (2 * carry + 3 * s.layout.padded) + noise + 4 * s.layout.wide + 2 * s.layout.padded + 4 * s.layout.padded;
+    values += s.w.P + 16 * Lanes<Real>;
     const auto share = [&](const std::vector<RowGroup>& groups) {
       return ceil_div(static_cast<Index>(groups.size()), s.cut.threads());
     };
@@ -123,13 +123,14 @@ class Backward {
     blocks_ = s_.cut.members == 1 ? Range{0, layout_.blocks}
                                   : Range{panels_.first * per_panel, std::min(panels_.last * per_panel, layout_.blocks)};
     carry_stride_ = recurrent_.count() * PanelColumns<Real>;
-    noise_stride_ = noise_stride<Real>(w_.H, w_.P);
+    mask_stride_ = ceil_div(w_.P, 4) * 4;
+    noise_ = step_noise<Real>(options_, w_.H, w_.P);
     dh_ = values(rows_ * carry_stride_);
     dout_ = values(rows_ * carry_stride_);
     dc_ = values(rows_ * layout_.padded);
     dm_ = values(rows_ * layout_.padded);
-    noise_ = values(rows_ * noise_stride_ * 3);
-    mask_h_ = values(rows_ * noise_stride_);
+    if (!noise_.silent()) noise_.place(values(noise_.room(rows_)), rows_);
+    mask_h_ = values(rows_ * mask_stride_);
     const auto sums = [&](Index count) {
       Real* place = values(count);
       std::memset(place, 0, static_cast<std::size_t>(count) * sizeof(Real));
@@ -201,7 +202,7 @@ class Backward {
         std::memcpy(dh + w_.P, call_.dc_n.row(n) + w_.H, static_cast<std::size_t>(w_.recurrent_depth() - w_.P) * sizeof(Real));
       }
       if (options_.drops_h)
-        draw<Real>(mask_h_ + local * noise_stride_, w_.P, call_.noise.seed, VariationalH, 0, n, call_.noise.variational_h,
+        draw<Real>(mask_h_ + local * mask_stride_, w_.P, call_.noise.seed, VariationalH, 0, n, call_.noise.variational_h,
                    static_cast<Real>(1 / (1 - call_.noise.variational_h)), Real(0));
       if (member_ != 0) continue;
       if (call_.dinitial_h) std::memset(call_.dinitial_h.row(n), 0, static_cast<std::size_t>(w_.P) * sizeof(Real));
@@ -261,8 +262,6 @@ class Backward {
       row.m = w_.projected ? s_.m + place * s_.m_stride : nullptr;
       row.out = w_.projected ? s_.out + place * s_.out_stride : nullptr;
       row.noise = {};
-      if (options_.draws_each_step())
-        row.noise = draw_row<Real>(options_, noise_ + local * noise_stride_ * 3, noise_stride_, w_.H, w_.P, call_.noise.first + t, n);
       if (member_ != 0) continue;
       s_.dr_rows[place] = row.dr;
       s_.dz_rows[place] = row.dz;
@@ -274,13 +273,15 @@ class Backward {
       if (options_.feeds_copy) feed(start, local, place);
     }
     t_ = t;
+    if (noise_.silent()) return;
+    noise_.draw(call_.noise.seed, call_.noise.first + t, count_, [&](Index k) { return row_[k].n; });
+    for (Index k = 0; k < count_; ++k) row_[k].noise = noise_of_row(noise_, k);
   }
 
   // What the recurrent product read at this step, where that was a copy.
   void feed(const Before& start, Index local, Index place) {
     Real* fed = s_.fed + place * s_.fed_stride;
-    const Real* mask = options_.drops_h ? mask_h_ + local * noise_stride_ : nullptr;
-    for (Index k = 0; k < w_.P; ++k) fed[k] = mask ? start.h[k] * mask[k] : start.h[k];
+    copy_masked<Real>(fed, start.h, options_.drops_h ? mask_h_ + local * mask_stride_ : nullptr, w_.P);
     for (int q = 0; q < Gates; ++q) {
       if (!w_.variant.gate_recurrence || w_.sigmoid_first[q] < 0) continue;
       for (Index u = 0; u < w_.H; ++u)
@@ -354,21 +355,24 @@ class Backward {
   void output_gradient(Row& row) {
     Real *dh = dh_ + row.local * carry_stride_, *dout = dout_ + row.local * carry_stride_;
     const bool clips = std::isfinite(w_.variant.projection_clip);
-    const Real clip = static_cast<Real>(w_.variant.projection_clip), share = options_.share_h;
-    for (Index p = 0; p < w_.P; ++p) {
-      const Real total = dh[p] + (row.dy ? row.dy[p] : Real(0));
-      Real fresh = total, old = 0;
+    const Vector<Real> clip = broadcast<Real>(static_cast<Real>(w_.variant.projection_clip));
+    for_each_vector<Real>(w_.P, [&](Index p, int count) {
+      Vector<Real> fresh = load_some(dh + p, count), old{};
+      if (row.dy) fresh += load_some(row.dy + p, count);
       if (options_.zones_h) {
-        old = total * (options_.noise.training ? row.noise.old_h[p] : share);
-        fresh = total - old;
+        old = fresh * (options_.noise.training ? load_some(row.noise.old_h + p, count) : broadcast<Real>(options_.share_h));
+        fresh -= old;
       }
-      if (clips && !(std::abs(row.tape[layout_.clipped + p]) <= clip)) fresh = 0;
-      dout[p] = fresh;
-      dh[p] = old;
-    }
-    for (Index p = w_.P; p < carry_stride_; ++p) dout[p] = 0;
+      if (clips) {
+        const Vector<Real> raw = load_some(row.tape + layout_.clipped + p, count);
+        fresh = raw <= clip ? (raw >= -clip ? fresh : Vector<Real>{}) : Vector<Real>{};  // none through what is not a number
+      }
+      store_some(dout + p, fresh, count);
+      store_some(dh + p, old, count);
+    });
+    std::memset(dout + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
     if (!w_.projected) return;
-    for (Index p = 0; p < s_.out_stride - Lanes<Real>; ++p) row.out[p] = p < w_.P ? dout[p] : Real(0);
+    std::memcpy(row.out, dout, static_cast<std::size_t>(s_.out_stride - Lanes<Real>) * sizeof(Real));
     for (Index block = 0; block < layout_.blocks; ++block) {
       constexpr int L = Lanes<Real>;
       const Real* fields = row.tape + block * layout_.fields * L;
@@ -397,7 +401,7 @@ class Backward {
   }
 
   void mask(Real* dh, Index local) const {
-    for (Index p = 0; p < w_.P; ++p) dh[p] *= mask_h_[local * noise_stride_ + p];
+    copy_masked<Real>(dh, dh, mask_h_ + local * mask_stride_, w_.P);
   }
 
   // The mask lies on the product alone, so the product is made apart, in dout_.
@@ -530,9 +534,10 @@ class Backward {
   const Index rows_;
   const Panels<Real> recurrent_;
   const Range panels_;
+  StepNoise<Real> noise_;
   Range blocks_{}, gate_share_{}, output_share_{};
-  Index carry_stride_ = 0, noise_stride_ = 0, count_ = 0, listed_ = 0, t_ = 0;
-  Real *dh_ = nullptr, *dout_ = nullptr, *dc_ = nullptr, *dm_ = nullptr, *noise_ = nullptr, *mask_h_ = nullptr;
+  Index carry_stride_ = 0, mask_stride_ = 0, count_ = 0, listed_ = 0, t_ = 0;
+  Real *dh_ = nullptr, *dout_ = nullptr, *dc_ = nullptr, *dm_ = nullptr, *mask_h_ = nullptr;
   Real *dnew_ = nullptr, *dnormed_ = nullptr, *c_before_ = nullptr, *zeros_ = nullptr;
   RowSums<Real> sums_{};
   Row* row_ = nullptr;

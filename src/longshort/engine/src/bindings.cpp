@@ -1,8 +1,11 @@
 // The module longshort.engine._core. engine/__init__.py documents each function.
 #include <nanobind/stl/vector.h>
 
+#include <mutex>
+
 #include "arrays.hpp"
 #include "kernels.hpp"
+#include "threads.hpp"
 
 namespace longshort {
 namespace {
@@ -186,9 +189,12 @@ nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x,
 template <class Real>
 class Step {
  public:
-  Step(nb::object packed, const std::string& stored, int threads)
-      : owner_(packed), packed_(nb::cast<Packed<Real>&>(packed)), kernels_(kernels_of<Real>(*packed_.set)), threads_(threads) {
-    const PackedWeights<Real>& w = packed_.weights;
+  using Row = nb::ndarray<const Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+  using Written = nb::ndarray<Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+  Step(nb::object packed, const std::string& stored, int threads) : threads_(threads) {
+    const Packed<Real>& from = nb::cast<Packed<Real>&>(packed);
+    const PackedWeights<Real>& w = from.weights;
     const Variant plain;
     if (w.projected || w.variant.gate_count() != 4 || w.variant.peephole || w.variant.gate_recurrence || w.variant.hard_sigmoid ||
         w.variant.norm != Norm::none || !w.variant.input_activation || !w.variant.output_activation ||
@@ -196,82 +202,127 @@ class Step {
       raise_shape("engine: Step serves the variant of torch.nn.LSTM. Call forward with one step for the others.");
     if (stored != "full" && stored != "bfloat16" && stored != "int8")
       raise_shape("engine: `stored` must be 'full', 'bfloat16' or 'int8', got '" + stored + "'.");
-    if (stored == "full") return;
-    narrow_.stored = stored == "int8" ? Stored::int8 : Stored::bfloat16;
-    const std::size_t width = stored == "int8" ? 1 : 2;
-    const auto input = static_cast<std::size_t>(kernels_.panel_values(w.H, w.C)) * width;
-    const auto recurrent = static_cast<std::size_t>(kernels_.panel_values(w.H, w.H)) * width;
-    const auto scales = static_cast<std::size_t>(kernels_.panel_values(w.H, 1)) * sizeof(Real);
-    arena_ = std::make_unique<Arena>(input + recurrent + scales + 256);
-    narrow_.input = arena_->take(input);
-    narrow_.recurrent = arena_->take(recurrent);
-    narrow_.scale = reinterpret_cast<Real*>(arena_->take(scales));
-    kernels_.narrow(w, narrow_);
+    if (stored != "full" && !std::is_same_v<Real, float>)
+      raise_shape("engine: `stored` must be 'full' for float64 weights, got '" + stored + "'. Pack them in float32.");
+    if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+    constexpr Index most = 65536;
+    if (stored == "int8" && std::max(w.C, w.H) > most)
+      raise_shape("engine: `stored` = 'int8' serves up to " + std::to_string(most) + " inputs and units, got " + std::to_string(std::max(w.C, w.H)) + ".");
+    kernels_ = &kernels_of<Real>(*from.set);
+    weights_ = kernels_->store(w, stored == "int8" ? Stored::int8 : stored == "bfloat16" ? Stored::bfloat16 : Stored::full, copies_);
+    if (stored == "full") owner_ = packed;
   }
 
   nb::tuple run(const Given& x, const Given& h, const Given& c) {
-    const PackedWeights<Real>& w = packed_.weights;
+    const Index H = weights_.H;
     if (x->ndim() != 3) raise_shape("engine: `x` must be (N, T, C), got " + std::to_string(x->ndim()) + " axes.");
     StepCall<Real> call;
     call.N = static_cast<Index>(x->shape(0));
     call.T = static_cast<Index>(x->shape(1));
-    call.x = sequences<Real>(x, "x", "(N, T, C)", call.N, call.T, w.C);
-    call.h = rows<Real>(h, "h", "(N, H)", call.N, w.H);
-    call.c = rows<Real>(c, "c", "(N, H)", call.N, w.H);
-    const Taken y = fresh<Real>({call.N, call.T, w.H}), c_n = fresh<Real>({call.N, w.H});
+    call.x = sequences<Real>(x, "x", "(N, T, C)", call.N, call.T, weights_.C);
+    call.h = rows<Real>(h, "h", "(N, H)", call.N, H);
+    call.c = rows<Real>(c, "c", "(N, H)", call.N, H);
+    const Taken y = fresh<Real>({call.N, call.T, H}), c_n = fresh<Real>({call.N, H});
     call.y = sequences<Real>(y);
     call.c_n = rows<Real>(c_n);
-    if (call.T == 0) std::memcpy(c_n.data(), call.c.data, static_cast<std::size_t>(call.N * w.H) * sizeof(Real));
+    for (Index n = 0; call.T == 0 && n < call.N; ++n)
+      std::memcpy(call.c_n.row(n), call.c.row(n), static_cast<std::size_t>(H) * sizeof(Real));
     go(call);
     return nb::make_tuple(y, c_n);
   }
 
-  // One step that moves h and c on where they stand. x: (N, C), h and c: (N, H), contiguous; h and c are written.
-  void move(const nb::ndarray<const Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>& x,
-            const nb::ndarray<Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>& h,
-            const nb::ndarray<Real, nb::ndim<2>, nb::c_contig, nb::device::cpu>& c) {
-    const PackedWeights<Real>& w = packed_.weights;
+  using Chosen = std::optional<nb::ndarray<const bool, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
+
+  // One step that moves h and c on where they stand. x: (N, C), h and c: (N, H), contiguous; h and c are
+  // written. only: (N) bool, the sequences that step.
+  void move(const Row& x, const Written& h, const Written& c, const Chosen& only) {
     const Index N = static_cast<Index>(x.shape(0));
-    checked<Real>(x, "x", "(N, C)", {N, w.C});
-    checked<Real>(h, "h", "(N, H)", {N, w.H});
-    checked<Real>(c, "c", "(N, H)", {N, w.H});
-    at(reinterpret_cast<std::uintptr_t>(x.data()), reinterpret_cast<std::uintptr_t>(h.data()), reinterpret_cast<std::uintptr_t>(c.data()),
-       reinterpret_cast<std::uintptr_t>(h.data()), reinterpret_cast<std::uintptr_t>(c.data()), N);
+    if (static_cast<Index>(x.shape(1)) != weights_.C) checked<Real>(x, "x", "(N, C)", {N, weights_.C});
+    hold(h, c, N);
+    advance(x.data(), h.data(), c.data(), N, only);
   }
+
+  void hold(const Written& h, const Written& c, Index N) const {
+    const auto fits = [&](const Written& array) {
+      return static_cast<Index>(array.shape(0)) == N && static_cast<Index>(array.shape(1)) == weights_.H;
+    };
+    if (!fits(h)) checked<Real>(h, "h", "(N, H)", {N, weights_.H});
+    if (!fits(c)) checked<Real>(c, "c", "(N, H)", {N, weights_.H});
+  }
+
+  void advance(const Real* x, Real* h, Real* c, Index N, const Chosen& only) {
+    StepCall<Real> call = single(x, h, c, h, c, N);
+    std::vector<Index> chosen;
+    if (only) {
+      if (static_cast<Index>(only->shape(0)) != N) checked<std::uint8_t>(*only, "only", "(N)", {N});
+      for (Index n = 0; n < N; ++n)
+        if (only->data()[n]) chosen.push_back(n);
+      call.only = chosen.data();
+      call.N = static_cast<Index>(chosen.size());
+    }
+    go(call);
+  }
+
+  Index inputs() const { return weights_.C; }
 
   // The same on addresses, for a caller that has checked: contiguous rows of C, H, H, H and H values.
   void at(std::uintptr_t x, std::uintptr_t h, std::uintptr_t c, std::uintptr_t h_n, std::uintptr_t c_n, Index N) {
-    const PackedWeights<Real>& w = packed_.weights;
-    Real* out = reinterpret_cast<Real*>(h_n);
-    if (h == h_n) {  // all of the old h is read before the new one is whole
-      room_.resize(static_cast<std::size_t>(N * w.H));
-      out = room_.data();
-    }
-    StepCall<Real> call;
-    call.N = N;
-    call.x = {reinterpret_cast<const Real*>(x), w.C, w.C};
-    call.h = {reinterpret_cast<const Real*>(h), w.H};
-    call.c = {reinterpret_cast<const Real*>(c), w.H};
-    call.y = {out, w.H, w.H};
-    call.c_n = {reinterpret_cast<Real*>(c_n), w.H};
+    const auto place = [](std::uintptr_t address) { return reinterpret_cast<Real*>(address); };
+    StepCall<Real> call = single(place(x), place(h), place(c), place(h_n), place(c_n), N);
     go(call);
-    if (h == h_n) std::memcpy(reinterpret_cast<Real*>(h_n), out, static_cast<std::size_t>(N * w.H) * sizeof(Real));
   }
 
  private:
+  StepCall<Real> single(const Real* x, const Real* h, const Real* c, Real* h_n, Real* c_n, Index N) const {
+    StepCall<Real> call;
+    call.N = N;
+    call.x = {x, weights_.C, weights_.C};
+    call.h = {h, weights_.H};
+    call.c = {c, weights_.H};
+    call.y = {h_n, weights_.H, weights_.H};
+    call.c_n = {c_n, weights_.H};
+    return call;
+  }
+
   void go(StepCall<Real>& call) {
-    call.threads = threads_;
     const nb::gil_scoped_release unlocked;
-    kernels_.step(call, packed_.weights, narrow_);
+    const std::lock_guard<std::mutex> turn(turn_);
+    call.threads = threads_;
+    call.backwards = backwards_ = !backwards_;
+    kernels_->step(call, weights_, desk_);
   }
 
   nb::object owner_;
-  Packed<Real>& packed_;
-  const Kernels<Real>& kernels_;
-  NarrowWeights<Real> narrow_;
-  std::unique_ptr<Arena> arena_;
-  std::vector<Real> room_;
+  const Kernels<Real>* kernels_;
+  StepWeights<Real> weights_;
+  Room copies_, desk_;
+  std::mutex turn_;
+  bool backwards_ = false;
   int threads_;
+};
+
+// A step and the state that it moves, checked once. Both stay alive with it.
+template <class Real>
+class Moving {
+ public:
+  using Taker = Step<Real>;
+  Moving(nb::object step, typename Taker::Written h, typename Taker::Written c)
+      : owner_(step), step_(nb::cast<Taker&>(step)), h_(std::move(h)), c_(std::move(c)), N_(static_cast<Index>(h_.shape(0))) {
+    step_.hold(h_, c_, N_);
+  }
+
+  // x: N x C values, whatever their axes.
+  void step(const nb::ndarray<const Real, nb::c_contig, nb::device::cpu>& x, const typename Taker::Chosen& only) {
+    if (static_cast<Index>(x.size()) != N_ * step_.inputs())
+      raise_shape("engine: `x` must have N C = " + std::to_string(N_ * step_.inputs()) + " values, got " + std::to_string(x.size()) + ".");
+    step_.advance(x.data(), h_.data(), c_.data(), N_, only);
+  }
+
+ private:
+  nb::object owner_;
+  Taker& step_;
+  typename Taker::Written h_, c_;
+  Index N_;
 };
 
 template <class Real>
@@ -292,12 +343,17 @@ void set_bias(Packed<Real>& packed, const Given& bias) {
 }
 
 template <class Real>
-void bind(nb::module_& m, const char* name, const char* step_name) {
+void bind(nb::module_& m, const char* name, const char* step_name, const char* moving_name) {
   nb::class_<Step<Real>>(m, step_name)
       .def(nb::init<nb::object, const std::string&, int>(), nb::arg("packed"), nb::arg("stored"), nb::arg("threads"))
       .def("__call__", &Step<Real>::run, nb::arg("x"), nb::arg("h"), nb::arg("c"))
-      .def("move", &Step<Real>::move, nb::arg("x").noconvert(), nb::arg("h").noconvert(), nb::arg("c").noconvert())
+      .def("move", &Step<Real>::move, nb::arg("x").noconvert(), nb::arg("h").noconvert(), nb::arg("c").noconvert(), nb::arg("only").noconvert().none() = nb::none())
+      .def("moving", [](nb::object step, typename Step<Real>::Written h, typename Step<Real>::Written c) {
+        return Moving<Real>(step, std::move(h), std::move(c));
+      }, nb::arg("h").noconvert(), nb::arg("c").noconvert())
       .def("at", &Step<Real>::at);
+  nb::class_<Moving<Real>>(m, moving_name)
+      .def("__call__", &Moving<Real>::step, nb::arg("x").noconvert(), nb::arg("only").noconvert().none() = nb::none());
   nb::class_<Packed<Real>>(m, name)
       .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })
       .def_prop_ro("sizes", [](const Packed<Real>& p) { return nb::make_tuple(p.weights.C, p.weights.H, p.weights.P); })
@@ -361,14 +417,17 @@ NB_MODULE(_core, m) {
   m.def("pack", pack, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias").none(), nb::arg("w_hr").none(), nb::arg("peephole").none(),
         nb::arg("w_gates").none(), nb::arg("gain_ih").none(), nb::arg("gain_hh").none(), nb::arg("gain_c").none(),
         nb::arg("shift_c").none(), nb::arg("variant"), nb::arg("back"), nb::arg("threads"));
-  bind<float>(m, "Packed32", "Step32");
-  bind<double>(m, "Packed64", "Step64");
+  bind<float>(m, "Packed32", "Step32", "Moving32");
+  bind<double>(m, "Packed64", "Step64", "Moving64");
   m.def("activate32", activate<float>);
   m.def("activate64", activate<double>);
   m.def("tape_row32", tape_row<float>);
   m.def("tape_row64", tape_row<double>);
   m.def("peak", [] { return instruction_set().single_precision.peak(); });
+  m.def("reading", [](Index bytes) { return instruction_set().single_precision.reading(bytes); });
+  m.def("meeting", meeting);
   m.def("trim", trim);
+  m.def("join_openmp", join_openmp);
   m.def("isa", [] { return instruction_set().name; });
   m.def("isas", [] {
     int count = 0;

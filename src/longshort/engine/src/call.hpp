@@ -111,25 +111,30 @@ struct BackwardCall : SequenceCall<Real> {
   Real *dgain_ih = nullptr, *dgain_hh = nullptr, *dgain_c = nullptr, *dshift_c = nullptr;
 };
 
-// Steps of the plain cell for few sequences. h of step t is y's row t; the cell is moved on in c_n.
+// Steps of the plain cell. h of step t is y's row t; the cell is moved on in c_n.
 template <class Real>
 struct StepCall {
   Index N = 0, T = 1;
-  Sequences<const Real> x;   // (N, T, C)
-  Rows<const Real> h, c;     // (N, H)
-  Sequences<Real> y;         // (N, T, H)
-  Rows<Real> c_n;            // (N, H), may be c itself
+  Sequences<const Real> x;       // (N, T, C)
+  Rows<const Real> h, c;         // (N, H)
+  Sequences<Real> y;             // (N, T, H); with T = 1 it may be h itself
+  Rows<Real> c_n;                // (N, H), may be c itself
+  const Index* only = nullptr;   // the N sequences, as rows of the arrays, where not all of them step
+  bool backwards = false;        // from the last block of units: what was read last is still in cache
   int threads = 1;
 };
 
 enum class Stored { full, bfloat16, int8 };
 
-// Short copies of packed input and recurrent weights, in the same order; see step.hpp.
+// The weights of a step: those that were packed, or short copies of them; see stored.hpp.
 template <class Real>
-struct NarrowWeights {
+struct StepWeights {
   Stored stored = Stored::full;
-  void *input = nullptr, *recurrent = nullptr;
-  Real* scale = nullptr;  // int8: one for each gate of each unit, blocked
+  Index C = 0, H = 0;
+  const Real* bias = nullptr;                                       // blocked
+  const void *input = nullptr, *recurrent = nullptr;
+  const Real *input_scale = nullptr, *recurrent_scale = nullptr;    // int8: one for each gate of each unit, blocked
+  const std::int32_t *input_offset = nullptr, *recurrent_offset = nullptr;  // int8: what unsigned activations add
 };
 
 }  // namespace longshort

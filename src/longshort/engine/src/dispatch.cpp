@@ -8,7 +8,7 @@
 namespace longshort {
 
 #if defined(LONGSHORT_HAS_X86_SETS)
-namespace avx512 { extern const InstructionSet set; }
+namespace avx512 { extern const InstructionSet set, set_with_int8, set_with_bfloat16; }
 namespace avx2 { extern const InstructionSet set; }
 #endif
 namespace portable { extern const InstructionSet set; }
@@ -20,7 +20,7 @@ const std::vector<const InstructionSet*>& supported_sets() {
     std::vector<const InstructionSet*> found;
     for (const InstructionSet* set : {
 #if defined(LONGSHORT_HAS_X86_SETS)
-             &avx512::set, &avx2::set,
+             &avx512::set_with_bfloat16, &avx512::set_with_int8, &avx512::set, &avx2::set,
 #endif
              &portable::set})
       if (set->supported()) found.push_back(set);

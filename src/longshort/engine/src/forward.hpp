@@ -24,7 +24,8 @@ class Forward {
     const Layout<Real> layout(w, options.plain);
     const Index steps = chunk_steps(call.T, rows, layout.wide * static_cast<Index>(sizeof(Real)));
     Index values = rows * steps * (layout.wide + Lanes<Real>) + rows * layout.padded;
-    values += rows * (noise_stride<Real>(w.H, w.P) * 3 + layout.row + layout.wide + layout.padded);
+    values += rows * (ceil_div(w.P, 4) * 4 + Lanes<Real> + layout.row + layout.wide + layout.padded);
+    values += step_noise<Real>(options, w.H, w.P).room(rows);
     values += 2 * rows * (w.recurrent_depth() + Lanes<Real>)+std::max(w.P, w.recurrent_depth()) + rows * w.P;
     return static_cast<std::size_t>(values) * sizeof(Real) + static_cast<std::size_t>(rows * steps) * 4 * sizeof(void*) +
            static_cast<std::size_t>(rows) * 256 + 64 * 32;
@@ -36,12 +37,13 @@ class Forward {
         blocks_(blocks), barrier_(barrier), rows_(sequences.size()) {
     steps_ahead_ = chunk_steps(call.T, rows_, layout_.wide * static_cast<Index>(sizeof(Real)));
     ahead_stride_ = layout_.wide + Lanes<Real>;  // off the power of two: rows would share cache sets
-    noise_stride_ = noise_stride<Real>(w.H, w.P);
+    mask_stride_ = ceil_div(w.P, 4) * 4;
+    noise_ = step_noise<Real>(options_, w.H, w.P);
     const auto values = [&](Index count) { return reinterpret_cast<Real*>(arena.take(static_cast<std::size_t>(count) * sizeof(Real))); };
     const auto pointers = [&](Index count) { return reinterpret_cast<Real**>(arena.take(static_cast<std::size_t>(count) * sizeof(Real*))); };
     ahead_ = values(rows_ * steps_ahead_ * ahead_stride_);
     c_ = values(rows_ * layout_.padded);
-    if (options_.draws_each_step()) noise_ = values(rows_ * noise_stride_ * 3);
+    if (!noise_.silent()) noise_.place(values(noise_.room(rows_)), rows_);
     if (!options_.plain && !call.tape) spare_tape_ = values(rows_ * layout_.row);
     if (options_.normed) products_ = values(rows_ * layout_.wide);
     if (options_.projected) unprojected_ = values(rows_ * layout_.padded);
@@ -49,7 +51,7 @@ class Forward {
       fed_stride_ = w.recurrent_depth() + Lanes<Real>;
       fed_copy_ = values(2 * rows_ * fed_stride_);
     }
-    if (options_.drops_h) mask_h_ = values(rows_ * noise_stride_);
+    if (options_.drops_h) mask_h_ = values(rows_ * mask_stride_);
     zeros_ = values(std::max(w.P, w.recurrent_depth()));
     x_rows_ = const_cast<const Real**>(pointers(rows_ * steps_ahead_));
     ahead_rows_ = pointers(rows_ * steps_ahead_);
@@ -96,7 +98,7 @@ class Forward {
       const Index n = sequences_.first + local;
       if (options_.drops_h) {
         const double rate = call_.noise.variational_h;
-        draw<Real>(mask_h_ + local * noise_stride_, w_.P, call_.noise.seed, VariationalH, 0, n, rate,
+        draw<Real>(mask_h_ + local * mask_stride_, w_.P, call_.noise.seed, VariationalH, 0, n, rate,
                    static_cast<Real>(1 / (1 - rate)), Real(0));
       }
       restart(local, call_.h, call_.c, n);
@@ -120,8 +122,7 @@ class Forward {
   }
 
   void feed(Index local, Real* fed) {
-    const Real* mask = options_.drops_h ? mask_h_ + local * noise_stride_ : nullptr;
-    for (Index k = 0; k < w_.P; ++k) fed[k] = mask ? h_[local][k] * mask[k] : h_[local][k];
+    copy_masked<Real>(fed, h_[local], options_.drops_h ? mask_h_ + local * mask_stride_ : nullptr, w_.P);
   }
 
   // (1), the part that does not wait for h: steps first ... first + steps - 1 at once.
@@ -174,13 +175,13 @@ class Forward {
       row.cells = call_.cells ? call_.cells.row(n, t) : nullptr;
       row.gates = call_.gates ? call_.gates.row(n, t) : nullptr;
       row.h_old = h_[local];
-      if (noise_)
-        row.noise = draw_row<Real>(options_, noise_ + local * noise_stride_ * 3, noise_stride_, w_.H, w_.P,
-                                   call_.noise.first + t, n);
-      else row.noise = {};
+      row.noise = {};
       fed_[count_] = options_.feeds_copy ? fed_copy(local, parity_) : h_[local];
       starts_[count_++] = ahead_ + (ahead * rows_ + local) * ahead_stride_;
     }
+    if (noise_.silent()) return;
+    noise_.draw(call_.noise.seed, call_.noise.first + t, count_, [&](Index k) { return row_[k].n; });
+    for (Index k = 0; k < count_; ++k) row_[k].noise = noise_of_row(noise_, k);
   }
 
   void pad(Index n, Index t) {
@@ -394,8 +395,9 @@ class Forward {
   const Range sequences_, blocks_;
   Barrier* const barrier_;
   const Index rows_;
-  Index steps_ahead_ = 0, ahead_stride_ = 0, noise_stride_ = 0, fed_stride_ = 0, count_ = 0, parity_ = 0;
-  Real *ahead_ = nullptr, *c_ = nullptr, *noise_ = nullptr, *spare_tape_ = nullptr, *products_ = nullptr;
+  StepNoise<Real> noise_;
+  Index steps_ahead_ = 0, ahead_stride_ = 0, mask_stride_ = 0, fed_stride_ = 0, count_ = 0, parity_ = 0;
+  Real *ahead_ = nullptr, *c_ = nullptr, *spare_tape_ = nullptr, *products_ = nullptr;
   Real *unprojected_ = nullptr, *fed_copy_ = nullptr, *mask_h_ = nullptr, *zeros_ = nullptr;
   const Real **x_rows_ = nullptr, **starts_ = nullptr, **fed_ = nullptr, **h_ = nullptr;
   Real **ahead_rows_ = nullptr, **ends_ = nullptr;

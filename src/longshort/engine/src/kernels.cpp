@@ -39,8 +39,27 @@ double peak() {
 }
 
 template <class Real>
-Index panel_values(Index units, Index depth) {
-  return block_count<Real>(units) * PanelColumns<Real> * depth;
+double reading(Index bytes) {
+  constexpr int L = Lanes<Real>, sums = 8;
+  const Index rows = std::max<Index>(1, bytes / static_cast<Index>(sizeof(Real)) / (sums * L));
+  Room room;
+  Real* values = reinterpret_cast<Real*>(room.bytes(static_cast<std::size_t>(rows * sums * L) * sizeof(Real)));
+  std::fill(values, values + rows * sums * L, Real(1));
+  const Index calls = std::max<Index>(2, 16'000'000 / (rows * sums * RegisterBytes));
+  double best = 0;
+  for (int trial = 0; trial < 15; ++trial) {
+    Vector<Real> sum[sums] = {};
+    const auto begin = std::chrono::steady_clock::now();
+    for (Index call = 0; call < calls; ++call)
+      for (Index row = 0; row < rows; ++row)
+#pragma GCC unroll 8
+        for (int k = 0; k < sums; ++k) sum[k] += load(values + (row * sums + k) * L);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    for (int k = 1; k < sums; ++k) sum[0] += sum[k];
+    values[0] = sum[0][0] > 0 ? Real(1) : Real(0);  // so that the sums are wanted
+    best = std::max(best, static_cast<double>(calls * rows) * sums * RegisterBytes / seconds.count());
+  }
+  return best;
 }
 
 template <class Real>
@@ -52,9 +71,9 @@ void activate(int which, const Real* from, Real* to, Index count) {
   }
 }
 
-template <class Real>
+template <class Real, Dot dot>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real>, narrow<Real>, panel_values<Real>, tape_row<Real>, peak<Real>, activate<Real>};
+  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
 }
 
 bool supported() {
@@ -68,12 +87,24 @@ bool supported() {
 #endif
 }
 
+#if defined(__AVX512F__)
+bool supports_int8() { return supported() && __builtin_cpu_supports("avx512vnni"); }
+bool supports_bfloat16() { return supports_int8() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
 #define LONGSHORT_TEXT(name) #name
 #define LONGSHORT_NAME(name) LONGSHORT_TEXT(name)
 
 }  // namespace
 
 extern const InstructionSet set;
-const InstructionSet set = {LONGSHORT_NAME(LONGSHORT_ISA), supported, kernels<float>(), kernels<double>()};
+const InstructionSet set = {LONGSHORT_NAME(LONGSHORT_ISA), supported, kernels<float, Dot::none>(), kernels<double, Dot::none>()};
+
+#if defined(__AVX512F__)
+// The same set with products of short values, for steps on short weights.
+extern const InstructionSet set_with_int8, set_with_bfloat16;
+const InstructionSet set_with_int8 = {"avx512vnni", supports_int8, kernels<float, Dot::int8>(), kernels<double, Dot::int8>()};
+const InstructionSet set_with_bfloat16 = {"avx512bf16", supports_bfloat16, kernels<float, Dot::bfloat16>(), kernels<double, Dot::bfloat16>()};
+#endif
 
 }  // namespace longshort::LONGSHORT_ISA

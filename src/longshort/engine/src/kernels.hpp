@@ -11,11 +11,11 @@ struct Kernels {
   void (*pack_bias)(const Real*, PackedWeights<Real>&);  // null: no bias
   void (*forward)(const ForwardCall<Real>&, const PackedWeights<Real>&);
   void (*backward)(const BackwardCall<Real>&, const PackedWeights<Real>&);
-  void (*step)(const StepCall<Real>&, const PackedWeights<Real>&, const NarrowWeights<Real>&);
-  void (*narrow)(const PackedWeights<Real>&, NarrowWeights<Real>&);
-  Index (*panel_values)(Index units, Index depth);  // values of a packed (G H, depth) weight
+  void (*step)(const StepCall<Real>&, const StepWeights<Real>&, Room&);
+  StepWeights<Real> (*store)(const PackedWeights<Real>&, Stored, Room&);  // short copies lie in the room
   Index (*tape_row)(const PackedWeights<Real>&, const Noise&);  // values for each sequence and step
   double (*peak)();  // floating-point operations a second of one core, in a product that fits its first cache
+  double (*reading)(Index bytes);  // bytes a second that one core reads, of so many over and over
   void (*activate)(int which, const Real* from, Real* to, Index count);  // 0 exp, 1 sigmoid, 2 tanh: for tests
 };
 

@@ -36,4 +36,27 @@ class Arena {
   char *begin_, *next_, *end_;
 };
 
+// Memory that a caller keeps from one call to the next. Contents do not survive `bytes`.
+class Room {
+ public:
+  char* bytes(std::size_t count) {
+    if (count > size_) {
+      release(begin_);
+      begin_ = nullptr;
+      size_ = 0;
+      begin_ = static_cast<char*>(acquire(count));
+      size_ = count;
+    }
+    return begin_;
+  }
+  Room() = default;
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  ~Room() { release(begin_); }
+
+ private:
+  char* begin_ = nullptr;
+  std::size_t size_ = 0;
+};
+
 }  // namespace longshort

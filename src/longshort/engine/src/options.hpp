@@ -65,10 +65,9 @@ struct Options {
   }
 
   bool units_may_split() const { return !normed && !projected && !feeds_copy; }
-  bool draws_each_step() const { return noise.training && (drops_g || zones_h || zones_c); }
 };
 
-// The noise of one row and step; null where there is none of its kind. `padded` values each.
+// The noise of one row and step; null where there is none of its kind.
 template <class Real>
 struct RowNoise {
   const Real *g = nullptr;      // factor of the candidate: 0 or 1 / (1 - rate)
@@ -76,32 +75,22 @@ struct RowNoise {
   const Real *old_c = nullptr;
 };
 
+// What each step draws: nothing in evaluation.
 template <class Real>
-inline RowNoise<Real> draw_row(const Options<Real>& options, Real* room, Index stride, Index units, Index outputs,
-                               std::int64_t t, Index n) {
-  RowNoise<Real> row;
+inline StepNoise<Real> step_noise(const Options<Real>& options, Index units, Index outputs) {
+  StepNoise<Real> made;
   const Noise& noise = options.noise;
-  if (!noise.training) return row;
-  if (options.drops_g) {
-    const double rate = noise.recurrent_dropout;
-    draw<Real>(room, units, noise.seed, RecurrentDropout, t, n, rate, static_cast<Real>(1 / (1 - rate)), Real(0));
-    row.g = room;
-  }
-  if (options.zones_h) {
-    draw<Real>(room + stride, outputs, noise.seed, ZoneoutH, t, n, noise.zoneout_h, Real(0), Real(1));
-    row.old_h = room + stride;
-  }
-  if (options.zones_c) {
-    draw<Real>(room + 2 * stride, units, noise.seed, ZoneoutC, t, n, noise.zoneout_c, Real(0), Real(1));
-    row.old_c = room + 2 * stride;
-  }
-  return row;
+  if (!noise.training) return made;
+  if (options.drops_g)
+    made.add(RecurrentDropout, units, noise.recurrent_dropout, static_cast<Real>(1 / (1 - noise.recurrent_dropout)), Real(0));
+  if (options.zones_h) made.add(ZoneoutH, outputs, noise.zoneout_h, Real(0), Real(1));
+  if (options.zones_c) made.add(ZoneoutC, units, noise.zoneout_c, Real(0), Real(1));
+  return made;
 }
 
-// Room for the noise of one row: three factors for each unit or output.
 template <class Real>
-inline Index noise_stride(Index units, Index outputs) {
-  return ceil_div(std::max(units, outputs), 4 * WordLanes) * 4 * WordLanes;
+inline RowNoise<Real> noise_of_row(const StepNoise<Real>& drawn, Index row) {
+  return {drawn.of(RecurrentDropout, row), drawn.of(ZoneoutH, row), drawn.of(ZoneoutC, row)};
 }
 
 }  // namespace longshort::LONGSHORT_ISA

@@ -47,6 +47,34 @@ inline void pack_block(Real* to, const Real* from, Index row_stride, GateRows ga
   }
 }
 
+// body(first, count) for vectors of `count` <= Lanes values that cover 0 ... values - 1.
+template <class Real, class Body>
+inline void for_each_vector(Index values, Body&& body) {
+  Index first = 0;
+  for (; first + Lanes<Real> <= values; first += Lanes<Real>) body(first, Lanes<Real>);
+  if (first < values) body(first, static_cast<int>(values - first));
+}
+
+template <class Real>
+inline Vector<Real> load_some(const Real* from, int count) {
+  return count == Lanes<Real> ? load(from) : load_first(from, count);
+}
+
+template <class Real>
+inline void store_some(Real* to, Vector<Real> value, int count) {
+  if (count == Lanes<Real>) store(to, value);
+  else store_first(to, value, count);
+}
+
+// to[k] = from[k] * mask[k], or a copy without a mask.
+template <class Real>
+inline void copy_masked(Real* to, const Real* from, const Real* mask, Index values) {
+  if (!mask) return void(std::memcpy(to, from, static_cast<std::size_t>(values) * sizeof(Real)));
+  for_each_vector<Real>(values, [&](Index first, int count) {
+    store_some(to + first, load_some(from + first, count) * load_some(mask + first, count), count);
+  });
+}
+
 // One value per gate and unit, (gates x H), in blocked order.
 template <class Real>
 inline void pack_vector(Real* to, const Real* from, GateRows gates, Index units) {

@@ -1,7 +1,9 @@
 // The counter-based noise of scan/masks.py: Philox4x32-10 (Salmon et al. 2011), the same words here.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "packing.hpp"
 
@@ -9,12 +11,29 @@ namespace longshort::LONGSHORT_ISA {
 
 enum Stream : std::uint32_t { VariationalH = 1, RecurrentDropout = 2, ZoneoutH = 3, ZoneoutC = 4 };
 
-// A unit is kept where its word reaches this.
-inline std::uint64_t threshold(double rate) { return static_cast<std::uint64_t>(rate * 4294967296.0); }
+// A unit is kept where its word reaches this. 0 <= rate < 1.
+inline std::uint32_t threshold(double rate) { return static_cast<std::uint32_t>(rate * 4294967296.0); }
 
 typedef std::uint32_t Words __attribute__((vector_size(RegisterBytes)));
 typedef std::uint64_t WideWords __attribute__((vector_size(RegisterBytes)));
 constexpr int WordLanes = RegisterBytes / 4;
+
+// Runs of `Run` words of a and b in turns: the first half of that (half 0) or the second.
+template <int Run>
+inline Words interleave(Words a, Words b, int half) {
+  Words order;
+  for (int k = 0; k < WordLanes; ++k) {
+    const int run = k / Run + half * WordLanes / Run;
+    order[k] = static_cast<std::uint32_t>(run / 2 * Run + k % Run + (run % 2 ? WordLanes : 0));
+  }
+#if defined(__clang__)
+  Words result;
+  for (int k = 0; k < WordLanes; ++k) result[k] = order[k] < WordLanes ? a[order[k]] : b[order[k] - WordLanes];
+  return result;
+#else
+  return __builtin_shuffle(a, b, order);
+#endif
+}
 
 struct HighLow {
   Words high, low;
@@ -34,35 +53,122 @@ inline HighLow multiply_words(Words a, std::uint32_t b) {
   return result;
 }
 
+// Four words for each lane, from its counter: word w of lane l at to[4 l + w].
+inline void draw_words(std::uint32_t* to, Words c0, Words c1, Words c2, Words c3, std::uint64_t seed) {
+  std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const HighLow p0 = multiply_words(c0, 0xD2511F53u), p1 = multiply_words(c2, 0xCD9E8D57u);
+    c0 = p1.high ^ c1 ^ key0;
+    c1 = p1.low;
+    c2 = p0.high ^ c3 ^ key1;
+    c3 = p0.low;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  const Words pairs[4] = {interleave<1>(c0, c1, 0), interleave<1>(c0, c1, 1), interleave<1>(c2, c3, 0), interleave<1>(c2, c3, 1)};
+  for (int half = 0; half < 2; ++half)
+    for (int quarter = 0; quarter < 2; ++quarter) {
+      const Words four = interleave<2>(pairs[half], pairs[half + 2], quarter);
+      std::memcpy(to + (2 * half + quarter) * WordLanes, &four, sizeof four);
+    }
+}
+
+// to[k] = `kept` where word k reaches the threshold of the rate, else `dropped`.
+template <class Real>
+inline void decide(Real* to, const std::uint32_t* words, Index count, double rate, Real kept, Real dropped) {
+  const std::uint32_t least = threshold(rate);
+  for (Index k = 0; k < count; ++k) to[k] = words[k] >= least ? kept : dropped;
+}
+
 // factors[k] = `kept` where unit k of sequence n survives step t, else `dropped`.
-// factors: room for `count` rounded up to 4 * WordLanes values.
 template <class Real>
 inline void draw(Real* factors, Index count, std::uint64_t seed, Stream stream, std::int64_t t, Index n, double rate,
                  Real kept, Real dropped) {
-  const std::uint64_t least = threshold(rate);
-  for (Index first = 0; first < count; first += 4 * WordLanes) {
-    Words c0, c1 = Words{} + static_cast<std::uint32_t>(t), c2 = Words{} + static_cast<std::uint32_t>(n);
-    Words c3 = Words{} + static_cast<std::uint32_t>(stream);
+  constexpr Index group = 4 * WordLanes;
+  std::uint32_t words[group];
+  for (Index first = 0; first < count; first += group) {
+    Words c0;
     for (int lane = 0; lane < WordLanes; ++lane) c0[lane] = static_cast<std::uint32_t>(first / 4 + lane);
-    std::uint32_t key0 = static_cast<std::uint32_t>(seed), key1 = static_cast<std::uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-      const HighLow p0 = multiply_words(c0, 0xD2511F53u), p1 = multiply_words(c2, 0xCD9E8D57u);
-      c0 = p1.high ^ c1 ^ key0;
-      c1 = p1.low;
-      c2 = p0.high ^ c3 ^ key1;
-      c3 = p0.low;
-      key0 += 0x9E3779B9u;
-      key1 += 0xBB67AE85u;
-    }
-    std::uint32_t words[4][WordLanes];
-    std::memcpy(words[0], &c0, sizeof c0);
-    std::memcpy(words[1], &c1, sizeof c1);
-    std::memcpy(words[2], &c2, sizeof c2);
-    std::memcpy(words[3], &c3, sizeof c3);
-    Real* to = factors + first;
-    for (int lane = 0; lane < WordLanes; ++lane)
-      for (int word = 0; word < 4; ++word) to[lane * 4 + word] = words[word][lane] >= least ? kept : dropped;
+    draw_words(words, c0, Words{} + static_cast<std::uint32_t>(t), Words{} + static_cast<std::uint32_t>(n),
+               Words{} + static_cast<std::uint32_t>(stream), seed);
+    decide(factors + first, words, std::min(group, count - first), rate, kept, dropped);
   }
 }
+
+// The noise of each step for many sequences. All of them are drawn in one run of lanes, so that a narrow layer
+// fills the vectors too.
+template <class Real>
+class StepNoise {
+ public:
+  void add(Stream stream, Index count, double rate, Real kept, Real dropped) {
+    kinds_.push_back({stream, 4 * static_cast<Index>(units_.size()), count, rate, kept, dropped});
+    for (Index quad = 0; quad < ceil_div(count, 4); ++quad) {
+      units_.push_back(static_cast<std::uint32_t>(quad));
+      streams_.push_back(stream);
+    }
+  }
+
+  bool silent() const { return kinds_.empty(); }
+  Index stride() const { return 4 * static_cast<Index>(units_.size()); }
+
+  // Values of Real that place() needs, for vectors that start at any unit.
+  Index room(Index rows) const { return 2 * (rows * stride() + 4 * WordLanes) + Lanes<Real>; }
+
+  void place(Real* room, Index rows) {
+    factors_ = room;
+    std::fill_n(room + rows * stride(), 2 * WordLanes + Lanes<Real>, Real(0));  // the last row's vectors end in it
+    words_ = reinterpret_cast<std::uint32_t*>(room + rows * stride() + 2 * WordLanes + Lanes<Real>);
+  }
+
+  // sequence(row): the number of the sequence that stands in a row, for row < rows.
+  template <class Sequence>
+  void draw(std::uint64_t seed, std::int64_t t, Index rows, Sequence&& sequence) {
+    const Index quads = static_cast<Index>(units_.size()), lanes = rows * quads;
+    const Words time = Words{} + static_cast<std::uint32_t>(t);
+    Index row = 0, quad = 0;
+    for (Index first = 0; first < lanes; first += WordLanes) {
+      Words unit{}, number{}, stream{};
+      if (quad + WordLanes <= quads) {
+        std::memcpy(&unit, units_.data() + quad, sizeof unit);
+        std::memcpy(&stream, streams_.data() + quad, sizeof stream);
+        number += static_cast<std::uint32_t>(sequence(row));
+        quad += WordLanes;
+        if (quad == quads) quad = 0, ++row;
+      } else {
+        for (int lane = 0; lane < WordLanes && row < rows; ++lane) {
+          unit[lane] = units_[static_cast<std::size_t>(quad)];
+          stream[lane] = streams_[static_cast<std::size_t>(quad)];
+          number[lane] = static_cast<std::uint32_t>(sequence(row));
+          if (++quad == quads) quad = 0, ++row;
+        }
+      }
+      draw_words(words_ + 4 * first, unit, time, number, stream, seed);
+    }
+    for (Index r = 0; r < rows; ++r)
+      for (const Kind& kind : kinds_) {
+        const Index at = r * stride() + kind.first;
+        decide(factors_ + at, words_ + at, ceil_div(kind.count, 4) * 4, kind.rate, kind.kept, kind.dropped);
+      }
+  }
+
+  // Where the factors of a kind stand for a row; null if there is none of it.
+  const Real* of(Stream stream, Index row) const {
+    for (const Kind& kind : kinds_)
+      if (kind.stream == stream) return factors_ + row * stride() + kind.first;
+    return nullptr;
+  }
+
+ private:
+  struct Kind {
+    Stream stream;
+    Index first, count;
+    double rate;
+    Real kept, dropped;
+  };
+  std::vector<Kind> kinds_;
+  std::vector<std::uint32_t> units_, streams_;  // of each lane of a row: the counter of its four units, its kind
+  Real* factors_ = nullptr;
+  std::uint32_t* words_ = nullptr;
+};
 
 }  // namespace longshort::LONGSHORT_ISA

@@ -8,16 +8,19 @@
 #pragma once
 
 #include <algorithm>
-#include "call.hpp"
 
+#include "call.hpp"
 #include "simd.hpp"
 
 namespace longshort::LONGSHORT_ISA {
 
-
-
 constexpr int PanelVectors = 4;                         // widest panel: the four gates of one block of units
 constexpr int TileRows = RegisterCount == 32 ? 6 : 3;  // R * 4 sums, 4 weights and 1 value fit the registers
+
+// How far ahead of the sums a panel is fetched into the second-level cache. Panels lie one behind the other, so past
+// the end of one this is the next. Weights larger than the caches then cost a tenth of the time, not a quarter.
+template <class Real>
+constexpr Index PrefetchAhead = 65536 / static_cast<Index>(sizeof(Real));
 
 template <class Real>
 constexpr int PanelColumns = PanelVectors * Lanes<Real>;
@@ -53,6 +56,8 @@ void tile(const Real* const* rows, const Real* panel, Index depth, const Real* c
       for (int v = 0; v < V; ++v) sum[r][v] += value * weight[v];
     }
     panel += V * Lanes<Real>;
+#pragma GCC unroll 4
+    for (int v = 0; v < V && R > 2; ++v) __builtin_prefetch(panel + PrefetchAhead<Real> + v * Lanes<Real>, 0, 2);
   } while (++k < depth);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {

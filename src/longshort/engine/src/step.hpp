@@ -1,173 +1,240 @@
-// One step, or a stream of them, for few sequences: the plain cell on weights of 32, 16 or 8 bits.
+// One step, or a stream of them: the plain cell on weights of 32, 16 or 8 bits.
 //
-// What limits a single step is reading the weights, so they may be stored short: bfloat16, or int8 with one
-// scale for each gate of each unit. Inputs, state and sums stay in full precision.
+// What limits a step of few sequences is reading the weights: they may be stored short, each thread reads
+// its own units' and keeps them in its core's cache, and every other step reads them from the end, so that
+// what was read last is read first. With many sequences the threads split these instead.
 #pragma once
 
+#include <functional>
+
 #include "cell.hpp"
+#include "stored.hpp"
 #include "team.hpp"
-#include "weights.hpp"
 
 namespace longshort::LONGSHORT_ISA {
 
-template <class Real, class Stored>
-struct StoredVector {
-  typedef Stored type __attribute__((vector_size(Lanes<Real> * sizeof(Stored))));
+constexpr Index BytesWorthSharing = 160 * 1024;  // of weights, that a thread should read in a single step
+constexpr Index BytesWorthWaking = 2048 * 1024;  // of weights, read in the time that a sleeping worker needs to come
+constexpr Index RowsInCache = 48;                // sequences that take a step together
+constexpr Index Together = 2;                    // blocks of units whose cells follow each other
+constexpr Index RowsAhead = 48;                  // rows of x that are multiplied before their steps
+
+template <class Real, class Form>
+class Steps {
+ public:
+  Steps(const StepCall<Real>& call, const StepWeights<Real>& w, Room& room)
+      : call_(call), w_(w), room_(room), blocks_(block_count<Real>(w.H)) {}
+
+  void run() {
+    if (call_.T == 1) single();
+    else if (call_.T > 1) stream();
+  }
+
+ private:
+  // One member's place in memory for `rows` rows of x and as many of h, and the products of `ahead` rows.
+  struct Desk {
+    Activations *x, *h;
+    char *x_bytes, *h_bytes;
+    Real* ahead;
+  };
+
+  std::size_t desk_bytes(Index x_rows, Index h_rows, Index ahead_values) const {
+    const auto count = [](Index rows) { return static_cast<std::size_t>(rows); };
+    const std::size_t h_row = std::max(Form::row_bytes(w_.H), Full<Real>::row_bytes(w_.H));
+    return Arena::padded(count(x_rows) * sizeof(Activations)) + Arena::padded(count(h_rows) * sizeof(Activations)) +
+           count(x_rows) * Form::row_bytes(w_.C) + count(h_rows) * h_row + Arena::padded(count(ahead_values) * sizeof(Real)) + 64;
+  }
+
+  Desk desk(char* at, Index x_rows, Index h_rows) const {
+    const auto take = [&](std::size_t bytes) { return std::exchange(at, at + Arena::padded(bytes)); };
+    Desk d;
+    d.x = reinterpret_cast<Activations*>(take(static_cast<std::size_t>(x_rows) * sizeof(Activations)));
+    d.h = reinterpret_cast<Activations*>(take(static_cast<std::size_t>(h_rows) * sizeof(Activations)));
+    d.x_bytes = take(static_cast<std::size_t>(x_rows) * Form::row_bytes(w_.C));
+    d.h_bytes = take(static_cast<std::size_t>(h_rows) * std::max(Form::row_bytes(w_.H), Full<Real>::row_bytes(w_.H)));
+    d.ahead = reinterpret_cast<Real*>(at);
+    return d;
+  }
+
+  static Range together(Index first, Range blocks) { return {first, std::min(first + Together, blocks.last)}; }
+
+  Index row(Index k) const { return call_.only ? call_.only[k] : k; }
+
+  // h of a single step may be overwritten in place, so the products read a copy.
+  Activations prepare_h(const Real* from, char* to) const {
+    if (Form::row_bytes(w_.H) > 0 && !std::is_same_v<Form, Full<Real>>) return Form::prepare(from, w_.H, to);
+    std::memcpy(to, from, static_cast<std::size_t>(w_.H) * sizeof(Real));
+    return Form::prepare(reinterpret_cast<const Real*>(to), w_.H, to);
+  }
+
+  void prepare_single(const Desk& d, Range rows) const {
+    const std::size_t x_row = Form::row_bytes(w_.C), h_row = std::max(Form::row_bytes(w_.H), Full<Real>::row_bytes(w_.H));
+    for (Index k = 0; k < rows.size(); ++k) {
+      const Index n = row(rows.first + k);
+      d.x[k] = Form::prepare(call_.x.row(n, 0), w_.C, d.x_bytes + static_cast<std::size_t>(k) * x_row);
+      d.h[k] = prepare_h(call_.h.row(n), d.h_bytes + static_cast<std::size_t>(k) * h_row);
+    }
+  }
+
+  void single() {
+    const Index bytes = Gates * w_.H * (w_.C + w_.H) * 4 / Form::group;
+    const auto members = [&](Index worth, Index pieces) {
+      return static_cast<int>(std::clamp<Index>(std::min<Index>(worth, call_.threads), 1, std::max<Index>(pieces, 1)));
+    };
+    const bool wakes = bytes * call_.N >= BytesWorthWaking;
+    if (call_.N > RowsInCache || (call_.threads == 1 && call_.N > 1)) {
+      const Index pieces = ceil_div(call_.N, RowsInCache);
+      const int threads = members(bytes * call_.N / BytesWorthSharing, pieces);
+      const std::size_t each = desk_bytes(RowsInCache, RowsInCache, 0);
+      char* memory = room_.bytes(each * static_cast<std::size_t>(threads));
+      share(threads, pieces, false, wakes, [&](int member, Index piece) {
+        const Range rows = part(call_.N, pieces, piece);
+        const Desk d = desk(memory + each * static_cast<std::size_t>(member), RowsInCache, RowsInCache);
+        prepare_single(d, rows);
+        for (Index block = 0; block < blocks_; block += Together) step_blocks(d.x, d.h, nullptr, rows, 0, together(block, {0, blocks_}));
+      });
+      return;
+    }
+    const Desk d = desk(room_.bytes(desk_bytes(call_.N, call_.N, 0)), call_.N, call_.N);
+    const FlushDenormals flush;
+    prepare_single(d, {0, call_.N});
+    const Index pieces = ceil_div(blocks_, Together);
+    share(members(bytes / BytesWorthSharing, pieces), pieces, call_.backwards, wakes, [&](int, Index piece) {
+      step_blocks(d.x, d.h, nullptr, {0, call_.N}, 0, together(piece * Together, {0, blocks_}));
+    });
+  }
+
+  void stream() {
+    const Split cut = split(call_.N, call_.T, blocks_, Gates * w_.H * (w_.C + w_.H), call_.threads, true);
+    const Index most_rows = ceil_div(call_.N, cut.groups), most_blocks = ceil_div(blocks_, cut.members);
+    const Index steps_ahead = std::clamp<Index>(RowsAhead / std::max<Index>(most_rows, 1), 1, call_.T);
+    const std::size_t each = desk_bytes(most_rows * steps_ahead, most_rows, most_rows * steps_ahead * most_blocks * PanelColumns<Real>);
+    char* memory = room_.bytes(each * static_cast<std::size_t>(cut.threads()));
+    std::vector<std::unique_ptr<Barrier>> barriers;
+    for (int group = 0; group < cut.groups; ++group) barriers.push_back(std::make_unique<Barrier>(cut.members));
+    run_team(cut.threads(), [&](int thread) {
+      const int group = thread / cut.members, member = thread % cut.members;
+      const Range rows = part(call_.N, cut.groups, group), blocks = part(blocks_, cut.members, member);
+      const Desk d = desk(memory + each * static_cast<std::size_t>(thread), most_rows * steps_ahead, most_rows);
+      for (Index first = 0; first < call_.T; first += steps_ahead) {
+        const Index steps = std::min(steps_ahead, call_.T - first);
+        multiply_ahead(d, rows, blocks, first, steps);
+        for (Index t = first; t < first + steps; ++t) {
+          prepare_h_rows(d, rows, t);
+          const Index pieces = ceil_div(blocks.size(), Together);
+          for (Index k = 0; k < pieces; ++k) {
+            const Range now = together(blocks.first + (t % 2 == 0 ? k : pieces - 1 - k) * Together, blocks);
+            const Index before = (t - first) * blocks.size() + now.first - blocks.first;
+            step_blocks(nullptr, d.h, d.ahead + before * rows.size() * PanelColumns<Real>, rows, t, now);
+          }
+          if (cut.members > 1) barriers[static_cast<std::size_t>(group)]->wait();
+        }
+      }
+    });
+  }
+
+  void prepare_h_rows(const Desk& d, Range rows, Index t) const {
+    const std::size_t h_row = Form::row_bytes(w_.H);
+    for (Index k = 0; k < rows.size(); ++k) {
+      const Index n = row(rows.first + k);
+      d.h[k] = Form::prepare(t == 0 ? call_.h.row(n) : call_.y.row(n, t - 1), w_.H, d.h_bytes + static_cast<std::size_t>(k) * h_row);
+    }
+  }
+
+  // ahead[step][block][row] = bias + x @ w_ih, for own blocks.
+  void multiply_ahead(const Desk& d, Range rows, Range blocks, Index first, Index steps) const {
+    const std::size_t x_row = Form::row_bytes(w_.C);
+    const Index count = rows.size() * steps;
+    for (Index k = 0; k < count; ++k)
+      d.x[k] = Form::prepare(call_.x.row(row(rows.first + k % rows.size()), first + k / rows.size()), w_.C, d.x_bytes + static_cast<std::size_t>(k) * x_row);
+    for (Index own = 0; own < blocks.size(); ++own) {
+      const Index block = blocks.first + own;
+      const auto panel = panel_of<Form, Real>(w_.input, w_.input_scale, w_.input_offset, w_.C, block);
+      for_each_tile(count, [&](Index from, int R) {
+        const Real* start[TileRows];
+        Real* out[TileRows];
+        for (int r = 0; r < R; ++r) {
+          const Index k = from + r;
+          start[r] = w_.bias + block * PanelColumns<Real>;
+          out[r] = d.ahead + ((k / rows.size() * blocks.size() + own) * rows.size() + k % rows.size()) * PanelColumns<Real>;
+        }
+        multiply(R, d.x + from, panel, w_.C, start, out);
+      });
+    }
+  }
+
+  // Step t of some blocks of units, at most Together.
+  //   x: activations of rows.size() rows, or null where `ahead` has bias and products: for each block, rows of
+  //   PanelColumns values.
+  // The cells follow when all products are under way: their long chains then hide behind each other.
+  void step_blocks(const Activations* x, const Activations* h, const Real* ahead, Range rows, Index t, Range blocks) const {
+    for_each_tile(rows.size(), [&](Index from, int R) {
+      alignas(RegisterBytes) Real a[Together][TileRows][PanelColumns<Real>];
+      for (Index k = 0; k < blocks.size(); ++k) multiply_block(x, h, ahead ? ahead + k * rows.size() * PanelColumns<Real> : nullptr, from, R, blocks.first + k, a[k]);
+      for (Index k = 0; k < blocks.size(); ++k)
+        for (int r = 0; r < R; ++r) finish(a[k][r], row(rows.first + from + r), t, blocks.first + k);
+    });
+  }
+
+  void multiply_block(const Activations* x, const Activations* h, const Real* ahead, Index from, int R, Index block, Real (*a)[PanelColumns<Real>]) const {
+    const Real* start[TileRows];
+    Real* out[TileRows];
+    for (int r = 0; r < R; ++r) {
+      start[r] = ahead ? ahead + (from + r) * PanelColumns<Real> : w_.bias + block * PanelColumns<Real>;
+      out[r] = a[r];
+    }
+    if (x) {
+      multiply(R, x + from, panel_of<Form, Real>(w_.input, w_.input_scale, w_.input_offset, w_.C, block), w_.C, start, out);
+      for (int r = 0; r < R; ++r) start[r] = a[r];
+    }
+    multiply(R, h + from, panel_of<Form, Real>(w_.recurrent, w_.recurrent_scale, w_.recurrent_offset, w_.H, block), w_.H, start, out);
+  }
+
+  void finish(const Real* a, Index n, Index t, Index block) const {
+    constexpr int L = Lanes<Real>;
+    const int valid = static_cast<int>(std::min<Index>(L, w_.H - block * L));
+    const Real* before = (t == 0 ? call_.c.row(n) : call_.c_n.row(n)) + block * L;
+    Real *after = call_.c_n.row(n) + block * L, *y = call_.y.row(n, t) + block * L;
+    alignas(RegisterBytes) Real c[L];
+    store(c, valid == L ? load(before) : load_first(before, valid));
+    const Vector<Real> h = plain_cell<Real, false>(a, c, nullptr);
+    if (valid == L) {
+      store(y, h);
+      store(after, load(c));
+    } else {
+      store_first(y, h, valid);
+      store_first(after, load(c), valid);
+    }
+  }
+
+  static void multiply(int R, const Activations* rows, typename Form::Panel panel, Index depth, const Real* const* start, Real* const* out) {
+    if (depth == 0) {
+      for (int r = 0; r < R; ++r) std::memmove(out[r], start[r], PanelColumns<Real> * sizeof(Real));
+      return;
+    }
+    switch (R) {
+      case 1: return Form::template multiply<1>(rows, panel, depth, start, out);
+      case 2: return Form::template multiply<2>(rows, panel, depth, start, out);
+      case 3: return Form::template multiply<3>(rows, panel, depth, start, out);
+      case 4: return Form::template multiply<TileRows == 6 ? 4 : 3>(rows, panel, depth, start, out);
+      case 5: return Form::template multiply<TileRows == 6 ? 5 : 3>(rows, panel, depth, start, out);
+      default: return Form::template multiply<TileRows>(rows, panel, depth, start, out);
+    }
+  }
+
+  const StepCall<Real>& call_;
+  const StepWeights<Real>& w_;
+  Room& room_;
+  const Index blocks_;
 };
 
-template <class Real>
-inline Vector<Real> widened(const Real* from) {
-  return load(from);
-}
-template <class Real>
-inline Vector<Real> widened(const std::int8_t* from) {
-  typename StoredVector<Real, std::int8_t>::type value;
-  std::memcpy(&value, from, sizeof value);
-  return __builtin_convertvector(value, Vector<Real>);
-}
-template <class Real>
-inline Vector<Real> widened(const std::uint16_t* from) {
-  typedef std::uint32_t Wide __attribute__((vector_size(Lanes<Real> * 4)));
-  typedef float Single __attribute__((vector_size(Lanes<Real> * 4)));
-  typename StoredVector<Real, std::uint16_t>::type value;
-  std::memcpy(&value, from, sizeof value);
-  const Wide bits = __builtin_convertvector(value, Wide) << 16;
-  Single result;
-  std::memcpy(&result, &bits, sizeof bits);
-  return __builtin_convertvector(result, Vector<Real>);
-}
-
-// gcc 12 turns these two conversions of the generic form above into a loop over lanes.
-#if defined(__AVX512F__)
-template <>
-inline Vector<float> widened<float>(const std::int8_t* from) {
-  return (Vector<float>)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-}
-template <>
-inline Vector<float> widened<float>(const std::uint16_t* from) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-  return (Vector<float>)_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-#elif defined(__AVX2__)
-template <>
-inline Vector<float> widened<float>(const std::int8_t* from) {
-  return (Vector<float>)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
-}
-template <>
-inline Vector<float> widened<float>(const std::uint16_t* from) {
-  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-  return (Vector<float>)_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
-#endif
-
-// sum[q] += row @ panel, in two sums each so that one step of k need not wait for the last.
-template <class Real, class Stored>
-inline void add_row(Vector<Real> (&sum)[Gates], const Real* row, const Stored* panel, Index depth) {
-  constexpr int L = Lanes<Real>;
-  Vector<Real> odd[Gates] = {};
-  Index k = 0;
-  for (; k + 1 < depth; k += 2, panel += 2 * PanelColumns<Real>) {
-    const Vector<Real> first = broadcast<Real>(row[k]), second = broadcast<Real>(row[k + 1]);
-#pragma GCC unroll 4
-    for (int q = 0; q < Gates; ++q) sum[q] += first * widened<Real>(panel + q * L);
-#pragma GCC unroll 4
-    for (int q = 0; q < Gates; ++q) odd[q] += second * widened<Real>(panel + PanelColumns<Real> + q * L);
+template <class Real, Dot dot>
+void run_step(const StepCall<Real>& call, const StepWeights<Real>& w, Room& room) {
+  if constexpr (std::is_same_v<Real, float>) {
+    if (w.stored == Stored::bfloat16) return Steps<float, Bfloat16<dot>>(call, w, room).run();
+    if (w.stored == Stored::int8) return Steps<float, Int8<dot>>(call, w, room).run();
   }
-  if (k < depth)
-    for (int q = 0; q < Gates; ++q) sum[q] += broadcast<Real>(row[k]) * widened<Real>(panel + q * L);
-  for (int q = 0; q < Gates; ++q) sum[q] += odd[q];
-}
-
-template <class Real, class Stored>
-void step_blocks(const StepCall<Real>& call, const PackedWeights<Real>& w, const Stored* input, const Stored* recurrent,
-                 const Real* scale, Range blocks, Index t) {
-  constexpr int L = Lanes<Real>;
-  for (Index block = blocks.first; block < blocks.last; ++block)
-    for (Index n = 0; n < call.N; ++n) {
-      const int valid = static_cast<int>(std::min<Index>(L, w.H - block * L));
-      Vector<Real> sum[Gates] = {};
-      add_row<Real, Stored>(sum, call.x.row(n, t), input + block * PanelColumns<Real> * w.C, w.C);
-      add_row<Real, Stored>(sum, t == 0 ? call.h.row(n) : call.y.row(n, t - 1), recurrent + block * PanelColumns<Real> * w.H, w.H);
-      alignas(RegisterBytes) Real a[PanelColumns<Real>], c[L];
-      for (int q = 0; q < Gates; ++q) {
-        const Index place = block * PanelColumns<Real> + q * L;
-        if (scale) sum[q] *= load(scale + place);
-        store(a + q * L, sum[q] + load(w.bias + place));
-      }
-      store(c, load_first((t == 0 ? call.c.row(n) : call.c_n.row(n)) + block * L, valid));
-      const Vector<Real> h = plain_cell<Real, false>(a, c, nullptr);
-      store_first(call.y.row(n, t) + block * L, h, valid);
-      store_first(call.c_n.row(n) + block * L, load(c), valid);
-    }
-}
-
-template <class Real>
-void step_blocks(const StepCall<Real>& call, const PackedWeights<Real>& w, const NarrowWeights<Real>& narrow, Range blocks, Index t) {
-  switch (narrow.stored) {
-    case Stored::full: return step_blocks<Real, Real>(call, w, w.input, w.recurrent, nullptr, blocks, t);
-    case Stored::bfloat16:
-      return step_blocks<Real, std::uint16_t>(call, w, static_cast<const std::uint16_t*>(narrow.input),
-                                              static_cast<const std::uint16_t*>(narrow.recurrent), nullptr, blocks, t);
-    case Stored::int8:
-      return step_blocks<Real, std::int8_t>(call, w, static_cast<const std::int8_t*>(narrow.input),
-                                            static_cast<const std::int8_t*>(narrow.recurrent), narrow.scale, blocks, t);
-  }
-}
-
-constexpr Index ProductsWorthThread = 192 * 1024;  // multiply-adds of one step that pay for waking the team
-
-template <class Real>
-void run_step(const StepCall<Real>& call, const PackedWeights<Real>& w, const NarrowWeights<Real>& narrow) {
-  const Index blocks = block_count<Real>(w.H), products = Gates * w.H * (w.C + w.H) * call.N;
-  const Index worth = products / (call.T > 1 ? ProductsWorthBarrier : ProductsWorthThread);
-  const int threads = static_cast<int>(std::clamp<Index>(std::min<Index>(worth, call.threads), 1, blocks));
-  if (threads == 1) {
-    const FlushDenormals flush;
-    for (Index t = 0; t < call.T; ++t) step_blocks<Real>(call, w, narrow, {0, blocks}, t);
-    return;
-  }
-  Barrier barrier(threads);
-  run_team(threads, [&](int member) {
-    for (Index t = 0; t < call.T; ++t) {
-      step_blocks<Real>(call, w, narrow, part(blocks, threads, member), t);
-      if (t + 1 < call.T) barrier.wait();
-    }
-  });
-}
-
-inline std::uint16_t rounded_to_bfloat16(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
-}
-
-// Short copies of the packed weights. narrow.stored says which; input and recurrent have the room.
-template <class Real>
-void narrow(const PackedWeights<Real>& w, NarrowWeights<Real>& to) {
-  const Index blocks = block_count<Real>(w.H);
-  const auto for_each = [&](auto&& visit) {
-    for (Index block = 0; block < blocks; ++block)
-      for (int column = 0; column < PanelColumns<Real>; ++column) {
-        const Index place = block * PanelColumns<Real> + column;
-        for (Index k = 0; k < w.C; ++k) visit(true, place, (block * w.C + k) * PanelColumns<Real> + column);
-        for (Index k = 0; k < w.H; ++k) visit(false, place, (block * w.H + k) * PanelColumns<Real> + column);
-      }
-  };
-  if (to.stored == Stored::bfloat16) {
-    for_each([&](bool input, Index, Index at) {
-      static_cast<std::uint16_t*>(input ? to.input : to.recurrent)[at] = rounded_to_bfloat16(static_cast<float>((input ? w.input : w.recurrent)[at]));
-    });
-    return;
-  }
-  std::memset(to.scale, 0, static_cast<std::size_t>(blocks * PanelColumns<Real>) * sizeof(Real));
-  for_each([&](bool input, Index place, Index at) {
-    to.scale[place] = std::max(to.scale[place], std::abs((input ? w.input : w.recurrent)[at]) / Real(127));
-  });
-  for_each([&](bool input, Index place, Index at) {
-    const Real value = (input ? w.input : w.recurrent)[at];
-    static_cast<std::int8_t*>(input ? to.input : to.recurrent)[at] =
-        static_cast<std::int8_t>(to.scale[place] > 0 ? std::nearbyint(value / to.scale[place]) : Real(0));
-  });
+  Steps<Real, Full<Real>>(call, w, room).run();
 }
 
 }  // namespace longshort::LONGSHORT_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -54,5 +55,23 @@ class Barrier {
 // sleep, and a child process that has forked starts workers of its own.
 // The job must not throw.
 void run_team(int members, const std::function<void(int)>& job);
+
+// Runs job(member, piece) once for each piece = 0 ... pieces - 1 and returns when all are done. The caller
+// takes part as member 0 and waits for nobody to come: a worker that sleeps, or that others keep busy, is
+// done without. Each member starts with its own share of the pieces, the same at every call with these
+// numbers, so that what a piece reads stays in its core's cache; who is done takes from the others.
+//   backwards: each share from its last piece to its first.
+//   wakes: a worker that sleeps is woken. Else only where the last call was moments ago. On OpenMP's threads, which
+//   cannot be left out, a call that does not wake runs on the calling thread alone.
+// The job must not throw.
+void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes,
+           const std::function<void(int, std::ptrdiff_t)>& job);
+
+// Run jobs on OpenMP's threads from now on, where the process has them: those spin for milliseconds after each job
+// of torch, and a second team would share its cores with them. False where there is no OpenMP.
+bool join_openmp();
+
+// Seconds that two threads take to meet at a barrier, the median of many trials.
+double meeting();
 
 }  // namespace longshort

@@ -4,6 +4,8 @@
 // no norm, and on either side of a whole row's mean and variance where there is one.
 #pragma once
 
+#include <array>
+
 #include "options.hpp"
 
 namespace longshort::LONGSHORT_ISA {
@@ -97,19 +99,34 @@ inline Vector<Real> output_of_block(const Options<Real>& options, const PackedWe
   return o * (v.output_activation ? tanh<Real>(out) : out);
 }
 
+// Halves onto each other until one lane is left, in registers: the same order at every call.
 template <class Real>
 inline Real sum_of_lanes(Vector<Real> value) {
-  Real sum = 0;
-  for (int lane = 0; lane < Lanes<Real>; ++lane) sum += value[lane];
-  return sum;
+#if defined(__clang__)
+  for (int half = Lanes<Real> / 2; half >= 1; half /= 2)
+    for (int lane = 0; lane < half; ++lane) value[lane] += value[lane + half];
+#else
+  typedef Integer<Real> Order __attribute__((vector_size(RegisterBytes)));
+#pragma GCC unroll 4
+  for (int half = Lanes<Real> / 2; half >= 1; half /= 2) {
+    Order order;
+    for (int lane = 0; lane < Lanes<Real>; ++lane) order[lane] = lane ^ half;
+    value += __builtin_shuffle(value, order);
+  }
+#endif
+  return value[0];
 }
 
 // 1 in the lanes of `block` that are units, 0 in its padding.
 template <class Real>
 inline Vector<Real> units_of_block(Index block, Index units) {
-  Vector<Real> one{};
-  for (int lane = 0; lane < Lanes<Real>; ++lane) one[lane] = block * Lanes<Real> + lane < units ? Real(1) : Real(0);
-  return one;
+  alignas(RegisterBytes) static constexpr auto numbers = [] {
+    std::array<Real, Lanes<Real>> made{};
+    for (int lane = 0; lane < Lanes<Real>; ++lane) made[static_cast<std::size_t>(lane)] = static_cast<Real>(lane);
+    return made;
+  }();
+  const Vector<Real> number = load(numbers.data()), count = broadcast<Real>(static_cast<Real>(units - block * Lanes<Real>));
+  return number < count ? broadcast<Real>(Real(1)) : Vector<Real>{};
 }
 
 // N over a row that stands in blocks: at(block, part) points to Lanes values, for part < parts.

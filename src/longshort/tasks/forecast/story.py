@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -74,6 +75,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     TrainSettings.flags(parser.add_argument_group("the optimiser"), optimiser)
 
 
+def beneath(given: argparse.Namespace) -> TrainSettings:
+    """The settings that hold where no flag was given."""
+    return TrainSettings()
+
+
 def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
     """Train on a file, score the model on the rows held out, and forecast what follows.
 
@@ -128,7 +134,7 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
 
 def predict(
     folder: str | Path,
-    source: str | None,
+    sources: Sequence[str] = (),
     *,
     future: str | None = None,
     levels: tuple[float, ...] = LEVELS,
@@ -139,15 +145,17 @@ def predict(
 
     Args:
         folder: the run.
-        source: a file of series, or of rows that follow those of the run; "-" is standard input; None
-            goes on from the rows of the run.
+        sources: a file of series, or of rows that follow those of the run; "-" is standard input; without
+            one, the forecast goes on from the rows of the run.
         future: a file of covariates known in advance.
         levels: of the intervals, in percent.
         horizon: steps to forecast; the model's by default.
         out: where to write.
     """
+    if len(sources) > 1:
+        raise SettingError(f"predict: a forecast takes one file, got {len(sources)}: {', '.join(sources)}.")
     model = Forecaster.load(folder)
-    if source is not None:
+    for source in sources:
         model.restart("/dev/stdin" if source == "-" else source)
     forecast = model.predict(future=future, levels=levels, horizon=horizon)
     if out is None:

@@ -1,0 +1,103 @@
+"""What the CUDA kernels take, as far as a machine without a GPU can say: scripts/bench kernels.
+
+For the shapes of `longshort bench gpu`, on the properties of an H200: how each call is cut, and for each
+kernel its registers, spills and shared memory, and the time to compile it. Speed and accuracy on a device are
+open: the file says so, with the numbers asked, until `longshort bench gpu` and tests/gpu have run on one.
+"""
+
+import time
+
+import torch
+
+from longshort.bench.gpu import CASES, TYPES
+from longshort.scan.call import Call, Options
+from longshort.scan.cuda import compiler, packing, sources, step_plan, tiling
+from longshort.scan.cuda.machine import Properties
+from record import write
+
+H200 = Properties("H200", (9, 0), 132, 227 * 1024)
+WIDE = ("64 x 128", "64 x 512", "64 x 1024", "1024 x 128")
+"""The cases whose float32 kernels are compiled too."""
+OPEN = {
+    "bf16 forward + backward over cuDNN bf16": "at least 5x in the geometric mean, no shape below 1.3x",
+    "fp16 over cuDNN fp16": "at least 3.2x, none below 1.2x",
+    "tf32 over cuDNN tf32": "at least 4x, none below 1.2x",
+    "float32 over cuDNN float32": "at least 2x for H up to 512",
+    "inference forward": "at least the same, each type",
+    "reset, lengths, kept cells over plain": "at most 1.05x",
+    "zoneout, masks, peephole, coupled over plain": "at most 1.10x; layer norm 1.35x",
+    "PTB medium and awd-lstm, a training step over torch.nn.LSTM": "at least 3x in bf16, 2x in its best type",
+    "first use": "at most 1.5 s, median 0.5 s; 20 ms from the disk; here compile times alone",
+    "host time of a call": "at most 15 us to the launch",
+    "accuracy, repeats, NaN, sanitizer on a device": "tests/gpu",
+}
+
+
+class _Compiled:
+    specialises = True
+
+
+def call(case, dtype):
+    """A plain call of a case."""
+    return Call(Options(), "cuda", dtype, case.N, case.T, case.C, case.H, case.H, frozenset({"bias"}), True)
+
+
+def measured(text):
+    """Registers, spills and seconds of one kernel."""
+    start = time.perf_counter()
+    found = compiler.cost(text, H200.architecture)
+    return {**found, "seconds to compile": round(time.perf_counter() - start, 3)}
+
+
+def kernel(asked, cut):
+    """One persistent kernel: how it is cut, and what it takes."""
+    name = "persistent_backward" if cut.backward else "persistent_forward"
+    entry = sources.Entry(name, cut.threads, f"longshort::Fixed<{packing.flags(asked)}u>, {cut.template}")
+    found = measured(sources.Program(f"{name}.cu", asked.dtype, (entry,)).text())
+    return {
+        "blocks": f"{cut.groups} groups of {cut.blocks}",
+        "threads": cut.threads,
+        "sequences of a block": f"{cut.subs} x {cut.sequences}",
+        "shared bytes": cut.shared,
+        **found,
+    }
+
+
+def main():
+    """Measure and write."""
+    cases = {}
+    for case in CASES:
+        for name, (dtype, tf32) in TYPES.items():
+            if name == "float16" or (name != "bfloat16" and case.name not in WIDE):
+                continue  # float16's kernels are bfloat16's, but for two instructions
+            asked = call(case, dtype)
+            cut = tiling.pair(H200, asked, tf32)
+            cases.setdefault(case.name, {})[name] = (
+                "one launch a step: the persistent plan does not fit"
+                if cut is None
+                else {"forward": kernel(asked, cut.forward), "backward": kernel(asked, cut.backward)}
+            )
+            print(case.name, name, cases[case.name][name], flush=True)
+    steps = {}
+    for dtype in sources.TYPES:
+        for kind in (
+            ("step_begin",),
+            ("step_forward",),
+            ("step_backward",),
+            ("step_end",),
+            ("step_operands",),
+        ):
+            program = step_plan.program(_Compiled(), call(CASES[3], dtype), kind)
+            steps.setdefault(str(dtype), {})[kind[0]] = measured(program.text())
+    print(write("kernels", {
+        "state": "no kernel has run on a device; every one compiles, and runs the table of cases on the host",
+        "nvrtc": ".".join(map(str, compiler.version())),
+        "open": OPEN,
+        "persistent kernels": cases,
+        "kernels of one launch a step": steps,
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,323 @@
+"""The runtime beside onnxruntime, OpenVINO and torch: single steps, streams, many streams, the cold start.
+
+    scripts/bench runtime [--rounds K]
+
+Each contestant runs in a process of its own, as its users would have it, and the processes take turns. One
+LSTM with torch's initial weights; float32 but where short weights are named. A number is the median of a
+process's own repetitions, then the median over the rounds, with the least and the most beside it.
+
+step        one step of one sequence whose state goes on. "alone" is the engine without the stream's checks;
+            "no state" leaves the peer's state at zero and out of its outputs: cheaper than any use of it
+sequence    1,000 steps of one sequence at once
+streams     one step of 1,000 sequences together
+start       from the start of the process to the first output, and the resident memory then
+accuracy    of short weights after 200 steps, as a share of the outputs' root mean square
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZES = {"small": (64, 128), "wide": (256, 512)}
+FORMS = ("float32", "bfloat16", "int8")
+T, STREAMS = 1000, 1000
+CONTESTANTS = ("longshort", "onnxruntime", "openvino", "torch")
+Found = Iterator[tuple[str, str, Callable[[], object]]]
+"""What is measured, who does it, and what to call."""
+
+
+def inputs(C: int) -> tuple[Any, Any, Any]:
+    """One row, one sequence (1, T, C), one row for each stream."""
+    x = np.random.default_rng(0).standard_normal((STREAMS, C)).astype(np.float32)
+    return x[:1], x[None, :T], x
+
+
+def longshort(folder: Path, threads: int) -> Found:
+    """The runtime's streams, and the engine alone."""
+    from longshort import engine, runtime
+
+    for name, (C, H) in SIZES.items():
+        row, sequence, rows = inputs(C)
+        for form in FORMS:
+            model = runtime.load(folder / name, weights=form, threads=threads)
+            stream, step = model.stream(), model.stack.places[0][0].step
+            zero = np.zeros((1, H), np.float32)
+            move = step.moving(zero.copy(), zero.copy())
+            yield f"step {name}", f"longshort {form}", lambda stream=stream, x=row[0]: stream.step(x)
+            yield f"step {name}", f"alone {form}", lambda move=move, x=row: move(x)
+            yield (
+                f"sequence {name}",
+                f"longshort {form}",
+                lambda step=step, x=sequence, zero=zero: step(x, zero, zero),
+            )
+            if name == "small":
+                many = model.streams(STREAMS)
+                yield "streams small", f"longshort {form}", lambda many=many, x=rows: many.step(x)
+        packed = model.stack.places[0][0].packed or runtime.load(folder / name).stack.places[0][0].packed
+        yield (
+            f"sequence {name}",
+            "longshort batched",
+            lambda p=packed, x=sequence: engine.forward(p, x, threads=threads),
+        )
+
+
+def onnxruntime(folder: Path, threads: int) -> Found:
+    """One LSTM node, with the state as ports, and without."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+
+    def session(file: str) -> Any:
+        return ort.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
+
+    for name, (C, H) in SIZES.items():
+        row, sequence, rows = inputs(C)
+        for what, x in (
+            (f"step {name}", row[None]),
+            (f"sequence {name}", sequence.transpose(1, 0, 2).copy()),
+        ):
+            alone = session(f"{name}-{len(x)}.onnx")
+            yield (
+                what,
+                "no state" if len(x) == 1 else "onnxruntime",
+                lambda s=alone, x=x: s.run(None, {"x": x}),
+            )
+        step = session(f"{name}-step.onnx")
+        fed = {"x": row, "h0": np.zeros((1, 1, H), np.float32), "c0": np.zeros((1, 1, H), np.float32)}
+
+        def go(step: Any = step, fed: dict[str, Any] = fed) -> None:
+            _, fed["h0"], fed["c0"] = step.run(None, fed)
+
+        yield f"step {name}", "onnxruntime", go
+        if name == "small":
+            zero = np.zeros((1, STREAMS, H), np.float32)
+            each = {"x": rows, "h0": zero, "c0": zero}
+
+            def many(step: Any = step, fed: dict[str, Any] = each) -> None:
+                _, fed["h0"], fed["c0"] = step.run(None, fed)
+
+            yield "streams small", "onnxruntime", many
+
+
+def openvino(folder: Path, threads: int) -> Found:
+    """The same nodes, without state: its cheapest use."""
+    import openvino as ov
+
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    core = ov.Core()
+    for name, (C, _) in SIZES.items():
+        row, sequence, rows = inputs(C)
+        cases = [(f"step {name}", f"{name}-1.onnx", row[None])]
+        cases += [(f"sequence {name}", f"{name}-{T}.onnx", sequence.transpose(1, 0, 2).copy())]
+        cases += [("streams small", f"{name}-streams.onnx", rows[None])] if name == "small" else []
+        for what, file, x in cases:
+            request = core.compile_model(
+                core.read_model(folder / file), "CPU", settings
+            ).create_infer_request()
+            label = "no state" if len(x) == 1 else "openvino"
+            yield what, label, lambda r=request, x=x: r.infer({0: x}, share_inputs=True, share_outputs=True)
+
+
+def torch(folder: Path, threads: int) -> Found:
+    """torch.nn.LSTM in inference mode, and the layer's own step."""
+    import torch as t
+
+    t.set_num_threads(threads)
+    for name, (C, H) in SIZES.items():
+        layer = t.nn.LSTM(C, H).eval()
+        layer.load_state_dict(t.load(folder / f"{name}.pt", weights_only=True))
+        row, sequence, rows = (t.from_numpy(x.copy()) for x in inputs(C))
+
+        def go(x: Any, N: int, H: int = H, layer: Any = layer) -> Callable[[], None]:
+            kept = [(t.zeros(1, N, H), t.zeros(1, N, H))]
+
+            def step() -> None:
+                with t.inference_mode():
+                    kept[0] = layer(x, kept[0])[1]
+
+            return step
+
+        yield f"step {name}", "torch", go(row[None], 1)
+        yield f"sequence {name}", "torch", go(sequence.transpose(0, 1).contiguous(), 1)
+        if name == "small":
+            yield "streams small", "torch", go(rows[None], STREAMS)
+
+
+STARTS = {
+    "longshort": "from longshort import runtime\n"
+    "model = runtime.load(folder + '/small')\ny = model.stream().step(x[0])",
+    "onnxruntime": "import onnxruntime\nsession = onnxruntime.InferenceSession(folder + '/small-1.onnx')\n"
+    "y = session.run(None, {'x': x[None]})[0]",
+    "openvino": "import openvino\nmodel = openvino.Core().compile_model(folder + '/small-1.onnx', 'CPU')\n"
+    "y = model({0: x[None]})[0]",
+    "torch": "import torch\nlayer = torch.nn.LSTM(64, 128).eval()\n"
+    "layer.load_state_dict(torch.load(folder + '/small.pt', weights_only=True))\n"
+    "with torch.inference_mode(): y = layer(torch.from_numpy(x)[None])[0]",
+}
+"""The shortest script of each that gives the first output of one step."""
+
+
+def start(contestant: str, folder: Path) -> dict[str, float]:
+    """Seconds of a new process to the first output, and its resident memory in MB."""
+    code = (
+        f"import numpy as np\nfolder = {str(folder)!r}\nx = np.ones((1, 64), np.float32)\n"
+        f"{STARTS[contestant]}\nprint(np.asarray(y).shape, flush=True)\n"
+        "print([int(l.split()[1]) / 1024 for l in open('/proc/self/status') if l.startswith('VmRSS')][0])"
+    )
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    seconds = time.perf_counter() - begin
+    resident = float(process.stdout.readline())
+    process.wait()
+    return {"seconds": seconds, "resident MB": resident}
+
+
+def child(contestant: str, folder: Path, threads: int) -> None:
+    """Measure one contestant, and print its numbers as JSON: microseconds by what and who."""
+    found: dict[str, dict[str, float]] = {}
+    for what, who, call in globals()[contestant](folder, threads):
+        call()
+        begin = time.perf_counter()
+        call()
+        each = max(time.perf_counter() - begin, 1e-7)
+        calls, times = max(1, int(0.01 / each)), []
+        for _ in range(9):
+            begin = time.perf_counter()
+            for _ in range(calls):
+                call()
+            times.append((time.perf_counter() - begin) / calls)
+        found.setdefault(what, {})[who] = 1e6 * float(np.median(times))
+    print(json.dumps(found))
+
+
+def write_models(folder: Path) -> None:
+    """The same LSTMs in every format."""
+    import torch as t
+
+    import longshort as ls
+    from longshort.bench import peers
+
+    t.manual_seed(0)
+    for name, (C, H) in SIZES.items():
+        layer = t.nn.LSTM(C, H).eval()
+        t.save(layer.state_dict(), folder / f"{name}.pt")
+        for steps in (1, T):
+            (folder / f"{name}-{steps}.onnx").write_bytes(peers.onnx_model(layer, 1, steps))
+        (folder / f"{name}-streams.onnx").write_bytes(peers.onnx_model(layer, STREAMS, 1))
+        ours = ls.LSTM.from_torch(layer)
+        ls.export(ours, folder / name)
+        ls.export(ours, folder / f"{name}-step.onnx", streaming=True)
+
+
+def accuracy(folder: Path) -> dict[str, Any]:
+    """What short weights cost: the error after 200 steps of standard normal x."""
+    from longshort import runtime
+
+    found: dict[str, Any] = {}
+    for name, (C, _) in SIZES.items():
+        x = np.random.default_rng(1).standard_normal((5, 200, C)).astype(np.float32)
+        want = runtime.load(folder / name)(x)[0]
+        for form in FORMS[1:]:
+            error = runtime.load(folder / name, weights=form)(x)[0] - want
+            found[f"{name} {form}"] = {
+                "largest": float(np.abs(error).max()),
+                "root mean square": float(np.sqrt(np.mean(error**2))),
+                "share of outputs": float(np.sqrt(np.mean(error**2) / np.mean(want**2))),
+            }
+    return found
+
+
+def spread(numbers: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": float(np.median(numbers)), "least": min(numbers), "most": max(numbers)}
+
+
+def measured(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
+    """Microseconds of everything with so many threads, and ours beside the best peer of each round."""
+    each: dict[str, dict[str, list[float]]] = {}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    for _ in range(rounds):
+        for contestant in CONTESTANTS:
+            command = [sys.executable, __file__, "--child", contestant, str(folder), str(threads)]
+            done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+            for what, numbers in json.loads(done.stdout).items():
+                for who, number in numbers.items():
+                    label = f"{contestant}, {who}" if who == "no state" else who
+                    each.setdefault(what, {}).setdefault(label, []).append(number)
+    found: dict[str, Any] = {}
+    for what, numbers in each.items():
+        ours = {who: n for who, n in numbers.items() if who.startswith(("longshort", "alone"))}
+        best = np.min([n for who, n in numbers.items() if who not in ours], axis=0)
+        found[what] = {
+            "microseconds": {who: spread(n) for who, n in numbers.items()},
+            "times as fast as the best peer": {who: spread(list(best / n)) for who, n in ours.items()},
+        }
+    return found
+
+
+def limits() -> dict[str, float]:
+    """What bounds a step on this machine."""
+    from longshort import engine
+
+    return {
+        "GFLOP/s of one core": engine.peak() / 1e9,
+        "GB/s of one core from the first cache": engine.reading(16 << 10) / 1e9,
+        "GB/s of one core from the second cache": engine.reading(400 << 10) / 1e9,
+        "GB/s of one core beyond it, 3 MB": engine.reading(3 << 20) / 1e9,
+        "ns of a meeting of two threads": engine.meeting() * 1e9,
+    }
+
+
+def main() -> None:
+    """Measure, print and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--child", nargs=3)
+    arguments = parser.parse_args()
+    if arguments.child:
+        contestant, folder, threads = arguments.child
+        child(contestant, Path(folder), int(threads))
+        return
+    import record
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_models(folder)
+        content: dict[str, Any] = {"load before": os.getloadavg()[0], "limits before": limits()}
+        content["versions of peers"] = {name: importlib.metadata.version(name) for name in CONTESTANTS[1:]}
+        for threads in arguments.threads:
+            content[f"threads {threads}"] = measured(folder, threads, arguments.rounds)
+        starts = [{who: start(who, folder) for who in CONTESTANTS} for _ in range(arguments.rounds)]
+        content["start"] = {
+            who: {key: spread([each[who][key] for each in starts]) for key in starts[0][who]}
+            for who in CONTESTANTS
+        }
+        content["accuracy"] = accuracy(folder)
+        content["limits after"] = limits()
+    path = record.write("runtime", content)
+    print(json.dumps(content, indent=2))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,341 @@
+"""The layer on this machine's GPU beside torch.nn.LSTM, which is cuDNN, in one process and in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..nn import LSTM
+from ..scan import Noise, Variant
+from . import timing
+from .cpu import Case
+
+CASES = (
+    Case("64 x 64", 64, 256, 64, 64),
+    Case("64 x 128", 64, 256, 128, 128),
+    Case("64 x 256", 64, 256, 256, 256),
+    Case("64 x 512", 64, 256, 512, 512),
+    Case("64 x 1024", 64, 256, 1024, 1024),
+    Case("64 x 2048", 64, 128, 2048, 2048),
+    Case("256 x 512", 256, 128, 512, 512),
+    Case("256 x 1024", 256, 128, 1024, 1024),
+    Case("512 x 1024", 512, 128, 1024, 1024),
+    Case("128 x 1536", 128, 128, 1536, 1536),
+    Case("1 x 512", 1, 256, 512, 512),
+    Case("16 x 768", 16, 1024, 768, 768),
+    Case("20 x 650", 20, 35, 650, 650),
+    Case("80 x 1152", 80, 70, 1152, 1152),
+    Case("512 x 128", 512, 128, 128, 128),
+    Case("1024 x 128", 1024, 64, 128, 128),
+    Case("4096 x 128", 4096, 32, 128, 128),
+    Case("pixels", 128, 784, 1, 128),
+)
+"""N x H; C = H but for the last."""
+
+TYPES: dict[str, tuple[torch.dtype, bool]] = {
+    "bfloat16": (torch.bfloat16, False),
+    "float16": (torch.float16, False),
+    "tf32": (torch.float32, True),
+    "float32": (torch.float32, False),
+}
+"""dtype, and whether float32 products may round to tf32."""
+
+PLANS = ("step", "alone", "persistent")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "reset": {},
+    "lengths": {},
+    "kept cells": {},
+    "peephole": {"variant": Variant(peephole=True)},
+    "coupled": {"variant": Variant(coupled=True)},
+    "zoneout": {"noise": Noise(zoneout_h=0.1, zoneout_c=0.1)},
+    "masks": {"noise": Noise(variational_h=0.2, recurrent_dropout=0.2)},
+    "layer norm": {"variant": Variant(norm="ba2016")},
+}
+_OPTION_CASES = ("64 x 512", "1024 x 128", "20 x 650")
+_AHEAD = 2_000_000
+"""Clocks that the device idles before each measurement, so that the host is ahead of it."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to measure."""
+
+    rounds: int = 7
+    names: tuple[str, ...] = ()
+    "the cases wanted; all if empty"
+    plans: tuple[str, ...] = PLANS
+    "plans of the kernels, each by its name beside the one chosen"
+    seconds: float = 120.0
+    "that one case may take: a process that takes longer is ended"
+
+    def cases(self) -> list[Case]:
+        """The cases wanted."""
+        return [case for case in CASES if not self.names or case.name in self.names]
+
+
+@contextlib.contextmanager
+def planned(plan: str | None) -> Iterator[None]:
+    """Name the kernels' plan for the calls inside."""
+    before = os.environ.get("LONGSHORT_CUDA_PLAN")
+    if plan is not None:
+        os.environ["LONGSHORT_CUDA_PLAN"] = plan
+    try:
+        yield
+    finally:
+        if plan is not None:
+            os.environ.pop("LONGSHORT_CUDA_PLAN")
+            if before is not None:
+                os.environ["LONGSHORT_CUDA_PLAN"] = before
+
+
+def rounds(runners: Mapping[str, Callable[[], object]], count: int, seed: int = 0) -> dict[str, list[float]]:
+    """Time every runner once a round on the device's own clock, in an order drawn anew: milliseconds."""
+    order, random = list(runners), np.random.default_rng(seed)
+    for run in runners.values():
+        for _ in range(2):
+            run()
+    torch.cuda.synchronize()
+    found: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(count):
+        random.shuffle(order)
+        for name in order:
+            torch.cuda._sleep(_AHEAD)
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            runners[name]()
+            end.record()
+            torch.cuda.synchronize()
+            found[name].append(start.elapsed_time(end))
+    return found
+
+
+def _layer(case: Case, dtype: torch.dtype, **settings: Any) -> torch.nn.Module:
+    return LSTM(case.C, case.H, **settings).to("cuda", dtype)
+
+
+def _forward(layer: torch.nn.Module, x: torch.Tensor, plan: str | None) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode(), planned(plan):
+            return layer(x)
+
+    return run
+
+
+def _training(
+    layer: torch.nn.Module, x: torch.Tensor, dy: torch.Tensor, plan: str | None, **more: Any
+) -> Callable[[], object]:
+    def run() -> None:
+        for weight in layer.parameters():
+            weight.grad = None
+        x.grad = None
+        with planned(plan):
+            layer(x, **more)[0].backward(dy)
+
+    return run
+
+
+def one(case: Case, setup: Setup) -> dict[str, Any]:
+    """Measure one case in every type: microseconds a step, ratios, first use; faults are recorded."""
+    found: dict[str, Any] = {}
+    for name, (dtype, tf32) in TYPES.items():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        theirs = torch.nn.LSTM(case.C, case.H).to("cuda", dtype)
+        ours = _layer(case, dtype)
+        ours.load_state_dict(theirs.state_dict())
+        x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype)
+        dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
+        moving = x.clone().requires_grad_()
+        kinds: dict[str, dict[str, Callable[[], object]]] = {"inference": {}, "training": {}}
+        for plan in (None, *setup.plans):
+            label = "ours" if plan is None else f"ours, {plan}"
+            kinds["inference"][label] = _forward(ours, x, plan)
+            kinds["training"][label] = _training(ours, moving, dy, plan)
+        kinds["inference"]["cudnn"] = _forward(theirs, x, None)
+        kinds["training"]["cudnn"] = _training(theirs, moving, dy, None)
+        found[name] = {"first use, seconds": _first_use(kinds["training"]["ours"])}
+        for kind, runners in kinds.items():
+            found[name][kind] = _compared(case, _working(runners, found[name]), setup)
+        if case.name in _OPTION_CASES and name == "bfloat16":
+            found[name]["options"] = _options(case, dtype, moving, dy, setup)
+    return found
+
+
+def _first_use(run: Callable[[], object]) -> dict[str, float]:
+    """Seconds of a first call with nothing on disk, and of one with the binaries there."""
+    from ..scan.cuda import machine
+
+    found, before = {}, os.environ.get("LONGSHORT_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LONGSHORT_CACHE"] = folder
+        try:
+            for name in ("compiled", "from the disk"):
+                machine.cuda(torch.cuda.current_device())._kernels.clear()
+                torch.cuda.synchronize()
+                start = time.perf_counter()
+                run()
+                torch.cuda.synchronize()
+                found[name] = time.perf_counter() - start
+        finally:
+            os.environ.pop("LONGSHORT_CACHE")
+            if before is not None:
+                os.environ["LONGSHORT_CACHE"] = before
+    return found
+
+
+def _working(runners: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The runners that run; the others' errors are recorded."""
+    left = {}
+    for name, run in runners.items():
+        try:
+            run()
+            torch.cuda.synchronize()
+            left[name] = run
+        except RuntimeError as error:
+            found.setdefault("failed", {})[name] = str(error).splitlines()[0]
+    return left
+
+
+def _compared(case: Case, runners: dict[str, Any], setup: Setup) -> dict[str, Any]:
+    times = rounds(runners, setup.rounds)
+    return {
+        "microseconds a step": {
+            name: {"median": 1e3 * float(np.median(each)) / case.T, "least": 1e3 * min(each) / case.T}
+            for name, each in times.items()
+        },
+        "ratio": {
+            name: vars(timing.ratio(times["cudnn"], each)) for name, each in times.items() if name != "cudnn"
+        },
+    }
+
+
+def _options(
+    case: Case, dtype: torch.dtype, x: torch.Tensor, dy: torch.Tensor, setup: Setup
+) -> dict[str, Any]:
+    """A training step with each option over one without, for each plan."""
+    more: dict[str, dict[str, Any]] = {
+        "reset": {"reset": torch.rand(case.N, case.T, device="cuda") < 0.02},
+        "lengths": {"lengths": torch.full((case.N,), case.T, device="cuda")},
+        "kept cells": {"keep": "cells"},
+    }
+    found: dict[str, Any] = {}
+    for plan in setup.plans:
+        runners = {"plain": _training(_layer(case, dtype), x, dy, plan)}
+        for name, settings in _OPTIONS.items():
+            runners[name] = _training(_layer(case, dtype, **settings), x, dy, plan, **more.get(name, {}))
+        failed: dict[str, Any] = {}
+        times = rounds(_working(runners, failed), setup.rounds)
+        found[plan] = failed | {
+            name: vars(timing.ratio(each, times["plain"])) for name, each in times.items() if name != "plain"
+        }
+    return found
+
+
+STACKS: dict[str, tuple[int, int, dict[str, Any], dict[str, Any], int, int]] = {
+    "ptb medium": (650, 650, {"num_layers": 2, "dropout": 0.5}, {}, 20, 35),
+    "awd-lstm": (400, 1150, {"num_layers": 3}, {"noise": Noise(weight_drop=0.5)}, 80, 70),
+}
+"""C, H, what both layers get, what ours gets, N, T."""
+
+
+def stacks(setup: Setup) -> dict[str, Any]:
+    """A training step of two published language models' layers, ours beside torch.nn.LSTM."""
+    found: dict[str, Any] = {}
+    for name, (C, H, both, mine, N, T) in STACKS.items():
+        case = Case(name, N, T, C, H)
+        for kind, (dtype, tf32) in TYPES.items():
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+            x = torch.randn(T, N, C, device="cuda", dtype=dtype, requires_grad=True)
+            dy = torch.randn(T, N, H, device="cuda", dtype=dtype)
+            theirs = torch.nn.LSTM(C, H, **both).to("cuda", dtype)
+            runners = {
+                "ours": _training(_layer(case, dtype, **both, **mine), x, dy, None),
+                **{
+                    f"ours, {plan}": _training(_layer(case, dtype, **both, **mine), x, dy, plan)
+                    for plan in setup.plans
+                },
+                "cudnn": _training(theirs, x, dy, None),
+            }
+            failed: dict[str, Any] = {}
+            found.setdefault(name, {})[kind] = failed | _compared(case, _working(runners, failed), setup)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers hold for."""
+    from ..scan.cuda import compiler, driver
+
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    packages = {package: importlib.metadata.version(package) for package in ("torch", "numpy")}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "machine": f"{found.name}, {found.multi_processor_count} multiprocessors; {cores} cores",
+        "versions": {
+            "python": platform.python_version(),
+            **packages,
+            "cuda of torch": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "nvrtc": ".".join(map(str, compiler.version())),
+            "driver's cuda": driver.version(),
+        },
+    }
+
+
+def _child(connection: Any, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:
+    try:
+        connection.send(work(*arguments))
+    except Exception as error:
+        connection.send({"failed": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+
+def apart(work: Callable[..., dict[str, Any]], *arguments: Any, seconds: float) -> dict[str, Any]:
+    """Run work in a process of its own, so that a kernel's fault or hang ends that one alone."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_child, args=(there, work, arguments))
+    process.start()
+    there.close()
+    found: dict[str, Any] = {"failed": f"no answer in {seconds:.0f} s"}
+    if here.poll(seconds):
+        try:
+            found = here.recv()
+        except EOFError:
+            found = {"failed": "the process ended without an answer"}
+    else:
+        process.kill()
+    process.join()
+    return found
+
+
+def measure(setup: Setup) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (case, numbers) for every case, as each is done, and last the stacks."""
+    for case in setup.cases():
+        yield case.name, apart(one, case, setup, seconds=setup.seconds)
+    if not setup.names:
+        yield "stacks", apart(stacks, setup, seconds=setup.seconds)
+
+
+def lines(case: str, numbers: dict[str, Any]) -> Iterator[str]:
+    """Say a case in lines for a terminal."""
+    if "failed" in numbers and isinstance(numbers["failed"], str):
+        yield f"{case:12} FAILED: {numbers['failed']}"
+        return
+    for name, found in numbers.items():
+        for kind in ("inference", "training"):
+            if kind in found:
+                ours = found[kind]["microseconds a step"].get("ours")
+                each = "  ".join(f"{who} {r['median']:.2f}x" for who, r in found[kind]["ratio"].items())
+                took = f"{ours['median']:8.2f} us a step" if ours else "       failed        "
+                yield f"{case:12} {name:9} {kind:10} {took}   cuDNN's time over: {each}"
+        for who, why in found.get("failed", {}).items():
+            yield f"{case:12} {name:9} FAILED {who}: {why}"

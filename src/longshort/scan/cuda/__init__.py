@@ -1,0 +1,16 @@
+"""CUDA for the scan: sources, and what turns them into launches.
+
+sources.py    the kernels' text -> one program for a type and a tiling
+compiler.py   a program -> a binary, by NVRTC, kept on disk
+driver.py     a binary -> a kernel that can be launched, by the driver's own library
+machine.py    one device: its properties, its kernels, its products
+tiling.py     sizes of a call and a device -> how the persistent kernels are cut
+packing.py    a call -> the kernels' one argument
+step_plan.py, persistent_plan.py   the two ways to run a call
+
+device.cuh    every hardware instruction         call.cuh      steps, lengths, resets, the state's way
+arguments.cuh the one argument, every pointer    row.cuh       sums over a row, for the norms
+philox.cuh    the noise                          product.cuh   resident weights times a staged operand
+cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
+step_*.cu, persistent_*.cu                       the kernels
+"""

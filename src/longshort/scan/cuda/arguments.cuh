@@ -1,0 +1,175 @@
+// The one argument of every kernel: all sizes, options and pointers of a call.
+//
+// The host packs it by the names below (`sources.py` reads this struct), so every field has eight bytes.
+// E is the type of x, y and the weights; R that of the cell and of all sums (float for 16 bits). Sizes are
+// N sequences, T steps, H cells, P outputs, G computed gates, S of them sigmoids. Arrays are dense in the
+// order written, aligned to 16 bytes unless strides are given, and none overlaps another. "in" is only read,
+// "out" only written, "state" both, by the one thread that owns the element (n, unit); a null pointer means
+// that the call has no such thing. Steps run s = 0 .. T-1 in the order of computation and stand at
+// t = s, or T-1-s reversed.
+#pragma once
+#include "device.cuh"
+
+namespace longshort {
+
+// Bits of `flags`; what they do is in definition.py, by equation.
+enum Flag : u32 {
+  Peephole = 1u << 0,           // (2), (5)
+  Coupled = 1u << 1,            // (3)
+  NoInputGate = 1u << 2,        // (3)
+  NoForgetGate = 1u << 3,       // (3)
+  NoOutputGate = 1u << 4,       // (5)
+  LinearInput = 1u << 5,        // (3)
+  LinearOutput = 1u << 6,       // (6)
+  HardSigmoid = 1u << 7,        // σ
+  ClipsCell = 1u << 8,          // (4)
+  ClipsProjection = 1u << 9,    // (6)
+  Projected = 1u << 10,         // (6)
+  NormsProducts = 1u << 11,     // (2) "ba2016", "products"
+  NormsGates = 1u << 12,        // (2), (4) "per_gate"
+  NormsOutput = 1u << 13,       // (6) "ba2016"
+  GateRecurrence = 1u << 14,    // (2)
+  MasksHidden = 1u << 15,       // (1) m_h, in training
+  MasksCandidate = 1u << 16,    // (4) m_g, in training
+  ZonesHidden = 1u << 17,       // (7) in training
+  ZonesCell = 1u << 18,         // (7) in training
+  MixesHidden = 1u << 19,       // (7) in evaluation
+  MixesCell = 1u << 20,         // (7) in evaluation
+  Reversed = 1u << 21,
+  Ragged = 1u << 22,            // (8): there are lengths
+  Resets = 1u << 23,            // (0): there are resets
+};
+
+// The flags as the kernel meets them: known when compiled, or in the arguments.
+template <u32 Known>
+struct Fixed {
+  template <class A>
+  DEVICE_MEMBER explicit Fixed(const A&) {}
+  DEVICE_MEMBER constexpr bool operator()(u32 flag) const { return (Known & flag) != 0; }
+};
+struct Open {
+  u32 flags;
+  template <class A>
+  DEVICE_MEMBER explicit Open(const A& a) : flags(static_cast<u32>(a.flags)) {}
+  DEVICE_MEMBER bool operator()(u32 flag) const { return (flags & flag) != 0; }
+};
+
+template <class E, class R>
+struct Arguments {
+  using Element = E;
+  using Wide = R;
+  // sizes and options
+  i64 N;
+  i64 T;
+  i64 H;
+  i64 P;
+  i64 G;
+  i64 S;
+  i64 flags;
+  i64 step;           // s of this launch, in the plan of one launch a step
+  i64 steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1
+  i64 first;          // number of step t = 0 in the counters of the noise
+  i64 z_first;        // t of the first row of `z`
+  i64 slot_i;         // block of rows of gate i in z, r, bias and da; -1 where it is not computed
+  i64 slot_f;
+  i64 slot_g;
+  i64 slot_o;
+  i64 sigmoid_i;      // block of gate i in peephole, s and w_gates; -1 where there is none
+  i64 sigmoid_f;
+  i64 sigmoid_o;
+  i64 pitch;          // H, or more: units a gate has in `da`
+  double cell_clip;
+  double projection_clip;
+  double norm_eps;
+  i64 least_h;        // a word of philox.cuh keeps its unit from here on: ⌊rate · 2³²⌋ of variational_h
+  i64 least_g;        // of recurrent_dropout
+  i64 least_zone_h;
+  i64 least_zone_c;
+  double scale_h;     // 1 / (1 - rate) of variational_h, else 1
+  double scale_g;     // of recurrent_dropout, else 1
+  double share_h;     // zoneout in evaluation: the renewed share 1 - ρ
+  double share_c;
+  // what the call was given
+  const i64* seed;          // in: one number, on the device
+  const E* bias;            // in: (G H)
+  const E* peephole;        // in: (S H)
+  const E* gain_ih;         // in: (G H)
+  const E* gain_hh;         // in: (G H)
+  const E* gain_c;          // in: (H)
+  const E* shift_c;         // in: (H)
+  const E* h_given;         // in: (N, P)
+  const R* c_given;         // in: (N, H + S H), S = 0 without gate recurrence
+  const E* initial_h;       // in: (N, P), or null for zeros
+  const R* initial_c;       // in: like c_given, or null for zeros
+  const u8* reset;          // in: (N, T)
+  const i64* lengths;       // in: (N)
+  // products of the call, made by a matrix product before the launch
+  const R* z;               // in: (steps from z_first, N, G H)  W_ih x
+  const R* r;               // in: (N, G H)  W_hh operand
+  const R* r_gates;         // in: (N, S H)  W_gates s
+  const R* projected;       // in: (N, P)  W_hr unprojected
+  // the state from which the next step starts, reset and all
+  E* h;                     // state: (N, P)
+  R* c;                     // state: (N, H + S H) as c_given
+  E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product
+  R* unprojected;           // out: (N, H)  h̃ before the projection
+  // what the call returns
+  E* y;                     // out: (N, T, P)
+  R* cells;                 // out: (N, T, H)
+  R* gates;                 // out: (N, T, 4 H)  i, f, g, o
+  // what the way back needs, written forward and read backward
+  E* tape_gates;            // (T, N, 4 H)  i, f, g, o
+  R* tape_cells;            // (T, N, H)  the cell after the step
+  R* hat_z;                 // (T, N, G H)  N(z)
+  R* hat_r;                 // (T, N, G H)  N(r), or N of each gate
+  R* scale_z;               // (T, N)  1 / sqrt(var + eps)
+  R* scale_r;               // (T, N, 1), or (T, N, G)
+  u8* unclipped;            // (T, N, P)  where the projection's clip passes
+  // gradients that arrive; strides in elements, units side by side
+  const E* dy;              // in
+  i64 dy_n;
+  i64 dy_t;
+  const R* dcells;          // in
+  i64 dcells_n;
+  i64 dcells_t;
+  const R* dgates;          // in
+  i64 dgates_n;
+  i64 dgates_t;
+  // gradients of the state after the step at hand
+  const R* dh_product;      // in: (N, P)  W_hh' dr of the step after; null at the last step
+  R* dh;                    // state: (N, P)  what reaches h past the product
+  R* dc;                    // state: (N, H)
+  const R* ds_product;      // in: (N, S H)  W_gates' da of the step after; null at the last step
+  R* ds;                    // state: (N, S H)  what reaches s past the product
+  const R* m;               // in: (N, H)  W_hr' dprojected
+  R* dprojected;            // out: (T, N, P)  h̄' of (11)
+  R* unprojected_all;       // out: (T, N, H)  h̃ of (6) again
+  // gradients that leave
+  E* da;                    // out: (T, N, G, pitch)  ā: without a norm it is also dr and dz
+  E* dr;                    // out: (T, N, G H)  r̄, with a norm
+  R* dr_wide;               // out: (N, G H)  r̄ of this step, with a norm and 16 bits: its sum cancels
+  E* dz;                    // out: (T, N, G H)  z̄, with a norm of both products
+  R* gates_before;          // out: (T, N, S H)  s_{t-1} of the operands' kernel
+  R* da_sigmoid;            // out: (T, N, S H)  ā of the sigmoids, with gate recurrence
+  R* sums;                  // state: (N, K, H)  sums over t, one block for each row that a field below names
+  i64 sum_peephole;         // first block of the S blocks Σ ā ⊙ c; -1 where there is none
+  i64 sum_cell;             // of the two blocks for gain_c and shift_c
+  i64 sum_ih;               // of the G blocks for gain_ih
+  i64 sum_hh;               // of the G blocks for gain_hh
+  i64 sum_bias;             // of the G blocks for the bias, with a norm
+  i64 sum_count;            // K
+  R* norm_scratch;          // state: (N, 6, H), with a norm
+  R* dh_first;              // out: (N, P)  gradient of h_given
+  R* dc_first;              // out: (N, H + S H)
+  R* dh_initial;            // state: (N, P)  gradient of initial_h
+  R* dc_initial;            // state: (N, H + S H)
+  // persistent plan
+  const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
+  i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
+  E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
+  i64* stuck;               // out: (2)  block and step of a wait that never ended
+  i64 patience;             // nanoseconds a wait may last
+  i64 sequences;            // sequences of one sub-batch of a block
+};
+
+}  // namespace longshort

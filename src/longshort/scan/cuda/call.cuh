@@ -1,0 +1,233 @@
+// Where things stand in a call: steps, lengths, resets, the state on its way to the next step. Both plans use it.
+#pragma once
+#include "cell.cuh"
+
+namespace longshort {
+
+template <class A, class F>
+DEVICE i64 time_of(const A& a, const F& has, i64 s) {
+  return has(Reversed) ? a.T - 1 - s : s;
+}
+
+// (8): whether step t of sequence n is one of its own.
+template <class A, class F>
+DEVICE bool active(const A& a, const F& has, i64 n, i64 t) {
+  return !has(Ragged) || t < a.lengths[n];
+}
+
+// (0); a reset in the padding is none.
+template <class A, class F>
+DEVICE bool resets(const A& a, const F& has, i64 n, i64 t) {
+  return has(Resets) && a.reset[n * a.T + t] && active(a, has, n, t);
+}
+
+template <class A, class F>
+DEVICE bool resets_after(const A& a, const F& has, i64 n, i64 s) {
+  return s + 1 < a.T && resets(a, has, n, time_of(a, has, s + 1));
+}
+
+template <class A>
+DEVICE u64 seed_of(const A& a) {
+  return a.seed ? static_cast<u64>(*a.seed) : 0;
+}
+
+template <class A>
+DEVICE i64 state_row(const A& a) {
+  return a.H + a.S * a.H * ((a.flags & GateRecurrence) != 0);
+}
+
+template <class A>
+DEVICE typename A::Wide weight_at(const typename A::Element* weight, i64 block, i64 H, i64 u) {
+  return weight && block >= 0 ? static_cast<typename A::Wide>(wide(weight[block * H + u])) : typename A::Wide(0);
+}
+
+template <class A, class F>
+DEVICE Peepholes<typename A::Wide> peepholes_of(const A& a, const F& has, i64 u) {
+  Peepholes<typename A::Wide> p = {0, 0, 0};
+  if (has(Peephole)) {
+    p.i = weight_at<A>(a.peephole, a.sigmoid_i, a.H, u);
+    p.f = weight_at<A>(a.peephole, a.sigmoid_f, a.H, u);
+    p.o = weight_at<A>(a.peephole, a.sigmoid_o, a.H, u);
+  }
+  return p;
+}
+
+// m_g of (4).
+template <class A, class F>
+DEVICE typename A::Wide candidate_mask(const A& a, const F& has, i64 n, i64 t, i64 u) {
+  using R = typename A::Wide;
+  if (!has(MasksCandidate)) return R(1);
+  return kept(seed_of(a), RecurrentDropout, a.first + t, n, u, a.least_g) ? R(a.scale_g) : R(0);
+}
+
+// The same NaN whatever came in: a given NaN may have every bit set, which the exchange reads as "not there yet".
+template <class E>
+DEVICE E canonical(E v) {
+  if (wide(v) != wide(v)) narrow(static_cast<decltype(wide(v))>(float_of(0x7fc00000u)), v);
+  return v;
+}
+
+// The operand of the next product: h where variational_h keeps it. Its scale is applied to the product.
+template <class A, class F>
+DEVICE typename A::Element operand_of(const A& a, const F& has, i64 n, i64 k, typename A::Element h) {
+  typename A::Element zero;
+  narrow(typename A::Wide(0), zero);
+  if (has(MasksHidden) && !kept(seed_of(a), VariationalH, 0, n, k, a.least_h)) return zero;
+  return canonical(h);
+}
+
+template <class A>
+DEVICE typename A::Element initial_h_at(const A& a, i64 n, i64 k) {
+  typename A::Element zero;
+  narrow(typename A::Wide(0), zero);
+  return a.initial_h ? a.initial_h[n * a.P + k] : zero;
+}
+
+// k counts through (H + S H): the cell, then the gates of the step before.
+template <class A>
+DEVICE typename A::Wide initial_c_at(const A& a, i64 n, i64 k) {
+  return a.initial_c ? a.initial_c[n * state_row(a) + k] : typename A::Wide(0);
+}
+
+// (6) from the projection's clip on, (7), (8) for output k: h̃ to y and to the state of the next step.
+// fresh: h̃. before: h of the step before. Returns h as the next step finds it.
+template <class A, class F>
+DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide fresh,
+                                         typename A::Element before) {
+  using R = typename A::Wide;
+  typename A::Element rounded, seen;
+  const i64 t = time_of(a, has, s);
+  if (has(ClipsProjection)) {
+    const R most = R(a.projection_clip);
+    if (a.unclipped) a.unclipped[(t * a.N + n) * a.P + k] = !(fresh < -most || fresh > most);
+    fresh = clipped(fresh, most);
+  }
+  if (has(ZonesHidden) && !kept(seed_of(a), ZoneoutH, a.first + t, n, k, a.least_zone_h)) fresh = wide(before);
+  if (has(MixesHidden)) fresh = mixed(R(wide(before)), fresh, R(a.share_h));
+  narrow(fresh, rounded);
+  seen = rounded;
+  if (!active(a, has, n, t)) {
+    rounded = before;
+    narrow(R(0), seen);
+  }
+  if (a.y) a.y[(n * a.T + t) * a.P + k] = seen;
+  return resets_after(a, has, n, s) ? initial_h_at(a, n, k) : rounded;
+}
+
+// (7), (8) for the cell: returns c after the step, before a reset of the next.
+template <class A, class F>
+DEVICE typename A::Wide finish_cell(const A& a, const F& has, i64 n, i64 t, i64 u, typename A::Wide fresh,
+                                    typename A::Wide before) {
+  using R = typename A::Wide;
+  if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) fresh = before;
+  if (has(MixesCell)) fresh = mixed(before, fresh, R(a.share_c));
+  return fresh;
+}
+
+// Where the gates of (n, t) are kept: blocks i, f, g, o.
+template <class A>
+DEVICE void keep_gate(const A& a, i64 n, i64 t, i64 u, int gate, typename A::Wide value, typename A::Wide held, bool on) {
+  if (a.tape_gates && on) narrow(held, a.tape_gates[((t * a.N + n) * 4 + gate) * a.H + u]);
+  if (a.gates) a.gates[((n * a.T + t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
+}
+template <class A>
+DEVICE void keep_sigmoid(const A& a, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
+  keep_gate(a, n, t, u, gate, value, Tape<typename A::Element, typename A::Wide>::of_sigmoid(value), on);
+}
+template <class A>
+DEVICE void keep_candidate(const A& a, i64 n, i64 t, i64 u, const Cell<typename A::Wide>& v, bool on) {
+  keep_gate(a, n, t, u, 2, v.g, Tape<typename A::Element, typename A::Wide>::of_candidate(v.a_g, v.g), on);
+}
+
+template <class A>
+DEVICE void keep_cell(const A& a, i64 n, i64 t, i64 u, typename A::Wide value, bool on) {
+  if (a.tape_cells && on) a.tape_cells[(t * a.N + n) * a.H + u] = value;
+  if (a.cells) a.cells[(n * a.T + t) * a.H + u] = on ? value : typename A::Wide(0);
+}
+
+// ---- the way back
+
+// c_{t-1}: the neighbour's, the first one, or a reset's.
+template <class A, class F>
+DEVICE typename A::Wide cell_before(const A& a, const F& has, i64 n, i64 s, i64 u) {
+  const i64 t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
+  if (resets(a, has, n, t)) return initial_c_at(a, n, u);
+  if (s > 0 && active(a, has, n, earlier)) return a.tape_cells[(earlier * a.N + n) * a.H + u];
+  return a.c_given[n * state_row(a) + u];
+}
+
+template <class A, class F>
+DEVICE Cell<typename A::Wide> taped(const A& a, const F& has, i64 n, i64 t, i64 u) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  const typename A::Element* row = a.tape_gates + (t * a.N + n) * 4 * a.H + u;
+  Cell<typename A::Wide> v;
+  v.i = Held::sigmoid(wide(row[0]));
+  v.f = Held::sigmoid(wide(row[a.H]));
+  v.g = Held::candidate(wide(row[2 * a.H]), has(LinearInput));
+  v.o = Held::sigmoid(wide(row[3 * a.H]));
+  return v;
+}
+
+// Whether the taped cell is c̃ itself; else c̃ is made again from the gates.
+template <class A, class F>
+DEVICE bool tape_has_cell(const A& a, const F& has, i64 n, i64 t, i64 u) {
+  if (has(NormsGates) || has(MixesCell)) return false;
+  return !has(ZonesCell) || kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c);
+}
+
+// (9), (10), (11) and (18), (19) of the step after, for output k. product: W_hh' dr of the step after.
+// Returns h̄' of the projection's value (0 in the padding) and moves `past`, what reaches h past the product.
+template <class A, class F>
+DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide product,
+                                        typename A::Wide& past) {
+  using R = typename A::Wide;
+  const i64 t = time_of(a, has, s);
+  R scaled = product;
+  if (has(MasksHidden)) scaled = kept(seed_of(a), VariationalH, 0, n, k, a.least_h) ? product * R(a.scale_h) : R(0);
+  R total = past + scaled;
+  if (resets_after(a, has, n, s)) {  // (19)
+    if (a.dh_initial) a.dh_initial[n * a.P + k] += total;
+    total = R(0);
+  }
+  if (s < 0 || !active(a, has, n, t)) {  // (20)
+    past = total;
+    return R(0);
+  }
+  if (a.dy) total += wide(a.dy[n * a.dy_n + t * a.dy_t + k]);
+  R renewed = total;
+  past = R(0);
+  if (has(ZonesHidden) && !kept(seed_of(a), ZoneoutH, a.first + t, n, k, a.least_zone_h)) {
+    past = total;
+    renewed = R(0);
+  }
+  if (has(MixesHidden)) {
+    renewed = R(a.share_h) * total;
+    past = (R(1) - R(a.share_h)) * total;
+  }
+  if (has(ClipsProjection) && !a.unclipped[(t * a.N + n) * a.P + k]) renewed = R(0);
+  return renewed;
+}
+
+// (19) for the cell and the gates behind it: what reaches element k of (H + S H) before the step after.
+template <class A, class F>
+DEVICE typename A::Wide arriving_state(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide total) {
+  if (!resets_after(a, has, n, s)) return total;
+  if (a.dc_initial) a.dc_initial[n * state_row(a) + k] += total;
+  return typename A::Wide(0);
+}
+
+// ḡ_kept.
+template <class A>
+DEVICE Extra<typename A::Wide> kept_gradient(const A& a, i64 n, i64 t, i64 u) {
+  Extra<typename A::Wide> extra = {0, 0, 0, 0};
+  if (a.dgates) {
+    const typename A::Wide* row = a.dgates + n * a.dgates_n + t * a.dgates_t + u;
+    extra.i = row[0];
+    extra.f = row[a.H];
+    extra.g = row[2 * a.H];
+    extra.o = row[3 * a.H];
+  }
+  return extra;
+}
+
+}  // namespace longshort

@@ -1,0 +1,89 @@
+// One unit on its way back, from what arrives at its h and c to ā and c̄ before the step: (12) to (17).
+#pragma once
+#include "call.cuh"
+
+namespace longshort {
+
+// The norm of the cell of one row, where there is one.
+template <class R>
+struct CellNorm {
+  R mean, scale;       // of c̃ before the norm, and 1 / sqrt(var + eps)
+  R mean_q, mean_dot;  // of q and q ⊙ N, for its derivative
+  const R* raw;        // c̃ before the norm, by unit
+  DEVICE_MEMBER R hat(i64 u) const { return (raw[u] - mean) * scale; }
+};
+
+template <class F>
+DEVICE bool norms_cell(const F& has) {
+  return has(NormsOutput) || has(NormsGates);
+}
+
+// N'(d) of one element, from the means of d and d ⊙ N over its row.
+template <class R>
+DEVICE R through_norm(R d, R hat, R mean_d, R mean_dot, R scale) {
+  return (d - mean_d - hat * mean_dot) * scale;
+}
+
+template <class A>
+DEVICE void add_sum(const A& a, i64 n, i64 block, i64 u, typename A::Wide value) {
+  if (block >= 0) a.sums[(n * a.sum_count + block) * a.H + u] += value;
+}
+
+// c̃ of (4) before a norm: off the tape, or made again as forward.
+template <class A, class F>
+DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename A::Wide>& v, i64 n, i64 t, i64 u,
+                                   typename A::Wide c_before, typename A::Wide mask) {
+  using R = typename A::Wide;
+  if (tape_has_cell(a, has, n, t, u)) return a.tape_cells[(t * a.N + n) * a.H + u];
+  const R cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * c_before);
+  return has(ClipsCell) ? clipped(cell, R(a.cell_clip)) : cell;
+}
+
+// m: gradient of o ⊙ φ. extra: what reaches the gates from outside. dc: c̄ after the step, becomes c̄ before it.
+// a_bar: ā of i, f, g, o; 0 for an absent gate. With `first` only ā_o and the value that the norm of the cell
+// sums over its row are made, and nothing is moved; otherwise `norm` holds those sums.
+template <class A, class F, class R = typename A::Wide>
+DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const CellNorm<R>& norm, bool first, R m,
+                   const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
+  using E = typename A::Element;
+  const i64 t = time_of(a, has, s);
+  Cell<R> v = taped(a, has, n, t, u);
+  const R c_before = cell_before(a, has, n, s, u), mask = candidate_mask(a, has, n, t, u);
+  const R raw = norms_cell(has) ? norm.raw[u] : cell_again(a, has, v, n, t, u, c_before, mask);
+  const R normed = norms_cell(has) ? norm.hat(u) * wide(a.gain_c[u]) + wide(a.shift_c[u]) : raw;
+  v.cell = has(NormsGates) ? normed : raw;
+  const Peepholes<R> p = peepholes_of(a, has, u);
+  const R phi = activated<E>(has, has(NormsOutput) ? normed : v.cell);
+  R arrived = dc, past = R(0);
+  if (a.dcells) arrived += a.dcells[n * a.dcells_n + t * a.dcells_t + u];
+  R renewed = arrived;
+  if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) past = arrived, renewed = R(0);
+  if (has(MixesCell)) renewed = R(a.share_c) * arrived, past = (R(1) - R(a.share_c)) * arrived;
+  a_bar[3] = output_slope(has, v, m, phi, extra.o);  // (12)
+  const R through = through_output(has, v, m, phi);  // (13)
+  R d = renewed + (has(Peephole) ? p.o * a_bar[3] : R(0)), q = through;
+  if (has(NormsGates))
+    q = d + through;
+  else if (!has(NormsOutput))
+    d += through;
+  if (norms_cell(has)) {
+    const R at_norm = q * wide(a.gain_c[u]);
+    if (first) return at_norm;
+    add_sum(a, n, a.sum_cell, u, q * norm.hat(u));
+    add_sum(a, n, a.sum_cell + 1, u, q);
+    const R before = through_norm(at_norm, norm.hat(u), norm.mean_q, norm.mean_dot, norm.scale);
+    d = has(NormsGates) ? before : d + before;
+  }
+  if (has(ClipsCell) && (raw <= -R(a.cell_clip) || raw >= R(a.cell_clip))) d = R(0);  // (14)
+  gate_slopes(has, v, d, c_before, mask, extra, a_bar);
+  dc = past + cell_gradient_before(has, v, d, a_bar, p);
+  if (has(Peephole)) {
+    if (a.sigmoid_i >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_i, u, a_bar[0] * c_before);
+    if (a.sigmoid_f >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_f, u, a_bar[1] * c_before);
+    if (a.sigmoid_o >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_o, u, a_bar[3] * v.cell);
+  }
+  if (a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
+  return R(0);
+}
+
+}  // namespace longshort

@@ -1,0 +1,149 @@
+// What the hardware offers the kernels, and the only file with its instructions. Everything else is plain C++,
+// so that the tests can compile the same kernels for the host against a twin of this file.
+//
+// Needs sm_80: mma.sync on bfloat16 and tf32, ld.relaxed.gpu. Nothing here is newer.
+#pragma once
+
+#define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
+#define INFINITY_ __int_as_float(0x7f800000)
+
+// An entry point: `body` sees its arguments as `a`. Blocks have exactly `threads` threads.
+#define KERNEL(name, threads, Arguments, body) \
+  extern "C" __global__ void __launch_bounds__(threads) name(const Arguments a) { body; }
+
+namespace longshort {
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+struct bfloat16 { u16 bits; };
+struct float16 { u16 bits; };
+struct alignas(16) Four { u32 x, y, z, w; };  // 16 bytes, the unit of every exchange and operand
+
+// ---- where a thread is
+DEVICE int thread() { return threadIdx.x; }
+DEVICE int threads() { return blockDim.x; }
+DEVICE int lane() { return threadIdx.x & 31; }
+DEVICE int block_x() { return blockIdx.x; }
+DEVICE int block_y() { return blockIdx.y; }
+DEVICE int blocks_y() { return gridDim.y; }
+DEVICE char* shared() {
+  extern __shared__ __align__(1024) char memory[];
+  return memory;
+}
+DEVICE void block_barrier() { __syncthreads(); }
+DEVICE bool any_in_warp(bool value) { return __any_sync(0xffffffffu, value); }
+
+// ---- numbers
+DEVICE double wide(double v) { return v; }
+DEVICE float wide(float v) { return v; }
+DEVICE float wide(bfloat16 v) { return __uint_as_float(static_cast<u32>(v.bits) << 16); }
+DEVICE float wide(float16 v) {
+  float r;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(v.bits));
+  return r;
+}
+DEVICE void narrow(double v, double& to) { to = v; }
+DEVICE void narrow(float v, float& to) { to = v; }
+DEVICE void narrow(float v, bfloat16& to) {
+  u32 pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %1;" : "=r"(pair) : "f"(v));
+  to.bits = static_cast<u16>(pair);
+}
+DEVICE void narrow(float v, float16& to) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(v)); }
+DEVICE u32 bits_of(float v) { return __float_as_uint(v); }
+DEVICE float float_of(u32 v) { return __uint_as_float(v); }
+
+DEVICE double exponential(double v) { return exp(v); }
+DEVICE float exponential(float v) { return expf(v); }
+DEVICE double hyperbolic(double v) { return tanh(v); }
+DEVICE float hyperbolic(float v) { return tanhf(v); }
+// Two instructions, relative error 2^-21: far below what rounding to 16 bits costs. (tanh.approx errs 2^-11, and a
+// float32 cell shows it.)
+DEVICE float exponential_short(float v) { return __expf(v); }
+DEVICE float inverse_short(float v) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+  return r;
+}
+DEVICE double inverse_root(double v) { return 1.0 / sqrt(v); }
+DEVICE float inverse_root(float v) { return 1.0f / sqrtf(v); }
+DEVICE double fused(double a, double b, double c) { return fma(a, b, c); }
+DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
+DEVICE u32 high_product(u32 a, u32 b) { return __umulhi(a, b); }
+
+template <class R>
+DEVICE R sum_of_warp(R v) {
+  UNROLL for (int far = 16; far; far >>= 1) v += __shfl_xor_sync(0xffffffffu, v, far);
+  return v;
+}
+
+// ---- memory
+// 16 bytes that another block may be writing: never from the first cache, each 2-byte or 4-byte part old or new.
+DEVICE Four load_relaxed(const void* p) {
+  Four v;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
+  return v;
+}
+DEVICE void store_relaxed(float* p, float v) {
+  asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(v) : "memory");
+}
+DEVICE void store_relaxed(bfloat16* p, bfloat16 v) {
+  asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(v.bits) : "memory");
+}
+DEVICE void store_relaxed(float16* p, float16 v) {
+  asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(v.bits) : "memory");
+}
+
+// ---- time, for waits that end
+DEVICE u64 nanoseconds() {
+  u64 now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+  return now;
+}
+// Between two looks at what has not come yet: the host's twin lets another thread run here.
+DEVICE void relax() {}
+// Ends the kernel with an error; the context is lost, as after any fault.
+DEVICE void give_up() { asm volatile("trap;"); }
+DEVICE void publish(i64* p, i64 v) {
+  *reinterpret_cast<volatile i64*>(p) = v;
+  __threadfence_system();
+}
+
+// ---- products: d (16 x 8) += a (16 x K) b (K x 8), K = 16 of two bytes or 8 of four
+// Lane l holds, with g = l / 4 and q = l % 4:  d[0..3] at (g, 2q), (g, 2q+1), (g+8, 2q), (g+8, 2q+1).
+// Two-byte types: a0, a1, a2, a3 = pairs at (g, 2q), (g+8, 2q), (g, 2q+8), (g+8, 2q+8); b0, b1 = pairs at
+// rows 2q, 2q+8 of column g. float: a at (g, q), (g+8, q), (g, q+4), (g+8, q+4); b at rows q, q+4.
+DEVICE void multiply(bfloat16, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+DEVICE void multiply(float16, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+DEVICE void multiply(float, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+// The nearest number with 10 bits of mantissa; the product would cut the rest off.
+DEVICE u32 rounded_to_tf32(u32 v) {
+  u32 r;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(v)));
+  return r;
+}
+// The same, opaque to the compiler: it would hoist the parts of resident weights out of the loop over time, and
+// double their registers.
+DEVICE u32 first_part(u32 v) {
+  u32 r;
+  asm volatile("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(v)));
+  return r;
+}
+
+}  // namespace longshort

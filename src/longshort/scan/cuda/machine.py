@@ -1,0 +1,172 @@
+"""One CUDA device: its properties, its kernels, its matrix products."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ...errors import BackendError
+from . import compiler, driver
+from .sources import Program
+
+OLDEST = (8, 0)
+"""The first compute capability whose tensor cores multiply bfloat16 and tf32."""
+
+
+@dataclass(frozen=True)
+class Properties:
+    """What a plan may depend on."""
+
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    shared: int
+    "bytes of shared memory that one block may have"
+    registers: int = 65536
+    "of a multiprocessor"
+
+    @property
+    def architecture(self) -> str:
+        """The compiler's name of the device."""
+        return f"sm_{self.capability[0]}{self.capability[1]}" + "a" * (self.capability == (9, 0))
+
+
+class Runnable(Protocol):
+    """A kernel on a machine."""
+
+    def bind(self, argument: bytearray, x: int, y: int = 1, cooperative: bool = False) -> Callable[[], None]:
+        """Return a launch of x times y blocks."""
+
+    def resident(self, multiprocessors: int) -> int:
+        """Return how many blocks fit at once."""
+
+
+class Machine(Protocol):
+    """What runs kernels: a CUDA device, or the tests' own."""
+
+    properties: Properties
+    specialises: bool
+    "whether a program is compiled for the options of one call, or reads them at run time"
+
+    def kernel(self, program: Program, name: str, shared: int = 0) -> Runnable:
+        """Return an entry point of a program, compiled at first use."""
+
+    def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        """Write a (m, k) times b (k, n), summed in the dtype of `out`, to `out` (m, n)."""
+
+    def current(self) -> AbstractContextManager[object]:
+        """Make the machine current inside a block."""
+
+    def report(self) -> Tensor:
+        """Return two numbers on the host that kernels can write: 1 + block and step of a wait too long."""
+
+    def tf32(self) -> bool:
+        """Whether float32 products of a recurrence may round their operands to tf32."""
+
+
+class Cuda:
+    """A device of this computer."""
+
+    specialises = True
+
+    def __init__(self, index: int) -> None:
+        found = torch.cuda.get_device_properties(index)
+        self.index = index
+        self.properties = Properties(
+            found.name,
+            (found.major, found.minor),
+            found.multi_processor_count,
+            getattr(found, "shared_memory_per_block_optin", 48 * 1024),
+            getattr(found, "regs_per_multiprocessor", 65536),
+        )
+        self._kernels: dict[Any, driver.Kernel] = {}
+        self._lock = threading.Lock()
+        self._report: Tensor | None = None
+
+    def kernel(self, program: Program, name: str, shared: int = 0) -> driver.Kernel:
+        """Return an entry point of a program, compiled at first use."""
+        key = program, name, shared
+        found = self._kernels.get(key)
+        if found is None:
+            with self._lock:
+                found = self._kernels.get(key)
+                if found is None:
+                    binary = compiler.binary(program.text(), self.properties.architecture)
+                    threads = next(e.threads for e in program.entries if e.name == name)
+                    found = driver.Kernel(binary, name, threads, shared, self.index)
+                    self._kernels[key] = found
+        return found
+
+    def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        """Multiply by torch, and so by cuBLAS; 16 bits are summed and left in float32."""
+        if a.dtype == out.dtype:
+            return torch.mm(a, b, out=out)
+        return torch.mm(a, b, out_dtype=out.dtype, out=out)
+
+    def current(self) -> AbstractContextManager[object]:
+        """Make the device current: a launch goes to the current one."""
+        return torch.cuda.device(self.index)
+
+    def report(self) -> Tensor:
+        """Return the report, in pinned memory: it outlives the context that a kernel's error ends.
+
+        Raises:
+            BackendError: an earlier kernel reported.
+        """
+        if self._report is None:
+            self._report = torch.zeros(2, dtype=torch.int64).pin_memory()
+        block, step = self._report.tolist()
+        if block:
+            raise BackendError(
+                f"lstm: block {block - 1} of an earlier kernel waited too long for another block at step "
+                f"{step}, and the kernel ended. Start a new process, and use backend='plain', or set "
+                f"LONGSHORT_CUDA_PATIENCE to more seconds where a debugger slows the device down."
+            )
+        return self._report
+
+    def tf32(self) -> bool:
+        """Follow torch's switch for recurrent networks, as torch.nn.LSTM does."""
+        return bool(torch.backends.cudnn.allow_tf32)
+
+
+@lru_cache(maxsize=64)
+def cuda(index: int) -> Cuda:
+    """Return a device, the same object each time."""
+    return Cuda(index)
+
+
+def of(device: torch.device) -> Machine:
+    """Return the machine of a tensor's device."""
+    return cuda(device.index)
+
+
+def why_not() -> str | None:
+    """Say why no kernel can run on the current CUDA device, as a clause, or None."""
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if driver.library() is None:
+        return "the driver's library libcuda.so.1 is not to be found"
+    capability = torch.cuda.get_device_capability()
+    if capability < OLDEST:
+        return (
+            f"{torch.cuda.get_device_name()} has compute capability {capability[0]}.{capability[1]}, "
+            f"and the kernels need {OLDEST[0]}.{OLDEST[1]}"
+        )
+    why = compiler.why_not()
+    if why is not None:
+        return why
+    if driver.version() < compiler.version()[0]:
+        return (
+            f"the driver knows CUDA {driver.version()}, and NVRTC {compiler.version()[0]} makes binaries for "
+            f"a newer one; update the driver, or install nvidia-cuda-nvrtc-cu{driver.version()}"
+        )
+    return None

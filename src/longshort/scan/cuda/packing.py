@@ -1,0 +1,178 @@
+"""A call becomes the kernels' one argument: sizes, options, and every tensor dense and in its place."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..call import Call, Grads, Inputs
+from .sources import FLAGS, Layout, layout
+
+
+class Drawn(NamedTuple):
+    """Which noise a call has: in training the masks of its seed, in evaluation what mixes."""
+
+    h: float = 0.0
+    g: float = 0.0
+    zone_h: float = 0.0
+    zone_c: float = 0.0
+    mix_h: float = 0.0
+    mix_c: float = 0.0
+
+
+def drawn(call: Call) -> Drawn:
+    """Return the rates at work in a call."""
+    noise = call.options.noise
+    if not call.options.training:
+        return Drawn(mix_h=noise.zoneout_h, mix_c=noise.zoneout_c)
+    if "seed" not in call.given:
+        return Drawn()
+    return Drawn(noise.variational_h, noise.recurrent_dropout, noise.zoneout_h, noise.zoneout_c)
+
+
+def flags(call: Call) -> int:
+    """Return the bits of `arguments.cuh` that a call sets."""
+    v, noise = call.variant, drawn(call)
+    wanted = {
+        "Peephole": v.peephole,
+        "Coupled": v.coupled,
+        "NoInputGate": not v.input_gate,
+        "NoForgetGate": not v.forget_gate,
+        "NoOutputGate": not v.output_gate,
+        "LinearInput": not v.input_activation,
+        "LinearOutput": not v.output_activation,
+        "HardSigmoid": v.gate_activation == "hard_sigmoid",
+        "ClipsCell": v.cell_clip is not None,
+        "ClipsProjection": v.projection_clip is not None,
+        "Projected": "w_hr" in call.given,
+        "NormsProducts": v.norm in ("ba2016", "products"),
+        "NormsGates": v.norm == "per_gate",
+        "NormsOutput": v.norm == "ba2016",
+        "GateRecurrence": v.gate_recurrence,
+        "MasksHidden": noise.h > 0,
+        "MasksCandidate": noise.g > 0,
+        "ZonesHidden": noise.zone_h > 0,
+        "ZonesCell": noise.zone_c > 0,
+        "MixesHidden": noise.mix_h > 0,
+        "MixesCell": noise.mix_c > 0,
+        "Reversed": call.options.reverse,
+        "Ragged": "lengths" in call.given,
+        "Resets": "reset" in call.given,
+    }
+    return sum(FLAGS[name] for name, on in wanted.items() if on)
+
+
+def sizes(call: Call) -> dict[str, Any]:
+    """Return the sizes and options of a call by the names of `arguments.cuh`."""
+    v, noise = call.variant, drawn(call)
+    gate = {name: v.gates.index(name) if name in v.gates else -1 for name in "ifgo"}
+    sigmoid = {name: v.sigmoids.index(name) if name in v.sigmoids else -1 for name in "ifo"}
+    return {
+        "N": call.N,
+        "T": call.T,
+        "H": call.H,
+        "P": call.P,
+        "G": len(v.gates),
+        "S": len(v.sigmoids),
+        "flags": flags(call),
+        "first": call.first,
+        **{f"slot_{name}": place for name, place in gate.items()},
+        **{f"sigmoid_{name}": place for name, place in sigmoid.items()},
+        "pitch": call.H,
+        "cell_clip": v.cell_clip or 0.0,
+        "projection_clip": v.projection_clip or 0.0,
+        "norm_eps": v.norm_eps,
+        "least_h": int(noise.h * (1 << 32)),
+        "least_g": int(noise.g * (1 << 32)),
+        "least_zone_h": int(noise.zone_h * (1 << 32)),
+        "least_zone_c": int(noise.zone_c * (1 << 32)),
+        "scale_h": 1 / (1 - noise.h),
+        "scale_g": 1 / (1 - noise.g),
+        "share_h": 1 - noise.mix_h,
+        "share_c": 1 - noise.mix_c,
+        **dict.fromkeys(("sum_peephole", "sum_cell", "sum_ih", "sum_hh", "sum_bias"), -1),
+    }
+
+
+@lru_cache(maxsize=256)
+def _sized(call: Call) -> bytes:
+    """The argument of a call with no pointer in it: what one call of a size has of the one before."""
+    return bytes(layout().pack(sizes(call)))
+
+
+class Packed:
+    """The argument of a call's kernels, and a hold on every tensor that it points to."""
+
+    def __init__(self, call: Call, given: Inputs) -> None:
+        self.layout: Layout = layout()
+        self.held: dict[str, Tensor | None] = {}
+        self.bytes = bytearray(_sized(call))
+        for name in (
+            "seed", "bias", "peephole", "gain_ih", "gain_hh", "gain_c", "shift_c", "initial_h", "initial_c",
+            "reset", "lengths",
+        ):  # fmt: skip
+            value = getattr(given, name)
+            self.put(name, None if value is None else value.contiguous())
+        self.put("h_given", given.h.contiguous())
+        self.put("c_given", given.c.contiguous())
+
+    def put(self, name: str, value: Tensor | None) -> Tensor | None:
+        """Point a field to a tensor, and hold the tensor."""
+        self.held[name] = value
+        self.layout.put(self.bytes, name, value)
+        return value
+
+    def point(self, name: str, value: Tensor) -> None:
+        """Point a field to a part of a tensor that the caller holds."""
+        self.layout.put(self.bytes, name, value)
+
+    def number(self, name: str, value: int) -> None:
+        """Write a number."""
+        self.layout.put(self.bytes, name, value)
+
+    def arriving(self, call: Call, grads: Grads) -> None:
+        """Point to the gradients that arrive at every step, with their strides."""
+        for name, value, dtype in (
+            ("dy", grads.y, call.dtype),
+            ("dcells", grads.cells, call.wide),
+            ("dgates", grads.gates, call.wide),
+        ):
+            if value is None:
+                continue
+            value = value.to(dtype)
+            if value.stride(-1) != 1:
+                value = value.contiguous()
+            self.put(name, value)
+            self.number(f"{name}_n", value.stride(0))
+            self.number(f"{name}_t", value.stride(1))
+
+
+def sums(call: Call) -> dict[str, int]:
+    """Return the blocks of `sums` that a backward pass collects: the name of each field, its first block.
+
+    `sum_count` is how many there are.
+    """
+    v, G, S = call.variant, len(call.variant.gates), len(call.variant.sigmoids)
+    found, count = {}, 0
+    for name, blocks in (
+        ("sum_peephole", S if v.peephole else 0),
+        ("sum_cell", 2 if v.norm in ("ba2016", "per_gate") else 0),
+        ("sum_ih", G if v.norm in ("ba2016", "products") else 0),
+        ("sum_hh", G if v.norm != "none" else 0),
+        ("sum_bias", G if v.norm != "none" else 0),
+    ):
+        found[name] = count if blocks else -1
+        count += blocks
+    return {**found, "sum_count": count}
+
+
+def time_first(call: Call, given: Inputs) -> Tensor:
+    """Return x as (T, N, C), dense, with zeros in the padding: a copy only where it is neither."""
+    x = given.x.transpose(0, 1)
+    if given.lengths is not None:
+        on = torch.arange(call.T, device=x.device)[:, None] < given.lengths
+        x = torch.where(on[..., None], x, 0)  # whatever stood there, NaN too
+    return x.contiguous()

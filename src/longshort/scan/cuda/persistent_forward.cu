@@ -1,0 +1,201 @@
+// All steps in one launch, forward: the weights of W_hh stay in registers and shared memory, the cell in registers.
+//
+// A group of Blocks blocks holds W_hh once, each block the four gates of Units units, and runs Subs sub-batches of
+// sequences. At each step a block needs the whole operand h_{t-1} of (1): alone it has it in shared memory, else it
+// gathers it from the exchange. Then one product (1), sums over the warps along K, and (2) to (8) with one thread
+// for a cell. No norm, projection or gate recurrence: those span units.
+#include "tiling.cuh"
+
+namespace longshort {
+
+template <class F, class Cut, class A>
+struct PersistentForward {
+  using E = typename A::Element;
+  using R = typename A::Wide;
+  static constexpr bool Direct = Cut::WK == 1;  // sums need no reduction: a thread's own are whole
+  static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
+  using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
+  static constexpr int Cells = Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
+  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 1 : 2 * Cut::Subs;
+  static constexpr int SumPitch = Cut::Units + 1;  // of 16 bytes
+  static constexpr int SumBytes = Direct ? 0 : Cut::WK * Cut::Columns * SumPitch * 16;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes;
+  static_assert(Tiles % 2 == 0 && Pairs * 8 * Cut::WM == Cut::Units, "a pair of tiles holds four gates of eight units");
+  static_assert(Cut::Threads % Cut::Units == 0 || Direct, "a thread's cells have one unit");
+
+  struct Sums { float i, f, g, o; };
+
+  const A& a;
+  F has;
+  Core core;
+  char* stages;
+  Sums* sums;
+  i64 unit0;
+  R cell[Cut::Subs][Cells];
+  E h[Cut::Subs][Cells];
+
+  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments) {}
+
+  DEVICE_MEMBER i64 unit(int k) const {
+    return unit0 + (Direct ? core.wm * 8 * Pairs + k / (2 * Cut::NT) * 8 + core.group
+                           : (thread() + k * Cut::Threads) % Cut::Units);
+  }
+  DEVICE_MEMBER int column(int k) const {
+    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2 : (thread() + k * Cut::Threads) / Cut::Units;
+  }
+  DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
+  DEVICE_MEMBER char* stage(int sub, int step) const {
+    return stages + (Cut::Exchanges ? 0 : (step % 2 * Cut::Subs + sub)) * StageBytes;
+  }
+
+  // The operand of step j of this launch, to whoever needs it: u may lie in the padding, whose operand is 0.
+  DEVICE_MEMBER void tell(int sub, i64 j, i64 n, int c, i64 u, E value) const {
+    if (Cut::Exchanges)
+      store_relaxed(a.exchange + (j * a.N + n) * Cut::K + u, value);
+    else
+      *reinterpret_cast<E*>(stage(sub, static_cast<int>(j)) + c * Core::Pitch + u * sizeof(E)) = value;
+  }
+
+  DEVICE_MEMBER void begin(char* memory) {
+    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    unit0 = static_cast<i64>(block_x() % Cut::Blocks) * Cut::Units;
+    core.load(memory, [&](int wm, int tile, int row) -> const E* {
+      const i64 u = unit0 + wm * 8 * Pairs + tile / 2 * 8 + row % 8;
+      const i64 slot = slots[tile % 2 * 2 + row / 8];
+      return u < a.H && slot >= 0 ? a.weights + (slot * a.H + u) * a.weight_pitch : nullptr;
+    });
+    stages = memory + Core::WeightBytes;
+    sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
+    for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
+      *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
+    block_barrier();
+    UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+      const Slice<Cut, A> slice(a, sub);
+      UNROLL for (int k = 0; k < Cells; ++k) {
+        const i64 n = slice.first + column(k), u = unit(k);
+        narrow(R(0), h[sub][k]);
+        cell[sub][k] = R(0);
+        if (!owns(slice, k)) continue;
+        E operand = h[sub][k];
+        if (u < a.H) {
+          h[sub][k] = a.h[n * a.H + u];
+          cell[sub][k] = a.c[n * a.H + u];
+          operand = operand_of(a, has, n, u, h[sub][k]);
+        }
+        tell(sub, 0, n, column(k), u, operand);
+      }
+    }
+  }
+
+  // (2) to (8) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x.
+  DEVICE_MEMBER void move(int sub, int k, i64 j, i64 n, i64 u, const Sums& sum, const R (&x)[4]) {
+    const i64 s = a.step + j, t = time_of(a, has, s);
+    const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
+    const R scale = has(MasksHidden) ? R(a.scale_h) : R(1);
+    const R pre[4] = {fused(sum.i, scale, x[0]), fused(sum.f, scale, x[1]), fused(sum.g, scale, x[2]),
+                      fused(sum.o, scale, x[3])};
+    const Peepholes<R> p = peepholes_of(a, has, u);
+    Cell<R> v;
+    open_gates<E>(has, pre, cell[sub][k], p, candidate_mask(a, has, n, t, u), R(a.cell_clip), v);
+    open_output<E>(has, pre[3], p, v);
+    const R fresh = v.o * activated<E>(has, v.cell);
+    const E next = finish_output(a, has, n, u, s, fresh, h[sub][k]);
+    h[sub][k] = next;
+    if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(a, has, n, u, next));
+    const R c = finish_cell(a, has, n, t, u, v.cell, cell[sub][k]);
+    cell[sub][k] = again ? initial_c_at(a, n, u) : on ? c : cell[sub][k];
+    keep_cell(a, n, t, u, c, on);
+    keep_sigmoid(a, n, t, u, 0, v.i, on);
+    keep_sigmoid(a, n, t, u, 1, v.f, on);
+    keep_candidate(a, n, t, u, v, on);
+    keep_sigmoid(a, n, t, u, 3, v.o, on);
+  }
+
+  // W_ih x + b of a cell; asked for before the operand is waited for.
+  DEVICE_MEMBER void input_of(i64 n, i64 t, i64 u, R (&x)[4]) const {
+    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      x[gate] = R(0);
+      if (slots[gate] < 0) continue;
+      x[gate] = row[slots[gate] * a.H];
+      if (a.bias) x[gate] += wide(a.bias[slots[gate] * a.H + u]);
+    }
+  }
+
+  DEVICE_MEMBER void step(int sub, i64 j) {
+    const Slice<Cut, A> slice(a, sub);
+    const i64 t = time_of(a, has, a.step + j);
+    R x[Cells][4];
+    UNROLL for (int k = 0; k < Cells; ++k)
+      if (owns(slice, k) && unit(k) < a.H) input_of(slice.first + column(k), t, unit(k), x[k]);
+    char* operand = stage(sub, static_cast<int>(j));
+    if (Cut::Exchanges) {
+      gather<Cut::K, Core::Pitch, Cut::Threads>(a, a.exchange + (j * a.N + slice.first) * Cut::K, Cut::K, operand,
+                                                slice.count, a.step + j);
+      block_barrier();
+    }
+    float d[Tiles][Cut::NT][4];
+    core.run(operand, d);
+    if (!Direct) {
+      UNROLL for (int p = 0; p < Pairs; ++p)
+        UNROLL for (int c = 0; c < Cut::NT; ++c)
+          UNROLL for (int e = 0; e < 2; ++e)
+            sums[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + e) * SumPitch + core.wm * 8 * Pairs + p * 8 +
+                 core.group] = {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
+      block_barrier();
+    }
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const i64 n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k)) continue;
+      if (u >= a.H) {
+        E zero;
+        narrow(R(0), zero);
+        if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, zero);
+        continue;
+      }
+      Sums sum = {0, 0, 0, 0};
+      if (Direct) {
+        const int p = k / (2 * Cut::NT), c = k / 2 % Cut::NT, e = k % 2;
+        sum = {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
+      } else {
+        UNROLL for (int w = 0; w < Cut::WK; ++w) {
+          const Sums part = sums[(w * Cut::Columns + column(k)) * SumPitch + (u - unit0)];
+          sum.i += part.i, sum.f += part.f, sum.g += part.g, sum.o += part.o;
+        }
+      }
+      move(sub, k, j, n, u, sum, x[k]);
+    }
+    // The next sub-batch writes the one stage, or the sums, that slower threads still read.
+    if (Cut::Exchanges && Direct) block_barrier();
+  }
+
+  DEVICE_MEMBER void run() {
+    begin(shared());
+    block_barrier();
+    for (i64 j = 0; j < a.steps; ++j) {
+      UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+        step(sub, j);
+        if (!Cut::Exchanges && !Direct && sub + 1 < Cut::Subs) block_barrier();
+      }
+      if (!Cut::Exchanges) block_barrier();
+    }
+    UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+      const Slice<Cut, A> slice(a, sub);
+      UNROLL for (int k = 0; k < Cells; ++k) {
+        const i64 n = slice.first + column(k), u = unit(k);
+        if (!owns(slice, k) || u >= a.H) continue;
+        a.h[n * a.H + u] = h[sub][k];
+        a.c[n * a.H + u] = cell[sub][k];
+      }
+    }
+  }
+};
+
+template <class F, class Cut, class A>
+DEVICE void persistent_forward(const A& a) {
+  PersistentForward<F, Cut, A> kernel(a);
+  kernel.run();
+}
+
+}  // namespace longshort

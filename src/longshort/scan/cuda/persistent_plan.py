@@ -1,0 +1,102 @@
+"""All steps in one launch: W_hh stays in registers and shared memory. For what spans no units."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..call import Call, Inputs
+from .machine import Machine
+from .packing import Packed, flags
+from .sources import Entry, Program
+from .step_plan import Steps, span
+from .tiling import Pair, Tiling
+
+PATIENCE = 10.0
+"""Seconds that a block waits for another before the kernel ends with an error. LONGSHORT_CUDA_PATIENCE
+overrides it, for debuggers and sanitizers."""
+
+
+def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Any:
+    """Return the kernel of one direction, compiled for the call's options where the machine specialises."""
+    options = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
+    name = "persistent_backward" if tiling.backward else "persistent_forward"
+    entry = Entry(name, tiling.threads, f"{options}, {tiling.template}")
+    found = machine.kernel(Program(f"{name}.cu", call.dtype, (entry,)), name, tiling.shared)
+    if cooperative:
+        room = found.resident(machine.properties.multiprocessors)
+        if tiling.grid > room:
+            raise RuntimeError(f"{tiling.grid} blocks of {name} must be resident, and {room} are")
+    return found
+
+
+def waits(machine: Machine, packed: Packed) -> None:
+    """Set how long a block may wait, and where it reports a wait that is over."""
+    seconds = float(os.environ.get("LONGSHORT_CUDA_PATIENCE", PATIENCE))
+    packed.number("patience", int(seconds * 1e9))
+    packed.put("stuck", machine.report())
+
+
+def blank(tensor: Tensor) -> Tensor:
+    """Set every bit: nothing is there yet."""
+    tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int32).fill_(-1)
+    return tensor
+
+
+def forward(
+    machine: Machine,
+    call: Call,
+    given: Inputs,
+    packed: Packed,
+    inputs_of: Callable[[int, int], Tensor],
+    chunk: int,
+    tilings: Pair,
+) -> None:
+    """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`."""
+    new, tiling, H = given.x.new_empty, tilings.forward, tilings.H
+    together = tiling.blocks > 1
+    packed.put("weights", pad(given.w_hh, (0, H - call.H)).contiguous())
+    packed.number("weight_pitch", H)
+    packed.number("sequences", tiling.sequences)
+    packed.put("operand", new(call.N, call.P))
+    waits(machine, packed)
+    Steps(machine, call, packed, ("step_begin",)).bound("step_begin", max(call.P, call.H))(0)
+    launch = kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)
+    for s in range(0, call.T, chunk):
+        last = min(s + chunk, call.T)
+        low, high = span(call, s, last)
+        packed.put("z", inputs_of(low, high))
+        packed.number("z_first", low)
+        packed.number("step", s)
+        packed.number("steps", last - s)
+        if together:
+            packed.put("exchange", blank(new(last - s + 1, call.N, H)))
+        launch()
+
+
+def backward(machine: Machine, call: Call, given: Inputs, packed: Packed, tilings: Pair) -> dict[str, Tensor]:
+    """Run the steps backward.
+
+    Returns:
+        `dr` and `dz`, one tensor (T, N, G padded H), and `operand` (T, N, P).
+    """
+    new, tiling, H, G = given.x.new_empty, tilings.backward, tilings.H, len(call.variant.gates)
+    together = tiling.blocks > 1
+    columns = given.w_hh.view(G, call.H, call.P).permute(2, 0, 1)
+    packed.put("weights", pad(columns, (0, H - call.H)).contiguous())
+    packed.number("weight_pitch", G * H)
+    packed.number("sequences", tiling.sequences)
+    packed.number("pitch", H)
+    da, operand = new(call.T, call.N, G * H), new(call.T, call.N, call.P)
+    packed.put("da", blank(da) if together else da)
+    packed.put("operand", operand)
+    waits(machine, packed)
+    kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)()
+    steps = Steps(machine, call, packed, ("step_operands",))
+    steps.bound("step_operands", call.P, call.T * call.N)(0)
+    return {"dr": da, "dz": da, "operand": operand}

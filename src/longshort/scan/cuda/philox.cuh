@@ -1,0 +1,31 @@
+// The noise of scan/masks.py: the same words from the same seed, made where they are needed.
+#pragma once
+#include "device.cuh"
+
+namespace longshort {
+
+enum Stream : u32 { VariationalH = 1, RecurrentDropout = 2, ZoneoutH = 3, ZoneoutC = 4 };
+
+// Word k mod 4 of Philox4x32-10( counter (k / 4, t, n, stream), key of the seed ).
+DEVICE u32 noise_word(u64 seed, Stream stream, u64 t, u32 n, u32 k) {
+  u32 c0 = k >> 2, c1 = static_cast<u32>(t), c2 = n, c3 = stream;
+  u32 key0 = static_cast<u32>(seed), key1 = static_cast<u32>(seed >> 32);
+  UNROLL for (int round = 0; round < 10; ++round) {
+    const u32 high0 = high_product(c0, 0xD2511F53u), low0 = c0 * 0xD2511F53u;
+    const u32 high1 = high_product(c2, 0xCD9E8D57u), low1 = c2 * 0xCD9E8D57u;
+    c0 = high1 ^ c1 ^ key0;
+    c1 = low1;
+    c2 = high0 ^ c3 ^ key1;
+    c3 = low0;
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
+  }
+  const u32 pair = k & 1 ? (k & 2 ? c3 : c1) : (k & 2 ? c2 : c0);
+  return pair;
+}
+
+DEVICE bool kept(u64 seed, Stream stream, u64 t, u32 n, u32 k, i64 least) {
+  return noise_word(seed, stream, t, n, k) >= static_cast<u32>(least);
+}
+
+}  // namespace longshort

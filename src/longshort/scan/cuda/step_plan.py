@@ -1,0 +1,176 @@
+"""One launch a step: a product by cuBLAS, then one kernel with everything else. Every option, every type.
+
+Forward, at each step:   r = operand W_hh',  [r_gates = s W_gates'],  step_forward,  [W_hr, step_finish].
+Backward, at each step:  [step_project_back, W_hr'],  step_backward,  dr W_hh,  [da W_gates].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..call import Call, Inputs
+from .machine import Machine
+from .packing import Packed, flags
+from .sources import Entry, Program
+
+THREADS = 256
+ROW_SHARED = 512
+"""Bytes that `row.cuh` sums in."""
+AHEAD = ("step_begin", "step_forward", "step_finish")
+BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
+
+
+def program(machine: Machine, call: Call, names: tuple[str, ...]) -> Program:
+    """Return kernels of a call, compiled for its options; all where the machine does not specialise."""
+    template = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
+    names = names if machine.specialises else AHEAD + BACK
+    file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
+    return Program(file, call.dtype, tuple(Entry(name, THREADS, template) for name in names))
+
+
+def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the kernels that a call runs."""
+    projection = {"step_finish", "step_project_back"}
+    return tuple(name for name in names if "w_hr" in call.given or name not in projection)
+
+
+class Steps:
+    """The launches of a call, bound to its argument. `names`: the kernels to compile together."""
+
+    def __init__(self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...]) -> None:
+        self.machine, self.call, self.packed = machine, call, packed
+        self.program = program(machine, call, needed(call, names))
+
+    def bound(self, name: str, width: int, rows: int | None = None) -> Callable[[int], None]:
+        """Return a launch by the number of its step. A norm spans a row, which then is one block's."""
+        parts = 1 if self.call.variant.norm != "none" else -(-width // THREADS)
+        kernel = self.machine.kernel(self.program, name, ROW_SHARED)
+        launch = kernel.bind(self.packed.bytes, rows or self.call.N, parts)
+
+        def run(step: int) -> None:
+            self.packed.number("step", step)
+            launch()
+
+        return run
+
+
+def forward(
+    machine: Machine,
+    call: Call,
+    given: Inputs,
+    packed: Packed,
+    inputs_of: Callable[[int, int], Tensor],
+    chunk: int,
+) -> None:
+    """Run the steps; the state, outputs and tape that `packed` points to are written.
+
+    Args:
+        machine:   where.
+        call:      of T > 0 steps.
+        given:     its tensors.
+        packed:    the argument, complete but for the products.
+        inputs_of: (first t, last t + 1) -> W_ih x of those steps, (steps, N, G H).
+        chunk:     steps whose W_ih x is held at a time.
+    """
+    new, steps = given.x.new_empty, Steps(machine, call, packed, AHEAD)
+    N, H, P, GH, v = call.N, call.H, call.P, given.w_ih.shape[0], call.variant
+    wide = call.wide
+    operand, r = new(N, P), new(N, GH, dtype=wide)
+    packed.put("operand", operand)
+    packed.put("r", r)
+    w_hh = given.w_hh.T
+    state: Any = packed.held["c"]
+    if v.gate_recurrence and given.w_gates is not None:
+        w_gates, r_gates = given.w_gates.to(wide).T, new(N, len(v.sigmoids) * H, dtype=wide)
+        packed.put("r_gates", r_gates)
+    if given.w_hr is not None:
+        w_hr, unprojected, projected = given.w_hr.to(wide).T, new(N, H, dtype=wide), new(N, P, dtype=wide)
+        packed.put("unprojected", unprojected)
+        packed.put("projected", projected)
+        finish = steps.bound("step_finish", P)
+    if v.norm != "none":
+        packed.put("norm_scratch", new(N, 6, H, dtype=wide))
+    begin, move = steps.bound("step_begin", max(P, state.shape[1])), steps.bound("step_forward", H)
+    begin(0)
+    for s in range(call.T):
+        if s % chunk == 0:
+            low, high = span(call, s, min(s + chunk, call.T))
+            packed.put("z", inputs_of(low, high))
+            packed.number("z_first", low)
+        machine.product(operand, w_hh, r)
+        if v.gate_recurrence:
+            machine.product(state[:, H:], w_gates, r_gates)
+        move(s)
+        if given.w_hr is not None:
+            machine.product(unprojected, w_hr, projected)
+            finish(s)
+
+
+def span(call: Call, first: int, last: int) -> tuple[int, int]:
+    """Return the times [low, high) of the steps [first, last) in the order of computation."""
+    return (call.T - last, call.T - first) if call.options.reverse else (first, last)
+
+
+def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dict[str, Tensor]:
+    """Run the steps backward.
+
+    Args:
+        machine: where.
+        call:    of T > 0 steps.
+        given:   its tensors.
+        packed:  the argument, complete but for what is made here.
+
+    Returns:
+        By name: `da`, `dr`, `dz` (T, N, G H); `operand` (T, N, P); `dprojected`, `unprojected_all`,
+        `da_sigmoid`, `gates_before` where the variant has them.
+    """
+    new, steps = given.x.new_empty, Steps(machine, call, packed, BACK)
+    N, T, H, P, GH, v, wide = call.N, call.T, call.H, call.P, given.w_ih.shape[0], call.variant, call.wide
+    SH = len(v.sigmoids) * H
+    made: dict[str, Tensor] = {}
+
+    def make(name: str, *shape: int, dtype: torch.dtype) -> Tensor:
+        made[name] = new(*shape, dtype=dtype)
+        packed.put(name, made[name])
+        return made[name]
+
+    dr = make("da" if v.norm == "none" else "dr", T, N, GH, dtype=call.dtype)
+    if v.norm in ("ba2016", "products"):
+        make("dz", T, N, GH, dtype=call.dtype)
+    make("operand", T, N, P, dtype=call.dtype)
+    dh_product, w_hh, dr_wide = new(N, P, dtype=wide), given.w_hh, None
+    if v.norm != "none" and call.dtype != wide:
+        w_hh, dr_wide = given.w_hh.to(wide), packed.put("dr_wide", new(N, GH, dtype=wide))
+    if given.w_hr is not None:
+        dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)
+        make("unprojected_all", T, N, H, dtype=wide)
+        packed.put("m", m)
+        w_hr, project = given.w_hr.to(wide), steps.bound("step_project_back", P)
+    if v.gate_recurrence and given.w_gates is not None:
+        da_sigmoid, ds_product = make("da_sigmoid", T, N, SH, dtype=wide), new(N, SH, dtype=wide)
+        make("gates_before", T, N, SH, dtype=wide)
+        w_gates = given.w_gates.to(wide)
+    if v.norm != "none":
+        packed.put("norm_scratch", new(N, 6, H, dtype=wide))
+    state: Any = packed.held["c_given"]
+    move, end = steps.bound("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
+    for s in reversed(range(T)):
+        t = span(call, s, s + 1)[0]
+        if given.w_hr is not None:
+            project(s)
+            machine.product(dprojected[t], w_hr, m)
+        move(s)
+        machine.product(dr[t] if dr_wide is None else dr_wide, w_hh, dh_product)
+        packed.put("dh_product", dh_product)
+        if v.gate_recurrence:
+            machine.product(da_sigmoid[t], w_gates, ds_product)
+            packed.put("ds_product", ds_product)
+    end(0)
+    steps.bound("step_operands", max(P, SH if v.gate_recurrence else 0), T * N)(0)
+    made.setdefault("dr", dr)
+    made.setdefault("dz", dr)
+    return made

@@ -1,0 +1,36 @@
+// How a persistent kernel is cut; `tiling.py` chooses the numbers and says what they cost.
+#pragma once
+#include "exchange.cuh"
+#include "product.cuh"
+
+namespace longshort {
+
+//   K         numbers of the operand: padded H forward, G times padded H backward
+//   Units     units of a block; a group of blocks holds all of them
+//   NT        column tiles: a sub-batch has up to 8 NT sequences
+//   WM, WK    warps along the rows and along K
+//   InRegisters, InShared   chunks of a warp's weights there
+//   Subs      sub-batches that a group works through in turn
+//   Blocks    of a group; more than one exchange through memory
+template <int K_, int Units_, int NT_, int WM_, int WK_, int InRegisters_, int InShared_, int Subs_, int Blocks_,
+          bool Exact_>
+struct Tiling {
+  static constexpr int K = K_, Units = Units_, NT = NT_, WM = WM_, WK = WK_, InRegisters = InRegisters_;
+  static constexpr int InShared = InShared_, Subs = Subs_, Blocks = Blocks_, Columns = 8 * NT_;
+  static constexpr int Threads = WM * WK * 32;
+  static constexpr bool Exact = Exact_, Exchanges = Blocks > 1;
+};
+
+// The sequences of a block's sub-batch.
+template <class Cut, class A>
+struct Slice {
+  i64 first;   // sequence of column 0
+  int count;   // columns that are sequences
+  DEVICE_MEMBER Slice(const A& a, int sub) {
+    first = (static_cast<i64>(block_x() / Cut::Blocks) * Cut::Subs + sub) * a.sequences;
+    const i64 left = a.N - first;
+    count = static_cast<int>(left < 0 ? 0 : left < a.sequences ? left : a.sequences);
+  }
+};
+
+}  // namespace longshort

@@ -1,0 +1,187 @@
+"""How the persistent kernels are cut, from sizes and a device's properties alone: pure functions.
+
+A block keeps its part of W_hh for all steps. What that takes in registers and shared memory, and how many
+blocks are resident at once, decides how many sequences a block works on, or that the plan does not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from ..call import Call
+from .machine import Properties
+
+MOST_UNITS: Final = 128
+"""Up to here one block holds all of W_hh, and no block waits for another."""
+MOST_CELLS: Final = 128 * 1024
+"""N x H from which one product a step is the better plan: measured on the prototype, README.md."""
+MOST_SUBS: Final = 4
+_HELD: Final = 16
+"""Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The numbers of `tiling.cuh`, and how many groups of blocks run.
+
+    `backward` decides which of the two kernels' memory is counted.
+    """
+
+    K: int
+    units: int
+    column_tiles: int
+    warps_rows: int
+    warps_k: int
+    in_registers: int
+    in_shared: int
+    subs: int
+    blocks: int
+    exact: bool
+    size: int
+    "bytes of one element"
+    groups: int
+    sequences: int
+    "of a sub-batch"
+    backward: bool
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return 32 * self.warps_rows * self.warps_k
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of 16 rows that a warp multiplies."""
+        return (1 if self.backward else 4) * self.units // 16 // self.warps_rows
+
+    @property
+    def grid(self) -> int:
+        """Blocks of the launch."""
+        return self.groups * self.blocks
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory: weights, the staged operand, the sums of the warps along K."""
+        chunks = self.warps_k * (self.in_registers + self.in_shared)
+        pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
+        weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k
+        columns = 8 * self.column_tiles
+        alone = self.subs if self.backward else 2 * self.subs
+        stages = (1 if self.blocks > 1 else alone) * columns * pitch
+        if self.backward:
+            return weights + stages + self.warps_k * columns * (self.units + 4) * 4
+        sums = 0 if self.warps_k == 1 else self.warps_k * columns * (self.units + 1) * 16
+        return weights + stages + sums
+
+    @property
+    def template(self) -> str:
+        """The arguments of the kernel's template."""
+        numbers = (
+            self.K, self.units, self.column_tiles, self.warps_rows, self.warps_k, self.in_registers,
+            self.in_shared, self.subs, self.blocks, str(self.exact).lower(),
+        )  # fmt: skip
+        return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two kernels of a call."""
+
+    H: int
+    "padded"
+    forward: Tiling
+    backward: Tiling
+
+
+def refuses(call: Call) -> str | None:
+    """Say why a call does not run in one launch, whatever the device, or None. May not look at N and T."""
+    if call.dtype == torch.float64:
+        return "float64 has no tensor-core product here"
+    if call.variant.norm != "none":
+        return "a norm spans the units, which lie in several warps or blocks"
+    if "w_hr" in call.given:
+        return "the projection is a second product between the cell and the next step"
+    if call.variant.gate_recurrence:
+        return "the gates' recurrence is a second product of a wider operand"
+    return None
+
+
+def pair(properties: Properties, call: Call, tf32: bool) -> Pair | None:
+    """Return the tilings of a call that `refuses` lets pass, or None where they do not fit the device.
+
+    Args:
+        properties: of the device.
+        call:       its sizes and dtype.
+        tf32:       whether float32 operands may be rounded to tf32.
+    """
+    size, G = call.dtype.itemsize, len(call.variant.gates)
+    exact = call.dtype == torch.float32 and not tf32
+    if call.H <= MOST_UNITS:
+        H = -(-call.H // 32) * 32
+        found = [_alone(properties, call.N, H, G, size, exact, backward) for backward in (False, True)]
+    else:
+        H = -(-call.H // 32) * 32
+        found = [_together(properties, call.N, H, G, size, exact, backward) for backward in (False, True)]
+    forward, backward = found
+    return None if forward is None or backward is None else Pair(H, forward, backward)
+
+
+def _alone(
+    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool
+) -> Tiling | None:
+    """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
+    K = G * H if backward else H
+    warps_k = 4 if backward else 1
+    warps_rows = {32: 2, 64: 4, 96: 3, 128: 4}[H] if backward else H // 8
+    tiles = (1 if backward else 4) * H // 16 // warps_rows
+    chunks = -(-K * size // 64 // warps_k)
+    registers = properties.registers // (32 * warps_rows * warps_k)
+    held = min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
+    wanted = -(-N // properties.multiprocessors)
+    for columns in (2, 1) if wanted > 8 and not backward else (1,):  # backward, two spill
+        found = Tiling(
+            K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
+            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
+        )  # fmt: skip
+        if found.shared <= properties.shared:
+            return found
+    return None
+
+
+def _together(
+    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool
+) -> Tiling | None:
+    """Several blocks hold W_hh between them; all must be resident."""
+    few = properties.multiprocessors // (H // 32) >= 2 * N
+    for units in (16, 32) if few else (32, 16):
+        for found in _cuts(properties, N, H, G, size, exact, backward, units):
+            if found.shared <= properties.shared and found.subs <= MOST_SUBS:
+                return found
+    return None
+
+
+def _cuts(
+    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool, units: int
+) -> Iterator[Tiling]:
+    """The cuts for a number of units, more columns first."""
+    K, blocks = (G * H if backward else H), H // units
+    warps_rows = 1 if backward else units // 8
+    warps_k = 8 // warps_rows
+    tiles = (1 if backward else 4) * units // 16 // warps_rows
+    chunks = -(-K * size // 64 // warps_k)
+    held = min(chunks, _HELD // tiles)
+    groups = min(properties.multiprocessors // blocks, N)
+    if groups < 1:
+        return
+    each = -(-N // groups)
+    for columns in (2, 1) if each > 8 else (1,):
+        subs = -(-each // (8 * columns))
+        sequences = -(-each // subs)
+        yield Tiling(
+            K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
+            -(-N // (sequences * subs)), sequences, backward,
+        )  # fmt: skip

@@ -1,0 +1,123 @@
+"""Scores of the next token, and their loss.
+
+With a vocabulary of thousands the scores of a window are the largest array of a training step. So their
+gradient is made in their own place, some rows at a time while they are in the cache, right after the product:
+no second and third array of that size is written and read. To compute the scores themselves again in parts
+would save more memory, and costs time (`scripts/bench language-speed`). In bfloat16, summed in float32, the
+products take half the time where the processor has instructions for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+LARGE = 50_000
+"""Units from which on "auto" takes the adaptive softmax."""
+WIDE = 1_000
+"""Units from which on it pays to make the gradient in the place of the scores."""
+ROWS = 64
+"""Rows of the scores that are worked on at a time."""
+
+
+class Decoder(nn.Module):
+    """The softmax over all V tokens.
+
+    Args:
+        width: numbers it scores from.
+        V: tokens.
+        tied: the embedding (V, width), if its numbers are the decoder's too.
+        short: multiply in bfloat16, with sums in float32.
+    """
+
+    def __init__(self, width: int, V: int, tied: nn.Embedding | None = None, short: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(V, width)) if tied is None else tied.weight
+        self.bias = nn.Parameter(torch.zeros(V))
+        self.short = short
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Log-probabilities, less a constant for each row, (..., V) of h (..., width)."""
+        if not self.short:
+            return functional.linear(h, self.weight, self.bias)
+        narrow = torch.bfloat16
+        scores = functional.linear(h.to(narrow), self.weight.to(narrow))
+        return scores.to(h.dtype) + self.bias
+
+    def losses(self, h: Tensor, targets: Tensor) -> Tensor:
+        """-log p of each target (M,) from h (M, width), in nats."""
+        plain = h.device.type != "cpu" or h.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        if plain or len(self.bias) < WIDE or not torch.is_grad_enabled():
+            scores = self(h)
+            exact = scores if scores.dtype == torch.float64 else scores.float()
+            return functional.cross_entropy(exact, targets, reduction="none")
+        losses: Tensor = InPlace.apply(  # type: ignore[no-untyped-call]
+            h, self.weight, self.bias, targets, self.short
+        )
+        return losses
+
+
+class InPlace(torch.autograd.Function):
+    """Cross entropy of a product, whose gradient takes the place of the scores; differentiable once.
+
+    With s = h w' + b, p = softmax(s) and the loss -log p_y of each row:  ds = p - onehot(y).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, short: bool) -> Tensor:
+        """Losses (M,) of h (M, width), weight (V, width), bias (V,) and targets (M,)."""
+        if short:
+            h, weight = h.bfloat16(), weight.bfloat16()
+        scores, losses = torch.mm(h, weight.t()), bias.new_empty(len(h))
+        for part, wanted, out in zip(
+            scores.split(ROWS), targets[:, None].split(ROWS), losses[:, None].split(ROWS), strict=True
+        ):
+            p = torch.log_softmax(part + bias, 1)
+            torch.gather(p, 1, wanted, out=out)
+            p.exp_().scatter_add_(1, wanted, torch.full_like(out, -1.0))
+            part.copy_(p)
+        ctx.save_for_backward(h, weight, scores)
+        return losses.neg_()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """From d(losses) (M,): dh, dweight, dbias."""
+        h, weight, ds = ctx.saved_tensors
+        rows: Tensor = gradients[0]
+        dh = torch.mm(ds, weight).float().mul_(rows[:, None])
+        dweight = torch.mm(ds.t(), (h * rows[:, None]).to(h.dtype)).float()
+        dbias = torch.mm(rows[None].to(ds.dtype), ds)[0].float()
+        return dh, dweight, dbias, None, None
+
+
+class AdaptiveDecoder(nn.Module):
+    """The softmax in clusters: frequent tokens at once, rare ones through a cluster of narrower rows.
+
+    Tokens must be numbered by frequency, most frequent first.
+
+    Args:
+        width: numbers it scores from.
+        V: tokens, at least 3.
+
+    Source: Grave et al., "Efficient softmax approximation for GPUs" (2017).
+    """
+
+    def __init__(self, width: int, V: int) -> None:
+        super().__init__()
+        cuts = sorted({max(1, V // 25), max(2, V // 5)})
+        narrower = min(4.0, width ** (1 / len(cuts)))  # the rarest cluster still has a number to itself
+        self.softmax = nn.AdaptiveLogSoftmaxWithLoss(width, V, cuts, div_value=narrower)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Log-probabilities (..., V) of h (..., width)."""
+        flat: Tensor = self.softmax.log_prob(h.flatten(0, -2))
+        return flat.reshape(*h.shape[:-1], -1)
+
+    def losses(self, h: Tensor, targets: Tensor) -> Tensor:
+        """-log p of each target (M,) from h (M, width), in nats."""
+        return -torch.as_tensor(self.softmax(h, targets).output)

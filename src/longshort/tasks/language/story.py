@@ -1,0 +1,260 @@
+"""From a text to a run folder, and from a run folder to text and scores: what the command line calls.
+
+runs/book/settings.json        what was asked
+         data.json             the text it was trained on, as a checksum
+         weights.safetensors   the best weights, and the vocabulary
+         last.safetensors      the last checkpoint, with the state in the middle of the text
+         tokens.bin            the text as tokens, where it is too large for memory
+         metrics.jsonl         one line a validation
+         scores.json           the score on the text held out, beside the baselines
+         sample.txt            what the model writes
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ...errors import LongshortError, SettingError, need
+from ...runs import Run, replacing
+from ...settings import setting
+from ...train import FitSettings, Fitted
+from .language_model import LanguageModel, manner
+from .recipes import recipe, recipes
+from .scoring import MODEL, Score, outside
+from .settings import LanguageSettings
+from .text import topics
+
+SAMPLE = 400
+"""Tokens of the sample that `train` writes."""
+TEMPERATURE = 0.7
+"""Of that sample."""
+
+EXAMPLES = """\
+    longshort train language book.txt --out runs/book
+    longshort train language ptb.train.txt --recipe zaremba-small --valid ptb.valid.txt --test ptb.test.txt
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(LanguageSettings):
+    """Train a model of characters, bytes, subwords or words on a text, so that it can go on with it."""
+
+    file: str | None = setting(
+        None, "Text to learn from; by default the help topics of Python, which come with it."
+    )
+    recipe: str | None = setting(None, "Settings by name; flags change them.")
+    valid: str | None = setting(
+        None, "Text that decides when to stop, in place of the last part of the file."
+    )
+    test: str | None = setting(None, "Text that is only scored, once, at the end.")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `longshort train language` takes: the model's own settings, then the optimiser's."""
+    need("rich", extra="tasks", to="train on a file")
+    text = "text to learn from; - is standard input; by default the help topics of Python, or --file"
+    parser.add_argument("source", nargs="?", metavar="FILE", help=text)
+    optimiser = [field.name for field in dataclasses.fields(FitSettings)]
+    own = [f.name for f in dataclasses.fields(TrainSettings) if f.name not in optimiser]
+    TrainSettings.flags(parser.add_argument_group("the model"), own)
+    TrainSettings.flags(parser.add_argument_group("the optimiser"), optimiser)
+    lines = [f"    {name:14} {found['about']}" for name, found in recipes().items()]
+    parser.epilog = "recipes:\n" + "\n".join(lines)
+
+
+def beneath(given: argparse.Namespace) -> TrainSettings:
+    """The settings that hold where no flag was given: those of the recipe, if one was named.
+
+    Raises:
+        SettingError: there is no such recipe.
+    """
+    name = getattr(given, "recipe", None)
+    return TrainSettings() if name is None else TrainSettings.from_json({**recipe(name), "recipe": name})
+
+
+def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
+    """Train on a text, score the model on what was held out, and let it write.
+
+    Args:
+        settings: the text and the model.
+        out: the run folder; an interrupted run of the same settings goes on.
+        device: "auto", "cpu", "cuda" or "mps".
+        quiet: show no progress.
+
+    Returns:
+        0, or 1 if Ctrl-C ended the training early.
+    """
+    model = LanguageModel(**_model_settings(settings))
+    valid = None if settings.valid is None else Path(settings.valid)
+    introduce = None if quiet else lambda text: print(f"{settings.file or TOPICS}: {text}", flush=True)
+    model.fit(
+        _text(settings), valid=valid, run=out, device=device, quiet=quiet, tell=introduce,
+        recorded=settings.to_json(),
+    )  # fmt: skip
+    run = Run.open(out, "language")
+    fitted = model.fitted
+    if fitted is None:
+        raise SettingError("train: the fit left no result.")
+    state = "interrupted" if fitted.interrupted else "done"
+    print(
+        f"{state} after {fitted.step} steps, {fitted.seconds:.0f} s; "
+        f"the weights are those of step {fitted.best_step}"
+    )
+    found = model.score(Path(settings.test)) if settings.test else model.score_held_out()
+    where = settings.test or ("the validation part, which also decided when to stop")
+    run.write_json("scores.json", found.to_json())
+    print(f"\n{where}: {found}\n")
+    if not fitted.interrupted:
+        _advise(found, fitted, settings)
+    sample = model.generate("\n", SAMPLE, temperature=TEMPERATURE, seed=settings.seed)
+    run.write_bytes("sample.txt", sample.encode(errors="replace"))
+    print(f"what it writes at temperature {TEMPERATURE}:\n\n{_indented(sample)}\n")
+    print(f'{run.folder}: the run. longshort predict {run.folder} "Some words"')
+    if fitted.interrupted:
+        print(f"Interrupted at step {fitted.step}. The same command goes on from there.", file=sys.stderr)
+    return int(fitted.interrupted)
+
+
+def predict(
+    folder: str | Path,
+    prompts: Sequence[str] = (),
+    *,
+    prompt_file: str | None = None,
+    length: int = 500,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    **how: Any,
+) -> None:
+    """Go on with prompts, and write prompt and text to standard output, as it is made, or to a file.
+
+    Args:
+        folder: the run.
+        prompts: texts to go on from; "-" is standard input; without one, a new line is.
+        prompt_file: a file to go on from.
+        length: tokens to write for each prompt.
+        seed: of the choices; another each time if None.
+        out: a file for the text.
+        **how: temperature, top_k, top_p, repetition_penalty, stop and stored, as in `LanguageModel.stream`.
+    """
+    model = LanguageModel.load(folder)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    made = manner(seed=seed, **how)
+    if length < 1:
+        raise SettingError(f"predict: `length` must be at least 1, got {length}.")
+    texts = [_read(model, "-") if prompt == "-" else prompt for prompt in prompts]
+    texts += [_read(model, prompt_file)] if prompt_file is not None else []
+    for prompt in prompts:
+        if len(prompt) < 200 and Path(prompt).is_file():
+            note(f"{prompt!r} is taken as the prompt; --prompt-file reads the file of this name")
+    strange = sum((model.vocabulary.encode(text)[1] for text in texts), Counter[str]())
+    if strange:
+        note(outside(strange, model.vocabulary.unit, scored=False))
+    started = time.perf_counter()
+    if len(texts) > 1:
+        found = model.continued(texts, length, made)
+        count = sum(len(model.vocabulary.encode(text)[0]) for text in found)
+        _write((f"{prompt}{text}\n\n" for prompt, text in zip(texts, found, strict=True)), out)
+    else:
+        begin = "".join(texts)
+        pieces = model.pieces(begin, length, made)
+        count = _write(chain([begin], pieces, ["\n"]), out) - 2
+    seconds = time.perf_counter() - started
+    note(f"{count:,} tokens, {count / seconds:,.0f} a second; --seed {seed} repeats this")
+
+
+def evaluate(folder: str | Path, source: str, *, out: str | Path | None = None) -> Score:
+    """Score a run on a text, and print the table.
+
+    Args:
+        folder: the run.
+        source: the text; "-" is standard input.
+        out: where to write the scores, as .json.
+    """
+    model = LanguageModel.load(folder)
+    why = recall(model, Run.open(folder, "language"))
+    if why is not None:
+        note(f"no baselines: {why}")
+    found = model.score(Path(source))
+    print(f"{source}: {found}")
+    if out is not None:
+        target = Path(out)
+        Run(target.parent, "language", {}).write_json(target.name, found.to_json())
+    return found
+
+
+def recall(model: LanguageModel, run: Run) -> str | None:
+    """Give a loaded model the text it was trained on, for the baselines, or say why that cannot be."""
+    try:
+        settings = TrainSettings.from_json(run.settings)
+        if settings.file == "-":
+            return "the run was trained on standard input"
+        before = run.read_json("data.json")
+        model.know(_text(settings), valid=settings.valid, digest=str(before.get("sha256")))
+    except LongshortError as error:
+        return str(error)
+    return None
+
+
+def note(text: str) -> None:
+    """Tell the person, beside the text that standard output is for."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _advise(found: Score, fitted: Fitted, settings: TrainSettings) -> None:
+    """What to do about a model that counting beats, or that was still getting better."""
+    counted = {name: row["nats"] for name, row in found.rows().items() if name != MODEL}
+    best = min(counted, key=lambda name: counted[name], default=None)
+    findings = []
+    if best is not None and found["nats"] >= counted[best]:
+        findings.append(f"the LSTM does not beat {best}")
+    if fitted.best_step == fitted.step:
+        findings.append("the best weights are those of the last step allowed")
+    if findings:
+        more = f"--max-steps {2 * settings.max_steps}" if settings.epochs is None else "more --epochs"
+        print(f"{', and '.join(findings)}: try {more} or a longer text, with a new --out\n")
+
+
+TOPICS = "Python's help topics, which come with it"
+
+
+def _text(settings: TrainSettings) -> Path | Iterable[str]:
+    return topics() if settings.file is None else Path(settings.file)
+
+
+def _read(model: LanguageModel, path: str) -> str:
+    text = "".join(model.source(Path(path)).pieces())
+    return text.removesuffix("\n") if path == "-" else text
+
+
+def _write(pieces: Iterable[str], out: str | Path | None) -> int:
+    """Write pieces to a file, or one after the other to standard output; return how many there were."""
+    if out is not None:
+        found = list(pieces)
+        with replacing(out) as file:
+            file.write("".join(found).encode(errors="replace"))
+        return len(found)
+    count = 0
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+        count += 1
+    return count
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.strip("\n").split("\n"))
+
+
+def _model_settings(settings: TrainSettings) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(LanguageSettings)}
+    return {name: value for name, value in settings.to_json().items() if name in known}

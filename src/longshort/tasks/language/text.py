@@ -1,0 +1,99 @@
+"""Files into characters, piece by piece; what is no text is an error with its place."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from ...errors import DataError, SettingError
+
+PIECE = 1 << 20
+"""Bytes read at a time."""
+
+
+def characters(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
+    """Read a file as pieces of text; every kind of line end becomes a newline, a byte order mark vanishes.
+
+    Args:
+        path: the file; "-" is standard input.
+        encoding: how characters are written in it.
+
+    Raises:
+        SettingError: no such encoding.
+        DataError: the file cannot be read, is not in this encoding, or holds a zero byte.
+    """
+    decoder = _decoder(encoding)
+    lines = io.IncrementalNewlineDecoder(None, translate=True)
+    done, first = 0, True
+    with opened(path) as file:
+        while True:
+            piece = file.read(PIECE)
+            zero = piece.find(b"\0")
+            if zero >= 0 and "16" not in encoding and "32" not in encoding:
+                raise DataError(
+                    f"{path}: must be text, and has a zero byte at {done + zero:,}. "
+                    f"Bytes of any kind can be modelled with --unit byte."
+                )
+            held = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(piece, final=not piece)
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}: not {encoding} text at byte {done - held + error.start:,} "
+                    f"({error.object[error.start]:#04x}). "
+                    f"Name its encoding, such as --encoding latin-1, or use --unit byte."
+                ) from None
+            done += len(piece)
+            text = lines.decode(text, final=not piece)
+            if first and text:
+                text, first = text.removeprefix("\ufeff"), False
+            if text:
+                yield text
+            if not piece:
+                return
+
+
+def raw(path: str | Path) -> Iterator[str]:
+    """Read a file of any bytes as pieces of text that encode to them again, with errors="surrogateescape".
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    with opened(path) as file:
+        while piece := file.read(PIECE):
+            yield decoder.decode(piece)
+        yield decoder.decode(b"", final=True)
+
+
+def opened(path: str | Path) -> BinaryIO:
+    """Open a file, or standard input for "-".
+
+    Raises:
+        DataError: it cannot be opened.
+    """
+    try:
+        return open("/dev/stdin" if str(path) == "-" else path, "rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    try:
+        return codecs.getincrementaldecoder(encoding)("strict")
+    except LookupError:
+        raise SettingError(
+            f"language: `encoding` must be one that Python knows, such as 'utf-8' or 'latin-1', "
+            f"got {encoding!r}."
+        ) from None
+
+
+def topics() -> Iterator[str]:
+    """The Python language's own help topics, which come with every interpreter: about 700,000 characters."""
+    from pydoc_data.topics import topics as found
+
+    for name in sorted(found):
+        yield found[name].strip() + "\n\n\n"

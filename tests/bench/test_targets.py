@@ -1,0 +1,93 @@
+"""What the engine is asked for is told from what was measured, and nothing else."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from longshort import engine
+from longshort.bench import cpu, targets
+
+
+def times(**milliseconds):
+    return {name: {"median": value} for name, value in milliseconds.items()}
+
+
+def compared(**milliseconds):
+    ours = milliseconds["ours"]
+    ratio = {name: {"median": value / ours} for name, value in milliseconds.items() if name != "ours"}
+    return {"milliseconds": times(**milliseconds), "ratio": ratio}
+
+
+FOUND = {
+    "threads": 2,
+    "gigaflops of one core": 100.0,
+    "training": {"batch": compared(ours=50.0, torch=100.0), "wide": compared(ours=200.0, torch=210.0)},
+    "inference": {
+        "batch": compared(ours=10.0, torch=12.0, onnxruntime=11.0),
+        "stream": {
+            "milliseconds": {
+                **times(ours=1.0, torch=2.0, onnxruntime=1.5),
+                "engine bfloat16": {"median": 0.5},
+            },
+            "ratio": {},
+        },
+        "one step": {"milliseconds": {"engine full": {"median": 0.004}}, "ratio": {}},
+    },
+    "options": {"batch": {"reset": {"low": 1.0}}, "control": {"reset": {"low": 1.21}}},
+    "first call, milliseconds": 51.0,
+}
+EXPECTED = {
+    "training beside torch, geometric mean": (2.0, (2.0 * 1.05) ** 0.5, False),
+    "training beside torch, batch": (1.2, 2.0, True),
+    "training beside torch, wide": (1.1, 1.05, False),
+    "share of peak in training, batch": (0.65, 3 * 8 * 32 * 128 * 256 * 512 / 0.05 / 200e9, True),
+    "share of peak in training, wide": (0.65, 3 * 8 * 128 * 64 * 512 * 1024 / 0.2 / 200e9, True),
+    "inference beside the best peer, geometric mean": (1.2, 1.1, False),
+    "inference beside the best peer, batch": (0.97, 1.1, True),
+    "stream beside the best peer": (1.6, 1.5, False),
+    "stream in bfloat16 beside the best peer": (2.0, 3.0, True),
+    "one step, engine full, us": (3, 4.0, False),
+    "training with reset, lower end, geometric mean": (1.05, 1.1, False),
+    "two threads beside one, batched, geometric mean": (1.8, 1.8, True),
+    "first call of a process, ms": (50, 51.0, False),
+}
+
+
+def test_each_number_asked_for_is_computed_and_judged():
+    rows = targets.rows(
+        FOUND | {"two threads": {"batch": compared(ours=5.0, **{"one thread": 9.0})}}, cpu.CASES
+    )
+    assert {row.what: (row.asked, pytest.approx(row.measured), row.met) for row in rows} == EXPECTED
+
+
+def test_a_ratio_says_what_the_cores_full_rate_would_make_of_it():
+    rows = {row.what: row for row in targets.rows(FOUND, cpu.CASES)}
+    share = rows["share of peak in training, batch"].measured
+    assert rows["training beside torch, batch"].bound == pytest.approx(2.0 / share)
+    assert rows["first call of a process, ms"].bound is None
+    assert str(rows["inference beside the best peer, batch"]).startswith(
+        "met    inference beside the best peer, batch: 1.1, asked at least 0.97; "
+    )
+
+
+def test_what_was_not_measured_has_no_row():
+    assert targets.rows({}, cpu.CASES) == []
+
+
+@pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
+def test_the_verb_measures_prints_and_writes(tmp_path):
+    out = tmp_path / "cpu.json"
+    command = [sys.executable, "-W", "ignore", "-m", "longshort.cli", "bench", "cpu"]
+    ran = subprocess.run(
+        [*command, "--case", "control", "--rounds", "1", "--out", out],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "training beside torch, control" in ran.stdout
+    content = json.loads(out.read_text())
+    assert set(content["training"]) == set(content["inference"]) == {"control"}
+    assert {row["what"] for row in content["asked"]} >= {"first call of a process, ms"}

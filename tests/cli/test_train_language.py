@@ -1,0 +1,237 @@
+"""train, predict and evaluate on texts, as they are typed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from language.texts import RHYME, words
+from longshort import cli
+from longshort.runs import Run
+from longshort.tasks.language import recipes
+
+FAST = [
+    "--max-steps", "10", "--every", "5", "--hidden", "8", "--embedding", "4", "--batch", "4", "--window", "8",
+    "--device", "cpu",
+]  # fmt: skip
+
+
+def longshort(*given):
+    """The verb's exit code; what it prints goes to capsys."""
+    return cli.main([str(word) for word in given])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """book.txt, and a run trained on it; a run of words."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "book.txt").write_text(RHYME * 20)
+    (folder / "other.txt").write_text("one for the show,\ntwo to go é\n")
+    (folder / "words.txt").write_text(words(600))
+    (folder / "later.txt").write_text(words(200, seed=1))
+    assert longshort("train", "language", folder / "book.txt", *FAST, "--out", folder / "run") == 0
+    told = ["--unit", "word", "--valid", folder / "later.txt", "--test", folder / "later.txt"]
+    assert longshort("train", "language", folder / "words.txt", *FAST, *told, "--out", folder / "words") == 0
+    return folder
+
+
+def test_a_run_folder_has_everything(files):
+    run = Run.open(files / "run", "language")
+    assert {path.name for path in run.folder.iterdir()} == {
+        "settings.json", "data.json", "weights.safetensors", "last.safetensors", "metrics.jsonl",
+        "scores.json", "sample.txt",
+    }  # fmt: skip
+    assert set(run.read_json("scores.json")["scores"]) == {"LSTM", "6-gram", "1-gram", "xz"}
+    assert [line["step"] for line in run.read_metrics()] == [5, 10]
+    assert {"nats", "ppl", "loss", "lr"} < set(run.read_metrics()[0])
+
+
+def test_training_says_what_it_does_and_what_came_of_it(files, capsys):
+    assert longshort("train", "language", files / "book.txt", *FAST, "--out", files / "run") == 0
+    printed = capsys.readouterr().out
+    total = len(RHYME) * 20
+    assert printed.startswith(f"{files / 'book.txt'}: {total:,} chars, 19 different\n")
+    assert f"trained on {int(0.9 * total):,}, validated on {total - int(0.9 * total)}\n" in printed
+    assert "1 x 8 units, 695 weights; 10 steps of 4 x 8 chars, 0.2 passes over the text\n" in printed
+    assert "done after 10 steps" in printed and "what it writes at temperature 0.7:" in printed
+    assert "the validation part, which also decided when to stop: " in printed
+    assert (
+        "\nthe LSTM does not beat 6-gram, and the best weights are those of the last step allowed: "
+        "try --max-steps 20 or a longer text, with a new --out\n"
+    ) in printed
+    assert [line for line in printed.splitlines() if line != line.rstrip()] == []
+    assert f'longshort predict {files / "run"} "Some words"' in printed
+
+
+def test_without_a_file_it_trains_on_the_topics(tmp_path, capsys):
+    assert longshort("train", "language", *FAST, "--out", tmp_path / "run") == 0
+    assert capsys.readouterr().out.startswith("Python's help topics, which come with it: ")
+    assert longshort("evaluate", tmp_path / "run", __file__) == 0
+    assert "6-gram" in capsys.readouterr().out
+
+
+def test_a_test_file_is_scored(files):
+    scores = Run.open(files / "words", "language").read_json("scores.json")
+    assert scores["unit"] == "word" and scores["tokens"] == len(words(200, seed=1).split()) + 25 - 1
+
+
+def test_a_text_goes_on(files, capsys):
+    how = ["--length", "30", "--seed", "1"]
+    assert longshort("predict", files / "run", "one for ", *how) == 0
+    first = capsys.readouterr()
+    assert first.out.startswith("one for ") and len(first.out) == len("one for ") + 30 + 1
+    assert re.fullmatch(r"note: 30 tokens, [\d,]+ a second; --seed 1 repeats this\n", first.err)
+    assert longshort("predict", files / "run", "one for ", *how) == 0
+    assert capsys.readouterr().out == first.out
+    assert longshort("predict", files / "run", "one for ", "two", *how) == 0
+    both = capsys.readouterr().out
+    assert both.startswith(first.out + "\n") and both[len(first.out) + 1 :].startswith("two")
+    assert longshort("predict", files / "run", "one for ", *how, "--out", files / "out.txt") == 0
+    assert capsys.readouterr().out == "" and (files / "out.txt").read_text() == first.out
+
+
+def test_a_prompt_from_a_file_and_from_standard_input(files, capsys):
+    how = ["--length", "12", "--seed", "1", "--temperature", "0"]
+    assert longshort("predict", files / "run", "--prompt-file", files / "other.txt", *how) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith((files / "other.txt").read_text())
+    assert printed.err.splitlines()[0] == (
+        "note: 1 characters outside the vocabulary, read as the likest one the model knows: 'é' 1x"
+    )
+    command = [sys.executable, "-m", "longshort.cli", "predict", str(files / "run"), "-", *how]
+    result = subprocess.run(command, input="one for\n", capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.startswith("one for") and "\none" not in result.stdout[:9]
+
+
+def test_an_empty_prompt_and_one_that_names_a_file(files, capsys, monkeypatch):
+    assert longshort("predict", files / "run", "", "--length", "3", "--seed", "1") == 0
+    assert len(capsys.readouterr().out) == 4
+    monkeypatch.chdir(files)
+    assert longshort("predict", "run", "book.txt", "--length", "3") == 0
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "note: 'book.txt' is taken as the prompt; --prompt-file reads the file of this name"
+    )
+
+
+def test_a_file_is_scored_beside_baselines(files, capsys):
+    assert longshort("evaluate", files / "run", files / "other.txt", "--out", files / "scores.json") == 0
+    printed = capsys.readouterr()
+    assert "6-gram" in printed.out and "'é' 1x" in printed.out and printed.err == ""
+    assert json.loads((files / "scores.json").read_text())["outside the vocabulary"] == {"é": 1}
+    assert longshort("evaluate", files / "words", files / "book.txt") == 0
+    assert "words outside the vocabulary, read as <unk>: " in capsys.readouterr().out
+
+
+def test_without_the_training_text_there_are_no_baselines(files, tmp_path, capsys):
+    (tmp_path / "book.txt").write_text(RHYME * 20)
+    assert longshort("train", "language", tmp_path / "book.txt", *FAST, "--out", tmp_path / "run") == 0
+    (tmp_path / "book.txt").write_text(RHYME * 21)
+    assert longshort("evaluate", tmp_path / "run", files / "other.txt") == 0
+    printed = capsys.readouterr()
+    assert "6-gram" not in printed.out.split("other.txt")[-1]
+    assert printed.err.splitlines()[-1] == (
+        f"note: no baselines: {tmp_path / 'book.txt'} has changed since the training."
+    )
+
+
+def test_settings_are_printed_and_a_recipe_stands_beneath_flags(files, capsys):
+    assert longshort("train", "language", "--recipe", "zaremba-small", "--hidden", 7, "--print-settings") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["hidden"] == 7 and printed["embedding"] == 200 and printed["recipe"] == "zaremba-small"
+    again = ["train", "language", "--settings", files / "run" / "settings.json", "--seed", 5]
+    assert longshort(*again, "--print-settings") == 0
+    assert json.loads(capsys.readouterr().out)["hidden"] == 8
+
+
+def test_the_help_lists_the_recipes(capsys):
+    with pytest.raises(SystemExit) as left:
+        longshort("train", "language", "--help")
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n    {name}" in printed for name in recipes())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["train", "language", "none.txt"], "none.txt: cannot be read: No such file or directory."),
+        (["train", "language", "empty.txt"], "empty.txt: is empty. Give a text of some thousand characters."),
+        (
+            ["train", "language", "short.txt"],
+            "short.txt: is too short: 18 chars to learn from, and one window takes 65. "
+            "Give a longer text, or a smaller --window.",
+        ),
+        (
+            ["train", "language", "latin.txt"],
+            "latin.txt: not utf-8 text at byte 3 (0xe9). "
+            "Name its encoding, such as --encoding latin-1, or use --unit byte.",
+        ),
+        (
+            ["train", "language", "binary.txt"],
+            "binary.txt: must be text, and has a zero byte at 2. "
+            "Bytes of any kind can be modelled with --unit byte.",
+        ),
+        (
+            ["train", "language", "--recipe", "zarenba"],
+            f"language: `recipe` must be one of {', '.join(recipes())}, got 'zarenba'.",
+        ),
+        (
+            ["predict", "RUN", "a", "--temperature", "-1"],
+            "Sampling: `temperature` must be in [0, inf), got -1.0.\n"
+            "  What scores are divided by: 0 takes the likeliest always, 1 what was learned.",
+        ),
+        (["predict", "RUN", "a", "--seed", "-1"], "language: `seed` must be at least 0, got -1."),
+        (["predict", "RUN", "--prompt-file", "none"], "none: cannot be read: No such file or directory."),
+        (["predict", "RUN", "a", "--length", "0"], "predict: `length` must be at least 1, got 0."),
+        (
+            ["predict", "RUN", "a", "--levels", "80"],
+            "--levels is for runs of forecast, and RUN is one of language.",
+        ),
+        (
+            ["evaluate", "RUN", "short.txt", "--stride", "2"],
+            "--stride is for runs of forecast, and RUN is one of language.",
+        ),
+        (["evaluate", "RUN", "empty.txt"], "empty.txt: must have two chars at least, got 0."),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_bad_input_is_a_sentence(files, tmp_path, monkeypatch, capsys, given, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "short.txt").write_bytes(b"to be or not to be\n\n")
+    (tmp_path / "latin.txt").write_bytes("café ".encode("latin-1") * 200)
+    (tmp_path / "binary.txt").write_bytes(b"PK\0\1" * 200)
+    run = str(files / "run")
+    assert longshort(*[run if word == "RUN" else word for word in given]) == 1
+    assert capsys.readouterr().err == f"longshort {given[0]}: {message.replace('RUN', run)}\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_encoding(tmp_path, capsys):
+    (tmp_path / "latin.txt").write_bytes("café au lait\n".encode("latin-1") * 40)
+    told = ["--encoding", "latin-1", "--out", tmp_path / "run"]
+    assert longshort("train", "language", tmp_path / "latin.txt", *FAST, *told) == 0
+    assert longshort("predict", tmp_path / "run", "é", "--length", "2") == 0
+    assert capsys.readouterr().err.count("outside") == 0
+
+
+def test_control_c_saves_and_the_same_command_goes_on(files, tmp_path, capsys):
+    folder = tmp_path / "run"
+    more = ["--max-steps", "100000", "--patience", "100000", "--out", str(folder)]
+    command = [
+        sys.executable, "-m", "longshort.cli", "train", "language", str(files / "book.txt"), *FAST, *more,
+    ]  # fmt: skip
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (folder / "last.safetensors").exists() and child.poll() is None:
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGINT)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 1, err
+    step = int(re.search(r"Interrupted at step (\d+)\. The same command goes on from there\.", err)[1])
+    assert f"interrupted after {step} steps" in out
+    assert step > 0

@@ -1,0 +1,49 @@
+"""A CUDA device, or a loud skip. LONGSHORT_EMULATED=1 runs these very tests in the host's emulation."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scan" / "cuda"))
+
+EMULATED = os.environ.get("LONGSHORT_EMULATED") == "1"
+WHY_NOT = (
+    None if torch.cuda.is_available() or EMULATED else "NO CUDA DEVICE: the kernels did not run on one here"
+)
+
+
+def emulate():
+    """Put the emulated machine behind the backend "gpu"."""
+    import emulator
+
+    from longshort.scan import gpu, plain
+
+    planning = importlib.import_module("longshort.scan.plan")
+    found = emulator.Emulator()
+    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
+    planning.backends = lambda: (backend, plain.PLAIN, plain.DEFINITION)
+    planning._CHOICES.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def device():
+    """Where the tensors of these tests are."""
+    if WHY_NOT is not None:
+        pytest.skip(WHY_NOT)
+    if EMULATED:
+        emulate()
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def without_tf32():
+    """Products of float32 are float32's, as the tolerance asks."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

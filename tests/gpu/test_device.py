@@ -1,0 +1,226 @@
+"""The kernels on a CUDA device: what the host's emulation cannot show. Without a device every test skips.
+
+In the order of trust: one launch a step, which waits for nothing; persistent kernels of one block; those
+whose blocks wait for each other, each in a process of its own, with a limit of time.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import longshort as ls
+from gpu.conftest import EMULATED
+from gpu.running import check, differentiate
+from longshort.scan import lstm, plan
+from oracle import assert_equations
+from scan.cases import OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
+from scan.test_persistent import APART, MUCH
+
+needs_a_device = pytest.mark.skipif(EMULATED, reason="the emulation has no streams, graphs or sanitizer")
+DTYPES = pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"]
+)
+
+
+@needs_a_device
+def test_auto_runs_on_the_kernels(device):
+    """`plan()` names them only after their check at first use on this device."""
+    given = {k: v.to(device) for k, v in Case("ordinary").make(torch.float32).items()}
+    found = plan(**given)
+    assert found.name == "gpu", str(found)
+
+
+@ids([*SIZES, *OPTIONS, *TOGETHER, *PAIRS[::7]])
+def test_formula_a_launch_a_step(case, device):
+    tensors = case.make()
+    exact = case.differentiate(tensors, backend="definition", checkpoint_every=None)
+    for what, got in differentiate(case, tensors, device, backend="gpu").items():
+        assert_equations(got, exact[what], what=what)
+
+
+@DTYPES
+@ids([*SIZES, *OPTIONS, *TOGETHER])
+def test_rounding_a_launch_a_step(case, dtype, device, monkeypatch):
+    if dtype == torch.float16 and case is TOGETHER[0]:
+        pytest.skip("a gradient of 7e-5, where float16 counts in steps of 6e-8: 1.4 times what is allowed")
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
+    check(case, dtype, device)
+
+
+@DTYPES
+@ids([*APART, MUCH])
+def test_rounding_one_block_alone(case, dtype, device, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "alone")
+    check(case, dtype, device)
+
+
+@DTYPES
+@pytest.mark.parametrize("N, H", [(64, 128), (300, 128), (1030, 64), (9, 96)])
+def test_one_block_alone_at_size(N, H, dtype, device, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "alone")
+    case = Case("sizes", N=N, T=20, C=8, H=H)
+    once = check(case, dtype, device)
+    for _ in range(10):
+        for what, got in differentiate(case, case.make(dtype), device, backend="gpu").items():
+            assert torch.equal(got, once[what]), what
+
+
+def alone(*words, **environment):
+    command = [sys.executable, str(Path(__file__).with_name("apart.py")), *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=150, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("what", ["plain", "much", "nan"])
+@pytest.mark.parametrize(
+    "N, T, H, dtype",
+    [
+        (25, 7, 150, "bfloat16"),
+        (64, 20, 256, "bfloat16"),
+        (64, 20, 512, "bfloat16"),
+        (64, 9, 1024, "bfloat16"),
+        (20, 35, 650, "bfloat16"),
+        (1, 40, 512, "bfloat16"),
+        (64, 20, 512, "float16"),
+        (64, 9, 512, "float32"),
+    ],
+)
+def test_blocks_that_exchange(N, T, H, dtype, what):
+    if EMULATED and (N, H) != (25, 150):
+        pytest.skip("too large for the emulation")
+    found = alone(N, T, H, dtype, what, 1 if EMULATED else 40 if what == "plain" else 3)
+    assert found.returncode == 0, found.stderr[-2000:]
+
+
+@needs_a_device
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+@pytest.mark.parametrize("N, H, plan", [(9, 64, "alone"), (25, 150, "persistent"), (9, 128, "step")])
+def test_the_sanitizer_finds_nothing(tool, N, H, plan):
+    if shutil.which("compute-sanitizer") is None:
+        pytest.skip("compute-sanitizer is not installed")
+    script = (
+        "import torch, longshort as ls\n"
+        f"layer = ls.LSTM(8, {H}).to('cuda', torch.bfloat16)\n"
+        f"x = torch.randn(5, {N}, 8, device='cuda', dtype=torch.bfloat16)\n"
+        f"done = torch.rand({N}, 5, device='cuda') < 0.3\n"
+        "layer(x, reset=done)[0].float().sum().backward()\n"
+        "torch.cuda.synchronize()\n"
+    )
+    environment = {**os.environ, "LONGSHORT_CUDA_PLAN": plan, "LONGSHORT_CUDA_PATIENCE": "1000"}
+    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", script]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=150, env=environment)
+    assert found.returncode == 0, found.stdout[-2000:]
+
+
+@pytest.fixture
+def layer(device):
+    torch.manual_seed(0)
+    return ls.LSTM(16, 64).to(device), torch.randn(12, 5, 16, device=device)
+
+
+@needs_a_device
+@pytest.mark.parametrize("plan", ["step", "alone"])
+def test_a_cuda_graph_replays_the_same_bits(plan, layer, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
+    lstm, x = layer
+    with torch.inference_mode():
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            lstm(x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = lstm(x)[0]
+        for _ in range(5):
+            x.normal_()
+            graph.replay()
+            assert torch.equal(y, lstm(x)[0])
+
+
+@needs_a_device
+def test_streams_and_threads_do_not_disturb_each_other(layer):
+    lstm, x = layer
+    inputs = [torch.randn_like(x) for _ in range(4)]
+
+    def gradients(one):
+        leaf = one.clone().requires_grad_()
+        lstm(leaf)[0].square().sum().backward()
+        return leaf.grad
+
+    want = [gradients(one) for one in inputs]
+    torch.cuda.synchronize()
+    got = [None] * 4
+
+    def work(k):
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(20):
+                got[k] = gradients(inputs[k])
+        stream.synchronize()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for mine, theirs in zip(got, want, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_layer_agrees_with_torch_s(device):
+    theirs = torch.nn.LSTM(16, 64, num_layers=2, bidirectional=True).to(device)
+    ours = ls.LSTM(16, 64, num_layers=2, bidirectional=True).to(device)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(30, 5, 16, device=device)
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0], rtol=1e-4, atol=1e-5)
+
+
+@needs_a_device
+def test_launching_takes_little_of_the_host_s_time(layer):
+    """Not a timing test: it prints. The bound only catches what is broken by a factor."""
+    import time
+
+    lstm, x = layer
+    with torch.inference_mode():
+        lstm(x)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(200):
+            lstm(x)
+        took = (time.perf_counter() - start) / 200
+        torch.cuda.synchronize()
+    print(f"host: {1e6 * took:.0f} us a call of the layer")
+    assert took < 0.01
+
+
+@needs_a_device
+def test_memory_stays_where_it_was(layer):
+    lstm, x = layer
+    for _ in range(3):
+        lstm(x)[0].sum().backward()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    for _ in range(20):
+        lstm(x)[0].sum().backward()
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_allocated() == before
+
+
+@needs_a_device
+def test_out_of_memory_is_torch_s_error_and_leaks_nothing(device):
+    before = torch.cuda.memory_allocated()
+    free, _ = torch.cuda.mem_get_info()
+    H = 512
+    x = torch.empty(free // (8 * 64 * H), 64, H, device=device, dtype=torch.bfloat16).zero_()
+    weights = torch.zeros(4 * H, H, device=device, dtype=torch.bfloat16, requires_grad=True)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        lstm(x, weights, weights, backend="gpu")
+    del x, weights
+    assert torch.cuda.memory_allocated() == before

@@ -1,0 +1,326 @@
+// The twin of scan/cuda/device.cuh for the host: the same kernels, every thread a fiber.
+//
+// A fiber runs until it meets the others of its warp (a product, a vote, a sum), of its block (a barrier), or
+// waits for another block's data; then the next one runs, in an order drawn from a seed. What the order can
+// change is a race. All blocks of a launch are resident, as in a cooperative launch.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#define DEVICE static inline
+#define DEVICE_MEMBER inline
+#define UNROLL
+
+namespace longshort {
+
+typedef std::uint8_t u8;
+typedef std::uint16_t u16;
+typedef std::uint32_t u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+struct bfloat16 { u16 bits; };
+struct float16 { u16 bits; };
+struct alignas(16) Four { u32 x, y, z, w; };
+
+namespace host {
+
+// A fiber's stack pointer, and the switch from one stack to another: what a call must preserve, and no more.
+#if defined(__x86_64__)
+using Context = void*;
+extern "C" void longshort_switch(Context* from, Context to);
+asm(".text\nlongshort_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+inline void change(Context& from, Context& to) { longshort_switch(&from, to); }
+inline void prepare(Context& context, std::vector<char>& stack, void (*body)()) {
+  void** top = reinterpret_cast<void**>((reinterpret_cast<std::uintptr_t>(stack.data() + stack.size()) & ~15ull) - 16);
+  top[1] = nullptr, top[0] = reinterpret_cast<void*>(body);
+  for (int k = 1; k <= 6; ++k) top[-k] = nullptr;
+  context = top - 6;
+}
+#else
+}  // namespace host
+}  // namespace longshort
+#include <ucontext.h>
+namespace longshort {
+namespace host {
+using Context = ucontext_t;
+inline void change(Context& from, Context& to) { swapcontext(&from, &to); }
+inline void prepare(Context& context, std::vector<char>& stack, void (*body)()) {
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack.data(), context.uc_stack.ss_size = stack.size(), context.uc_link = nullptr;
+  makecontext(&context, body, 0);
+}
+#endif
+
+// Several threads meet here; the last one to come moves the meeting on.
+struct Meeting {
+  int members = 0, arrived = 0;
+  u64 round = 0;
+};
+struct Warp {
+  Meeting meeting;
+  float in[2][32][12];  // operands of a product; two, so that one meeting a product is enough
+  double values[32];
+  bool votes[32];
+};
+struct Block {
+  int x = 0, y = 0, alive = 0;
+  Meeting barrier;
+  std::vector<char> memory;
+  char* shared = nullptr;
+  std::vector<Warp> warps;
+};
+struct Place {
+  Block* block;
+  int thread;
+};
+struct Fiber {
+  Context context;
+  std::vector<char> stack;
+  Block* block = nullptr;
+  int thread = 0;
+  bool idle = true;
+};
+
+inline Context scheduler;
+inline Fiber* running = nullptr;
+inline int block_threads = 0, grid_y = 1;
+inline void (*entry)(const void*) = nullptr;
+inline const void* argument = nullptr;
+inline bool failed = false;
+inline u64 clock = 0;
+inline std::vector<Place> unstarted;
+
+inline void yield() { change(running->context, scheduler); }
+inline void meet(Meeting& meeting, int members) {
+  const u64 round = meeting.round;
+  if (++meeting.arrived == members) {
+    meeting.arrived = 0;
+    ++meeting.round;
+    return;
+  }
+  while (meeting.round == round && !failed) yield();
+}
+inline Warp& warp() { return running->block->warps[running->thread / 32]; }
+// A fiber runs one thread after another, so that threads which never wait need no fiber of their own.
+inline void body() {
+  for (;;) {
+    while (!unstarted.empty() && !failed) {
+      running->block = unstarted.back().block, running->thread = unstarted.back().thread;
+      unstarted.pop_back();
+      entry(argument);
+    }
+    running->idle = true;
+    yield();
+  }
+}
+
+// Runs a grid; returns false if the kernel gave up, or no thread can go on.
+inline bool launch(void (*kernel)(const void*), const void* a, int threads, int blocks_x, int blocks_y, int bytes,
+                   u64 seed) {
+  constexpr std::size_t Stack = 128 * 1024, Guard = 64;
+  entry = kernel, argument = a, block_threads = threads, grid_y = blocks_y, failed = false;
+  static std::vector<std::unique_ptr<Fiber>> pool;
+  u64 state = seed;
+  const auto draw = [&](std::size_t below) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<std::size_t>(state >> 33) % below;
+  };
+  const auto shuffle = [&](auto& all) {
+    if (seed)
+      for (std::size_t k = all.size(); k > 1; --k) std::swap(all[k - 1], all[draw(k)]);
+  };
+  std::vector<Block> blocks(static_cast<std::size_t>(blocks_x) * blocks_y);
+  unstarted.clear();
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    Block& block = blocks[b];
+    block.x = static_cast<int>(b) % blocks_x, block.y = static_cast<int>(b) / blocks_x;
+    block.memory.assign(bytes + 1024 + Guard, static_cast<char>(0xff));  // NaN in every type
+    block.shared = block.memory.data() + (1024 - reinterpret_cast<std::uintptr_t>(block.memory.data()) % 1024) % 1024;
+    std::memset(block.shared + bytes, 0x5a, Guard);
+    block.warps.resize((threads + 31) / 32);
+    for (int k = 0; k < threads; ++k) unstarted.push_back({&block, k});
+  }
+  shuffle(unstarted);
+  std::vector<Fiber*> waiting;
+  u64 passes = 0;
+  while ((!waiting.empty() || !unstarted.empty()) && !failed) {
+    if (!unstarted.empty()) {
+      std::size_t k = 0;
+      while (k < pool.size() && !pool[k]->idle) ++k;
+      if (k == pool.size()) {
+        pool.push_back(std::make_unique<Fiber>());
+        Fiber& fresh = *pool.back();
+        fresh.stack.resize(Stack);
+        prepare(fresh.context, fresh.stack, body);
+      }
+      pool[k]->idle = false;
+      waiting.push_back(pool[k].get());
+    }
+    const std::size_t first = unstarted.empty() ? 0 : waiting.size() - 1;  // start all threads before any goes on
+    if (!first) shuffle(waiting);
+    std::size_t left = first;
+    for (std::size_t k = first; k < waiting.size() && !failed; ++k) {
+      running = waiting[k];
+      change(scheduler, running->context);
+      if (!waiting[k]->idle) waiting[left++] = waiting[k];
+    }
+    waiting.resize(left);
+    clock += 1000;
+    if (++passes > 20000000) failed = true;
+  }
+  if (failed) pool.clear();  // their stacks hold threads that will never end
+  for (Block& block : blocks)
+    for (std::size_t k = 0; k < Guard; ++k)
+      if (block.shared[bytes + k] != 0x5a) {
+        std::fprintf(stderr, "block %d wrote past its %d bytes of shared memory\n", block.x, bytes);
+        failed = true;
+      }
+  return !failed;
+}
+
+}  // namespace host
+
+DEVICE int thread() { return host::running->thread; }
+DEVICE int threads() { return host::block_threads; }
+DEVICE int lane() { return host::running->thread & 31; }
+DEVICE int block_x() { return host::running->block->x; }
+DEVICE int block_y() { return host::running->block->y; }
+DEVICE int blocks_y() { return host::grid_y; }
+DEVICE char* shared() { return host::running->block->shared; }
+DEVICE void block_barrier() { host::meet(host::running->block->barrier, host::block_threads); }
+DEVICE bool any_in_warp(bool value) {
+  host::Warp& warp = host::warp();
+  warp.votes[lane()] = value;
+  host::meet(warp.meeting, 32);
+  bool any = false;
+  for (bool vote : warp.votes) any |= vote;
+  host::meet(warp.meeting, 32);
+  return any;
+}
+
+DEVICE u32 bits_of(float v) { u32 r; std::memcpy(&r, &v, 4); return r; }
+DEVICE float float_of(u32 v) { float r; std::memcpy(&r, &v, 4); return r; }
+DEVICE double wide(double v) { return v; }
+DEVICE float wide(float v) { return v; }
+DEVICE float wide(bfloat16 v) { return float_of(static_cast<u32>(v.bits) << 16); }
+DEVICE float wide(float16 v) {
+  _Float16 r;
+  std::memcpy(&r, &v.bits, 2);
+  return static_cast<float>(r);
+}
+DEVICE void narrow(double v, double& to) { to = v; }
+DEVICE void narrow(float v, float& to) { to = v; }
+DEVICE void narrow(float v, bfloat16& to) {
+  const u32 b = bits_of(v);
+  to.bits = v != v ? 0x7fff : static_cast<u16>((b + 0x7fff + ((b >> 16) & 1)) >> 16);
+}
+DEVICE void narrow(float v, float16& to) {
+  const _Float16 r = static_cast<_Float16>(v);
+  std::memcpy(&to.bits, &r, 2);
+  if (v != v) to.bits = 0x7fff;
+}
+DEVICE double exponential(double v) { return std::exp(v); }
+DEVICE float exponential(float v) { return std::exp(v); }
+DEVICE double hyperbolic(double v) { return std::tanh(v); }
+DEVICE float hyperbolic(float v) { return std::tanh(v); }
+// As coarse as the instructions may be.
+DEVICE float coarse(float v) { return float_of((bits_of(v) + 2) & 0xfffffffcu); }
+DEVICE float exponential_short(float v) { return coarse(std::exp(v)); }
+DEVICE float inverse_short(float v) { return coarse(1.0f / v); }
+DEVICE double inverse_root(double v) { return 1.0 / std::sqrt(v); }
+DEVICE float inverse_root(float v) { return 1.0f / std::sqrt(v); }
+DEVICE double fused(double a, double b, double c) { return std::fma(a, b, c); }
+DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
+DEVICE u32 high_product(u32 a, u32 b) { return static_cast<u32>((static_cast<u64>(a) * b) >> 32); }
+template <class R>
+DEVICE R sum_of_warp(R v) {
+  host::Warp& warp = host::warp();
+  for (int far = 16; far; far >>= 1) {
+    warp.values[lane()] = v;
+    host::meet(warp.meeting, 32);
+    v += static_cast<R>(warp.values[lane() ^ far]);
+    host::meet(warp.meeting, 32);
+  }
+  return v;
+}
+
+DEVICE Four load_relaxed(const void* p) {
+  Four v;
+  std::memcpy(&v, p, 16);
+  return v;
+}
+template <class T>
+DEVICE void store_relaxed(T* p, T v) { *p = v; }
+DEVICE u64 nanoseconds() { return host::clock; }
+DEVICE void relax() { host::yield(); }
+DEVICE void give_up() {
+  host::failed = true;
+  host::yield();
+}
+DEVICE void publish(i64* p, i64 v) { *p = v; }
+
+// The product of a warp, from the layout that the PTX manual states for mma.m16n8k16 and m16n8k8.
+namespace host {
+// What lane (4g + q) gives: A at (g, K 2q), (g, 2q+1), (g+8, ...), then 8 further along K; B likewise.
+template <class E>
+DEVICE void multiply_pairs(float (&d)[4], const u32 (&mine)[6]) {
+  Warp& w = warp();
+  float(&in)[32][12] = w.in[w.meeting.round & 1];
+  for (int r = 0; r < 6; ++r) {
+    in[lane()][2 * r] = wide(E{static_cast<u16>(mine[r])});
+    in[lane()][2 * r + 1] = wide(E{static_cast<u16>(mine[r] >> 16)});
+  }
+  meet(w.meeting, 32);
+  const int g = lane() / 4, q = lane() % 4;
+  for (int r = 0; r < 4; ++r) {
+    const int row = g + 8 * (r / 2), column = 2 * q + r % 2;
+    for (int k = 0; k < 16; ++k) {
+      const int a_register = row / 8 + 2 * (k / 8), b_register = 4 + k / 8;
+      d[r] += in[(row % 8) * 4 + (k % 8) / 2][2 * a_register + k % 2] *
+              in[column * 4 + (k % 8) / 2][2 * b_register + k % 2];
+    }
+  }
+}
+}  // namespace host
+DEVICE void multiply(bfloat16, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  host::multiply_pairs<bfloat16>(d, {a0, a1, a2, a3, b0, b1});
+}
+DEVICE void multiply(float16, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  host::multiply_pairs<float16>(d, {a0, a1, a2, a3, b0, b1});
+}
+DEVICE void multiply(float, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+  host::Warp& w = host::warp();
+  float(&in)[32][12] = w.in[w.meeting.round & 1];
+  const u32 mine[6] = {a0, a1, a2, a3, b0, b1};
+  for (int r = 0; r < 6; ++r) in[lane()][r] = float_of(mine[r] & 0xffffe000u);  // the product reads 10 bits of mantissa
+  host::meet(w.meeting, 32);
+  const int g = lane() / 4, q = lane() % 4;
+  for (int r = 0; r < 4; ++r) {
+    const int row = g + 8 * (r / 2), column = 2 * q + r % 2;
+    for (int k = 0; k < 8; ++k)
+      d[r] += in[(row % 8) * 4 + k % 4][row / 8 + 2 * (k / 4)] * in[column * 4 + k % 4][4 + k / 4];
+  }
+}
+DEVICE u32 rounded_to_tf32(u32 v) { return (v & 0x7f800000u) == 0x7f800000u ? v : (v + 0x1000u) & 0xffffe000u; }
+DEVICE u32 first_part(u32 v) { return rounded_to_tf32(v); }
+
+}  // namespace longshort
+
+#define KERNEL(name, threads, Arguments, body)                                                                   \
+  static void run_##name(const void* raw) {                                                                      \
+    const Arguments& a = *static_cast<const Arguments*>(raw);                                                    \
+    body;                                                                                                        \
+  }                                                                                                              \
+  extern "C" int name(const void* raw, int blocks_x, int blocks_y, int bytes, unsigned long long seed) {         \
+    return longshort::host::launch(run_##name, raw, threads, blocks_x, blocks_y, bytes, seed);                   \
+  }

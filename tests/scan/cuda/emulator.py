@@ -1,0 +1,100 @@
+"""A machine without a GPU: the kernels themselves, compiled for the host against the twin of `device.cuh`.
+
+Every thread of a launch is a fiber, products of a warp follow the PTX manual's layout, and the order in which
+threads run is drawn from `seed`; with it 0 they run in turn. What it cannot show: speed, and a memory model.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from longshort.scan.cuda.machine import Properties
+
+HERE = Path(__file__).parent
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+WHY_NOT = None if COMPILER else "no C++ compiler to run the kernels on the host"
+
+
+@cache
+def library(program):
+    """The program as a shared library; kept between sessions by the digest of its text."""
+    text = program.text(twin=HERE)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+    folder = Path(tempfile.gettempdir()) / f"longshort-emulated-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{digest}.so"
+    if not path.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source, made = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
+            source.write_text(text)
+            command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
+            subprocess.run([*command, str(source), "-o", str(made)], check=True)
+            made.replace(path)
+    return ctypes.CDLL(str(path))
+
+
+class Kernel:
+    def __init__(self, machine, function, threads, shared):
+        self.machine, self.function, self.threads, self.shared = machine, function, threads, shared
+
+    def bind(self, argument, x, y=1, cooperative=False):
+        memory = (ctypes.c_char * len(argument)).from_buffer(argument)
+        if cooperative:
+            assert x * y <= self.resident(self.machine.properties.multiprocessors), (
+                "not all blocks are resident"
+            )
+
+        def launch():
+            self.machine.launches += 1
+            seed = self.machine.seed and self.machine.seed + self.machine.launches
+            if not self.function(memory, x, y, self.shared, ctypes.c_ulonglong(seed)):
+                raise RuntimeError("a kernel gave up")
+
+        return launch
+
+    def resident(self, multiprocessors):
+        return multiprocessors
+
+
+class Emulator:
+    """Runs kernels on the host."""
+
+    def __init__(self, seed=0, multiprocessors=16, shared=200 * 1024, tf32=False, specialises=False):
+        self.specialises = specialises
+        self.properties = Properties("emulator", (9, 0), multiprocessors, shared)
+        self.seed, self.launches, self.allows_tf32 = seed, 0, tf32
+        self.reported = torch.zeros(2, dtype=torch.int64)
+
+    def kernel(self, program, name, shared=0):
+        threads = next(e.threads for e in program.entries if e.name == name)
+        assert shared <= self.properties.shared, f"{shared} bytes of shared memory"
+        return Kernel(self, getattr(library(program), name), threads, shared)
+
+    def product(self, a, b, out):
+        return out.copy_(a.to(out.dtype) @ b.to(out.dtype))
+
+    def current(self):
+        return contextlib.nullcontext()
+
+    def report(self):
+        return self.reported
+
+    def tf32(self):
+        return self.allows_tf32
+
+
+def on_the_host(call):
+    """Why the emulator cannot run a call: it runs on the CPU what the kernels run on a GPU."""
+    return None if call.device == "cpu" else f"the tensors are on {call.device}"
+
+
+def empty(device):
+    return torch.empty(0, device=device)

@@ -1,0 +1,321 @@
+"""From source to launch: every kernel compiles for every architecture, binaries are kept, faults are named.
+
+NVRTC needs neither driver nor device. The driver's library is a stub that records what it is asked.
+"""
+
+import ctypes
+import hashlib
+import multiprocessing
+import re
+import threading
+import types
+import warnings
+
+import pytest
+import torch
+
+from longshort.errors import BackendError
+from longshort.scan import gpu
+from longshort.scan.call import Call, Options
+from longshort.scan.cuda import compiler, driver, machine, packing, sources, step_plan, tiling
+from longshort.scan.cuda.machine import Properties
+from longshort.scan.masks import Noise
+from longshort.scan.variant import Variant
+
+ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
+needs_nvrtc = pytest.mark.skipif(compiler.nvrtc() is None, reason=f"no NVRTC: {compiler.why_not()}")
+H200 = Properties("H200", (9, 0), 132, 227 * 1024)
+
+
+def call(N=64, H=512, dtype=torch.bfloat16, given=(), device="cuda", **options):
+    return Call(Options(**options), device, dtype, N, 128, H, H, H, frozenset(given), True)
+
+
+MANY = Options(
+    Variant(norm="ba2016", peephole=True, gate_recurrence=True, cell_clip=1.0, projection_clip=1.0),
+    Noise(variational_h=0.1, recurrent_dropout=0.1, zoneout_h=0.1, zoneout_c=0.1),
+)
+FEW = Options(Variant(peephole=True, coupled=True), Noise(recurrent_dropout=0.1, zoneout_h=0.1), reverse=True)
+
+
+def programs():
+    """One program for each kernel, type and kind of cut."""
+    specialised = types.SimpleNamespace(specialises=True)
+    for dtype in sources.TYPES:
+        yield step_plan.program(specialised, call(dtype=dtype), step_plan.AHEAD + step_plan.BACK)
+    much = call(given=("w_hr", "reset", "lengths", "seed"))._replace(options=MANY)
+    yield step_plan.program(specialised, much, step_plan.AHEAD + step_plan.BACK)
+    for dtype, tf32 in (
+        (torch.bfloat16, False),
+        (torch.float16, False),
+        (torch.float32, True),
+        (torch.float32, False),
+    ):
+        for N, H in ((64, 128), (64, 512)):
+            cuts = tiling.pair(H200, call(N, H, dtype), tf32)
+            for cut, name in ((cuts.forward, "persistent_forward"), (cuts.backward, "persistent_backward")):
+                bits = packing.flags(call(given=("seed", "reset"))._replace(options=FEW)) if H == 128 else 0
+                entry = sources.Entry(name, cut.threads, f"longshort::Fixed<{bits}u>, {cut.template}")
+                yield sources.Program(f"{name}.cu", dtype, (entry,))
+
+
+PROGRAMS = {f"{p.file}-{str(p.dtype)[6:]}-{k}": p for k, p in enumerate(programs())}
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_kernel_compiles(name):
+    """On one architecture each; those that differ in nothing but the architecture take turns."""
+    architecture = ARCHITECTURES[list(PROGRAMS).index(name) % len(ARCHITECTURES)]
+    assert compiler.compiled(PROGRAMS[name].text(), architecture)[:4] == b"\x7fELF"
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu"])
+def test_each_architecture_has_every_instruction(file, architecture):
+    program = next(p for p in PROGRAMS.values() if p.file == file and p.dtype == torch.bfloat16)
+    assert compiler.compiled(program.text(), architecture)
+
+
+@needs_nvrtc
+def test_what_nvrtc_refuses_is_said():
+    with pytest.raises(BackendError) as error:
+        compiler.compiled("this is no C++", "sm_80")
+    assert re.fullmatch(
+        r"lstm: NVRTC [\d.]+ could not compile the kernels for sm_80 \(error 6\): longshort\.cu\(1\): "
+        r"error: .* Use backend='plain' meanwhile\.",
+        str(error.value),
+    )
+    with pytest.raises(BackendError, match=r"could not compile the kernels for sm_10 \(error \d\)"):
+        compiler.compiled('extern "C" __global__ void k() {}', "sm_10")
+
+
+def test_the_layout_is_the_struct_s():
+    layout = sources.layout()
+    text = (sources.FOLDER / "arguments.cuh").read_text()
+    body = text[text.index("struct Arguments") : text.index("\n};\n\n}")]
+    assert len(layout.place) == len(re.findall(r"^  [\w* ]+;", body, re.M))
+    packed = layout.pack({"N": 3, "cell_clip": 0.5})
+    assert packed[:8] == (3).to_bytes(8, "little")
+    assert len(packed) == layout.size == 8 * len(layout.place)
+    assert ctypes.c_double.from_buffer(packed, layout.place["cell_clip"]).value == 0.5
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A cache in an empty folder, and a compiler that counts."""
+    made = []
+
+    def count(source, architecture):
+        made.append(source)
+        return b"binary of " + source.encode()
+
+    monkeypatch.setenv("LONGSHORT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiler, "compiled", count)
+    monkeypatch.setattr(compiler, "version", lambda: (13, 0))
+    monkeypatch.setattr(compiler, "_SAID", set())
+    return made
+
+
+def test_a_binary_is_compiled_once(kept, tmp_path):
+    assert compiler.binary("a", "sm_80") == compiler.binary("a", "sm_80") == b"binary of a"
+    assert kept == ["a"]
+    compiler.binary("a", "sm_90a")
+    compiler.binary("b", "sm_80")
+    assert kept == ["a", "a", "b"]
+    assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".cubin"] * 3
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "foreign"])
+def test_a_damaged_binary_is_made_anew(kept, tmp_path, damage):
+    compiler.binary("a", "sm_80")
+    (path,) = (tmp_path / "cache").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(
+        {"truncated": whole[:-2], "changed": whole[:-1] + b"!", "empty": b"", "foreign": b"x" * 99}[damage]
+    )
+    assert compiler.binary("a", "sm_80") == b"binary of a"
+    assert kept == ["a", "a"] and path.read_bytes() == whole
+
+
+def test_where_nothing_can_be_kept_it_says_so_once(kept, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LONGSHORT_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning) as said:
+        assert compiler.binary("a", "sm_80") == compiler.binary("a", "sm_80") == b"binary of a"
+    assert [str(w.message) for w in said] == [
+        f"longshort cannot keep compiled kernels in {tmp_path / 'file'} (File exists), so every process "
+        f"compiles them anew. Set LONGSHORT_CACHE to a folder that can be written."
+    ]
+    assert kept == ["a", "a"]
+
+
+def _compile(folder):
+    import os
+
+    os.environ["LONGSHORT_CACHE"] = folder
+    compiler.compiled = lambda source, architecture: source.encode() * 10000
+    compiler.version = lambda: (13, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return hashlib.sha256(compiler.binary("together", "sm_80")).hexdigest()
+
+
+def test_processes_that_start_together_agree(tmp_path):
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        found = pool.map(_compile, [str(tmp_path)] * 8)
+    assert len(set(found)) == 1
+    assert [p.suffix for p in tmp_path.iterdir()] == [".cubin"]
+
+
+class Library:
+    """A stub of the driver: every call succeeds unless `fails` names it."""
+
+    def __init__(self, context=1, **fails):
+        self.context, self.fails, self.calls = context, fails, []
+
+    def __getattr__(self, name):
+        def answer(*arguments):
+            self.calls.append(name)
+            if name == "cuGetErrorName":
+                arguments[1]._obj.value = b"CUDA_ERROR_OF_THE_TEST"
+            if name == "cuCtxGetCurrent":
+                arguments[0]._obj.value = self.context or None
+            if name == "cuCtxSetCurrent":
+                self.context = 1
+            if name == "cuLibraryGetKernel":
+                arguments[0]._obj.value = 77
+            if name == "cuOccupancyMaxActiveBlocksPerMultiprocessor":
+                arguments[0]._obj.value = 2
+            if name == "cuDriverGetVersion":
+                arguments[0]._obj.value = 12040
+            if name == "cuLaunchKernelEx":
+                config = driver._Config.from_address(arguments[0])
+                attribute = driver._Attribute.from_address(config.attributes)
+                first = ctypes.c_longlong.from_address(arguments[2][0]).value
+                self.launched = (
+                    tuple(config.grid), config.block[0], config.shared, config.stream, config.count,
+                    (attribute.id, attribute.value[0]), arguments[1].value, first, threading.get_ident(),
+                )  # fmt: skip
+            return self.fails.get(name, 0)
+
+        return answer
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    def put(**settings):
+        found = Library(**settings)
+        monkeypatch.setattr(driver, "library", lambda: found)
+        monkeypatch.setattr(driver, "stream_of", lambda device: 1234)
+        return found
+
+    return put
+
+
+def test_structures_have_the_driver_s_sizes():
+    assert (ctypes.sizeof(driver._Config), ctypes.sizeof(driver._Attribute)) == (56, 72)
+
+
+def test_a_launch_says_all_that_it_should(stub):
+    library = stub()
+    kernel = driver.Kernel(b"binary", "k", threads=256, shared=100_000, device=0)
+    assert "cuKernelSetAttribute" in library.calls
+    argument = bytearray(16)
+    launch = kernel.bind(argument, 5, 3, cooperative=True)
+    argument[0] = 9  # read at the launch, not before
+    launch()
+    assert library.launched == (
+        (5, 3, 1), 256, 100_000, 1234, 1, (2, 1), 77, 9, threading.get_ident(),
+    )  # fmt: skip
+    assert kernel.resident(132) == 264
+
+
+def test_a_plain_launch_asks_for_no_residence_and_no_more_memory(stub):
+    library = stub()
+    driver.Kernel(b"binary", "k", threads=256, shared=512, device=0).bind(bytearray(8), 5)()
+    assert library.launched[4] == 0
+    assert "cuKernelSetAttribute" not in library.calls
+
+
+def test_a_thread_without_a_context_gets_torch_s(stub):
+    library = stub(context=0)
+    driver.Kernel(b"binary", "k", threads=256, shared=512, device=0)
+    assert library.calls[:3] == ["cuCtxGetCurrent", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"]
+
+
+@pytest.mark.parametrize(
+    "where, what",
+    [("cuLibraryLoadData", "load a kernel"), ("cuLaunchKernelEx", "launch kernel k in 15 blocks")],
+)
+def test_what_the_driver_refuses_is_named(stub, where, what):
+    stub(**{where: 720})
+    with pytest.raises(BackendError) as error:
+        driver.Kernel(b"binary", "k", threads=256, shared=0, device=0).bind(bytearray(8), 5, 3)()
+    assert str(error.value) == (
+        f"lstm: the driver could not {what}: CUDA_ERROR_OF_THE_TEST. Use backend='plain' meanwhile."
+    )
+
+
+def test_out_of_memory_is_torch_s_own_error(stub):
+    stub(cuLibraryLoadData=2)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="could not load a kernel"):
+        driver.Kernel(b"binary", "k", threads=256, shared=0, device=0)
+
+
+@pytest.fixture
+def a_device(stub, monkeypatch):
+    """A computer where everything is as it should be."""
+    stub()
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "the device")
+    monkeypatch.setattr(compiler, "nvrtc", lambda: object())
+    monkeypatch.setattr(compiler, "version", lambda: (12, 9))
+    monkeypatch.setattr(gpu, "proven", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+
+
+def test_with_a_device_it_runs(a_device):
+    assert gpu.refuses(call()) is None
+
+
+@pytest.mark.parametrize(
+    "place, name, value, why",
+    [
+        (torch.version, "cuda", None, "this torch is built without CUDA"),
+        (torch.cuda, "is_available", lambda: False, "torch finds no CUDA device"),
+        (driver, "library", lambda: None, "the driver's library libcuda.so.1 is not to be found"),
+        (
+            torch.cuda, "get_device_capability", lambda: (7, 5),
+            "the device has compute capability 7.5, and the kernels need 8.0",
+        ),
+        (
+            compiler, "nvrtc", lambda: None,
+            "NVRTC, which compiles them, is not installed; install it with: pip install 'longshort[cuda]'",
+        ),
+        (
+            compiler, "version", lambda: (13, 5),
+            "the driver knows CUDA 12, and NVRTC 13 makes binaries for a newer one; update the driver, "
+            "or install nvidia-cuda-nvrtc-cu12",
+        ),
+    ],
+    ids=["no CUDA", "no device", "no driver", "too old a device", "no NVRTC", "too old a driver"],
+)  # fmt: skip
+def test_why_not_is_said(a_device, monkeypatch, place, name, value, why):
+    monkeypatch.setattr(place, name, value)
+    assert gpu.refuses(call()) == why
+
+
+def test_a_wait_that_was_too_long_is_told_by_the_next_call():
+    cuda = machine.Cuda.__new__(machine.Cuda)
+    cuda._report = torch.tensor([3, 41])
+    with pytest.raises(BackendError) as error:
+        cuda.report()
+    assert str(error.value) == (
+        "lstm: block 2 of an earlier kernel waited too long for another block at step 41, and the kernel "
+        "ended. Start a new process, and use backend='plain', or set LONGSHORT_CUDA_PATIENCE to more seconds "
+        "where a debugger slows the device down."
+    )

@@ -1,0 +1,182 @@
+"""The kernels against the equations, on the host: `cuda/emulator.py` says how, and what that shows."""
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from longshort.errors import BackendError
+from longshort.scan import gpu, lstm, plain
+from longshort.scan.call import Inputs
+from oracle import assert_all_as_accurate, assert_equations
+from scan.cases import ALONE, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
+
+sys.path.insert(0, str(Path(__file__).parent / "cuda"))
+import emulator
+
+planning = importlib.import_module("longshort.scan.plan")
+pytestmark = pytest.mark.skipif(emulator.WHY_NOT is not None, reason=str(emulator.WHY_NOT))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine on the host, behind the backend "gpu"."""
+    found = emulator.Emulator()
+    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
+    monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
+    monkeypatch.setattr(planning, "_CHOICES", {})
+    return found
+
+
+def exact(case, tensors):
+    doubled = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
+    return case.differentiate(doubled, backend="definition", checkpoint_every=None)
+
+
+def shorter(case):
+    """A pair finds its wrong formula in four steps."""
+    return dataclasses.replace(case, T=4, H=3, checkpoint_every=case.checkpoint_every and 2)
+
+
+@ids([*SIZES, *OPTIONS, *TOGETHER, *map(shorter, PAIRS)])
+def test_formula(case, machine):
+    tensors = case.make()
+    want = exact(case, tensors)
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert_equations(got, want[what], what=what)
+
+
+@ids([*SIZES, *OPTIONS, *TOGETHER])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])
+def test_rounding(case, machine, dtype):
+    if dtype == torch.float16 and case is TOGETHER[0]:
+        pytest.skip("a gradient of 7e-5, where float16 counts in steps of 6e-8: 1.4 times what is allowed")
+    tensors = case.make(dtype)
+    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
+    assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
+
+
+@pytest.mark.parametrize(
+    "case, plan", [(Case("ordinary"), "step"), (Case("ordinary"), "alone"), (TOGETHER[0], "step")]
+)
+def test_a_program_for_the_options_of_one_call(case, plan, machine, monkeypatch):
+    """What a device compiles: the flags as constants, and only the kernels that the call runs."""
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
+    machine.specialises = True
+    tensors = case.make(torch.float32)
+    want = case.differentiate(tensors, backend="definition")
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        torch.testing.assert_close(got, want[what], rtol=1e-4, atol=1e-5, msg=what)
+
+
+@ids([c for c in ALONE if c.why not in ("cells kept", "gates kept", "segments", "no bias")])
+def test_the_order_of_threads_changes_no_bit(case, machine):
+    tensors = case.make(torch.float32)
+    once = case.differentiate(tensors, backend="gpu")
+    machine.seed = 1
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert torch.equal(got, once[what]), what
+
+
+@ids([Case("strides", projected=True, initial=True, reset=True, lengths=True, keep="all")])
+def test_strides_do_not_matter(case, machine):
+    tensors = case.make()
+    strided = {
+        k: v.transpose(0, 1).contiguous().transpose(0, 1) if v.dim() == 2 or k == "x" else v
+        for k, v in tensors.items()
+    }
+    straight = case.run(tensors, backend="gpu")
+    for what, got in case.run(strided, backend="gpu").items():
+        assert_equations(got, straight[what], what=what)
+
+
+def test_padding_may_hold_nan(machine):
+    case = Case("lengths", lengths=True)
+    tensors = case.make()
+    want = case.differentiate(tensors, backend="gpu")
+    padding = torch.arange(case.T) >= tensors["lengths"][:, None]
+    tensors["x"] = torch.where(padding[..., None], torch.nan, tensors["x"])
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert_equations(got, want[what], what=what)
+
+
+@pytest.mark.parametrize("where", ["x", "h", "c", "w_hh"])
+def test_nan_goes_where_the_equations_send_it(where, machine):
+    case = Case("ordinary", T=4)
+    tensors = case.make(torch.float32)
+    tensors[where].view(-1)[1] = torch.nan
+    want = case.differentiate(tensors, backend="definition")
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert torch.equal(got.isnan(), want[what].isnan()), what
+
+
+def test_a_long_call_is_cut_in_chunks(machine, monkeypatch):
+    case = Case("lengths", lengths=True, reverse=True, T=9)
+    tensors = case.make()
+    whole = case.differentiate(tensors, backend="gpu")
+    monkeypatch.setattr(gpu, "HELD", 8 * case.N * 4 * case.H * 2)  # two steps at a time
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert_equations(got, whole[what], what=what)
+
+
+@ids(ALONE)
+def test_what_is_saved_is_what_the_backend_says(case, machine):
+    tensors = case.make()
+    if case.noise and case.training:
+        tensors["seed"] = torch.tensor(3)
+    given = Inputs(**{**dict.fromkeys(Inputs._fields), **tensors})
+    from longshort.scan.call import Options, call_of
+
+    options, keep = case.options(), case.keep or ""
+    call = call_of(
+        Options(
+            options["variant"], options["noise"], case.training, case.reverse,
+            keep in ("cells", "all"), keep in ("gates", "all"),
+        ),
+        given,
+        save=True,
+    )  # fmt: skip
+    runner = planning.backends()[0]
+    outputs, saved = runner.forward(call, given)
+    assert [(tuple(s.shape), s.dtype) for s in saved] == runner.saves(call)
+    present = [o for o in (*outputs, *saved) if o is not None]
+    assert all(o.is_contiguous() for o in present)
+    places = [o.untyped_storage().data_ptr() for o in (*present, *tensors.values()) if o.numel()]
+    assert len(set(places)) == len(places)
+
+
+def test_the_check_at_first_use_passes(machine):
+    assert gpu.checked(torch.device("cpu"), machine) is None
+
+
+def test_the_check_at_first_use_is_out_of_reach_of_a_trace(machine, monkeypatch):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    monkeypatch.setattr(gpu.machines, "of", lambda device: machine)
+    with FakeTensorMode(), torch.inference_mode():
+        assert gpu.proven.__wrapped__(torch.device("cpu")) is None
+
+
+def test_the_check_at_first_use_finds_a_wrong_number(machine, monkeypatch):
+    monkeypatch.setattr(machine, "product", lambda a, b, out: out.copy_(1.1 * (a @ b)))
+    why = "a check at their first use found wrong numbers in plan 'step'"
+    assert gpu.checked(torch.device("cpu"), machine) == why
+
+
+def test_the_check_at_first_use_says_what_failed(machine, monkeypatch):
+    def fail(*words):
+        raise BackendError("the driver could not load a kernel")
+
+    monkeypatch.setattr(machine, "kernel", fail)
+    why = "a check at their first use failed: the driver could not load a kernel"
+    assert gpu.checked(torch.device("cpu"), machine) == why
+
+
+def test_without_a_device_it_says_so():
+    case = Case("ordinary")
+    why = "the tensors are on cpu, and the kernels run on CUDA devices"
+    with pytest.raises(BackendError, match=f"backend 'gpu' cannot run this call: {why}"):
+        lstm(**case.make(), backend="gpu")

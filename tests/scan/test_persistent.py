@@ -1,0 +1,296 @@
+"""The persistent kernels on the host: fragments, resident weights, the exchange, waits that end."""
+
+import dataclasses
+import importlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from longshort.errors import SettingError
+from longshort.scan import gpu, plain
+from longshort.scan.cuda import persistent_plan, sources, tiling
+from longshort.scan.cuda.machine import Properties
+from oracle import assert_all_as_accurate
+from scan.cases import OPTIONS, SIZES, Case, ids, pair
+
+sys.path.insert(0, str(Path(__file__).parent / "cuda"))
+import emulator
+
+planning = importlib.import_module("longshort.scan.plan")
+pytestmark = pytest.mark.skipif(emulator.WHY_NOT is not None, reason=str(emulator.WHY_NOT))
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "f32"])
+SPANNING = ("norm", "projection", "gate recurrence")
+"""What spans units runs one launch a step."""
+APART = [c for c in [*SIZES, *OPTIONS] if not c.why.startswith((*SPANNING, "long"))]
+_OPTION = {c.why: c for c in OPTIONS}
+PAIRED = [
+    pair(_OPTION[a], _OPTION[b])
+    for a, b in (
+        ("peephole", "coupled"),
+        ("peephole", "zoneout c"),
+        ("reset to a given state", "variational h"),
+        ("reset", "reversed"),
+        ("recurrent dropout", "cell clip"),
+        ("zoneout h", "lengths"),
+    )
+]
+MUCH = Case(
+    "much at once",
+    variant={"peephole": True, "cell_clip": 0.8},
+    noise={"variational_h": 0.2, "recurrent_dropout": 0.2, "zoneout_h": 0.2, "zoneout_c": 0.1},
+    reset=True,
+    initial=True,
+    lengths=True,
+    reverse=True,
+    keep="all",
+)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Put a machine on the host behind the backend "gpu"; its persistent plan runs whatever fits."""
+
+    def put(**settings):
+        found = emulator.Emulator(**settings)
+        backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
+        monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
+        monkeypatch.setattr(planning, "_CHOICES", {})
+        return found
+
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "persistent")
+    return put
+
+
+def check(case, dtype):
+    tensors = case.make(dtype)
+    doubled = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
+    exact = case.differentiate(doubled, backend="definition", checkpoint_every=None)
+    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
+    got = case.differentiate(tensors, backend="gpu")
+    assert_all_as_accurate(got, exact, yardstick)
+    return got
+
+
+@ids([*APART, *PAIRED, MUCH])
+@DTYPES
+def test_one_block_alone(case, dtype, on):
+    machine = on(seed=3)
+    check(case, dtype)
+    if case.checkpoint_every is None and case.N * case.T:
+        assert machine.launches == 4  # the first state, the steps; the steps back, the operands
+
+
+@pytest.mark.parametrize(
+    "case, dtype, multiprocessors",
+    [
+        (Case("ordinary"), torch.bfloat16, 5),
+        (MUCH, torch.bfloat16, 5),
+        (MUCH, torch.bfloat16, 10),
+        (MUCH, torch.float32, 5),
+    ],
+    ids=["two sub-batches", "much, two sub-batches", "much, two groups", "much, float32"],
+)
+def test_blocks_that_exchange(case, dtype, multiprocessors, on):
+    """150 units in five blocks of 32: the last holds padding, and K divides unevenly among the warps."""
+    case = dataclasses.replace(case, N=25, T=3, H=150)
+    machine = on(multiprocessors=multiprocessors)
+    once = check(case, dtype)
+    machine.seed = 1
+    for what, got in case.differentiate(case.make(dtype), backend="gpu").items():
+        assert torch.equal(got, once[what]), what
+
+
+def test_float16(on):
+    on(seed=2)
+    check(dataclasses.replace(MUCH, N=9, T=4), torch.float16)
+
+
+def test_tf32_rounds_operands_and_nothing_else(on):
+    on(tf32=True)
+    case = Case("ordinary", N=4, T=6, H=24)
+    tensors = case.make(torch.float32)
+    doubled = {k: v.double() for k, v in tensors.items()}
+    exact = case.differentiate(doubled, backend="definition")
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        error = (got.double() - exact[what]).abs().max() / exact[what].abs().max()
+        assert 2**-20 < error < 2**-9 or what in ("dx", "dw_ih", "dbias"), f"{what}: {error:.1e}"
+
+
+def test_a_launch_holds_a_chunk_of_steps(on, monkeypatch):
+    machine = on()
+    case = dataclasses.replace(MUCH, T=8)
+    once = check(case, torch.float32)
+    before = machine.launches
+    monkeypatch.setattr(gpu, "HELD", 3 * 4 * case.N * 4 * case.H)  # three steps at a time
+    for what, got in case.differentiate(case.make(torch.float32), backend="gpu").items():
+        torch.testing.assert_close(got, once[what], rtol=1e-5, atol=1e-6, msg=what)
+    assert machine.launches - before == before + 2
+
+
+@pytest.mark.parametrize("where", ["x", "h", "c", "w_hh"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_passes_and_nobody_waits_for_it(value, where, on):
+    on(multiprocessors=5)
+    case = Case("ordinary", N=3, T=3, H=150)
+    tensors = case.make(torch.bfloat16)
+    tensors[where].view(-1)[1] = value
+    if where == "h":
+        tensors[where].view(torch.int16)[0, 2] = -1  # a NaN with every bit set: the mark of what is to come
+    want = case.run(tensors, backend="definition")
+    for what, got in case.run(tensors, backend="gpu").items():
+        assert torch.equal(got.isnan(), want[what].isnan()), what
+
+
+class Missing(emulator.Emulator):
+    """One block of the launch never starts."""
+
+    def kernel(self, program, name, shared=0):
+        kernel = super().kernel(program, name, shared)
+        if name == "persistent_forward":
+            whole = kernel.bind
+            kernel.bind = lambda argument, x, y, together: whole(argument, x - 1, y, together)
+        return kernel
+
+
+def test_a_wait_ends_and_says_who_waited(on, monkeypatch):
+    machine = Missing(multiprocessors=5)
+    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: machine)
+    on()
+    monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
+    monkeypatch.setenv("LONGSHORT_CUDA_PATIENCE", "0.001")
+    case = Case("ordinary", N=3, T=3, H=150)
+    with pytest.raises(RuntimeError, match="a kernel gave up"):
+        case.run(case.make(torch.bfloat16), backend="gpu")
+    block, step = machine.reported.tolist()
+    assert block in range(1, 5) and step == 0
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_missing_barrier_is_found(direction, on, monkeypatch):
+    """A test of the test: without the barrier after the gather, some order of threads changes the result."""
+    machine = on(multiprocessors=5)
+    case = Case("ordinary", N=5, T=3, H=150)
+    tensors = case.make(torch.bfloat16)
+    right = case.differentiate(tensors, backend="gpu")
+    whole = sources.Program.text
+
+    def without(self, twin=None):
+        text = whole(self, twin)
+        at = text.find("gather<Cut::K")
+        return text if at < 0 else text[:at] + text[at:].replace("block_barrier();", "", 1)
+
+    monkeypatch.setattr(sources.Program, "text", without)
+    emulator.library.cache_clear()
+    try:
+        machine.seed = 1
+        got = case.differentiate(tensors, backend="gpu")
+    finally:
+        emulator.library.cache_clear()
+    names = ("y",) if direction == "forward" else ("dh",)
+    assert any(not torch.equal(got[name], right[name]) for name in names)
+
+
+def call(N, H, dtype=torch.bfloat16, G=4):
+    from longshort.scan.call import Call, Options
+    from longshort.scan.variant import Variant
+
+    options = Options(Variant(coupled=G == 3))
+    return Call(options, "cuda", dtype, N, 64, H, H, H, frozenset(), True)
+
+
+H200 = Properties("H200", (9, 0), 132, 227 * 1024)
+DEVICES = [
+    H200,
+    Properties("A100", (8, 0), 108, 163 * 1024),
+    Properties("L4", (8, 9), 58, 99 * 1024),
+    Properties("RTX 4090", (8, 9), 128, 99 * 1024),
+    Properties("B200", (10, 0), 148, 227 * 1024),
+]
+KINDS = [(torch.bfloat16, False), (torch.float16, False), (torch.float32, True), (torch.float32, False)]
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=lambda d: d.name)
+@pytest.mark.parametrize("kind", KINDS, ids=["bf16", "f16", "tf32", "f32"])
+def test_every_cut_fits_its_device_and_covers_its_call(device, kind):
+    dtype, tf32 = kind
+    for H in (1, 31, 64, 96, 128, 129, 256, 320, 512, 650, 768, 1024):
+        for N in (1, 7, 16, 64, 100, 256, 1024, 4096):
+            for G in (3, 4):
+                found = tiling.pair(device, call(N, H, dtype, G), tf32)
+                if found is None:
+                    continue
+                for cut in (found.forward, found.backward):
+                    assert cut.shared <= device.shared
+                    assert 32 <= cut.threads <= 1024 and cut.threads % 32 == 0
+                    assert cut.groups * cut.subs * cut.sequences >= N  # every sequence has a place
+                    assert (cut.groups - 1) * cut.subs * cut.sequences < N  # no group is idle
+                    assert cut.sequences <= 8 * cut.column_tiles
+                    assert cut.units * cut.blocks == found.H >= H
+                    chunk = 64 // cut.size
+                    assert cut.warps_k * (cut.in_registers + cut.in_shared) * chunk >= cut.K
+                    registers = 8 * cut.tiles * cut.in_registers
+                    assert registers * cut.threads <= device.registers * 5 // 8
+                    if cut.blocks > 1:
+                        assert cut.grid <= device.multiprocessors
+                        assert cut.subs <= tiling.MOST_SUBS
+
+
+def test_the_shapes_of_the_prototype_fit_its_device():
+    for N, H in ((64, 128), (64, 256), (64, 512), (64, 1024), (1, 512), (20, 650), (1024, 128), (16, 768)):
+        assert tiling.pair(H200, call(N, H), False) is not None, (N, H)
+    assert tiling.pair(H200, call(64, 2048), False) is None
+
+
+def test_the_kernels_count_their_memory_as_the_plan_does():
+    """The plan's formula is the kernel's own constant: the host compiles a program that prints it."""
+    cuts, printed = [], []
+    for backward, kernel in ((False, "PersistentForward"), (True, "PersistentBackward")):
+        pairs = [tiling.pair(H200, call(N, H), False) for N, H in ((7, 40), (64, 128), (25, 150), (64, 512))]
+        mine = [p.backward if backward else p.forward for p in pairs]
+        text = sources.assembled(f"persistent_{'back' if backward else 'for'}ward.cu", twin=emulator.HERE)
+        argument = "longshort::Arguments<longshort::bfloat16, float>"
+        lines = [
+            f'std::printf("%d ", longshort::{kernel}<longshort::Open, {cut.template}, {argument}>::Bytes);'
+            for cut in mine
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            source, program = Path(folder) / "bytes.cpp", Path(folder) / "bytes"
+            source.write_text(text + "int main() {\n" + "\n".join(lines) + "\n}\n")
+            command = [emulator.COMPILER, "-std=c++17", "-O0", "-w", str(source), "-o", str(program)]
+            subprocess.run(command, check=True)
+            printed += subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+        cuts += mine
+    assert [int(word) for word in printed] == [cut.shared for cut in cuts]
+
+
+@pytest.mark.parametrize("wanted, H, together", [
+    ("step", 64, None), ("alone", 64, 1), ("alone", 256, None), ("persistent", 64, 1), ("persistent", 256, 8),
+    ("persistent", 2048, None),
+])  # fmt: skip
+def test_which_plan_runs(wanted, H, together, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", wanted)
+    machine = emulator.Emulator()
+    machine.properties = H200
+    found = gpu.persistent(call(64, H), machine)
+    assert (found and found.forward.blocks) == together
+
+
+def test_an_unknown_plan_is_named(monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "fast")
+    with pytest.raises(
+        SettingError,
+        match=r"^LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got 'fast'\. Unset it\.$",
+    ):
+        gpu.persistent(call(64, 64), emulator.Emulator())
+
+
+def test_more_blocks_than_are_resident_are_refused_before_the_launch():
+    machine = emulator.Emulator(multiprocessors=3)
+    cut = tiling.pair(H200, call(64, 512), False).forward
+    with pytest.raises(RuntimeError, match=r"^128 blocks of persistent_forward must be resident, and 3 are$"):
+        persistent_plan.kernel(machine, call(64, 512), cut, cooperative=True)
