@@ -63,3 +63,11 @@ def test_language_is_as_fast_as_was_promised():
     assert content["generation"]["65"]["times torch.nn.LSTM"]["ours, full"] >= 10
     assert content["training"]["times the better peer"]["ours, short"] >= 1.4
     assert 0 < content["decoder's share of a step"]["ours"] < 1
+
+
+def test_zaremba_small_is_what_was_promised():
+    content = json.loads((ROOT / "benchmarks" / "results" / "language-zaremba-small.json").read_text())
+    assert content["passes"] == {"made": 13.0, "of": 13.0} and content["minutes in the loop"] < 90
+    perplexity = content["scores"]["scores"]["LSTM"]["ppl"]
+    assert perplexity <= 114.5
+    assert f"| {perplexity:.1f} (" in (ROOT / "docs" / "language.md").read_text("utf8")

@@ -2,10 +2,12 @@
 
     longshort train forecast load.csv --target load --horizon 24 --out runs/load
     longshort train forecast                    the series that comes with the package
-    longshort train forecast --help             every setting
+    longshort train language book.txt --out runs/book
+    longshort train language                    the help topics that come with Python
+    longshort train forecast --help             every setting; so for language
 
-The last fifth of each series is held out for the score. The same command resumes an interrupted run;
-`--settings runs/load/settings.json` repeats one, with whatever other flags change about it.
+The end of each series, or of the text, is held out for the score. The same command resumes an interrupted
+run; `--settings runs/load/settings.json` repeats one, with whatever other flags change about it.
 """
 
 from __future__ import annotations

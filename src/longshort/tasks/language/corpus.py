@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...runs import replacing
 from .settings import LanguageSettings
 from .text import characters, raw
 from .vocabulary import Vocabulary, learn, lines
@@ -21,6 +22,8 @@ from .vocabulary import Vocabulary, learn, lines
 IN_MEMORY = 64_000_000
 """Tokens up to which a text is kept in memory."""
 
+NAME = "tokens.bin"
+"""The memory map in the run folder."""
 HELD_OUT = 250_000
 """Tokens of a long text that validate at most: enough to decide when to stop."""
 
@@ -109,24 +112,23 @@ class Source:
         digest, chars, strange = hashlib.sha256(), 0, Counter[str]()
         held: list[Array] = []
         spill: Any = None
-        for piece in self._cut(vocabulary):
-            tokens, outside = vocabulary.encode(piece)
-            digest.update(piece.encode("utf-32-le", "surrogatepass"))
-            chars += len(piece)
-            strange.update(outside)
-            held.append(tokens.astype(kind))
-            if folder is not None and sum(map(len, held)) > IN_MEMORY:
-                if spill is None:  # stays open from piece to piece
-                    spill = tempfile.NamedTemporaryFile(dir=folder(), suffix=".part", delete=False)  # noqa: SIM115
-                spill.write(np.concatenate(held).tobytes())
-                held.clear()
-        rest = np.concatenate(held) if held else np.zeros(0, kind)
-        if spill is None or folder is None:
-            return Corpus(rest, chars, strange, digest.hexdigest())
-        spill.write(rest.tobytes())
-        spill.close()
-        path = Path(spill.name).replace(folder() / "tokens.bin")
-        return Corpus(np.memmap(path, kind, "r"), chars, strange, digest.hexdigest())
+        with ExitStack() as stack:
+            for piece in self._cut(vocabulary):
+                tokens, outside = vocabulary.encode(piece)
+                digest.update(piece.encode("utf-32-le", "surrogatepass"))
+                chars += len(piece)
+                strange.update(outside)
+                held.append(tokens.astype(kind))
+                if folder is not None and sum(map(len, held)) > IN_MEMORY:
+                    spill = spill or stack.enter_context(replacing(folder() / NAME))
+                    spill.write(np.concatenate(held).tobytes())
+                    held.clear()
+            rest = np.concatenate(held) if held else np.zeros(0, kind)
+            if spill is not None:
+                spill.write(rest.tobytes())
+        if spill is not None and folder is not None:
+            rest = np.memmap(folder() / NAME, kind, "r")
+        return Corpus(rest, chars, strange, digest.hexdigest())
 
     def _cut(self, vocabulary: Vocabulary) -> Iterable[str]:
         return lines(self.pieces()) if vocabulary.unit in ("word", "subword") else self.pieces()
