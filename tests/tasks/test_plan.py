@@ -149,7 +149,7 @@ def test_a_horizon_of_zero():
 def test_an_unknown_setting():
     message = refusal({"y": wave(100)}, horizn=3)
     assert message.startswith(
-        "Forecaster: `horizn` is no setting of ForecastSettings. Known: max_steps, lr, "
+        "Forecaster: `horizn` is no setting of ForecastSettings. Known: max_steps, optimiser, lr, "
     )
 
 

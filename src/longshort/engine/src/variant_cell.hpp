@@ -99,22 +99,23 @@ inline Vector<Real> output_of_block(const Options<Real>& options, const PackedWe
   return o * (v.output_activation ? tanh<Real>(out) : out);
 }
 
-// Halves onto each other until one lane is left, in registers: the same order at every call.
+// In float64, in the same order at every call: a mean or a scale that is off moves a whole row.
 template <class Real>
-inline Real sum_of_lanes(Vector<Real> value) {
-#if defined(__clang__)
-  for (int half = Lanes<Real> / 2; half >= 1; half /= 2)
-    for (int lane = 0; lane < half; ++lane) value[lane] += value[lane + half];
-#else
-  typedef Integer<Real> Order __attribute__((vector_size(RegisterBytes)));
-#pragma GCC unroll 4
-  for (int half = Lanes<Real> / 2; half >= 1; half /= 2) {
-    Order order;
-    for (int lane = 0; lane < Lanes<Real>; ++lane) order[lane] = lane ^ half;
-    value += __builtin_shuffle(value, order);
+inline double sum_of_lanes(Vector<Real> value) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) {
+    const __m512 all = (__m512)value;
+    return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(all)), _mm512_cvtps_pd(_mm512_extractf32x8_ps(all, 1))));
+  } else {
+    return _mm512_reduce_add_pd((__m512d)value);
   }
+#else
+  Real lanes[Lanes<Real>];
+  store(lanes, value);
+  double sum = 0;
+  for (const Real lane : lanes) sum += lane;
+  return sum;
 #endif
-  return value[0];
 }
 
 // 1 in the lanes of `block` that are units, 0 in its padding.
@@ -137,7 +138,8 @@ inline Real normalise(Index units, Index parts, double eps, At at, Out out) {
   Vector<Real> sum{};
   for (Index block = 0; block < blocks; ++block)
     for (Index part = 0; part < parts; ++part) sum += load(at(block, part));
-  const Real count = static_cast<Real>(units * parts), mean = sum_of_lanes<Real>(sum) / count;
+  const double count = static_cast<double>(units * parts);
+  const Real mean = static_cast<Real>(sum_of_lanes<Real>(sum) / count);
   const Vector<Real> last = units_of_block<Real>(blocks - 1, units);
   Vector<Real> squares{};
   for (Index block = 0; block < blocks; ++block)
@@ -146,7 +148,7 @@ inline Real normalise(Index units, Index parts, double eps, At at, Out out) {
       if (block == blocks - 1) centred *= last;
       squares += centred * centred;
     }
-  const Real inverse = 1 / std::sqrt(sum_of_lanes<Real>(squares) / count + static_cast<Real>(eps));
+  const Real inverse = static_cast<Real>(1 / std::sqrt(sum_of_lanes<Real>(squares) / count + eps));
   for (Index block = 0; block < blocks; ++block)
     for (Index part = 0; part < parts; ++part) {
       Vector<Real> centred = load(at(block, part)) - mean;

@@ -187,8 +187,8 @@ class VariantCellBack {
         sum += d;
         product += d * normed(block, k);
       }
-    const Real count = static_cast<Real>(w_.H * parts);
-    const Real mean = sum_of_lanes<Real>(sum) / count, slope = sum_of_lanes<Real>(product) / count;
+    const double count = static_cast<double>(w_.H * parts);
+    const Real mean = static_cast<Real>(sum_of_lanes<Real>(sum) / count), slope = static_cast<Real>(sum_of_lanes<Real>(product) / count);
     const V last = units_of_block<Real>(layout_.blocks - 1, w_.H);
     for (Index block = 0; block < layout_.blocks; ++block)
       for (Index k = 0; k < parts; ++k) {
