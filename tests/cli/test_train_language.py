@@ -235,3 +235,26 @@ def test_control_c_saves_and_the_same_command_goes_on(files, tmp_path, capsys):
     step = int(re.search(r"Interrupted at step (\d+)\. The same command goes on from there\.", err)[1])
     assert f"interrupted after {step} steps" in out
     assert step > 0
+
+
+def test_another_text_may_have_another_encoding(files, tmp_path, capsys):
+    old = tmp_path / "old.txt"
+    old.write_bytes("one for the show,\ntwo to gö\n".encode("latin-1"))
+    assert longshort("evaluate", files / "run", old) == 1
+    assert "not utf-8 text at byte 26 (0xf6). Name its encoding, such as --encoding latin-1" in (
+        capsys.readouterr().err
+    )
+    assert longshort("evaluate", files / "run", old, "--encoding", "latin-1") == 0
+    assert "6-gram" in capsys.readouterr().out  # the run's own text is read in its own encoding
+    told = ["--prompt-file", old, "--encoding", "latin-1", "--length", "3", "--seed", "1"]
+    assert longshort("predict", files / "run", *told) == 0
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_run_of_no_such_task_is_a_sentence(tmp_path, capsys, verb):
+    Run.create(tmp_path / "memory", "problems", {})
+    assert longshort(verb, tmp_path / "memory", "text") == 1
+    assert capsys.readouterr().err == (
+        f"longshort {verb}: {tmp_path / 'memory'}: must hold a run of forecast or language, and holds one of "
+        "problems. Name another folder.\n"
+    )

@@ -32,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     forecast.add_argument(
         "--horizon", type=int, metavar="INT", help="steps; at most, and by default, the run's"
     )
+    text = parser.add_argument_group("runs of language", argument_default=argparse.SUPPRESS)
+    text.add_argument("--encoding", metavar="NAME", help="of the file's characters. Default: the run's.")
 
 
 def run(args: argparse.Namespace) -> None:

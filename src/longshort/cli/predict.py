@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..errors import SettingError
+from ..errors import RunError, SettingError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = parser.add_argument_group("runs of language", argument_default=argparse.SUPPRESS)
     text.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file")
+    text.add_argument("--encoding", metavar="NAME", help="of the file's characters. Default: the run's.")
     text.add_argument("--length", type=int, metavar="INT", help="tokens to write. Default: 500.")
     text.add_argument(
         "--temperature", type=float, metavar="X", help="0 takes the likeliest always. Default: 0.8."
@@ -71,11 +72,11 @@ def run(args: argparse.Namespace) -> None:
 OWN = {
     ("predict", "forecast"): ("future", "levels", "horizon"),
     ("predict", "language"): (
-        "prompt_file", "length", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "stored",
-        "seed",
+        "prompt_file", "encoding", "length", "temperature", "top_k", "top_p", "repetition_penalty", "stop",
+        "stored", "seed",
     ),
     ("evaluate", "forecast"): ("stride", "levels", "horizon"),
-    ("evaluate", "language"): (),
+    ("evaluate", "language"): ("encoding",),
 }  # fmt: skip
 """The options that a verb has for the runs of one task alone."""
 
@@ -101,10 +102,17 @@ def percentages(text: str) -> tuple[float, ...]:
 
 
 def story(folder: str) -> tuple[str, Any]:
-    """The task whose run a folder holds, and its story."""
+    """The task whose run a folder holds, and its story.
+
+    Raises:
+        RunError: the run is of no task that predicts and evaluates.
+    """
     from importlib import import_module
 
     from ..runs import Run
 
     task = Run.open(folder).task
+    if ("predict", task) not in OWN:
+        tasks = " or ".join(known for verb, known in OWN if verb == "predict")
+        raise RunError(f"{folder}: must hold a run of {tasks}, and holds one of {task}. Name another folder.")
     return task, import_module(f"..tasks.{task}.story", __package__)

@@ -130,6 +130,7 @@ def predict(
     prompts: Sequence[str] = (),
     *,
     prompt_file: str | None = None,
+    encoding: str | None = None,
     length: int = 500,
     seed: int | None = None,
     out: str | Path | None = None,
@@ -141,12 +142,15 @@ def predict(
         folder: the run.
         prompts: texts to go on from; "-" is standard input; without one, a new line is.
         prompt_file: a file to go on from.
+        encoding: how characters are written in what is read; as in the run's own text if None.
         length: tokens to write for each prompt.
         seed: of the choices; another each time if None.
         out: a file for the text.
         **how: temperature, top_k, top_p, repetition_penalty, stop and stored, as in `LanguageModel.stream`.
     """
     model = LanguageModel.load(folder)
+    if encoding is not None:
+        model.settings = dataclasses.replace(model.settings, encoding=encoding)
     seed = secrets.randbelow(2**31) if seed is None else seed
     made = manner(seed=seed, **how)
     if length < 1:
@@ -172,18 +176,23 @@ def predict(
     note(f"{count:,} tokens, {count / seconds:,.0f} a second; --seed {seed} repeats this")
 
 
-def evaluate(folder: str | Path, source: str, *, out: str | Path | None = None) -> Score:
+def evaluate(
+    folder: str | Path, source: str, *, encoding: str | None = None, out: str | Path | None = None
+) -> Score:
     """Score a run on a text, and print the table.
 
     Args:
         folder: the run.
         source: the text; "-" is standard input.
+        encoding: how its characters are written; as in the run's own text if None.
         out: where to write the scores, as .json.
     """
     model = LanguageModel.load(folder)
     why = recall(model, Run.open(folder, "language"))
     if why is not None:
         note(f"no baselines: {why}")
+    if encoding is not None:  # after the run's own text was read
+        model.settings = dataclasses.replace(model.settings, encoding=encoding)
     found = model.score(Path(source))
     print(f"{source}: {found}")
     if out is not None:
