@@ -162,7 +162,6 @@ class Backward {
     for (Index last = call_.T; first || last > 0; last -= s_.steps) {
       const Index from = std::max<Index>(0, last - s_.steps);
       listed_ = sequences_.first * s_.steps;
-      s_.counts[static_cast<std::size_t>(group_index_)] = 0;
       for (Index s = last - 1; s >= from; --s) step(s);
       if (member_ == 0) s_.counts[static_cast<std::size_t>(group_index_)] = listed_ - sequences_.first * s_.steps;
       everyone_.wait();
