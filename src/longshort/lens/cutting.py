@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import SettingError
 from .gradients import WHOLE, gradients_of
 from .replay import GATES, QUANTITIES, Layer
-from .specimen import Specimen
+from .specimen import Played, Specimen
 from .trace import Trace, step_of, unit_of
 
 
@@ -41,6 +41,7 @@ def surgery(
     exact: int = 20,
     trace: Trace | None = None,
     window: int | None = None,
+    played: Played | None = None,
 ) -> Surgery:
     r"""Silence units and hold gates still, and measure the rise of the loss.
 
@@ -53,6 +54,7 @@ def surgery(
         exact: how many units are silenced exactly.
         trace: a trace of the same specimen, if there is one.
         window: how many last steps the gradient of the screen goes back through; all if None.
+        played: what `specimen.replayed(graph=window)` gave with gradients on, if it was run already.
 
     Returns:
         The rises.
@@ -64,7 +66,7 @@ def surgery(
     part = trace.layer(layer)
     with torch.no_grad():
         loss = specimen.losses(trace.output).mean().item()
-    screen = _screen(specimen, part, window)
+    screen = _screen(specimen, part, window, played)
     order = screen.argsort(descending=True)[:exact].tolist()
     units = {j: ablate(specimen, trace, part.name, [j]) - loss for j in sorted(order)}
     gates = {
@@ -75,10 +77,10 @@ def surgery(
     return Surgery(loss, screen, units, gates)
 
 
-def _screen(specimen: Specimen, part: Layer, window: int | None) -> Tensor:
+def _screen(specimen: Specimen, part: Layer, window: int | None, played: Played | None) -> Tensor:
     name = "c" if part.kind == "lstm" else "h"
     with torch.enable_grad():
-        out, done = specimen.replayed(graph=window or WHOLE)
+        out, done, _ = played or specimen.replayed(graph=window or WHOLE)
         nodes = next(d for d in done if d.name == part.name).nodes[name]
         grads = torch.stack(gradients_of(specimen.losses(out).mean(), nodes), 1)
     values = part.values[name]
@@ -111,7 +113,7 @@ def ablate(specimen: Specimen, trace: Trace, layer: str, units: Sequence[int]) -
         value[:, where] = mean.to(value)
         return value
 
-    return specimen.losses(specimen.replayed(edit)[0]).mean().item()
+    return specimen.losses(specimen.replayed(edit).output).mean().item()
 
 
 @torch.no_grad()
@@ -139,7 +141,7 @@ def freeze(specimen: Specimen, trace: Trace, layer: str, gate: str, value: float
     def edit(at: str, quantity: str, t: int, now: Tensor) -> Tensor:
         return held.to(now).expand_as(now) if at == layer and quantity == gate else now
 
-    return specimen.losses(specimen.replayed(edit)[0]).mean().item()
+    return specimen.losses(specimen.replayed(edit).output).mean().item()
 
 
 def override(

@@ -248,16 +248,24 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
             f"Gradients go back through the last {window} of {T} steps: the whole would need too much memory."
         )
     heavy = sum(call.work for call in made.trace.calls) > HEAVY
-    made.flow = flow(specimen, made.layer, probes=1 if heavy else 4, seed=seed, window=window)
-    made.rivers = river(specimen, window=window)
+    with torch.enable_grad():
+        played = specimen.replayed(graph=window)
+    made.flow = flow(
+        specimen, made.layer, probes=1 if heavy else 4, seed=seed, window=window, played=played
+    )
+    made.rivers = river(specimen, window=window, played=played)
+    if specimen.loss is not None:
+        made.surgery = surgery(
+            specimen, made.layer, exact=4 if heavy else 20, trace=made.trace, window=window, played=played
+        )
+    del played  # its graph is the largest thing in memory
     made.stored = stored(part, _codes(made.tokens, part), seed=seed)
-    made.influence = influence(specimen, output=answer, seed=seed, window=window)
+    made.influence = influence(specimen, output=answer, seed=seed, window=window, trace=made.trace)
     made.notes += made.influence.notes
     if specimen.loss is None:
         made.notes.append("Without a loss, what is used and what is needed cannot be measured: pass loss=.")
         return
-    made.used = used(specimen)
-    made.surgery = surgery(specimen, made.layer, exact=4 if heavy else 20, trace=made.trace, window=window)
+    made.used = used(specimen, trace=made.trace)
     if heavy:
         made.notes.append("A model this large had four units silenced, not twenty.")
 
