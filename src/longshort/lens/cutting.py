@@ -40,21 +40,18 @@ def surgery(
     *,
     exact: int = 20,
     trace: Trace | None = None,
-    window: int | None = None,
-    played: Played | None = None,
+    screen: Tensor | None = None,
 ) -> Surgery:
-    r"""Silence units and hold gates still, and measure the rise of the loss.
+    """Silence units and hold gates still, and measure the rise of the loss.
 
-    All units are screened by $\left|\sum_{n,t} \partial L/\partial c_{n,t,j}\,(\mu_j - c_{n,t,j})\right|$;
-    the first `exact` of them are silenced in turn.
+    All units are screened (`screened`); the first `exact` of them are silenced in turn.
 
     Args:
         specimen: a model, its inputs and its loss.
         layer: whose units; the last one by default. Gates of all layers are held.
         exact: how many units are silenced exactly.
         trace: a trace of the same specimen, if there is one.
-        window: how many last steps the gradient of the screen goes back through; all if None.
-        played: what `specimen.replayed(graph=window)` gave with gradients on, if it was run already.
+        screen: what `screened` gave for the same layer, if it was called already.
 
     Returns:
         The rises.
@@ -66,7 +63,7 @@ def surgery(
     part = trace.layer(layer)
     with torch.no_grad():
         loss = specimen.losses(trace.output).mean().item()
-    screen = _screen(specimen, part, window, played)
+    screen = screened(specimen, part.name, trace=trace) if screen is None else screen
     order = screen.argsort(descending=True)[:exact].tolist()
     units = {j: ablate(specimen, trace, part.name, [j]) - loss for j in sorted(order)}
     gates = {
@@ -77,7 +74,33 @@ def surgery(
     return Surgery(loss, screen, units, gates)
 
 
-def _screen(specimen: Specimen, part: Layer, window: int | None, played: Played | None) -> Tensor:
+def screened(
+    specimen: Specimen,
+    layer: str | None = None,
+    *,
+    trace: Trace | None = None,
+    window: int | None = None,
+    played: Played | None = None,
+) -> Tensor:
+    r"""Estimate to first order, for every unit at once, how much the loss moves when it is silenced.
+
+    $$\left|\sum_{n,t} \partial L/\partial c_{n,t,j}\,(\mu_j - c_{n,t,j})\right|$$
+
+    Args:
+        specimen: a model, its inputs and its loss.
+        layer: whose units; the last one by default.
+        trace: a trace of the same specimen, if there is one.
+        window: how many last steps the gradient goes back through; all if None.
+        played: what `specimen.replayed(graph=window)` gave with gradients on, if it was run already.
+
+    Returns:
+        (H,), at least 0.
+
+    Raises:
+        SettingError: the specimen has no loss, or there is no such layer.
+    """
+    trace = trace or specimen.trace(tolerance=float("inf"))
+    part = trace.layer(layer)
     name = "c" if part.kind == "lstm" else "h"
     with torch.enable_grad():
         out, done, _ = played or specimen.replayed(graph=window or WHOLE)

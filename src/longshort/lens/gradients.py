@@ -153,9 +153,7 @@ class River:
     "weight_ih and weight_hh: the sum over all steps of the steps' gradients"
 
 
-def river(
-    specimen: Specimen, *, window: int | None = None, played: Played | None = None
-) -> list[River]:
+def river(specimen: Specimen, *, window: int | None = None, played: Played | None = None) -> list[River]:
     """Measure the gradient per gate per step: equation (4) before the sum.
 
     Args:
@@ -169,10 +167,8 @@ def river(
     """
     with torch.enable_grad():
         out, done, calls = played or specimen.replayed(graph=window or WHOLE)
-        if specimen.loss is not None:
-            scalar = specimen.losses(out).sum()
-        else:
-            scalar = answers(out, calls[-1]).sum()
+        said = answers(out, calls[-1]) if specimen.loss is None else specimen.losses(out)
+        scalar = said.sum()
         nodes = [n for layer in done for n in (*layer.nodes["zx"], *layer.nodes["zh"])]
         grads = gradients_of(scalar, nodes)
     rivers = []
