@@ -106,7 +106,10 @@ def influence(
     less = 1 if call.work * 400 < work else 4 if call.work < 2e9 else 8
     points, donors = max(1, points // less), max(1, donors // less)
     if less > 1:
-        notes.append(f"For its size, influence was measured with {points} points and {donors} donors a step.")
+        notes.append(
+            f"For its size, influence was measured with {points} points and "
+            f"{donors} donor{'s' if donors > 1 else ''} a step."
+        )
     if "gradient" in methods:
         channels["gradient"] = call.x * _gradient(specimen, call, call.x, output, window)
     if "ig" in methods:
@@ -170,7 +173,7 @@ def _places(call: Call, donors: int, work: float, tails: bool, notes: list[str])
         lags = torch.unique(grid.clamp(0, T - 1)).tolist()
     if len(lags) < T:
         notes.append(
-            f"Donors were put in the place of {len(lags)} of {T} steps, denser towards the end; the others "
+            f"Donors were put in the place of {len(lags)} of {T:,} steps, denser towards the end; the others "
             f"are left out."
         )
     return sorted(T - 1 - k for k in lags)

@@ -243,7 +243,8 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
     window = T if per_step * T <= GRAPH else max(16, int(GRAPH / per_step))
     if window < T:
         made.notes.append(
-            f"Gradients go back through the last {window} of {T} steps: the whole would need too much memory."
+            f"Gradients go back through the last {window:,} of {T:,} steps: the whole would need too much "
+            "memory."
         )
     heavy = sum(call.work for call in made.trace.calls) > HEAVY
     with torch.enable_grad():
@@ -254,6 +255,7 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
     screen = screened(specimen, made.layer, trace=trace, window=window, played=played) if lossy else None
     del played  # its graph is the largest thing in memory
     made.stored = stored(part, _codes(made.tokens, part), seed=seed)
+    made.notes += made.stored.notes
     made.influence = influence(specimen, output=answer, seed=seed, window=window, trace=trace)
     made.notes += made.influence.notes
     if not lossy:

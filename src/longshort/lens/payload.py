@@ -45,7 +45,10 @@ def payload(look: Look, limit: float) -> dict[str, Any]:
     plan = _plan(look, limit, notes)
     rows, first = plan["sequences"], T - plan["steps"]
     if first:
-        notes.append(f"The page shows the last {plan['steps']} of {T} steps; the horizons cover all of them.")
+        notes.append(
+            f"The page shows the last {plan['steps']:,} of {T:,} steps; the horizons and the statistics of the "
+            "units cover all of them."
+        )
     if rows < N:
         notes.append(f"It shows {rows} of {N} sequences; the statistics are of all of them.")
     names = [*look.names, *(f"{n + 1}" for n in range(len(look.names), N))]
@@ -126,7 +129,7 @@ def _plan(look: Look, limit: float, notes: list[str]) -> dict[str, int]:
     for layer in layers:
         if plan["units"] < layer.units:
             notes.append(
-                f"Of {layer.name} it shows {plan['units']} of {layer.units} units: those that the loss "
+                f"Of {layer.name} it shows {plan['units']} of {layer.units:,} units: those that the loss "
                 f"needs most, "
                 f"then those with the longest memory."
             )
