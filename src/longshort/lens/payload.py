@@ -46,7 +46,7 @@ def payload(look: Look, limit: float) -> dict[str, Any]:
     rows, first = plan["sequences"], T - plan["steps"]
     if first:
         notes.append(
-            f"The page shows the last {plan['steps']:,} of {T:,} steps; the horizons and the statistics of the "
+            f"The page shows the last {plan['steps']:,} of {T:,} steps; the horizons and the statistics of "
             "units cover all of them."
         )
     if rows < N:
