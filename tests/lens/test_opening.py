@@ -12,7 +12,7 @@ from models import Reader
 from torch import nn
 
 from longshort import Forecaster, LanguageModel, look
-from longshort.errors import DataError, RunError, SettingError
+from longshort.errors import DataError, RunError, SettingError, ShapeError
 from longshort.lens import Recorder, look_at
 from longshort.lens.filming import RunRecorder
 from longshort.lens.opening import open_model, open_run
@@ -203,6 +203,25 @@ def test_neither_a_module_nor_a_forecaster():
     assert str(raised.value) == (
         "look: `model` must be a torch module, or a fitted longshort.Forecaster or LanguageModel, got str."
     )
+
+
+LSTM = nn.LSTM(3, 4, batch_first=True)
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ((LSTM,), SettingError,
+     "look: `input` must be what the forward of LSTM takes, a tensor or a tuple of arguments, got None."),
+    ((LSTM, torch.zeros(0, 5, 3)), ShapeError,
+     "look: `input` must have a sequence or more, and `lstm` was given none."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: out.sum(2).T), SettingError,
+     "look: `loss` must give the loss of each step (4, 5), of each sequence (4,), or a scalar, got (5, 4)."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: 1.0), SettingError,
+     "look: `loss` must give a tensor, got float."),
+], ids=["no input", "no sequences", "loss across", "loss a number"])  # fmt: skip
+def test_what_cannot_be_looked_at_says_why(arguments, error, message):
+    with pytest.raises(error) as raised:
+        look(*arguments[:2], loss=(*arguments, None, None)[2])
+    assert str(raised.value) == message
 
 
 def test_a_recorder_sees_memory_being_learnt_and_disturbs_nothing():

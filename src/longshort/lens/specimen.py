@@ -81,7 +81,7 @@ class Specimen:
         """Run once and note every call of the recurrent layers.
 
         Raises:
-            ShapeError: the model refuses the input; its own message is passed on.
+            ShapeError: the model refuses the input, and its own message is passed on; or it is empty.
             SettingError: none of its recurrent layers was called.
         """
         with torch.no_grad(), recording(self.layers) as calls:
@@ -97,6 +97,11 @@ class Specimen:
                     f"the model "
                     f"says: {error}"
                 ) from error
+        for call in calls:
+            if not len(call.x):
+                raise ShapeError(
+                    f"look: `input` must have a sequence or more, and `{call.name}` was given none."
+                )
         if not calls:
             raise SettingError(
                 f"look: the model must call a recurrent layer in its forward; {', '.join(self.layers)} "
@@ -181,13 +186,16 @@ class Specimen:
         """The loss of each sequence and step (N, T), of each sequence (N,), or of all ().
 
         Raises:
-            SettingError: the specimen has no loss.
+            SettingError: the specimen has no loss, or what it gives is no tensor.
         """
         if self.loss is None:
             raise SettingError(
                 "look: this needs a loss. Pass loss=lambda output: ... and it will be measured."
             )
-        return self.loss(out)
+        found = self.loss(out)
+        if not isinstance(found, Tensor):
+            raise SettingError(f"look: `loss` must give a tensor, got {type(found).__name__}.")
+        return found
 
 
 def require_finite(layer: Layer) -> None:
