@@ -114,6 +114,7 @@ def test_a_text_and_a_prompt(book):
     torch.testing.assert_close(opened.loss(scores)[:, :-1], read.losses, rtol=0, atol=1e-5)
     assert made.used is not None and made.surgery is not None and "the next char" in made.answer
     assert [frame["step"] for frame in made.film] == [0, 2, 4, 6]
+    assert all(frame["full"][0] == 1 and frame["full"][1] > 0.01 for frame in made.film)
 
 
 def test_the_file_of_a_text_and_a_fitted_model(book):
@@ -295,6 +296,10 @@ def test_a_training_that_is_filmed_is_the_same_training(forecaster, tmp_path):
     run = Run.create(tmp_path / "run", "forecast", {})
     filmed = Forecaster(horizon=4, season=12, hidden=8, max_steps=5, target=("y",), seed=0)
     filmed.fit(rows, run=run, quiet=True, recorder=RunRecorder(tmp_path / "run", 2))
-    assert [frame["step"] for frame in run.read_json("film.json")] == [0, 2, 4]
+    film = run.read_json("film.json")
+    assert [frame["step"] for frame in film] == [0, 2, 4]
+    assert all(frame["full"][0] == 1 and frame["full"][1] > 0.01 for frame in film), (
+        "it ends where it is asked"
+    )
     plain = forecaster[0]._fitted()[1].state_dict()
     assert all(torch.equal(value, plain[name]) for name, value in filmed._fitted()[1].state_dict().items())
