@@ -14,10 +14,6 @@ enum Stream : std::uint32_t { VariationalH = 1, RecurrentDropout = 2, ZoneoutH =
 // A unit is kept where its word reaches this. 0 <= rate < 1.
 inline std::uint32_t threshold(double rate) { return static_cast<std::uint32_t>(rate * 4294967296.0); }
 
-typedef std::uint32_t Words __attribute__((vector_size(RegisterBytes)));
-typedef std::uint64_t WideWords __attribute__((vector_size(RegisterBytes)));
-constexpr int WordLanes = RegisterBytes / 4;
-
 // Runs of `Run` words of a and b in turns: the first half of that (half 0) or the second.
 template <int Run>
 inline Words interleave(Words a, Words b, int half) {

@@ -49,6 +49,10 @@ struct IntegerOf<double> {
 template <class Real>
 using Integer = typename IntegerOf<Real>::type;
 
+typedef std::uint32_t Words __attribute__((vector_size(RegisterBytes)));
+typedef std::uint64_t WideWords __attribute__((vector_size(RegisterBytes)));
+constexpr int WordLanes = RegisterBytes / 4;
+
 template <class Real>
 inline Vector<Real> load(const Real* from) {
   Vector<Real> value;
