@@ -151,7 +151,7 @@ def _packed(call: Call, given: Inputs, back: bool, threads: int, looks: bool = T
     """Return the weights as the engine reads them, packed anew only when they have changed.
 
     Identity and version show most changes. A write through `.data` shows in neither, so a call that `looks`
-    compares the sums of all rows as well; a way back needs no second look. The bias, a sum made for each call,
+    compares the sums of all rows as well; a way back needs no second look. The bias, a sum of each call,
     is read each time. A layer has one packing: that of weights which an optimiser has moved on from is given
     back before the new one is made.
     """
