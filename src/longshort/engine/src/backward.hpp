@@ -194,6 +194,7 @@ class Backward {
       const Index n = sequences_.first + local;
       Real *dh = dh_ + local * carry_stride_, *dc = dc_ + local * layout_.padded;
       std::memset(dh, 0, static_cast<std::size_t>(carry_stride_) * sizeof(Real));
+      std::memset(dout_ + local * carry_stride_, 0, static_cast<std::size_t>(carry_stride_) * sizeof(Real));
       std::memset(dc, 0, static_cast<std::size_t>(layout_.padded) * sizeof(Real));
       if (call_.dh_n) std::memcpy(dh, call_.dh_n.row(n), static_cast<std::size_t>(w_.P) * sizeof(Real));
       if (call_.dc_n) {
@@ -342,7 +343,7 @@ class Backward {
       back.dout = dnormed_;
       back.noise = row.noise;
       cell.run(back);
-      std::memset(dh + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
+      if (back.ds) std::memset(dh + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
       from_[k] = row.dr;
       to_[k] = dh;
     }
@@ -369,7 +370,8 @@ class Backward {
       store_some(dout + p, fresh, count);
       store_some(dh + p, old, count);
     });
-    std::memset(dout + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
+    if (w_.variant.gate_recurrence)  // the masked product may have left its own there
+      std::memset(dout + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
     if (!w_.projected) return;
     std::memcpy(row.out, dout, static_cast<std::size_t>(s_.out_stride - Lanes<Real>) * sizeof(Real));
     for (Index block = 0; block < layout_.blocks; ++block) {

@@ -242,12 +242,13 @@ class Forward {
 
   void variant_step() {
     constexpr int L = Lanes<Real>;
+    const Options<Real> options = options_;  // of its own: no store in the loop can change it
     for (Index block = blocks_.first; block < blocks_.last; ++block)
       multiply_block(block, [&](Row& row, const Real* a) {
         Real* fields = row.tape + block * layout_.fields * L;
         Real* c = row.c + block * L;
-        gates_of_block<Real>(options_, w_, block, a, c, row.noise.g ? row.noise.g + block * L : nullptr, fields);
-        emit(row, block, fields, output_of_block<Real>(options_, w_, block, fields, c, row.noise));
+        gates_of_block<Real>(options, w_, block, a, c, row.noise.g ? row.noise.g + block * L : nullptr, fields);
+        emit(row, block, fields, output_of_block<Real>(options, w_, block, fields, c, row.noise));
       });
   }
 

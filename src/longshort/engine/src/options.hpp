@@ -39,8 +39,8 @@ struct Layout {
 // Which of the options a call has, read once.
 template <class Real>
 struct Options {
-  const Variant& variant;
-  const Noise& noise;
+  Variant variant;
+  Noise noise;
   bool projected;
   bool drops_g, zones_h, zones_c, drops_h;
   bool plain;       // torch.nn.LSTM's cell: plain_cell serves it

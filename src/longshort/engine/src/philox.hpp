@@ -35,12 +35,22 @@ struct HighLow {
   Words high, low;
 };
 
+// The products of the lower halves of the lanes of a with b.
+inline WideWords multiply_halves(WideWords a, std::uint32_t b) {
+#if defined(__AVX512F__)
+  return (WideWords)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi32(static_cast<int>(b)));
+#elif defined(__AVX2__)
+  return (WideWords)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi32(static_cast<int>(b)));
+#else
+  return (a & 0xffffffffull) * static_cast<std::uint64_t>(b);
+#endif
+}
+
 inline HighLow multiply_words(Words a, std::uint32_t b) {
   WideWords even, odd;
   std::memcpy(&even, &a, sizeof a);
-  odd = even >> 32;
-  even = (even & 0xffffffffull) * static_cast<std::uint64_t>(b);
-  odd = odd * static_cast<std::uint64_t>(b);
+  odd = multiply_halves(even >> 32, b);
+  even = multiply_halves(even, b);
   const WideWords high = (even >> 32) | (odd & 0xffffffff00000000ull);
   const WideWords low = (even & 0xffffffffull) | (odd << 32);
   HighLow result;
@@ -122,9 +132,15 @@ class StepNoise {
     const Index quads = static_cast<Index>(units_.size()), lanes = rows * quads;
     const Words time = Words{} + static_cast<std::uint32_t>(t);
     Index row = 0, quad = 0;
+    const bool narrow = quads < WordLanes;
+    if (narrow) number_lanes(rows, sequence);
     for (Index first = 0; first < lanes; first += WordLanes) {
       Words unit{}, number{}, stream{};
-      if (quad + WordLanes <= quads) {
+      if (narrow) {
+        std::memcpy(&unit, lane_units_.data() + first, sizeof unit);
+        std::memcpy(&stream, lane_streams_.data() + first, sizeof stream);
+        std::memcpy(&number, lane_numbers_.data() + first, sizeof number);
+      } else if (quad + WordLanes <= quads) {
         std::memcpy(&unit, units_.data() + quad, sizeof unit);
         std::memcpy(&stream, streams_.data() + quad, sizeof stream);
         number += static_cast<std::uint32_t>(sequence(row));
@@ -155,6 +171,25 @@ class StepNoise {
   }
 
  private:
+  // Where a row is narrower than a vector, its lanes' counters are set out once for as long as the rows stay.
+  template <class Sequence>
+  void number_lanes(Index rows, Sequence&& sequence) {
+    bool same = static_cast<Index>(numbered_.size()) == rows;
+    for (Index row = 0; same && row < rows; ++row) same = numbered_[static_cast<std::size_t>(row)] == sequence(row);
+    if (same) return;
+    numbered_.clear();
+    lane_units_.clear();
+    lane_streams_.clear();
+    lane_numbers_.clear();
+    for (Index row = 0; row < rows; ++row) {
+      numbered_.push_back(sequence(row));
+      lane_units_.insert(lane_units_.end(), units_.begin(), units_.end());
+      lane_streams_.insert(lane_streams_.end(), streams_.begin(), streams_.end());
+      lane_numbers_.insert(lane_numbers_.end(), units_.size(), static_cast<std::uint32_t>(sequence(row)));
+    }
+    for (auto* lanes : {&lane_units_, &lane_streams_, &lane_numbers_}) lanes->resize(lanes->size() + WordLanes);
+  }
+
   struct Kind {
     Stream stream;
     Index first, count;
@@ -162,6 +197,8 @@ class StepNoise {
     Real kept, dropped;
   };
   std::vector<Kind> kinds_;
+  std::vector<Index> numbered_;                                         // the rows' sequences in the three below
+  std::vector<std::uint32_t> lane_units_, lane_streams_, lane_numbers_;
   std::vector<std::uint32_t> units_, streams_;  // of each lane of a row: the counter of its four units, its kind
   Real* factors_ = nullptr;
   std::uint32_t* words_ = nullptr;

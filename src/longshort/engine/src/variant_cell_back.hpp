@@ -34,11 +34,18 @@ class VariantCellBack {
       : options_(options), w_(w), layout_(layout), sums_(sums), gates_(w.variant), fresh_(options.plain ? FieldC : FieldNew) {}
 
   void run(const RowBack<Real>& row) const {
+    if (!options_.normed) {
+      for (Index block = 0; block < layout_.blocks; ++block) {
+        output_back(row, block);
+        gates_back(row, block);
+      }
+      return;
+    }
     for (Index block = 0; block < layout_.blocks; ++block) output_back(row, block);
     if (w_.variant.norm == Norm::ba2016) norm_out_back(row);
     if (w_.variant.norm == Norm::per_gate) norm_cell_back(row);
     for (Index block = 0; block < layout_.blocks; ++block) gates_back(row, block);
-    if (options_.normed) norm_products_back(row);
+    norm_products_back(row);
   }
 
  private:
