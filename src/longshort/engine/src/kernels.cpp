@@ -13,7 +13,7 @@ namespace {
 
 template <class Real>
 Index tape_row(const PackedWeights<Real>& w, const Noise& noise) {
-  return Layout<Real>(w, Options<Real>(w, noise).plain).row;
+  return Layout<Real>(w, Options<Real>(w, noise)).row;
 }
 
 template <class Real>
