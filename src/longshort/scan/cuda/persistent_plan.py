@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from ..call import Call, Inputs
 from .machine import Machine
-from .packing import Packed, flags
+from .packing import Packed, flags, sized
 from .sources import Entry, Program
 from .step_plan import Steps, span
 from .tiling import Pair, Tiling
@@ -27,7 +27,8 @@ def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> A
     options = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
     name = "persistent_backward" if tiling.backward else "persistent_forward"
     entry = Entry(name, tiling.threads, f"{options}, {tiling.template}")
-    found = machine.kernel(Program(f"{name}.cu", call.dtype, (entry,)), name, tiling.shared)
+    sizes = sized(call) if machine.specialises else ()
+    found = machine.kernel(Program(f"{name}.cu", call.dtype, (entry,), sizes), name, tiling.shared)
     if cooperative:
         room = found.resident(machine.properties.multiprocessors)
         if tiling.grid > room:
