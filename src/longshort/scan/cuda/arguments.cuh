@@ -173,6 +173,7 @@ struct Arguments {
   const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
   i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
   E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
+  R* bias_sums;             // out: (groups Threads / Units, G H)  Σ ā over t and the sequences of one thread
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
   Size sequences;            // sequences of one sub-batch of a block

@@ -18,7 +18,8 @@ struct PersistentBackward {
   static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 1 : Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes;
+  static constexpr int BiasBytes = Cut::Threads * 16;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes + BiasBytes;
   static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
 
   const A& a;
@@ -28,6 +29,7 @@ struct PersistentBackward {
   float* sums;
   int unit0;
   R past[Cut::Subs][Cells], dc[Cut::Subs][Cells];
+  float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
   DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments) {}
 
@@ -46,6 +48,8 @@ struct PersistentBackward {
     sums = reinterpret_cast<float*>(stages + Stages * StageBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
+    bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumBytes) + thread();
+    UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] = 0.0f;
     UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
@@ -78,7 +82,7 @@ struct PersistentBackward {
     if (s + 1 >= a.T) return;
     if (Cut::Exchanges) {
       const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
-      gather<Cut::K, Core::Pitch, Cut::Threads>(a, from, Cut::K, stage(sub), slice.count, s);
+      gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, stage(sub), slice.count, s);
       block_barrier();
     }
     float d[Tiles][Cut::NT][4];
@@ -121,7 +125,17 @@ struct PersistentBackward {
         }
       }
       tell(sub, t, n, column(k), u, a_bar);
+      UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[gate];
     }
+  }
+
+  // A row for each thread of a unit: the host adds the rows, so that the order of the sum never changes.
+  DEVICE_MEMBER void write_bias() const {
+    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const i64 row = block_x() / Cut::Blocks * (Cut::Threads / Cut::Units) + thread() / Cut::Units;
+    const int u = unit(0);
+    UNROLL for (int gate = 0; gate < 4; ++gate)
+      if (slots[gate] >= 0 && u < a.H) a.bias_sums[(row * a.G + slots[gate]) * a.H + u] = (*bias)[gate];
   }
 
   DEVICE_MEMBER void run() {
@@ -134,6 +148,7 @@ struct PersistentBackward {
       }
       if (!Cut::Exchanges) block_barrier();
     }
+    if (a.bias_sums) write_bias();
     UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {  // the state before the first step
       const Slice<Cut, A> slice(a, sub);
       float arrived[Cells];

@@ -84,7 +84,7 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed, tiling
     """Run the steps backward.
 
     Returns:
-        `dr` and `dz`, one tensor (T, N, G padded H), and `operand` (T, N, P).
+        `dr` and `dz`, one tensor (T, N, G padded H); `operand` (T, N, P); `bias` (G H), where there is one.
     """
     new, tiling, H, G = given.x.new_empty, tilings.backward, tilings.H, len(call.variant.gates)
     together = tiling.blocks > 1
@@ -96,8 +96,15 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed, tiling
     da, operand = new(call.T, call.N, G * H), new(call.T, call.N, call.P)
     packed.put("da", blank(da) if together else da)
     packed.put("operand", operand)
+    made = {"dr": da, "dz": da, "operand": operand}
+    if given.bias is not None:
+        rows = tiling.groups * tiling.threads // tiling.units
+        parts = new(rows, G * call.H, dtype=call.wide)
+        packed.put("bias_sums", parts)
     waits(machine, packed)
     kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)()
     steps = Steps(machine, call, packed, ("step_operands",))
     steps.bound("step_operands", call.P, call.T * call.N)(0)
-    return {"dr": da, "dz": da, "operand": operand}
+    if given.bias is not None:
+        made["bias"] = parts.sum(0)
+    return made
