@@ -234,11 +234,24 @@ def test_the_table_of_a_stored_run():
 def test_the_picture_of_a_stored_run():
     (axes,) = report.figure(stored()).axes
     lines = {line.get_label(): line for line in axes.lines}
-    assert list(lines["lstm-chrono"].get_xdata()) == [10, 1000] and list(lines["rnn"].get_xdata()) == [10]
+    near = {"rel": 0.1}
+    assert list(lines["lstm-chrono"].get_xdata()) == pytest.approx([10, 1000], **near)
+    assert list(lines["rnn"].get_xdata()) == pytest.approx([10], **near)
     assert list(lines["rnn"].get_ydata()) == [0.8]
-    assert list(lines["without memory"].get_ydata()) == [0.875, 0.875]
-    assert len(axes.collections) == 2 and axes.get_ylabel() == "wrong answers"
+    assert list(lines["without memory"].get_ydata()) == [0.875] * 4
+    assert len(axes.collections) == 4 and axes.get_ylabel() == "wrong answers"
     assert figure_bytes(report.figure(stored()), "svg") == figure_bytes(report.figure(stored()), "svg")
+
+
+def test_equal_scores_at_one_lag_do_not_hide_each_other():
+    """One lag: every mark and the line of one without memory are to be seen."""
+    found = stored(scores=((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)))
+    (axes,) = report.figure({**found, "rows": found["rows"][:2]}).axes
+    marks = [line.get_xdata()[0] for line in axes.lines[:2]]
+    left, right = axes.get_xlim()
+    assert left < marks[0] < 10 < marks[1] < right and marks[1] / marks[0] > 1.03
+    (trivial,) = (line for line in axes.lines if line.get_label() == "without memory")
+    assert trivial.get_xdata()[0] < marks[0] and trivial.get_xdata()[-1] > marks[1]
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -281,11 +294,11 @@ def ask(names=("recall",), **settings):
 
 KNOWN = ", ".join(PROBLEMS)
 BAD = [
-    (ask(["recal"]), SettingError, f"problems: NAME must be of {KNOWN}, got 'recal'."),
+    (ask(["recal"]), SettingError, f"NAME must be of {KNOWN}, got 'recal'."),
     (
         ask(cells=("lstm", "transformer")),
         SettingError,
-        f"problems: `cells` must be of {', '.join(CELLS)}, got 'transformer'.",
+        f"`cells` must be of {', '.join(CELLS)}, got 'transformer'.",
     ),
     (
         ask(["adding"], lags=(10, 1)),
@@ -298,8 +311,8 @@ BAD = [
         SettingError,
         "ComparisonSettings: `seeds` must be in [1, inf), got 0.\n  Trials of each cell at each lag.",
     ),
-    (ask(cells=()), SettingError, "problems: `cells` must name at least one, got none."),
-    (ask(["recall", "recall"]), SettingError, "problems: each NAME may stand once, got recall recall."),
+    (ask(cells=()), SettingError, "`cells` must name at least one, got none."),
+    (ask(["recall", "recall"]), SettingError, "each NAME may stand once, got recall recall."),
     (
         ask(["mnist"]),
         DataError,

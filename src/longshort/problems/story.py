@@ -55,6 +55,8 @@ def complain(name: str, settings: ComparisonSettings, out: str | Path, *, device
         cell_named(cell)
     if name == "overfitting":
         overfitting.read_text(settings.data)
+    else:
+        settings = with_defaults(settings, cells=complexity.USUAL)
     run = Run.create(out, name, settings.to_json())
     if name == "complexity":
         rows: list[dict[str, Any]] | None = complexity.complexity(settings.cells, H=settings.hidden or 128)
@@ -121,9 +123,9 @@ def compare_all(
     """
     for name in COMPLAINTS:
         if name in names:
-            raise SettingError(f"problems: {name!r} must stand alone, got {' '.join(names)}.")
+            raise SettingError(f"{name!r} must stand alone, got {' '.join(names)}.")
     if len(set(names)) < len(names):
-        raise SettingError(f"problems: each NAME may stand once, got {' '.join(names)}.")
+        raise SettingError(f"each NAME may stand once, got {' '.join(names)}.")
     problems = [problem_named(name, settings.data) for name in names]
     for problem in problems:
         checked(problem, settings)
