@@ -19,8 +19,8 @@ from .settings import ComparisonSettings
 
 COMPLAINTS = ("complexity", "overfitting", "start")
 """What stands alone on the command line in the place of problems."""
-START = "recall"
-"""The problem on which the random start is varied."""
+START, START_LAGS = "recall", (20, 50)
+"""The problem on which the random start is varied, and its lags."""
 
 
 def known() -> str:
@@ -50,7 +50,7 @@ def complain(name: str, settings: ComparisonSettings, out: str | Path, *, device
         RunError: the folder holds something else.
     """
     if name == "start":
-        return compare_all([START], with_defaults(settings, lags=(20,), seeds=10), out, device=device)
+        return compare_all([START], with_defaults(settings, lags=START_LAGS, seeds=10), out, device=device)
     for cell in settings.cells:
         cell_named(cell)
     if name == "overfitting":
