@@ -18,6 +18,7 @@ from longshort.problems.catalogue import PROBLEMS, problem_named
 from longshort.problems.cells import CELLS
 from longshort.problems.comparison import TUNING_SEED, Interrupted, compare
 from longshort.problems.copy import Copy
+from longshort.problems.mnist import Mnist
 from longshort.problems.samosa import Samosa
 from longshort.problems.settings import ComparisonSettings, TrialSettings
 from longshort.problems.wolf import Wolf
@@ -72,6 +73,12 @@ def test_the_tiniest_wolf_is_told_from_a_dog_in_seconds(tmp_path):
     settings = TrialSettings(problem="wolf", lag=8, cell="lstm-bias1", hidden=32, rate=0.003, max_steps=400)
     result = trial.run_trial(Wolf(0.0), settings, tmp_path / "run")
     assert result["score"] <= 0.25, result
+
+
+def test_the_tiniest_mnist_is_solved_in_seconds(tmp_path, digits):
+    settings = TrialSettings(problem="mnist", lag=28, cell="lstm-bias1", hidden=16, rate=0.02, max_steps=150)
+    result = trial.run_trial(Mnist(digits), settings, tmp_path / "run")
+    assert result["score"] <= 0.05, result
 
 
 def test_a_trial_keeps_what_is_needed_to_look_into_it(tmp_path):

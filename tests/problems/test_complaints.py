@@ -134,10 +134,9 @@ best: dropout, 15.0 % below none"""
 
 
 def test_the_table_of_regularisers():
-    rows = [
-        {"name": "none", "perplexity": 100.0, "held-out": 4.605, "training": 4.0, "gap": 0.605, "step": 600},
-        {"name": "dropout", "perplexity": 85.0, "held-out": 4.443, "training": 4.3, "gap": 0.143, "step": 1200},
-    ]  # fmt: skip
+    keys = ("name", "perplexity", "held-out", "training", "gap", "step")
+    values = (("none", 100.0, 4.605, 4.0, 0.605, 600), ("dropout", 85.0, 4.443, 4.3, 0.143, 1200))
+    rows = [dict(zip(keys, row, strict=True)) for row in values]
     assert overfitting.table(rows) == TABLE
 
 
