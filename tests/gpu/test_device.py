@@ -147,6 +147,7 @@ def test_a_cuda_graph_replays_the_same_bits(plan, layer, monkeypatch):
 @needs_a_device
 def test_streams_and_threads_do_not_disturb_each_other(layer):
     lstm, x = layer
+    lstm.requires_grad_(False)  # threads that add to one gradient do disturb each other
     inputs = [torch.randn_like(x) for _ in range(4)]
 
     def gradients(one):

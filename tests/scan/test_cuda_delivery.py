@@ -17,7 +17,7 @@ import torch
 from longshort.errors import BackendError
 from longshort.scan import gpu
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, driver, machine, packing, sources, step_plan, tiling
+from longshort.scan.cuda import compiler, driver, machine, persistent_plan, sources, step_plan, tiling
 from longshort.scan.cuda.machine import Properties
 from longshort.scan.masks import Noise
 from longshort.scan.variant import Variant
@@ -53,10 +53,11 @@ def programs():
     ):
         for N, H in ((64, 128), (64, 512)):
             cuts = tiling.pair(H200, call(N, H, dtype), tf32)
-            for cut, name in ((cuts.forward, "persistent_forward"), (cuts.backward, "persistent_backward")):
-                bits = packing.flags(call(given=("seed", "reset"))._replace(options=FEW)) if H == 128 else 0
-                entry = sources.Entry(name, cut.threads, f"longshort::Fixed<{bits}u>, {cut.template}")
-                yield sources.Program(f"{name}.cu", dtype, (entry,))
+            asked = call(N, H, dtype)
+            if H == 128:
+                asked = call(N, H, dtype, given=("seed", "reset"))._replace(options=FEW)
+            for cut in (cuts.forward, cuts.backward):
+                yield persistent_plan.program(asked, cut, specialises=True)
 
 
 PROGRAMS = {f"{p.file}-{str(p.dtype)[6:]}-{k}": p for k, p in enumerate(programs())}
