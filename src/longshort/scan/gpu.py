@@ -120,6 +120,7 @@ def forward(
         outputs.h.copy_(given.h)
         outputs.c.copy_(given.c)
         return outputs, saved
+    machine.report()  # of an earlier kernel, before torch says no more than that the context is lost
     packed = packing.Packed(call, given)
     for name, tensor in zip(("y", "h", "c", "cells", "gates"), outputs, strict=True):
         packed.put(name, tensor)
@@ -174,6 +175,7 @@ def backward(
     if N * call.T == 0:
         nothing = tuple(new(shape, dtype=dtype) for shape, dtype in derivative.saves(call))
         return derivative.backward(call, given, outputs, nothing, grads, needs)
+    machine.report()
     packed = packing.Packed(call, given)
     packed.put("y", outputs.y)
     for name, tensor in zip(_tape(call), saved, strict=True):
