@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .errors import SettingError
 
@@ -87,6 +87,9 @@ class Settings:
         SettingError: a value has another type than its field, or lies outside the field's range.
     """
 
+    called: ClassVar[str] = ""
+    """What errors call these settings, such as a task; the class's own name if empty."""
+
     def __post_init__(self) -> None:
         kinds = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
@@ -106,7 +109,7 @@ class Settings:
             else:
                 continue
             raise SettingError(
-                f"{type(self).__name__}: `{field.name}` must be {must}, got {got}.\n"
+                f"{self.called or type(self).__name__}: `{field.name}` must be {must}, got {got}.\n"
                 f"  {field.metadata['help']}"
             )
         converted = tuple(scalar(one) for one in values)
@@ -179,11 +182,11 @@ class Settings:
         Raises:
             SettingError: a name that is no field (the known ones are listed), or a value out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known, called = [field.name for field in dataclasses.fields(cls)], cls.called or cls.__name__
         for name in values:
             if name not in known:
                 raise SettingError(
-                    f"{source}: `{name}` is no setting of {cls.__name__}. Known: {', '.join(known)}."
+                    f"{source}: `{name}` is no setting of {called}. Known: {', '.join(known)}."
                 )
         return cls(**values)
 

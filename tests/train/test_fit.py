@@ -226,13 +226,16 @@ def test_a_resumed_run_says_where_it_goes_on(tmp_path, capfd):
     assert "going on" not in capfd.readouterr().err
 
 
-def test_progress_names_the_metric_and_the_throughput(capfd, monkeypatch):
+def test_progress_names_the_metric_and_the_throughput(tmp_path, capfd, monkeypatch):
     from longshort.train import progress
 
     monkeypatch.setattr(progress.Lines, "seconds", 0.0)
-    fit(network(), Line(), SETTINGS)
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith("step 40/40  error ") and "points/s" in last and "0 s left" in last
+    run = make_run(tmp_path / "run")
+    fit(network(), Line(), SETTINGS, run=run)
+    first, *_, last = capfd.readouterr().err.splitlines()
+    assert first.startswith("step 1/40  loss ") and first.endswith(" s left")
+    score = run.read_metrics()[-1]["error"]  # of the last validation, not of the one before
+    assert last.startswith(f"step 40/40  error {score:.4f} (best ") and last.endswith(" points/s")
 
 
 def test_tensorboard_gets_the_metrics(tmp_path):

@@ -48,7 +48,10 @@ def watch(
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines(objective, total, place)
+        lines = Lines(objective, total, place)
+        yield lines
+        if not over:
+            lines.last(place)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichBar
@@ -84,7 +87,8 @@ class Bar:
 
     def step(self, place: Place) -> None:
         """Move the bar."""
-        self.bar.update(self.task, completed=place.step, rate=self.meter.text(place))
+        shown = {} if place.scores else {"note": loss(place)}
+        self.bar.update(self.task, completed=place.step, rate=self.meter.text(place), **shown)
 
     def validation(self, place: Place, scores: dict[str, float]) -> None:
         """Show the score, and the best one."""
@@ -101,18 +105,18 @@ class Lines:
         self.note, self.shown = "", time.monotonic()
 
     def step(self, place: Place) -> None:
-        """Print a line when the last one is old, or the fit is over."""
-        now = time.monotonic()
-        if now - self.shown >= self.seconds or place.step == self.total:
-            left = self.meter.left(place, self.total)
-            parts = [
-                f"step {place.step}/{self.total}",
-                self.note,
-                self.meter.text(place),
-                f"{left:.0f} s left",
-            ]
-            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
-            self.shown = now
+        """Print a line when the last one is old."""
+        if time.monotonic() - self.shown >= self.seconds:
+            self._print(place, f"{self.meter.left(place, self.total):.0f} s left")
+            self.shown = time.monotonic()
+
+    def last(self, place: Place) -> None:
+        """Print the line of the fit's end, with its last validation."""
+        self._print(place)
+
+    def _print(self, place: Place, *more: str) -> None:
+        parts = [f"step {place.step}/{self.total}", self.note or loss(place), self.meter.text(place), *more]
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
 
     def validation(self, place: Place, scores: dict[str, float]) -> None:
         """Remember the score for the next line."""
@@ -136,6 +140,11 @@ class Meter:
     def left(self, place: Place, total: int) -> float:
         """Seconds left if no early end comes."""
         return (total - place.step) / max(self.pace(place), 1e-9)
+
+
+def loss(place: Place) -> str:
+    """The mean loss of the steps since the last validation as text."""
+    return f"loss {place.total / place.count:.4f}" if place.count else ""
 
 
 def note(objective: Objective, place: Place, scores: dict[str, float]) -> str:

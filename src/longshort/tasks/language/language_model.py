@@ -13,15 +13,16 @@ import torch
 from ...errors import DataError, RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit, reached
-from .corpus import Array, Corpus, Source
+from .corpus import NAME, Array, Corpus, Source, mapped
 from .model import LanguageNetwork
 from .objective import LanguageObjective
 from .recipes import recipe as settings_of
 from .sampling import Sampling
-from .scoring import Score, score, score_tokens
+from .scoring import Score, outside, score, score_tokens
 from .settings import LanguageSettings
 from .stepping import Manner, generate, together
 from .vocabulary import Vocabulary, from_json
+from .windows import Passes
 
 
 class LanguageModel:
@@ -78,6 +79,7 @@ class LanguageModel:
         text: str | Path | Iterable[str],
         *,
         valid: str | Path | None = None,
+        start: LanguageModel | None = None,
         run: Run | str | Path | None = None,
         device: str = "auto",
         quiet: bool = False,
@@ -92,6 +94,7 @@ class LanguageModel:
         Args:
             text: the path of a file (a `Path`), or the text itself (a string, or pieces of one).
             valid: a file that decides when to stop, in place of the text's last part.
+            start: a fitted model of the same sizes whose weights and vocabulary to begin with.
             run: a run folder for checkpoints; an interrupted fit of the same settings resumes there.
             device: "auto", "cpu", "cuda" or "mps".
             quiet: show no progress.
@@ -104,7 +107,7 @@ class LanguageModel:
         Raises:
             DataError: the text is empty, too short, or not in its encoding.
             RunError: the folder holds another task, other settings or another text, or a damaged checkpoint.
-            SettingError: the loss is no longer finite.
+            SettingError: `start` has other sizes, or the loss is no longer finite.
         """
         s, taken = self.settings, run if isinstance(run, Run) else None
         place = run if isinstance(run, str | Path) else None
@@ -115,7 +118,7 @@ class LanguageModel:
             taken = taken or Run.create(str(place), "language", recorded or s.to_json())
             return taken
 
-        vocabulary = source.vocabulary()
+        vocabulary = source.vocabulary() if start is None else start.vocabulary
         whole = source.corpus(vocabulary, None if run is None else lambda: taken_up().folder)
         if valid is None:
             train, later = whole.split(s.validation)
@@ -124,13 +127,16 @@ class LanguageModel:
         long_enough(source.name, train, later, s)
         if run is not None:
             same_text(taken_up(), train, later)
-        settings = s.in_steps(LanguageObjective(train, later, s).passes.steps())
+        passes = LanguageObjective(train, later, s).passes
+        settings = s.in_steps(passes.steps())
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             network = LanguageNetwork(len(vocabulary), s)
+        if start is not None:
+            begin_with(network, start, s)
         self._parts, self._train, self._later = (vocabulary, network), train.tokens, later
         if tell is not None:
-            tell(introduction(whole, train, later, vocabulary, network, settings))
+            tell(introduction(whole, train, later, vocabulary, network, settings, passes))
         objective = LanguageObjective(train, later, settings)
         about = {"vocabulary": vocabulary.to_json()}
         self.fitted = fit(network, objective, settings, run=taken, about=about, device=device, quiet=quiet)
@@ -159,15 +165,24 @@ class LanguageModel:
         whole = "".join(source.pieces())
         return score(network, vocabulary, whole, self._train, source.name)
 
-    def know(self, text: str | Path | Iterable[str], *, valid: str | Path | None, digest: str) -> None:
+    def know(self, text: str | Path | Iterable[str], run: Run, *, valid: str | Path | None) -> None:
         """Let a loaded model know the text of its fit again, for baselines.
+
+        Args:
+            text: that of the fit; it is not read where the run holds it as a memory map.
+            run: the model's own.
+            valid: the file that decided when to stop, if there was one.
 
         Raises:
             DataError: the text is not there, or is another one.
         """
+        before = run.read_json("data.json")
+        if run.exists(NAME):
+            self._train = mapped(run.folder, self.vocabulary)[: before["trained on"]]
+            return
         source = self.source(text)
         whole = source.corpus(self.vocabulary)
-        if not digest.startswith(whole.digest):
+        if not str(before.get("sha256")).startswith(whole.digest):
             raise DataError(f"{source.name} has changed since the training.")
         train = whole if valid is not None else whole.split(self.settings.validation)[0]
         self._train = train.tokens
@@ -207,12 +222,12 @@ class LanguageModel:
         Returns:
             What follows each prompt.
         """
-        return self.continued(prompts, length, manner(**how))
+        return deque(self.continued(prompts, length, manner(**how)), 1)[0]
 
-    def continued(self, prompts: Sequence[str], length: int, manner: Manner) -> list[str]:
-        """What follows each prompt, as `generate_all` has it."""
+    def continued(self, prompts: Sequence[str], length: int, manner: Manner) -> Iterator[list[str]]:
+        """What follows each prompt, as `generate_all` has it, as it stands after each step."""
         vocabulary, network = self._fitted()
-        return list(deque(together(network, vocabulary, prompts, length, manner), 1)[0])
+        return together(network, vocabulary, prompts, length, manner)
 
     def stream(self, prompt: str = "", length: int | None = 500, **how: Any) -> Iterator[str]:
         """Go on with a prompt, piece by piece as it is written.
@@ -297,6 +312,22 @@ def manner(
     return Manner(Sampling.from_json(sampling, "language"), stops, seed, threads, stored)
 
 
+def begin_with(network: LanguageNetwork, start: LanguageModel, settings: LanguageSettings) -> None:
+    """Give a network the weights of a fitted model.
+
+    Raises:
+        SettingError: they are of another unit or of other sizes.
+    """
+    weights = start.network.state_dict()
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if start.settings.unit != settings.unit or wanted != {k: v.shape for k, v in weights.items()}:
+        raise SettingError(
+            f"language: `start` must be a model of the same unit and sizes as this one "
+            f"({settings.layers} x {settings.hidden}, {settings.unit}), got {start!r}."
+        )
+    network.load_state_dict(weights)
+
+
 def long_enough(name: str, train: Corpus, later: Corpus, settings: LanguageSettings) -> None:
     """Refuse a text that does not fill one window.
 
@@ -338,13 +369,24 @@ def introduction(
     vocabulary: Vocabulary,
     network: LanguageNetwork,
     settings: LanguageSettings,
+    passes: Passes,
 ) -> str:
-    """What is about to be done, in two lines."""
+    """What is about to be done, and what is odd about the text."""
     unit, weights = settings.unit, sum(weight.numel() for weight in network.parameters())
-    passes = settings.max_steps * settings.batch * settings.window / len(train.tokens)
-    return (
+    seen = settings.max_steps / passes.steps()
+    told = (
         f"{len(whole.tokens):,} {unit}s, {len(vocabulary):,} different\n"
         f"trained on {len(train.tokens):,}, validated on {len(later.tokens):,}\n"
         f"{settings.layers} x {settings.hidden} units, {weights:,} weights; {settings.max_steps} steps of "
-        f"{settings.batch} x {settings.window} {unit}s, {passes:.1f} passes over the text"
+        f"{settings.batch} x {settings.window} {unit}s, {seen:.1f} passes over the text"
     )
+    if settings.window > passes.L:
+        told += (
+            f"\nnote: each of the {settings.batch} streams has {passes.L} {unit}s of this text, fewer than a "
+            f"window of {settings.window}, so a step reads less; "
+            f"--batch {(len(train.tokens) - 1) // settings.window} fills it"
+        )
+    for corpus, part in ((whole, ""), (later, ", in the validation part")):
+        if corpus.strange and (corpus is whole or corpus.strange is not whole.strange):
+            told += f"\nnote: {outside(corpus.strange, unit, scored=False)}{part}"
+    return told
