@@ -6,7 +6,7 @@
 A round is each peer once, and each round begins with another peer. With --part a call adds its rounds to
 those that the result file has of the part, so that a machine need be kept quiet for a minute at a time; the
 parts are training, decoder, generation-65 and generation-10000. --anew forgets the part's earlier rounds, and
-rounds of another machine, thread count or version are forgotten of themselves. A result is the median of all.
+what another machine, thread count or version measured is forgotten of itself. A result is the median of all.
 
 Training: 2 x 650 units, a vocabulary of 10,000, 20 streams, windows of 35, dropout 0.2, SGD with clipped
 gradients. `examples` is the program that pytorch/examples describes as word_language_model, written
@@ -137,16 +137,15 @@ def in_turns(steps: dict[str, Step], each: int, rounds: int, until: float | None
         steps: peer -> what is timed.
         each: steps in a row.
         rounds: how many rounds, without `until`.
-        until: seconds from the program's start that no further round is begun after which would not end
-            before.
+        until: seconds from the program's start in which every further round but the first must fit.
         before: the rounds there are.
     """
     found = {name: list(before.get(name, ())) for name in steps}
     for step in steps.values():
         step()
-    longest = 0.0
-    while rounds > 0 if until is None else time.monotonic() - STARTED + longest < until:
-        begun, rounds = time.monotonic(), rounds - 1
+    made, longest = 0, 0.0
+    while made < rounds if until is None else not made or time.monotonic() - STARTED + longest < until:
+        begun, made = time.monotonic(), made + 1
         first = len(next(iter(found.values()))) % len(steps)
         for name in [*steps, *steps][first : first + len(steps)]:
             steps[name]()  # the peer before it may have left threads spinning
@@ -166,9 +165,9 @@ def training() -> tuple[dict[str, Step], int]:
     return {"ours": ours(False), "ours, short": ours(True), "examples": examples(), "keras": keras_model()}, 3
 
 
-def of_training(found: Times) -> dict[str, Any]:
+def of_training(found: Times, core: float) -> dict[str, Any]:
     ms = medians(found)
-    best, peak = min(ms["examples"], ms["keras"]), engine.peak() * torch.get_num_threads()
+    best, peak = min(ms["examples"], ms["keras"]), core * torch.get_num_threads()
     least = (LSTM + DECODER) / peak * 1e3
     return {
         "milliseconds a step": ms,
@@ -257,7 +256,7 @@ def decoder() -> tuple[dict[str, Step], int]:
     return steps, 2
 
 
-def of_decoder(found: Times) -> dict[str, Any]:
+def of_decoder(found: Times, core: float) -> dict[str, Any]:
     scores = N * T * V
     held = {
         "cross entropy": 3 * 4 * scores,
@@ -289,7 +288,7 @@ def generation(vocabulary: int) -> tuple[dict[str, Step], int]:
     }, 100
 
 
-def of_generation(found: Times) -> dict[str, Any]:
+def of_generation(found: Times, core: float) -> dict[str, Any]:
     ms = medians(found)
     return {
         "tokens a second": {name: 1e3 / value for name, value in ms.items()},
@@ -297,7 +296,8 @@ def of_generation(found: Times) -> dict[str, Any]:
     }
 
 
-PARTS: dict[str, tuple[Callable[[], tuple[dict[str, Step], int]], Callable[[Times], dict[str, Any]]]] = {
+Part = tuple[Callable[[], tuple[dict[str, Step], int]], Callable[[Times, float], dict[str, Any]]]
+PARTS: dict[str, Part] = {
     "generation-65": (lambda: generation(65), of_generation),
     f"generation-{V}": (lambda: generation(V), of_generation),
     "decoder": (decoder, of_decoder),
@@ -305,16 +305,30 @@ PARTS: dict[str, tuple[Callable[[], tuple[dict[str, Step], int]], Callable[[Time
 }
 
 
-def earlier(threads: int, peers: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Calls and rounds of each part in the result file, if this machine and these versions made them."""
+def earlier(threads: int) -> dict[str, Any]:
+    """What the result file holds, if this machine and these versions made it."""
     path = record.RESULTS / "language-speed.json"
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text())
-    now = (record.machine(), threads, torch.__version__, peers)
-    before = (content["machine"], content["threads"], content["versions"]["torch"], content.get("peers"))
-    parts: dict[str, dict[str, Any]] = content.get("measured", {})
-    return parts if now == before else {}
+    content: dict[str, Any] = json.loads(path.read_text())
+    now = (record.machine(), threads, torch.__version__)
+    return content if now == (content["machine"], content["threads"], content["versions"]["torch"]) else {}
+
+
+def summed_up(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Every part's numbers: of those measured here their medians, of the others what the file holds."""
+    found = {name: before[name] for name in ("generation", "decoder", "training") if name in before}
+    for part, each in measured.items():
+        group, _, one = part.partition("-")
+        numbers = PARTS[part][1](each["milliseconds"], each["peak of a core"])
+        found[group] = {**found.get(group, {}), one: numbers} if one else numbers
+    if {"training", "decoder"} <= set(found):
+        ms, alone = found["training"]["milliseconds a step"], found["decoder"]["milliseconds"]
+        found["decoder's share of a step"] = {
+            "ours": alone["gradient in place"] / ms["ours"],
+            "ours, short": alone["gradient in place, bfloat16"] / ms["ours, short"],
+        }
+    return found
 
 
 def main() -> None:
@@ -329,33 +343,30 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    peers = {"keras": importlib.metadata.version("keras"), "keras's backend": os.environ["KERAS_BACKEND"]}
     asked = [args.part] if args.part else list(PARTS)
-    measured = {
-        part: before
-        for part, before in earlier(args.threads, peers).items()
-        if args.part and not (args.anew and part in asked)
+    before = earlier(args.threads) if args.part else {}
+    measured: dict[str, Any] = {
+        part: each for part, each in before.get("measured", {}).items() if not (args.anew and part in asked)
     }
     for part in asked:
         steps, each = PARTS[part][0]()
-        before = measured.get(part, {"calls": [], "milliseconds": {}})
-        times = in_turns(steps, each, args.rounds, args.seconds, before["milliseconds"])
-        measured[part] = {"calls": [*before["calls"], " ".join(sys.argv[1:])], "milliseconds": times}
-    rounds: dict[str, Times] = {part: found["milliseconds"] for part, found in measured.items()}
-    found: dict[str, Any] = {
-        "targets": "1.4 times the better peer in training; 10 times torch.nn.LSTM in generation",
-        "peers": peers,
-        **{part: summary(rounds[part]) for part, (_, summary) in PARTS.items() if part in rounds},
-    }
-    if {"training", "decoder"} <= set(rounds):
-        ms, alone = found["training"]["milliseconds a step"], found["decoder"]["milliseconds"]
-        found["decoder's share of a step"] = {
-            "ours": alone["gradient in place"] / ms["ours"],
-            "ours, short": alone["gradient in place, bfloat16"] / ms["ours, short"],
+        so_far = measured.get(part, {"calls": [], "milliseconds": {}, "peak of a core": 0.0})
+        times = in_turns(steps, each, args.rounds, args.seconds, so_far["milliseconds"])
+        measured[part] = {
+            "calls": [*so_far["calls"], " ".join(sys.argv[1:])],
+            "peak of a core": max(so_far["peak of a core"], engine.peak()),
+            "milliseconds": times,
         }
-    for part in asked:
-        print(part, len(next(iter(rounds[part].values()))), "rounds", found[part], flush=True)
-    print(record.write("language-speed", {**found, "measured": measured}))
+    found = {
+        "targets": "1.4 times the better peer in training; 10 times torch.nn.LSTM in generation",
+        "keras": f"{importlib.metadata.version('keras')}, backend {os.environ['KERAS_BACKEND']}",
+        **summed_up(measured, before),
+        "measured before, not in these calls": sorted(set(PARTS) - set(measured)) if before else [],
+        "measured": measured,
+    }
+    for name in ("generation", "decoder", "training", "decoder's share of a step"):
+        print(name, found.get(name), flush=True)
+    print(record.write("language-speed", found))
 
 
 if __name__ == "__main__":
