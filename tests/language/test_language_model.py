@@ -235,7 +235,7 @@ def told(text, valid=None, **settings):
 
 def test_a_batch_that_the_text_does_not_fill_is_noted():
     assert told(RHYME * 12)[-1] == (
-        "1 x 16 units, 2,139 weights; 1 steps of 4 x 8 chars, 0.0 passes over the text"
+        "1 x 16 units, 2,139 weights; 1 steps of 4 x 8 chars, 0.04 passes over the text"
     )
     assert told(RHYME * 2, batch=20, max_steps=3)[-2:] == [
         "1 x 16 units, 2,139 weights; 3 steps of 20 x 8 chars, 3.0 passes over the text",

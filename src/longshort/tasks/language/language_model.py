@@ -374,11 +374,12 @@ def introduction(
     """What is about to be done, and what is odd about the text."""
     unit, weights = settings.unit, sum(weight.numel() for weight in network.parameters())
     seen = settings.max_steps / passes.steps()
+    about = f"{seen:.1f}" if seen > 0.1 else f"{seen:.1g}"
     told = (
         f"{len(whole.tokens):,} {unit}s, {len(vocabulary):,} different\n"
         f"trained on {len(train.tokens):,}, validated on {len(later.tokens):,}\n"
         f"{settings.layers} x {settings.hidden} units, {weights:,} weights; {settings.max_steps} steps of "
-        f"{settings.batch} x {settings.window} {unit}s, {seen:.1f} passes over the text"
+        f"{settings.batch} x {settings.window} {unit}s, {about} passes over the text"
     )
     if settings.window > passes.L:
         told += (
