@@ -58,6 +58,16 @@ def cut(x: Array, axis: int = 0, start: int | None = None, end: int | None = Non
     return x[tuple(place)]
 
 
+def laid(
+    x: Array, part: Array, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Array:
+    """The array with a slice along one axis replaced."""
+    y, place = x.copy(), [slice(None)] * x.ndim
+    place[axis] = slice(start, end, step)
+    y[tuple(place)] = part
+    return y
+
+
 def index(x: Array, places: Sequence[Array | None]) -> Array:
     """Elements at arrays of places; None leaves an axis whole."""
     return np.asarray(x[tuple(slice(None) if p is None else p for p in places)])
@@ -137,6 +147,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "clone": lambda x, **_: x,
     "contiguous": lambda x, **_: x,
     "cummax": cummax,
+    "copy": lambda x, y, *_: np.broadcast_to(y, x.shape),
+    "cos": np.cos,
     "cumsum": lambda x, axis, **_: np.cumsum(x, axis),
     "div": lambda x, y: x / y,
     "dropout": lambda x, *_: x,
@@ -144,7 +156,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "eq": operator.eq,
     "exp": np.exp,
     "expand": expand,
+    "flatten": lambda x, first, last: x.reshape(
+        *x.shape[: first % x.ndim], -1, *x.shape[last % x.ndim + 1 :]
+    ),
     "flip": lambda x, axes: np.flip(x, tuple(axes)),
+    "floor": np.floor,
     "floor_divide": np.floor_divide,
     "floordiv": operator.floordiv,
     "full": lambda shape, value, **_: np.full(shape, value),
@@ -153,6 +169,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "getitem": operator.getitem,
     "gt": operator.gt,
     "index": index,
+    "index_select": lambda x, axis, places: x.take(places, axis),
     "isnan": np.isnan,
     "layer_norm": layer_norm,
     "le": operator.le,
@@ -169,6 +186,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "mul": operator.mul,
     "ne": operator.ne,
     "neg": operator.neg,
+    "new_empty": lambda x, shape, **_: np.zeros(shape),
     "new_zeros": lambda x, shape, **_: np.zeros(shape),
     "ones_like": lambda x, **_: np.ones(x.shape),
     "pad": pad,
@@ -180,7 +198,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "select": lambda x, axis, place: x.take(place, axis),
     "sigmoid": sigmoid,
     "sign": np.sign,
+    "sin": np.sin,
     "slice": cut,
+    "slice_scatter": laid,
     "softmax": softmax,
     "softplus": softplus,
     "sqrt": np.sqrt,

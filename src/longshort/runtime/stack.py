@@ -77,7 +77,8 @@ class Layer:
         keep_gates: bool = False,
     ) -> engine.Forward:  # fmt: skip
         """Run x (N, T, C) from h and c (N, H) on; y, h, c and what is kept."""
-        if self.short:
+        one = self.step is not None and x.shape[1] == 1 and lengths is None and reset is None
+        if self.short or (one and not (reverse or keep_cells or keep_gates)):
             return self._stepped(x, h, c, lengths, reset, reverse, initial or (h, c))
         initial_h, initial_c = initial or (None, None)
         return engine.forward(

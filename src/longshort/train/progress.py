@@ -50,8 +50,7 @@ def watch(
     if not console.is_terminal:
         lines = Lines(objective, total, place)
         yield lines
-        if not over:
-            lines.last(place)
+        lines.end(place)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichBar
@@ -96,31 +95,38 @@ class Bar:
 
 
 class Lines:
-    """One line at most every ten seconds, for logs and pipes."""
+    """One line at most every ten seconds, for logs and pipes, and one at the end."""
 
     seconds = 10.0
 
     def __init__(self, objective: Objective, total: int, place: Place) -> None:
         self.objective, self.total, self.meter = objective, total, Meter(objective, place)
-        self.note, self.shown = "", time.monotonic()
+        self.note, self.shown, self.first = "", time.monotonic(), place.step
 
     def step(self, place: Place) -> None:
         """Print a line when the last one is old."""
-        if time.monotonic() - self.shown >= self.seconds:
-            self._print(place, f"{self.meter.left(place, self.total):.0f} s left")
-            self.shown = time.monotonic()
-
-    def last(self, place: Place) -> None:
-        """Print the line of the fit's end, with its last validation."""
-        self._print(place)
-
-    def _print(self, place: Place, *more: str) -> None:
-        parts = [f"step {place.step}/{self.total}", self.note or loss(place), self.meter.text(place), *more]
-        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        if time.monotonic() - self.shown >= self.seconds and place.step < self.total:
+            self._print(place)
 
     def validation(self, place: Place, scores: dict[str, float]) -> None:
         """Remember the score for the next line."""
         self.note = note(self.objective, place, scores)
+
+    def end(self, place: Place) -> None:
+        """Print where it ended, after the last validation; nothing where no step was made."""
+        if place.step > self.first:
+            self._print(place)
+
+    def _print(self, place: Place) -> None:
+        left = self.meter.left(place, self.total)
+        parts = [
+            f"step {place.step}/{self.total}",
+            self.note or loss(place),
+            self.meter.text(place),
+            f"{left:.0f} s left",
+        ]
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        self.shown = time.monotonic()
 
 
 class Meter:

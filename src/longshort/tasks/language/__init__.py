@@ -10,6 +10,7 @@ model.py           tokens -> the next one's scores
 dropout.py         what is silenced in training
 decoder.py         the scores and their loss, for small and for large vocabularies
 objective.py       the loss with its penalties, the validation, the state that is carried
+beginning.py       what is checked and said before a fit
 stepping.py        a fitted model, one token at a time
 sampling.py        scores -> a token
 scoring.py         a text -> nats, bits and perplexity, beside baselines

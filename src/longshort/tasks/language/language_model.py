@@ -13,16 +13,16 @@ import torch
 from ...errors import DataError, RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit, reached
+from .beginning import introduction, long_enough, same_text
 from .corpus import NAME, Array, Corpus, Source, mapped
 from .model import LanguageNetwork
 from .objective import LanguageObjective
 from .recipes import recipe as settings_of
 from .sampling import Sampling
-from .scoring import Score, outside, score, score_tokens
+from .scoring import Score, score, score_tokens
 from .settings import LanguageSettings
 from .stepping import Manner, generate, together
 from .vocabulary import Vocabulary, from_json
-from .windows import Passes
 
 
 class LanguageModel:
@@ -85,6 +85,7 @@ class LanguageModel:
         quiet: bool = False,
         tell: Callable[[str], None] | None = None,
         recorded: dict[str, Any] | None = None,
+        recorder: Callable[[int, Any, Any], None] | None = None,
     ) -> Self:
         """Fit the model to a text.
 
@@ -100,6 +101,7 @@ class LanguageModel:
             quiet: show no progress.
             tell: is given a sentence about text and model before the fit begins.
             recorded: the settings that a new run folder keeps; this model's if None.
+            recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
         Returns:
             This model; `fitted` says how the fit ended.
@@ -139,7 +141,16 @@ class LanguageModel:
             tell(introduction(whole, train, later, vocabulary, network, settings, passes))
         objective = LanguageObjective(train, later, settings)
         about = {"vocabulary": vocabulary.to_json()}
-        self.fitted = fit(network, objective, settings, run=taken, about=about, device=device, quiet=quiet)
+        self.fitted = fit(
+            network,
+            objective,
+            settings,
+            run=taken,
+            about=about,
+            device=device,
+            quiet=quiet,
+            recorder=recorder,
+        )
         return self
 
     def source(self, text: str | Path | Iterable[str]) -> Source:
@@ -326,68 +337,3 @@ def begin_with(network: LanguageNetwork, start: LanguageModel, settings: Languag
             f"({settings.layers} x {settings.hidden}, {settings.unit}), got {start!r}."
         )
     network.load_state_dict(weights)
-
-
-def long_enough(name: str, train: Corpus, later: Corpus, settings: LanguageSettings) -> None:
-    """Refuse a text that does not fill one window.
-
-    Raises:
-        DataError: the message says how long it must be.
-    """
-    least = settings.window + 1
-    for part, tokens in (("to learn from", train.tokens), ("to validate on", later.tokens)):
-        if len(tokens) < max(2, least if tokens is train.tokens else 2):
-            raise DataError(
-                f"{name}: is too short: {len(tokens)} {settings.unit}s {part}, and one window takes {least}. "
-                f"Give a longer text, or a smaller --window."
-            )
-
-
-def same_text(run: Run, train: Corpus, later: Corpus) -> None:
-    """Note in a run which text it is trained on, or hold a resumed run to it.
-
-    Raises:
-        RunError: the run was begun with another text.
-    """
-    digest = f"{train.digest}{'' if train.digest == later.digest else later.digest}"
-    now = {"trained on": len(train.tokens), "validated on": len(later.tokens), "sha256": digest}
-    if not run.exists("data.json"):
-        run.write_json("data.json", now)
-        return
-    before = run.read_json("data.json")
-    if before != now:
-        raise RunError(
-            f"{run.folder}: was trained on another text ({before.get('trained on')} tokens; now "
-            f"{now['trained on']}). Give another folder to train on the new one."
-        )
-
-
-def introduction(
-    whole: Corpus,
-    train: Corpus,
-    later: Corpus,
-    vocabulary: Vocabulary,
-    network: LanguageNetwork,
-    settings: LanguageSettings,
-    passes: Passes,
-) -> str:
-    """What is about to be done, and what is odd about the text."""
-    unit, weights = settings.unit, sum(weight.numel() for weight in network.parameters())
-    seen = settings.max_steps / passes.steps()
-    about = f"{seen:.1f}" if seen > 0.1 else f"{seen:.1g}"
-    told = (
-        f"{len(whole.tokens):,} {unit}s, {len(vocabulary):,} different\n"
-        f"trained on {len(train.tokens):,}, validated on {len(later.tokens):,}\n"
-        f"{settings.layers} x {settings.hidden} units, {weights:,} weights; {settings.max_steps} steps of "
-        f"{settings.batch} x {settings.window} {unit}s, {about} passes over the text"
-    )
-    if settings.window > passes.L:
-        told += (
-            f"\nnote: each of the {settings.batch} streams has {passes.L} {unit}s of this text, fewer than a "
-            f"window of {settings.window}, so a step reads less; "
-            f"--batch {(len(train.tokens) - 1) // settings.window} fills it"
-        )
-    for corpus, part in ((whole, ""), (later, ", in the validation part")):
-        if corpus.strange and (corpus is whole or corpus.strange is not whole.strange):
-            told += f"\nnote: {outside(corpus.strange, unit, scored=False)}{part}"
-    return told
