@@ -65,7 +65,7 @@ def ours(short: bool) -> Step:
     )  # fmt: skip
     text = Corpus(np.random.default_rng(0).integers(0, V, 200_000), 1, Counter(), "")
     network, task, count = LanguageNetwork(V, settings), LanguageObjective(text, text, settings), [0]
-    optimiser = make_optimiser(network, settings)
+    optimiser = make_optimiser(network, settings, fused=True)
 
     def step() -> None:
         task.loss(network, task.batch(count[0])).backward()

@@ -14,7 +14,9 @@ OPTIMISERS = ("adamw", "adam", "rmsprop", "sgd", "nt-asgd")
 SCHEDULES = ("linear", "cosine", "decay", "plateau", "constant")
 
 
-def make_optimiser(module: nn.Module, settings: FitSettings, *, fused: bool = False) -> torch.optim.Optimizer:
+def make_optimiser(
+    module: nn.Module, settings: FitSettings, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
     """Return the optimiser that the settings name, over all weights of a module.
 
     "nt-asgd" steps as "sgd" does; that its weights are averaged is `fit`'s work (Merity et al. 2018).
@@ -22,8 +24,8 @@ def make_optimiser(module: nn.Module, settings: FitSettings, *, fused: bool = Fa
     Args:
         module: whose weights.
         settings: name it.
-        fused: let AdamW and Adam make a step in one pass over a weight; not beside scaled gradients, which
-            they would unscale too late to be clipped.
+        fused: let AdamW and Adam make a step in one pass over a weight, torch's own choice if None; not
+            beside scaled gradients, which they would unscale too late to be clipped.
     """
     weights, lr, decay = module.parameters(), settings.lr, settings.weight_decay
     if settings.optimiser == "adamw":

@@ -29,7 +29,7 @@ def dropout(x: Tensor, rate: float, training: bool, *, locked: bool = False) -> 
         return x
     shape = (x.shape[0], 1, *x.shape[2:]) if locked else x.shape
     if x.device.type != "cpu":
-        return x * functional.dropout(x.new_ones(shape), rate)
+        return x * functional.dropout(x.new_ones(shape), rate) if locked else functional.dropout(x, rate)
     silenced = min(round(rate * STEPS), STEPS - 1)
     kept = _sixteen_bits(shape) >= silenced - STEPS // 2
     return x * kept.to(x.dtype).mul_(STEPS / (STEPS - silenced))
