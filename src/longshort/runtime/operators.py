@@ -85,7 +85,10 @@ def pad(x: Array, widths: Sequence[int], mode: str = "constant", value: float | 
     pairs += [(widths[k], widths[k + 1]) for k in range(len(widths) - 2, -1, -2)]
     if min(min(pair) for pair in pairs) < 0 or mode != "constant":
         raise ValueError("padding must add constants")
-    return np.pad(x, pairs, constant_values=value or 0)
+    wide = [before + size + after for size, (before, after) in zip(x.shape, pairs, strict=True)]
+    padded = np.full(wide, value or 0, x.dtype)
+    padded[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs, strict=True))] = x
+    return padded
 
 
 def cummax(x: Array, axis: int) -> tuple[Array, Array]:
@@ -100,7 +103,8 @@ def cummax(x: Array, axis: int) -> tuple[Array, Array]:
 def clamp(x: Array, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None) -> Array:
     """Values held between two bounds."""
     low, high = (low if min is None else min), (high if max is None else max)
-    return np.asarray(np.clip(x, low, high))
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
 
 
 def total(x: Array, axes: Any = None, keepdim: bool = False, **_: Any) -> Array:
@@ -206,7 +210,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
     "square": np.square,
     "squeeze": squeezed,
-    "stack": lambda parts, axis=0: np.stack(parts, axis),
+    "stack": lambda parts, axis=0: np.concatenate([np.expand_dims(p, axis) for p in parts], axis),
     "sub": subtract,
     "sum": total,
     "sym_size": lambda x, axis: x.shape[axis],

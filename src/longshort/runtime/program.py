@@ -15,6 +15,7 @@ from ..errors import DataError, SettingError, ShapeError
 from .files import Array
 from .given import array
 from .operators import OPERATORS
+from .simplify import simplified
 from .stack import Layer
 
 LSTM = "longshort.lstm"
@@ -60,8 +61,9 @@ class Nodes:
         self.known: dict[str, Any] = dict(arrays)
         try:
             with np.errstate(all="ignore"):
-                nodes = [_node(**node) for node in settings["nodes"]]
+                nodes, instead = simplified([_node(**node) for node in settings["nodes"]])
                 self.nodes = [node for node in nodes if not self._folded(node)]
+            self.outputs = [(name, instead.get(node, node)) for name, node in self.outputs]
             for node in self.nodes:
                 node.take = _prepared(node.args), _prepared(node.kwargs)
             self.tables = {n.name: _source(n, self.nodes) for n in self.nodes if n.op == "embedding"}
