@@ -1,9 +1,7 @@
 """What each problem makes, against a reader that works the answers out by itself."""
 
-import gzip
 import itertools
 import re
-import struct
 
 import numpy as np
 import pytest
@@ -191,22 +189,6 @@ def test_wolf_s_pictures_vary_and_show_their_shape():
     assert all(np.abs(a - b).max() > 0.1 for a, b in itertools.combinations(middle, 2))
     batch = problem.draw(10, 4, np.random.default_rng(0))
     assert batch.x.shape == (4, 11, 16, 16) and batch.x.std() > 0.1
-
-
-@pytest.fixture
-def digits(tmp_path):
-    """Idx files of 5,040 training and 30 test pictures; a picture's brightness tells its digit."""
-    rng = np.random.default_rng(0)
-    for prefix, count in (("train", 5040), ("t10k", 30)):
-        labels = rng.integers(10, size=count).astype(np.uint8)
-        pictures = np.repeat(labels, 784).reshape(count, 28, 28) * 20
-        pictures[:, 5, 7] = 255
-        head = struct.pack(">4i", 0x803, count, 28, 28)
-        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + pictures.tobytes(), 1))
-        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(
-            struct.pack(">2i", 0x801, count) + labels.tobytes()
-        )
-    return tmp_path
 
 
 @pytest.mark.parametrize("kind", [Mnist, MnistPixels, MnistPermuted])

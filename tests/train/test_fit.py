@@ -235,6 +235,36 @@ def test_progress_names_the_metric_and_the_throughput(capfd, monkeypatch):
     assert last.startswith("step 40/40  error ") and "points/s" in last and "0 s left" in last
 
 
+def test_the_last_line_has_the_last_validation_s_score(tmp_path, capfd):
+    run = make_run(tmp_path / "run")
+    settings = replace(SETTINGS, max_steps=30)
+    fit(network(), Line(), settings, run=run)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"step 30/30  error {run.read_metrics()[-1]['error']:.4f} (best ")
+    fit(network(), Line(), settings, run=run)
+    assert capfd.readouterr().err == ""
+
+
+GOALS = [(None, 40), (0.0, 40), (1e9, 10), ("second", 20)]
+
+
+@pytest.mark.parametrize(("goal", "steps"), GOALS, ids=[str(goal) for goal, _ in GOALS])
+def test_it_stops_at_the_first_validation_that_reaches_the_goal(tmp_path, goal, steps):
+    plain = make_run(tmp_path / "plain")
+    settings = replace(SETTINGS, lr=0.02)
+    fit(network(), Line(), settings, run=plain, quiet=True)
+    scores = [line["error"] for line in plain.read_metrics()]
+    assert scores[1] < scores[0]
+    wanted = replace(settings, goal=scores[1] + 1e-9 if goal == "second" else goal)
+    run, module = make_run(tmp_path / "run"), network()
+    fitted = fit(module, Line(), wanted, run=run, quiet=True)
+    assert fitted.step == steps and not fitted.interrupted
+    assert [line["error"] for line in run.read_metrics()] == scores[: steps // 10]
+    again = network(1)
+    assert fit(again, Line(), wanted, run=run, quiet=True).step == steps
+    torch.testing.assert_close(weights(again), weights(module), atol=0, rtol=0)
+
+
 def test_tensorboard_gets_the_metrics(tmp_path):
     pytest.importorskip("tensorboard")
     run = make_run(tmp_path / "run")

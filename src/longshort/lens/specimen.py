@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import BackendError, DataError, SettingError, ShapeError
-from .layers import Answer, Call, answering, own_call, recording, recurrent_layers
+from .layers import Answer, Call, answering, own_answer, own_call, recording, recurrent_layers
 from .replay import Edit, Layer, replay
 from .trace import Trace
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 """Largest difference, relative to the largest output (at least 1), at which a replay counts as the model's
 own."""
+
+
+class Played(NamedTuple):
+    """The model, run on replays of its recurrent layers."""
+
+    output: Tensor
+    "the tensor that counts"
+    layers: list[Layer]
+    calls: list[Call]
 
 
 @dataclass
@@ -128,24 +137,43 @@ class Specimen:
                 layers += done
         return Trace(layers, calls, out, worst, allowed)
 
-    def replayed(self, edit: Edit | None = None, *, graph: int = 0) -> tuple[Tensor, list[Layer]]:
+    def replayed(self, edit: Edit | None = None, *, graph: int = 0) -> Played:
         """Run the model on replays of its recurrent layers, changed by `edit`; differentiable in the last
         `graph` steps.
         """
         done: list[Layer] = []
+        calls: list[Call] = []
 
         def answer(call: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
             y, state, layers = replay(call, edit=edit, graph=graph)
             done.extend(layers)
+            calls.append(call)
             return y, state
 
-        return self.run(answer), done
+        return Played(self.run(answer), done, calls)
 
     def with_input(self, name: str, x: Tensor) -> Tensor:
         """Run the model with other inputs x (N, T, C) of the recurrent call `name`."""
 
         def answer(call: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
             return own_call(call, own, x if call.name == name else call.x)
+
+        return self.run(answer)
+
+    def with_tail(self, call: Call, state: tuple[Tensor, ...], x: Tensor) -> Tensor:
+        """Run the model with other inputs x (N, K, C) at the last K steps of a recorded call alone.
+
+        Args:
+            call: with its output; of one direction, without lengths or resets.
+            state: before the first of those steps, as hx.
+            x: the inputs from there on.
+        """
+
+        def answer(made: Call, own: Callable[..., Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            if made.name != call.name:
+                return own_call(made, own, made.x)
+            y, after = own_answer(made, own, x, state)
+            return torch.cat((torch.as_tensor(call.output)[:, : -x.shape[1]], y), 1), tuple(after)
 
         return self.run(answer)
 

@@ -224,22 +224,26 @@ def _weights(
     if padding:
         w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
 
-    def product(a: Tensor, b: Tensor) -> Tensor:
-        return machine.product(a, b, new(a.shape[0], b.shape[1], dtype=wide))
+    def product(a: Tensor, b: Tensor, dtype: torch.dtype = wide) -> Tensor:
+        return machine.product(a, b, new(a.shape[0], b.shape[1], dtype=dtype))
 
     found: dict[str, Tensor] = {}
     if wanted["x"]:
-        found["x"] = product(dz, w_ih).view(call.T, call.N, call.C).transpose(0, 1)
+        found["x"] = product(dz, w_ih, call.dtype).view(call.T, call.N, call.C).transpose(0, 1)
     if wanted["w_ih"]:
         found["w_ih"] = product(dz.T, packing.time_first(call, given).flatten(0, 1))
     if wanted["w_hh"]:
-        found["w_hh"] = product(dr.T, made["operand"].flatten(0, 1)) * (1 / (1 - packing.drawn(call).h))
-    if wanted["bias"] and given.bias is not None and call.variant.norm == "none":
+        found["w_hh"] = product(dr.T, made["operand"].flatten(0, 1))
+        if rate := packing.drawn(call).h:
+            found["w_hh"] *= 1 / (1 - rate)
+    if wanted["bias"] and given.bias is not None and call.variant.norm == "none" and "bias" not in made:
         found["bias"] = product(dr.new_ones(1, len(dr)), dr)[0]
     if padding:
         for name in found.keys() - {"x"}:
             rows = found[name].unflatten(0, (gates, call.H + padding))
             found[name] = rows[:, : call.H].flatten(0, 1)
+    if "bias" in made:
+        found["bias"] = made["bias"]
     if wanted["w_hr"] and given.w_hr is not None:
         found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
     if wanted["w_gates"] and given.w_gates is not None:

@@ -156,16 +156,43 @@ DEVICE typename A::Wide cell_before(const A& a, const F& has, i64 n, i64 s, i64 
   return a.c_given[n * state_row(a) + u];
 }
 
+// What memory holds of one cell at step s for the way back, as it lies there: nothing on the way back changes it, so
+// it is asked for before a product is waited for. Padding has nothing; its fields are not read.
+template <class A>
+struct Recalled {
+  typename A::Element gates[4];
+  typename A::Wide cell, before;  // the cell after the step, and c_{t-1}
+};
+
 template <class A, class F>
-DEVICE Cell<typename A::Wide> taped(const A& a, const F& has, i64 n, i64 t, i64 u) {
+DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
+  const i64 t = time_of(a, has, s), row = t * a.N + n;
+  Recalled<A> r;
+  UNROLL for (int gate = 0; gate < 4; ++gate) r.gates[gate] = a.tape_gates[(row * 4 + gate) * a.H + u];
+  r.cell = a.tape_cells[row * a.H + u];
+  r.before = cell_before(a, has, n, s, u);
+  return r;
+}
+
+template <class A, class F>
+DEVICE Cell<typename A::Wide> opened(const F& has, const Recalled<A>& r) {
   using Held = Tape<typename A::Element, typename A::Wide>;
-  const typename A::Element* row = a.tape_gates + (t * a.N + n) * 4 * a.H + u;
   Cell<typename A::Wide> v;
-  v.i = Held::sigmoid(wide(row[0]));
-  v.f = Held::sigmoid(wide(row[a.H]));
-  v.g = Held::candidate(wide(row[2 * a.H]), has(LinearInput));
-  v.o = Held::sigmoid(wide(row[3 * a.H]));
+  v.i = Held::sigmoid(wide(r.gates[0]));
+  v.f = Held::sigmoid(wide(r.gates[1]));
+  v.g = Held::candidate(wide(r.gates[2]), has(LinearInput));
+  v.o = Held::sigmoid(wide(r.gates[3]));
   return v;
+}
+
+// What arrives at output k of step s from outside, as it lies there; 0 in the padding and before the first step.
+template <class A, class F>
+DEVICE typename A::Element output_gradient(const A& a, const F& has, i64 n, i64 k, i64 s) {
+  const i64 t = time_of(a, has, s);
+  typename A::Element dy;
+  narrow(typename A::Wide(0), dy);
+  if (a.dy && s >= 0 && active(a, has, n, t)) dy = a.dy[n * a.dy_n + t * a.dy_t + k];
+  return dy;
 }
 
 // Whether the taped cell is c̃ itself; else c̃ is made again from the gates.
@@ -175,11 +202,12 @@ DEVICE bool tape_has_cell(const A& a, const F& has, i64 n, i64 t, i64 u) {
   return !has(ZonesCell) || kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c);
 }
 
-// (9), (10), (11) and (18), (19) of the step after, for output k. product: W_hh' dr of the step after.
-// Returns h̄' of the projection's value (0 in the padding) and moves `past`, what reaches h past the product.
+// (9), (10), (11) and (18), (19) of the step after, for output k. product: W_hh' dr of the step after; dy: of
+// output_gradient. Returns h̄' of the projection's value (0 in the padding) and moves `past`, what reaches h past the
+// product.
 template <class A, class F>
 DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide product,
-                                        typename A::Wide& past) {
+                                        typename A::Element dy, typename A::Wide& past) {
   using R = typename A::Wide;
   const i64 t = time_of(a, has, s);
   R scaled = product;
@@ -193,7 +221,7 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, 
     past = total;
     return R(0);
   }
-  if (a.dy) total += wide(a.dy[n * a.dy_n + t * a.dy_t + k]);
+  total += wide(dy);
   R renewed = total;
   past = R(0);
   if (has(ZonesHidden) && !kept(seed_of(a), ZoneoutH, a.first + t, n, k, a.least_zone_h)) {

@@ -83,6 +83,7 @@ class LanguageModel:
         quiet: bool = False,
         tell: Callable[[str], None] | None = None,
         recorded: dict[str, Any] | None = None,
+        recorder: Callable[[int, Any, Any], None] | None = None,
     ) -> Self:
         """Fit the model to a text.
 
@@ -97,6 +98,7 @@ class LanguageModel:
             quiet: show no progress.
             tell: is given a sentence about text and model before the fit begins.
             recorded: the settings that a new run folder keeps; this model's if None.
+            recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
         Returns:
             This model; `fitted` says how the fit ended.
@@ -133,7 +135,16 @@ class LanguageModel:
             tell(introduction(whole, train, later, vocabulary, network, settings))
         objective = LanguageObjective(train, later, settings)
         about = {"vocabulary": vocabulary.to_json()}
-        self.fitted = fit(network, objective, settings, run=taken, about=about, device=device, quiet=quiet)
+        self.fitted = fit(
+            network,
+            objective,
+            settings,
+            run=taken,
+            about=about,
+            device=device,
+            quiet=quiet,
+            recorder=recorder,
+        )
         return self
 
     def source(self, text: str | Path | Iterable[str]) -> Source:

@@ -8,6 +8,7 @@ runs/book/settings.json        what was asked
          metrics.jsonl         one line a validation
          scores.json           the score on the text held out, beside the baselines
          sample.txt            what the model writes
+         film.json             what `--watch` kept
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ...errors import LongshortError, SettingError, need
+from ...errors import DataError, LongshortError, RunError, SettingError, need
 from ...runs import Run, replacing
 from ...settings import setting
 from ...train import FitSettings, Fitted
+from .corpus import Array
 from .language_model import LanguageModel, manner
 from .recipes import recipe, recipes
 from .scoring import MODEL, Score, outside
@@ -82,7 +84,14 @@ def beneath(given: argparse.Namespace) -> TrainSettings:
     return TrainSettings() if name is None else TrainSettings.from_json({**recipe(name), "recipe": name})
 
 
-def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
+def train(
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    quiet: bool = False,
+    recorder: Callable[[int, Any, Any], None] | None = None,
+) -> int:
     """Train on a text, score the model on what was held out, and let it write.
 
     Args:
@@ -90,6 +99,7 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
         out: the run folder; an interrupted run of the same settings goes on.
         device: "auto", "cpu", "cuda" or "mps".
         quiet: show no progress.
+        recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
     Returns:
         0, or 1 if Ctrl-C ended the training early.
@@ -99,7 +109,7 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
     introduce = None if quiet else lambda text: print(f"{settings.file or TOPICS}: {text}", flush=True)
     model.fit(
         _text(settings), valid=valid, run=out, device=device, quiet=quiet, tell=introduce,
-        recorded=settings.to_json(),
+        recorded=settings.to_json(), recorder=recorder,
     )  # fmt: skip
     run = Run.open(out, "language")
     fitted = model.fitted
@@ -212,6 +222,24 @@ def recall(model: LanguageModel, run: Run) -> str | None:
     except LongshortError as error:
         return str(error)
     return None
+
+
+def held_out(model: LanguageModel, run: Run) -> Array:
+    """The tokens of the text that decided when a run's training stopped.
+
+    Raises:
+        DataError: the text cannot be read, or has changed. RunError: the run was trained on standard input,
+        or does not say on what.
+    """
+    settings = TrainSettings.from_json(run.settings)
+    if settings.valid is not None:
+        return model.source(Path(settings.valid)).corpus(model.vocabulary).tokens
+    if settings.file == "-":
+        raise RunError(f"{run.folder}: was trained on standard input.")
+    whole = model.source(_text(settings)).corpus(model.vocabulary)
+    if not str(run.read_json("data.json").get("sha256")).startswith(whole.digest):
+        raise DataError(f"{settings.file or TOPICS}: has changed since the training.")
+    return whole.split(model.settings.validation)[1].tokens
 
 
 def note(text: str) -> None:
