@@ -16,7 +16,7 @@ from .files import Array
 from .given import array
 from .operators import OPERATORS
 from .simplify import simplified
-from .stack import Layer
+from .stack import Layer, Variant
 
 LSTM = "longshort.lstm"
 FIELDS = (
@@ -123,7 +123,7 @@ class Nodes:
             variant, rates, flags, _, _ = node.args[-1].split("|")
             weights = {name: args[name] for name in PACKED}
             layer = Layer(
-                weights, SimpleNamespace(**json.loads(variant)), SimpleNamespace(**json.loads(rates)),
+                weights, Variant(**json.loads(variant)), SimpleNamespace(**json.loads(rates)),
                 self.form, self.threads, self.where,
             )  # fmt: skip
             keep = {"keep_cells": flags[2] == "1", "keep_gates": flags[3] == "1"}
