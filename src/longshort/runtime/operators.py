@@ -70,6 +70,9 @@ def laid(
 
 def index(x: Array, places: Sequence[Array | None]) -> Array:
     """Elements at arrays of places; None leaves an axis whole."""
+    given = [axis for axis, p in enumerate(places) if p is not None]
+    if len(given) == 1 and (alone := places[given[0]]) is not None and alone.dtype.kind == "i":
+        return x.take(alone, given[0])
     return np.asarray(x[tuple(slice(None) if p is None else p for p in places)])
 
 
@@ -136,6 +139,11 @@ def squeezed(x: Array, axis: Any = None) -> Array:
     """Without an axis of length 1, where it is one."""
     axes = (axis,) if isinstance(axis, int) else tuple(range(x.ndim) if axis is None else axis)
     return x.squeeze(tuple(a for a in axes if x.shape[a] == 1))
+
+
+def unsqueezed(x: Array, axis: int) -> Array:
+    """With an axis of length 1."""
+    return x[(slice(None),) * (axis if axis >= 0 else x.ndim + 1 + axis) + (None,)]
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -210,7 +218,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
     "square": np.square,
     "squeeze": squeezed,
-    "stack": lambda parts, axis=0: np.concatenate([np.expand_dims(p, axis) for p in parts], axis),
+    "stack": lambda parts, axis=0: np.concatenate([unsqueezed(p, axis) for p in parts], axis),
     "sub": subtract,
     "sum": total,
     "sym_size": lambda x, axis: x.shape[axis],
@@ -220,7 +228,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "transpose": lambda x, a, b: x.swapaxes(a, b),
     "__and__": operator.and_,
     "__or__": operator.or_,
-    "unsqueeze": lambda x, axis: np.expand_dims(x, axis),
+    "unsqueeze": unsqueezed,
     "_unsafe_view": lambda x, shape: x.reshape(shape),
     "view": lambda x, shape: x.reshape(shape),
     "where": lambda condition, x, y: np.where(condition, x, y),

@@ -93,7 +93,8 @@ class Nodes:
             values[name] = part
         with np.errstate(all="ignore"):
             for node in self.nodes:
-                args, kwargs = (take(values) for take in node.take)
+                take_args, take_kwargs = node.take
+                args, kwargs = take_args(values), take_kwargs(values)
                 if node.name in self.tables:
                     self._checked(caller, self.tables[node.name], args, values)
                 values[node.name] = self._computed(node, args, kwargs)
@@ -359,8 +360,15 @@ def _prepared(value: Any) -> Callable[[dict[str, Any]], Any]:
     if isinstance(value, dict):
         parts = {key: _prepared(one) for key, one in value.items()}
         return lambda values: {key: take(values) for key, take in parts.items()}
-    each = [_prepared(one) for one in value]
-    return lambda values: [take(values) for take in each]
+    places = [(k, _prepared(one)) for k, one in enumerate(value) if _names(one)]
+
+    def filled(values: dict[str, Any]) -> list[Any]:
+        made = list(value)
+        for k, take in places:
+            made[k] = take(values)
+        return made
+
+    return filled
 
 
 def _source(node: Any, nodes: list[Any]) -> str:
