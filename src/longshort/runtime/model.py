@@ -72,7 +72,7 @@ class Model:
         """Return the state before the first step of N sequences: learned, or zeros."""
         return self.stack.initial(N)
 
-    def checked(self, caller: str, state: State, N: int) -> State:
+    def checked(self, caller: str, state: Any, N: int) -> State:
         """Return a state as float32 arrays.
 
         Raises:

@@ -70,6 +70,9 @@ def laid(
 
 def index(x: Array, places: Sequence[Array | None]) -> Array:
     """Elements at arrays of places; None leaves an axis whole."""
+    given = [axis for axis, p in enumerate(places) if p is not None]
+    if len(given) == 1 and (alone := places[given[0]]) is not None and alone.dtype.kind == "i":
+        return x.take(alone, given[0])
     return np.asarray(x[tuple(slice(None) if p is None else p for p in places)])
 
 
@@ -85,7 +88,10 @@ def pad(x: Array, widths: Sequence[int], mode: str = "constant", value: float | 
     pairs += [(widths[k], widths[k + 1]) for k in range(len(widths) - 2, -1, -2)]
     if min(min(pair) for pair in pairs) < 0 or mode != "constant":
         raise ValueError("padding must add constants")
-    return np.pad(x, pairs, constant_values=value or 0)
+    wide = [before + size + after for size, (before, after) in zip(x.shape, pairs, strict=True)]
+    padded = np.full(wide, value or 0, x.dtype)
+    padded[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs, strict=True))] = x
+    return padded
 
 
 def cummax(x: Array, axis: int) -> tuple[Array, Array]:
@@ -100,7 +106,8 @@ def cummax(x: Array, axis: int) -> tuple[Array, Array]:
 def clamp(x: Array, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None) -> Array:
     """Values held between two bounds."""
     low, high = (low if min is None else min), (high if max is None else max)
-    return np.asarray(np.clip(x, low, high))
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
 
 
 def total(x: Array, axes: Any = None, keepdim: bool = False, **_: Any) -> Array:
@@ -132,6 +139,11 @@ def squeezed(x: Array, axis: Any = None) -> Array:
     """Without an axis of length 1, where it is one."""
     axes = (axis,) if isinstance(axis, int) else tuple(range(x.ndim) if axis is None else axis)
     return x.squeeze(tuple(a for a in axes if x.shape[a] == 1))
+
+
+def unsqueezed(x: Array, axis: int) -> Array:
+    """With an axis of length 1."""
+    return x[(slice(None),) * (axis if axis >= 0 else x.ndim + 1 + axis) + (None,)]
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -206,7 +218,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "sqrt": np.sqrt,
     "square": np.square,
     "squeeze": squeezed,
-    "stack": lambda parts, axis=0: np.stack(parts, axis),
+    "stack": lambda parts, axis=0: np.concatenate([unsqueezed(p, axis) for p in parts], axis),
     "sub": subtract,
     "sum": total,
     "sym_size": lambda x, axis: x.shape[axis],
@@ -216,7 +228,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "transpose": lambda x, a, b: x.swapaxes(a, b),
     "__and__": operator.and_,
     "__or__": operator.or_,
-    "unsqueeze": lambda x, axis: np.expand_dims(x, axis),
+    "unsqueeze": unsqueezed,
     "_unsafe_view": lambda x, shape: x.reshape(shape),
     "view": lambda x, shape: x.reshape(shape),
     "where": lambda condition, x, y: np.where(condition, x, y),

@@ -15,7 +15,8 @@ from ..errors import DataError, SettingError, ShapeError
 from .files import Array
 from .given import array
 from .operators import OPERATORS
-from .stack import Layer
+from .simplify import simplified
+from .stack import Layer, Variant
 
 LSTM = "longshort.lstm"
 FIELDS = (
@@ -60,8 +61,9 @@ class Nodes:
         self.known: dict[str, Any] = dict(arrays)
         try:
             with np.errstate(all="ignore"):
-                nodes = [_node(**node) for node in settings["nodes"]]
+                nodes, instead = simplified([_node(**node) for node in settings["nodes"]])
                 self.nodes = [node for node in nodes if not self._folded(node)]
+            self.outputs = [(name, instead.get(node, node)) for name, node in self.outputs]
             for node in self.nodes:
                 node.take = _prepared(node.args), _prepared(node.kwargs)
             self.tables = {n.name: _source(n, self.nodes) for n in self.nodes if n.op == "embedding"}
@@ -91,7 +93,8 @@ class Nodes:
             values[name] = part
         with np.errstate(all="ignore"):
             for node in self.nodes:
-                args, kwargs = (take(values) for take in node.take)
+                take_args, take_kwargs = node.take
+                args, kwargs = take_args(values), take_kwargs(values)
                 if node.name in self.tables:
                     self._checked(caller, self.tables[node.name], args, values)
                 values[node.name] = self._computed(node, args, kwargs)
@@ -121,7 +124,7 @@ class Nodes:
             variant, rates, flags, _, _ = node.args[-1].split("|")
             weights = {name: args[name] for name in PACKED}
             layer = Layer(
-                weights, SimpleNamespace(**json.loads(variant)), SimpleNamespace(**json.loads(rates)),
+                weights, Variant(**json.loads(variant)), SimpleNamespace(**json.loads(rates)),
                 self.form, self.threads, self.where,
             )  # fmt: skip
             keep = {"keep_cells": flags[2] == "1", "keep_gates": flags[3] == "1"}
@@ -357,8 +360,15 @@ def _prepared(value: Any) -> Callable[[dict[str, Any]], Any]:
     if isinstance(value, dict):
         parts = {key: _prepared(one) for key, one in value.items()}
         return lambda values: {key: take(values) for key, take in parts.items()}
-    each = [_prepared(one) for one in value]
-    return lambda values: [take(values) for take in each]
+    places = [(k, _prepared(one)) for k, one in enumerate(value) if _names(one)]
+
+    def filled(values: dict[str, Any]) -> list[Any]:
+        made = list(value)
+        for k, take in places:
+            made[k] = take(values)
+        return made
+
+    return filled
 
 
 def _source(node: Any, nodes: list[Any]) -> str:
