@@ -65,18 +65,32 @@ SHORT = {"train": ["--max-steps", "3"], "problems": ["--max-steps", "3", "--seed
 """What cuts a verb's training to a few steps."""
 
 
+ONE_PROCESS = """
+import shlex, sys
+from longshort import cli
+for line in sys.argv[1:]:
+    print("$ longshort " + line, flush=True)
+    if cli.main(shlex.split(line)):
+        sys.exit(1)
+"""
+"""Runs commands in turn, and loads torch once for all of them."""
+
+
 @pytest.mark.parametrize("path", [p for p in DOCUMENTS if any(commands(p))], ids=lambda p: p.name)
 def test_commands_run(path, tmp_path):
     """In order, in one folder, with training cut to a few steps so that the suite stays fast."""
     for file in ROOT.glob("docs/files/*"):
         shutil.copy(file, tmp_path)
+    lines = []
     for words in commands(path):
         short = SHORT.get(words[1], []) if words[1] != "train" or "--max-steps" not in words else []
-        result = subprocess.run(
-            [sys.executable, "-m", "longshort.cli", *words[1:], *short],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "COLUMNS": "100"},
-        )
-        assert result.returncode == 0, f"{shlex.join(words)}\n{result.stdout}\n{result.stderr}"
+        lines.append(shlex.join([*words[1:], *short]))
+    result = subprocess.run(
+        [sys.executable, "-c", ONE_PROCESS, *lines],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    assert result.stdout.count("$ longshort ") == len(lines)

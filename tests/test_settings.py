@@ -64,13 +64,21 @@ def test_the_default_is_allowed_and_what_is_outside_is_not(cls, field):
             cls(**{field.name: value})
         shown = repr(value[0] if isinstance(value, tuple) else value)
         for part in (
-            cls.__name__,
+            cls.called or cls.__name__,
             f"`{field.name}`",
             field.metadata["allowed"],
             shown,
             field.metadata["help"],
         ):
             assert part in str(raised.value)
+
+
+def test_a_flag_s_value_is_refused_by_the_flag_s_name():
+    parser = argparse.ArgumentParser()
+    Sample.flags(parser)
+    with pytest.raises(SettingError) as raised:
+        Sample.given(parser.parse_args(["--levels", "80,100"]))
+    assert str(raised.value) == "--levels must be in (0, 100), got 100.0.\n  Interval levels in percent."
 
 
 @pytest.mark.parametrize("cls", GROUPS)

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .errors import SettingError
 
@@ -87,13 +87,19 @@ class Settings:
         SettingError: a value has another type than its field, or lies outside the field's range.
     """
 
+    called: ClassVar[str] = ""
+    """What errors call these settings, such as a task; the class's own name if empty."""
+
     def __post_init__(self) -> None:
         kinds = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, self._checked(field, kinds[field.name]))
+            called, value = f"{self.called or type(self).__name__}: `{field.name}`", getattr(self, field.name)
+            object.__setattr__(self, field.name, self._checked(field, kinds[field.name], value, called))
 
-    def _checked(self, field: dataclasses.Field[Any], kind: Any) -> Any:
-        value, (scalar, optional, many) = getattr(self, field.name), _kind(kind)
+    @classmethod
+    def _checked(cls, field: dataclasses.Field[Any], kind: Any, value: Any, called: str) -> Any:
+        """The value in its field's type; `called` is what an error names it by."""
+        scalar, optional, many = _kind(kind)
         if value is None and optional:
             return None
         values = tuple(value) if many and isinstance(value, list | tuple) else (value,)
@@ -105,10 +111,7 @@ class Settings:
                 got, must = repr(one), field.metadata["allowed"]
             else:
                 continue
-            raise SettingError(
-                f"{type(self).__name__}: `{field.name}` must be {must}, got {got}.\n"
-                f"  {field.metadata['help']}"
-            )
+            raise SettingError(f"{called} must be {must}, got {got}.\n  {field.metadata['help']}")
         converted = tuple(scalar(one) for one in values)
         return converted if many else converted[0]
 
@@ -134,7 +137,7 @@ class Settings:
             limits = "" if allowed == "in (-inf, inf)" else f" {allowed[0].upper()}{allowed[1:]}."
             default = "derived" if field.default is None else field.default
             help = f"{field.metadata['help'].replace('%', '%%')}{limits} Default: {default}."
-            name = f"--{field.name.replace('_', '-')}"
+            name = _flag(field.name)
             if scalar is bool:
                 parser.add_argument(
                     name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=help
@@ -156,9 +159,18 @@ class Settings:
         Args:
             namespace: what a parser with `flags` returned.
             beneath: the settings that hold where no flag was given; the defaults if None.
+
+        Raises:
+            SettingError: a value out of range; the message names its flag.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        given = {name: getattr(namespace, name) for name in names if hasattr(namespace, name)}
+        kinds = typing.get_type_hints(cls)
+        given = {
+            field.name: cls._checked(
+                field, kinds[field.name], getattr(namespace, field.name), _flag(field.name)
+            )
+            for field in dataclasses.fields(cls)
+            if hasattr(namespace, field.name)
+        }
         return dataclasses.replace(beneath if beneath is not None else cls(), **given)
 
     def to_json(self) -> dict[str, Any]:
@@ -179,11 +191,11 @@ class Settings:
         Raises:
             SettingError: a name that is no field (the known ones are listed), or a value out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known, called = [field.name for field in dataclasses.fields(cls)], cls.called or cls.__name__
         for name in values:
             if name not in known:
                 raise SettingError(
-                    f"{source}: `{name}` is no setting of {cls.__name__}. Known: {', '.join(known)}."
+                    f"{source}: `{name}` is no setting of {called}. Known: {', '.join(known)}."
                 )
         return cls(**values)
 
@@ -212,6 +224,10 @@ class Settings:
         if not isinstance(values, dict):
             raise SettingError(f"{path}: must hold a JSON object of settings, got {type(values).__name__}.")
         return cls.from_json(values, str(path))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 _METAVAR = {int: "INT", float: "X", str: "WORD"}

@@ -219,7 +219,7 @@ def test_wrong_usage(words, message, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--horizon", "0"], "TrainSettings: `horizon` must be in [1, inf), got 0.\n  Steps to forecast.\n"),
+        (["--horizon", "0"], "--horizon must be in [1, inf), got 0.\n  Steps to forecast.\n"),
         (
             ["--season", "8", "--horizon", "300"],
             "series 'y' has 100 rows, and must have at least 901: the test part alone takes 300, at least "

@@ -1,9 +1,7 @@
 """What each problem makes, against a reader that works the answers out by itself."""
 
-import gzip
 import itertools
 import re
-import struct
 
 import numpy as np
 import pytest
@@ -149,8 +147,8 @@ def test_a_story_has_exactly_the_words_asked_for(lag):
     batch = drawn("samosa", lag, 3)
     for x in batch.x:
         text = PROBLEMS["samosa"].vocabulary.text(x)
-        facts, _, rest = text.rpartition(" . ")[0].partition(" 's favourite")[0].rpartition(" . ")
-        filler = rest.split()[:-1]
+        facts, _, rest = text.partition(" the favourite cuisine of ")[0].rpartition(" . ")
+        filler = rest.split()
         assert len(filler) == lag and filler[-1] == ","
         assert facts.count(" .") == 2
 
@@ -166,11 +164,11 @@ def test_samosa_asks_for_each_of_three_people():
             (name,) = re.findall(r"\b[A-Z]\w+", sentence)
             (food,) = set(sentence.split()) & set(cuisine_of)
             likes[name] = cuisine_of[food]
-        questions = [t for t, word in enumerate(words) if word == "'s"]
-        answers = {t + 3: likes[words[t - 1]] for t in questions}
+        questions = [t for t, word in enumerate(words) if word == "favourite"]
+        answers = {t + 4: likes[words[t + 3]] for t in questions}
         assert len(likes) == len(questions) == 3
         assert {t: list(FOODS)[target[t]] for t in np.flatnonzero(asked)} == answers
-        assert all(words[t + 1] == answers[t] for t in sorted(answers)[:-1])
+        assert not set(words) & set(FOODS)  # no answer is ever shown
 
 
 def test_wolf_follows_the_rule():
@@ -191,22 +189,6 @@ def test_wolf_s_pictures_vary_and_show_their_shape():
     assert all(np.abs(a - b).max() > 0.1 for a, b in itertools.combinations(middle, 2))
     batch = problem.draw(10, 4, np.random.default_rng(0))
     assert batch.x.shape == (4, 11, 16, 16) and batch.x.std() > 0.1
-
-
-@pytest.fixture
-def digits(tmp_path):
-    """Idx files of 5,040 training and 30 test pictures; a picture's brightness tells its digit."""
-    rng = np.random.default_rng(0)
-    for prefix, count in (("train", 5040), ("t10k", 30)):
-        labels = rng.integers(10, size=count).astype(np.uint8)
-        pictures = np.repeat(labels, 784).reshape(count, 28, 28) * 20
-        pictures[:, 5, 7] = 255
-        head = struct.pack(">4i", 0x803, count, 28, 28)
-        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + pictures.tobytes(), 1))
-        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(
-            struct.pack(">2i", 0x801, count) + labels.tobytes()
-        )
-    return tmp_path
 
 
 @pytest.mark.parametrize("kind", [Mnist, MnistPixels, MnistPermuted])

@@ -10,6 +10,7 @@ from torch import nn
 from longshort.problems.answers import Classes, LegalSets, NextSymbols, Numbers, Probabilities
 from longshort.problems.catalogue import PROBLEMS
 from longshort.problems.learner import score
+from longshort.problems.mnist import Mnist
 
 N = 3000
 
@@ -96,6 +97,12 @@ TRIVIAL = {
     "samosa": (10, chance(4)),
     "wolf": (10, chance(2)),
 }
+
+
+def test_mnist_s_trivial_score_is_that_of_the_commonest_digit_of_the_training(digits):
+    problem = Mnist(digits)
+    commonest = np.bincount(problem.draw(28, 20_000, np.random.default_rng(0)).target[:, -1]).argmax()
+    assert ideal(problem, 28, always(np.eye(10)[commonest])) == pytest.approx(problem.trivial(28), abs=1e-6)
 
 
 def test_every_problem_has_its_trivial_score_measured():

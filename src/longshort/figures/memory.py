@@ -41,6 +41,8 @@ class MemoryLine:
 
 
 _MOST = 12
+_APART = 1.05
+"""Factor between the places of two cells' marks at one lag."""
 _MARKS = "osD^vP*XdhH8"
 
 
@@ -56,7 +58,8 @@ def memory_figure(
 ) -> Figure:
     """Draw scores against lags: a line a cell, the band of its seeds, and what one without memory scores.
 
-    The axis of lags is logarithmic.
+    The axis of lags is logarithmic, and at each lag the cells' marks stand side by side, a little to the left
+    or the right of it, so that equal scores do not hide each other. A bar through a mark is its seeds' band.
 
     Args:
         lines: the cells; 1 to 12.
@@ -90,9 +93,17 @@ def memory_figure(
             "markersize": 5,
             "linewidth": 1.5,
         }
-        axes.plot(line.lags, line.middle, label=line.name, **look)
-        axes.fill_between(line.lags, line.low, line.high, color=colour, alpha=0.12, linewidth=0)
-    axes.plot(*trivial, color=style.INK, linewidth=1.0, label="without memory")
+        across_by = _APART ** (place - (len(lines) - 1) / 2)
+        lags = [lag * across_by for lag in line.lags]
+        axes.plot(lags, line.middle, label=line.name, **look)
+        axes.vlines(lags, line.low, line.high, color=colour, linewidth=1.0)
+        axes.fill_between(lags, line.low, line.high, color=colour, alpha=0.12, linewidth=0)
+    widest = _APART ** (len(lines) / 2 + 1)
+    lags, scores = [list(values) for values in trivial]
+    axes.plot(
+        [lags[0] / widest, *lags, lags[-1] * widest], [scores[0], *scores, scores[-1]],
+        color=style.INK, linewidth=1.0, label="without memory",
+    )  # fmt: skip
     axes.axhline(bound, color=style.QUIET, linewidth=0.9, linestyle=":", label="solved below")
     axes.set_xscale("log")
     if logarithmic:

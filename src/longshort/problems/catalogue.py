@@ -54,6 +54,6 @@ def problem_named(name: str, data: str | None = None) -> Problem:
         SettingError: there is none of that name; the known ones are listed.
     """
     if name not in PROBLEMS:
-        raise SettingError(f"problems: NAME must be of {', '.join(PROBLEMS)}, got {name!r}.")
+        raise SettingError(f"NAME must be of {', '.join(PROBLEMS)}, got {name!r}.")
     problem = PROBLEMS[name]
     return type(problem)(data) if isinstance(problem, Mnist) else problem

@@ -167,5 +167,5 @@ def cell_named(name: str) -> Cell:
         SettingError: there is none; the known names are listed.
     """
     if name not in CELLS:
-        raise SettingError(f"problems: `cells` must be of {', '.join(CELLS)}, got {name!r}.")
+        raise SettingError(f"`cells` must be of {', '.join(CELLS)}, got {name!r}.")
     return CELLS[name]

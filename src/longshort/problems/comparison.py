@@ -138,7 +138,7 @@ def checked(problem: Problem, settings: ComparisonSettings) -> tuple[list[int], 
     lags = sorted(set(settings.lags or problem.lags))
     for name in ("cells", "lags", "rates"):
         if getattr(settings, name) == ():
-            raise SettingError(f"problems: `{name}` must name at least one, got none.")
+            raise SettingError(f"`{name}` must name at least one, got none.")
     for cell in settings.cells:
         cell_named(cell)
     for lag in lags:

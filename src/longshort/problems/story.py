@@ -19,8 +19,8 @@ from .settings import ComparisonSettings
 
 COMPLAINTS = ("complexity", "overfitting", "start")
 """What stands alone on the command line in the place of problems."""
-START = "recall"
-"""The problem on which the random start is varied."""
+START, START_LAGS = "recall", (20, 50)
+"""The problem on which the random start is varied, and its lags."""
 
 
 def known() -> str:
@@ -50,11 +50,13 @@ def complain(name: str, settings: ComparisonSettings, out: str | Path, *, device
         RunError: the folder holds something else.
     """
     if name == "start":
-        return compare_all([START], with_defaults(settings, lags=(20,), seeds=10), out, device=device)
+        return compare_all([START], with_defaults(settings, lags=START_LAGS, seeds=10), out, device=device)
     for cell in settings.cells:
         cell_named(cell)
     if name == "overfitting":
         overfitting.read_text(settings.data)
+    else:
+        settings = with_defaults(settings, cells=complexity.USUAL)
     run = Run.create(out, name, settings.to_json())
     if name == "complexity":
         rows: list[dict[str, Any]] | None = complexity.complexity(settings.cells, H=settings.hidden or 128)
@@ -121,9 +123,9 @@ def compare_all(
     """
     for name in COMPLAINTS:
         if name in names:
-            raise SettingError(f"problems: {name!r} must stand alone, got {' '.join(names)}.")
+            raise SettingError(f"{name!r} must stand alone, got {' '.join(names)}.")
     if len(set(names)) < len(names):
-        raise SettingError(f"problems: each NAME may stand once, got {' '.join(names)}.")
+        raise SettingError(f"each NAME may stand once, got {' '.join(names)}.")
     problems = [problem_named(name, settings.data) for name in names]
     for problem in problems:
         checked(problem, settings)

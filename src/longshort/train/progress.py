@@ -48,7 +48,9 @@ def watch(
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines(objective, total, place)
+        lines = Lines(objective, total, place)
+        yield lines
+        lines.end(place)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichBar
@@ -84,7 +86,8 @@ class Bar:
 
     def step(self, place: Place) -> None:
         """Move the bar."""
-        self.bar.update(self.task, completed=place.step, rate=self.meter.text(place))
+        shown = {} if place.scores else {"note": loss(place)}
+        self.bar.update(self.task, completed=place.step, rate=self.meter.text(place), **shown)
 
     def validation(self, place: Place, scores: dict[str, float]) -> None:
         """Show the score, and the best one."""
@@ -92,31 +95,38 @@ class Bar:
 
 
 class Lines:
-    """One line at most every ten seconds, for logs and pipes."""
+    """One line at most every ten seconds, for logs and pipes, and one at the end."""
 
     seconds = 10.0
 
     def __init__(self, objective: Objective, total: int, place: Place) -> None:
         self.objective, self.total, self.meter = objective, total, Meter(objective, place)
-        self.note, self.shown = "", time.monotonic()
+        self.note, self.shown, self.first = "", time.monotonic(), place.step
 
     def step(self, place: Place) -> None:
-        """Print a line when the last one is old, or the fit is over."""
-        now = time.monotonic()
-        if now - self.shown >= self.seconds or place.step == self.total:
-            left = self.meter.left(place, self.total)
-            parts = [
-                f"step {place.step}/{self.total}",
-                self.note,
-                self.meter.text(place),
-                f"{left:.0f} s left",
-            ]
-            print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
-            self.shown = now
+        """Print a line when the last one is old."""
+        if time.monotonic() - self.shown >= self.seconds and place.step < self.total:
+            self._print(place)
 
     def validation(self, place: Place, scores: dict[str, float]) -> None:
         """Remember the score for the next line."""
         self.note = note(self.objective, place, scores)
+
+    def end(self, place: Place) -> None:
+        """Print where it ended, after the last validation; nothing where no step was made."""
+        if place.step > self.first:
+            self._print(place)
+
+    def _print(self, place: Place) -> None:
+        left = self.meter.left(place, self.total)
+        parts = [
+            f"step {place.step}/{self.total}",
+            self.note or loss(place),
+            self.meter.text(place),
+            f"{left:.0f} s left",
+        ]
+        print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
+        self.shown = time.monotonic()
 
 
 class Meter:
@@ -136,6 +146,11 @@ class Meter:
     def left(self, place: Place, total: int) -> float:
         """Seconds left if no early end comes."""
         return (total - place.step) / max(self.pace(place), 1e-9)
+
+
+def loss(place: Place) -> str:
+    """The mean loss of the steps since the last validation as text."""
+    return f"loss {place.total / place.count:.4f}" if place.count else ""
 
 
 def note(objective: Objective, place: Place, scores: dict[str, float]) -> str:
