@@ -12,7 +12,7 @@ from models import Reader
 from torch import nn
 
 from longshort import Forecaster, LanguageModel, look
-from longshort.errors import DataError, RunError, SettingError
+from longshort.errors import DataError, RunError, SettingError, ShapeError
 from longshort.lens import Recorder, look_at
 from longshort.lens.filming import RunRecorder
 from longshort.lens.opening import open_model, open_run
@@ -114,6 +114,7 @@ def test_a_text_and_a_prompt(book):
     torch.testing.assert_close(opened.loss(scores)[:, :-1], read.losses, rtol=0, atol=1e-5)
     assert made.used is not None and made.surgery is not None and "the next char" in made.answer
     assert [frame["step"] for frame in made.film] == [0, 2, 4, 6]
+    assert all(frame["full"][0] == 1 and frame["full"][1] > 0.01 for frame in made.film)
 
 
 def test_the_file_of_a_text_and_a_fitted_model(book):
@@ -205,6 +206,25 @@ def test_neither_a_module_nor_a_forecaster():
     )
 
 
+LSTM = nn.LSTM(3, 4, batch_first=True)
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ((LSTM,), SettingError,
+     "look: `input` must be what the forward of LSTM takes, a tensor or a tuple of arguments, got None."),
+    ((LSTM, torch.zeros(0, 5, 3)), ShapeError,
+     "look: `input` must have a sequence or more, and `lstm` was given none."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: out.sum(2).T), SettingError,
+     "look: `loss` must give the loss of each step (4, 5), of each sequence (4,), or a scalar, got (5, 4)."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: 1.0), SettingError,
+     "look: `loss` must give a tensor, got float."),
+], ids=["no input", "no sequences", "loss across", "loss a number"])  # fmt: skip
+def test_what_cannot_be_looked_at_says_why(arguments, error, message):
+    with pytest.raises(error) as raised:
+        look(*arguments[:2], loss=(*arguments, None, None)[2])
+    assert str(raised.value) == message
+
+
 def test_a_recorder_sees_memory_being_learnt_and_disturbs_nothing():
     def train(recorded):
         torch.manual_seed(0)
@@ -276,6 +296,10 @@ def test_a_training_that_is_filmed_is_the_same_training(forecaster, tmp_path):
     run = Run.create(tmp_path / "run", "forecast", {})
     filmed = Forecaster(horizon=4, season=12, hidden=8, max_steps=5, target=("y",), seed=0)
     filmed.fit(rows, run=run, quiet=True, recorder=RunRecorder(tmp_path / "run", 2))
-    assert [frame["step"] for frame in run.read_json("film.json")] == [0, 2, 4]
+    film = run.read_json("film.json")
+    assert [frame["step"] for frame in film] == [0, 2, 4]
+    assert all(frame["full"][0] == 1 and frame["full"][1] > 0.01 for frame in film), (
+        "it ends where it is asked"
+    )
     plain = forecaster[0]._fitted()[1].state_dict()
     assert all(torch.equal(value, plain[name]) for name, value in filmed._fitted()[1].state_dict().items())

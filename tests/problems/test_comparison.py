@@ -29,7 +29,7 @@ TINY = [  # the tiniest setting of each problem: lag, cell, H, rate, steps
     ("adding", 4, "lstm-bias1", 16, 0.02, 900),
     ("temporal", 10, "lstm-chrono", 16, 0.02, 300),
     ("temporal-4", 10, "lstm-chrono", 16, 0.02, 400),
-    ("reber", 5, "lstm-bias1", 24, 0.01, 300),
+    ("reber", 5, "lstm-chrono", 24, 0.02, 500),
     ("reber-continual", 1, "lstm-bias1", 24, 0.01, 400),
     ("anbn", 10, "lstm-1997", 4, 0.03, 600),
     ("anbncn", 10, "lstm-1997", 6, 0.03, 800),

@@ -147,8 +147,8 @@ def test_a_story_has_exactly_the_words_asked_for(lag):
     batch = drawn("samosa", lag, 3)
     for x in batch.x:
         text = PROBLEMS["samosa"].vocabulary.text(x)
-        facts, _, rest = text.rpartition(" . ")[0].partition(" 's favourite")[0].rpartition(" . ")
-        filler = rest.split()[:-1]
+        facts, _, rest = text.partition(" the favourite cuisine of ")[0].rpartition(" . ")
+        filler = rest.split()
         assert len(filler) == lag and filler[-1] == ","
         assert facts.count(" .") == 2
 
@@ -164,11 +164,11 @@ def test_samosa_asks_for_each_of_three_people():
             (name,) = re.findall(r"\b[A-Z]\w+", sentence)
             (food,) = set(sentence.split()) & set(cuisine_of)
             likes[name] = cuisine_of[food]
-        questions = [t for t, word in enumerate(words) if word == "'s"]
-        answers = {t + 3: likes[words[t - 1]] for t in questions}
+        questions = [t for t, word in enumerate(words) if word == "favourite"]
+        answers = {t + 4: likes[words[t + 3]] for t in questions}
         assert len(likes) == len(questions) == 3
         assert {t: list(FOODS)[target[t]] for t in np.flatnonzero(asked)} == answers
-        assert all(words[t + 1] == answers[t] for t in sorted(answers)[:-1])
+        assert not set(words) & set(FOODS)  # no answer is ever shown
 
 
 def test_wolf_follows_the_rule():

@@ -166,7 +166,7 @@ def look(
         A Look: `print` it for its findings, `save` it as a page.
 
     Raises:
-        SettingError: no recurrent layer, or an argument outside its range.
+        SettingError: no recurrent layer, a loss of another shape, or an argument outside its range.
         ShapeError: the model refuses the input.
         DataError: an activation is not finite; layer, gate and first step are named.
         BackendError: the replay differs from the model.
@@ -201,6 +201,7 @@ def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "clas
     specimen = Specimen(opened.model, opened.inputs, opened.output, opened.loss)
     trace = specimen.trace()
     part = trace.layer(layer)
+    _fitting_loss(specimen, trace)
     made = Look(
         opened.title,
         trace,
@@ -224,6 +225,20 @@ def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "clas
         each = (Specimen(other, specimen.inputs, specimen.output, specimen.loss) for other in models)
         made.others[name] = [_compared(one, made.tokens, seed) for one in each]
     return made
+
+
+def _fitting_loss(specimen: Specimen, trace: Trace) -> None:
+    """Raise where the loss has a shape that nothing can be made of."""
+    if specimen.loss is None:
+        return
+    N, T = trace.calls[-1].x.shape[:2]
+    with torch.no_grad():
+        shape = tuple(specimen.losses(trace.output).shape)
+    if shape not in ((), (N,), (N, T)):
+        raise SettingError(
+            f"look: `loss` must give the loss of each step ({N}, {T}), of each sequence ({N},), or a scalar, "
+            f"got {shape}."
+        )
 
 
 def _driven(trace: Trace, notes: list[str]) -> dict[str, Drivers]:

@@ -52,9 +52,14 @@ def open_model(model: Any, input: Any) -> Opened:
     `longshort.LanguageModel` with a prompt.
 
     Raises:
-        SettingError: it is none of them.
+        SettingError: it is none of them, or a module without an input.
     """
     if isinstance(model, nn.Module):
+        if input is None:
+            raise SettingError(
+                f"look: `input` must be what the forward of {type(model).__name__} takes, a tensor or a "
+                "tuple of arguments, got None."
+            )
         return Opened(model, input if type(input) is tuple else (input,), title=type(model).__name__)
     if type(model).__name__ == "Forecaster":
         return open_forecaster(model, input)

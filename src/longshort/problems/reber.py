@@ -52,8 +52,8 @@ class Reber(Problem):
     inputs = len(ALPHABET)
     whole = True
     bound, stop = 0.0, 0.0
-    rates = (0.03, 0.01, 0.003)
-    schedule: ClassVar[Schedule] = Schedule(hidden=32, size=10, max_steps=2000, every=10, held=512, test=256)
+    rates = (0.03, 0.02, 0.01)
+    schedule: ClassVar[Schedule] = Schedule(hidden=32, size=4, max_steps=1000, every=20, held=1024, test=256)
 
     def __init__(self) -> None:
         self.answers = NextSymbols(len(ALPHABET))
@@ -66,6 +66,10 @@ class Reber(Problem):
         """1 / 2."""
         return 0.5
 
+    def longest(self, lag: int) -> int:
+        """The length of all but a few strings."""
+        return lag + 15
+
 
 class ReberContinual(Reber):
     """Streams of embedded Reber strings without a sign between them."""
@@ -75,6 +79,7 @@ class ReberContinual(Reber):
     source = "Gers, Schmidhuber & Cummins (2000)"
     lag = "the number of strings in a stream"
     lags = (2, 5, 10, 20)
+    rates = (0.03, 0.01, 0.003)
     schedule: ClassVar[Schedule] = Schedule(hidden=32, size=10, max_steps=4000, every=50, held=128, test=256)
 
     def draw(self, lag: int, N: int, rng: np.random.Generator, part: str = "train") -> Batch:

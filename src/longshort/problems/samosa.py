@@ -2,13 +2,14 @@
 
 "Dhaval eats samosa almost every day, it shouldn't be hard to guess that his favourite cuisine is Indian. His
 brother Bhavin however is a lover of pasta and cheese, that means Bhavin's favourite cuisine is Italian." Here
-three people of eight are told of, one after the other, each with a food of one of four cuisines (three foods
+three people of four are told of, one after the other, each with a food of one of four cuisines (three foods
 each); then come exactly L words of clauses that say nothing of them, drawn at random; then each of the three
-is asked for, in random order: "Dhaval 's favourite cuisine is". At each "is" the network says which of the
-four it is, and reads the right answer as its next word; the score is the share of wrong ones. People, foods
-and order are drawn at random, and two people may like the same cuisine. Words enter through a learned
-embedding of 32 numbers. A name must be bound to its cuisine: to know which cuisines were mentioned is not
-enough.
+is asked for, in random order: "the favourite cuisine of Dhaval is". At each "is" the network says which of the
+four it is, and is not told whether it was right; the score is the share of wrong ones. People, foods and order
+are drawn at random, and two people may like the same cuisine. Words enter through a learned embedding of 32
+numbers. A name must be bound to its cuisine: one who knows which cuisines were named, but not whose they are,
+is wrong for 44 of 100. What makes binding hard is not L but the words between a name and its food, and between
+the name in a question and the answer; there is one of them here.
 
 Without memory: 3 of 4 answers are wrong.
 
@@ -26,7 +27,7 @@ from .answers import Classes
 from .problem import Batch, Problem, Schedule
 from .sentences import Vocabulary, clauses, filler
 
-NAMES = ("Dhaval", "Bhavin", "Maria", "Chen", "Amara", "Lukas", "Yuki", "Sofia")
+NAMES = ("Dhaval", "Bhavin", "Maria", "Chen")
 FOODS = {
     "Indian": ("samosa", "dosa", "dal"),
     "Italian": ("pasta", "risotto", "pizza"),
@@ -35,11 +36,11 @@ FOODS = {
 }
 TOLD = (
     "{name} eats {food} almost every day .",
-    "{name} is a lover of {food} .",
+    "{name} loves {food} with cheese .",
     "{name} orders {food} again and again .",
-    "for {name} there is nothing better than {food} .",
+    "{name} cooks {food} every week .",
 )
-ASKED = "{name} 's favourite cuisine is"
+ASKED = "the favourite cuisine of {name} is"
 PEOPLE = 3
 
 
@@ -57,9 +58,9 @@ class Samosa(Problem):
     least = 4
     lags = (10, 50, 100)
     inputs = 32
-    rates = (0.01, 0.003)
+    rates = (0.01, 0.005)
     bound, stop = 0.02, 0.01
-    schedule: ClassVar[Schedule] = Schedule(max_steps=6000, every=200)
+    schedule: ClassVar[Schedule] = Schedule(size=64, max_steps=6000, every=200)
 
     def __init__(self, people: int = PEOPLE) -> None:
         self.people = people
@@ -67,12 +68,12 @@ class Samosa(Problem):
         texts = [" ".join(words) for several in self.clauses.values() for words in several]
         foods = [food for several in FOODS.values() for food in several]
         told = [text.format(name="", food="") for text in (*TOLD, ASKED)]
-        self.vocabulary = Vocabulary([*texts, *NAMES, *foods, *FOODS, *told])
+        self.vocabulary = Vocabulary([*texts, *NAMES, *foods, *told])
         self.answers = Classes(len(FOODS))
 
     def encoder(self) -> nn.Module:
         """A vector for each word."""
-        return self.vocabulary.embedding(self.inputs)
+        return self.vocabulary.embedding(self.inputs, length=2.4)
 
     def story(self, lag: int, rng: np.random.Generator) -> tuple[list[str], dict[int, str]]:
         """One story: its words, and at which of them which cuisine is the answer."""
@@ -87,8 +88,8 @@ class Samosa(Problem):
         for k in rng.permutation(self.people):
             words += ASKED.format(name=names[k]).split()
             answers[len(words) - 1] = cuisines[k]
-            words += [cuisines[k], "."]
-        return words[:-2], answers
+            words.append(".")
+        return words[:-1], answers
 
     def draw(self, lag: int, N: int, rng: np.random.Generator, part: str = "train") -> Batch:
         """N stories."""

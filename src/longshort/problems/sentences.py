@@ -100,9 +100,9 @@ class Vocabulary:
             row[: len(words)] = self.numbers(words)
         return x
 
-    def embedding(self, C: int) -> nn.Embedding:
-        """A learned vector of C numbers for each word, of a length near 1 at first."""
+    def embedding(self, C: int, length: float = 1.0) -> nn.Embedding:
+        """A learned vector of C numbers for each word, of about this length at first."""
         vectors = nn.Embedding(len(self), C, padding_idx=0)
         with torch.no_grad():
-            vectors.weight.div_(math.sqrt(C))
+            vectors.weight.mul_(length / math.sqrt(C))
         return vectors

@@ -21,6 +21,8 @@ from .cuda.machine import Machine
 
 HELD: Final = 256 << 20
 """Bytes of W_ih x that are held at a time: the recurrence takes them a chunk of steps after another."""
+FILLS: Final = 1 << 21
+"""Numbers of a result that give every multiprocessor work: cuBLAS then cuts no sum in rounded pieces."""
 
 
 def refuses(call: Call) -> str | None:
@@ -77,7 +79,10 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """List gates and cell after each step, then N and 1 / scale of each norm, then where a clip passes."""
     N, T, H, G, wide = call.N, call.T, call.H, len(call.variant.gates), call.wide
-    found: list[tuple[tuple[int, ...], torch.dtype]] = [((T, N, 4 * H), call.dtype), ((T, N, H), wide)]
+    gates = (
+        call.dtype if call.variant.norm == "none" else wide
+    )  # a norm's sums cancel, and show a gate's rounding
+    found: list[tuple[tuple[int, ...], torch.dtype]] = [((T, N, 4 * H), gates), ((T, N, H), wide)]
     if call.variant.norm == "per_gate":
         found += [((T, N, G * H), wide), ((T, N, G), wide)]
     elif call.variant.norm != "none":
@@ -115,6 +120,7 @@ def forward(
         outputs.h.copy_(given.h)
         outputs.c.copy_(given.c)
         return outputs, saved
+    machine.report()  # of an earlier kernel, before torch says no more than that the context is lost
     packed = packing.Packed(call, given)
     for name, tensor in zip(("y", "h", "c", "cells", "gates"), outputs, strict=True):
         packed.put(name, tensor)
@@ -169,6 +175,7 @@ def backward(
     if N * call.T == 0:
         nothing = tuple(new(shape, dtype=dtype) for shape, dtype in derivative.saves(call))
         return derivative.backward(call, given, outputs, nothing, grads, needs)
+    machine.report()
     packed = packing.Packed(call, given)
     packed.put("y", outputs.y)
     for name, tensor in zip(_tape(call), saved, strict=True):
@@ -229,7 +236,11 @@ def _weights(
 
     found: dict[str, Tensor] = {}
     if wanted["x"]:
-        found["x"] = product(dz, w_ih, call.dtype).view(call.T, call.N, call.C).transpose(0, 1)
+        # a result that fills the device is summed in one piece, and then rounded once, as it will be anyway
+        whole = call.T * call.N * call.C >= FILLS
+        found["x"] = (
+            product(dz, w_ih, call.dtype if whole else wide).view(call.T, call.N, call.C).transpose(0, 1)
+        )
     if wanted["w_ih"]:
         found["w_ih"] = product(dz.T, packing.time_first(call, given).flatten(0, 1))
     if wanted["w_hh"]:

@@ -193,7 +193,8 @@ def fit(
     dtype = next(module.parameters()).dtype
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
-        model, optimiser = fabric.setup(module, make_optimiser(module, settings))
+        fused = (fabric.device.type == "cpu" and settings.precision != "16-mixed") or None
+        model, optimiser = fabric.setup(module, make_optimiser(module, settings, fused=fused))
         mean = Mean(module, settings)
         shown = model if mean.kept is module else fabric.setup_module(mean.kept)
         continuing = objective if isinstance(objective, Continuing) else None

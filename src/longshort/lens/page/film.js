@@ -58,7 +58,7 @@ function draw() {
   heat(drawing, { x: left, y: 20, width: right - left, height: 160, rows: lags.length, columns: film.length, map: "magma", share: (r, k) => 1 + Math.log10(Math.max(film[k].full[r], 1e-6)) / 6 });
   const { soft, ink } = colours();
   const y = scale(-0.5, lags.length - 0.5, 20, 180);
-  drawing.append(svg("text", { x: left, y: 12, fill: ink, "font-weight": 600 }, "gradient by lag (down) and training step (across)"));
+  drawing.append(svg("text", { x: left, y: 12, fill: ink, "font-weight": 600 }, "gradient: lag ↓, training step →"));
   for (const r of ticks(0, lags.length - 1, 5).filter(Number.isInteger)) drawing.append(svg("text", { x: left - 8, y: y(r) + 4, "text-anchor": "end", fill: soft, "font-size": 11 }, String(lags[r])));
   axisX(drawing, x, ticks(0, film.length - 1, width < 500 ? 3 : 8).filter(Number.isInteger), { y: 182, format: (k) => String(film[k].step), title: "training step" });
   legend(drawing, { x: width - 136, y: 220, map: "magma", low: "1e−6", high: "1" });
@@ -116,7 +116,7 @@ function halves(frame) {
   const points = (one) => one.half.map((v, n) => [x(n / (one.half.length - 1 || 1)), y(Math.log10(Math.max(v, 10 ** low)))]);
   drawing.append(line(points(film[0]), { stroke: soft, "stroke-width": 1.2, "stroke-dasharray": "2 4" }));
   drawing.append(line(points(frame), { stroke: f, "stroke-width": 2 }));
-  axisX(drawing, x, [0, 0.5, 1], { y: 166, format: (v) => ({ 0: "shortest", 0.5: "half of the units", 1: "longest" })[v] });
+  axisX(drawing, x, [0.08, 0.5, 0.92], { y: 166, format: (v) => ({ 0.08: "shortest", 0.5: "half of the units", 0.92: "longest" })[v] });
 }
 
 function saturation(frame) {
@@ -124,7 +124,7 @@ function saturation(frame) {
   const { ink, soft, faint } = colours();
   const left = Math.min(150, 0.32 * width);
   const x = scale(0, 1, left, width - 12);
-  drawing.append(svg("text", { x: 0, y: 14, fill: ink, "font-weight": 600 }, "share of steps and units: shut (left), open (right)"));
+  drawing.append(svg("text", { x: 0, y: 14, fill: ink, "font-weight": 600 }, "gates: shut on the left, open on the right"));
   gates.forEach((g, row) => {
     const y = 24 + 24 * row;
     const [low, high] = frame.gates[g];

@@ -124,7 +124,7 @@ struct Arguments {
   R* cells;                 // out: (N, T, H)
   R* gates;                 // out: (N, T, 4 H)  i, f, g, o
   // what the way back needs, written forward and read backward
-  E* tape_gates;            // (T, N, 4 H)  i, f, g, o
+  E* tape_gates;            // (T, N, 4 H)  i, f, g, o; of type R with a norm, see `tapes_wide`
   R* tape_cells;            // (T, N, H)  the cell after the step
   R* hat_z;                 // (T, N, G H)  N(z)
   R* hat_r;                 // (T, N, G H)  N(r), or N of each gate

@@ -124,19 +124,34 @@ DEVICE typename A::Wide finish_cell(const A& a, const F& has, i64 n, i64 t, i64 
   return fresh;
 }
 
+// Whether the tape holds gates as type R: with a norm, sums of the way back cancel, and show a gate's rounding.
+template <class F>
+DEVICE bool tapes_wide(const F& has) {
+  return has(NormsProducts) || has(NormsGates);
+}
+
 // Where the gates of (n, t) are kept: blocks i, f, g, o.
-template <class A>
-DEVICE void keep_gate(const A& a, i64 n, i64 t, i64 u, int gate, typename A::Wide value, typename A::Wide held, bool on) {
-  if (a.tape_gates && on) narrow(held, a.tape_gates[((t * a.N + n) * 4 + gate) * a.H + u]);
+template <class A, class F>
+DEVICE void keep_gate(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value,
+                      typename A::Wide held, bool on) {
+  const i64 at = ((t * a.N + n) * 4 + gate) * a.H + u;
+  if (a.tape_gates && on) {
+    if (tapes_wide(has))
+      reinterpret_cast<typename A::Wide*>(a.tape_gates)[at] = held;
+    else
+      narrow(held, a.tape_gates[at]);
+  }
   if (a.gates) a.gates[((n * a.T + t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
 }
-template <class A>
-DEVICE void keep_sigmoid(const A& a, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
-  keep_gate(a, n, t, u, gate, value, Tape<typename A::Element, typename A::Wide>::of_sigmoid(value), on);
+template <class A, class F>
+DEVICE void keep_sigmoid(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  keep_gate(a, has, n, t, u, gate, value, Held::of_sigmoid(value), on);
 }
-template <class A>
-DEVICE void keep_candidate(const A& a, i64 n, i64 t, i64 u, const Cell<typename A::Wide>& v, bool on) {
-  keep_gate(a, n, t, u, 2, v.g, Tape<typename A::Element, typename A::Wide>::of_candidate(v.a_g, v.g), on);
+template <class A, class F>
+DEVICE void keep_candidate(const A& a, const F& has, i64 n, i64 t, i64 u, const Cell<typename A::Wide>& v, bool on) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  keep_gate(a, has, n, t, u, 2, v.g, Held::of_candidate(v.a_g, v.g), on);
 }
 
 template <class A>
@@ -161,14 +176,21 @@ DEVICE typename A::Wide cell_before(const A& a, const F& has, i64 n, i64 s, i64 
 template <class A>
 struct Recalled {
   typename A::Element gates[4];
-  typename A::Wide cell, before;  // the cell after the step, and c_{t-1}
+  typename A::Wide wide_gates[4];  // instead, where `tapes_wide`
+  typename A::Wide cell, before;   // the cell after the step, and c_{t-1}
 };
 
 template <class A, class F>
 DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
   const i64 t = time_of(a, has, s), row = t * a.N + n;
   Recalled<A> r;
-  UNROLL for (int gate = 0; gate < 4; ++gate) r.gates[gate] = a.tape_gates[(row * 4 + gate) * a.H + u];
+  UNROLL for (int gate = 0; gate < 4; ++gate) {
+    const i64 at = (row * 4 + gate) * a.H + u;
+    if (tapes_wide(has))
+      r.wide_gates[gate] = reinterpret_cast<const typename A::Wide*>(a.tape_gates)[at];
+    else
+      r.gates[gate] = a.tape_gates[at];
+  }
   r.cell = a.tape_cells[row * a.H + u];
   r.before = cell_before(a, has, n, s, u);
   return r;
@@ -177,12 +199,21 @@ DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
 template <class A, class F>
 DEVICE Cell<typename A::Wide> opened(const F& has, const Recalled<A>& r) {
   using Held = Tape<typename A::Element, typename A::Wide>;
+  const auto held = [&](int gate) { return tapes_wide(has) ? r.wide_gates[gate] : wide(r.gates[gate]); };
   Cell<typename A::Wide> v;
-  v.i = Held::sigmoid(wide(r.gates[0]));
-  v.f = Held::sigmoid(wide(r.gates[1]));
-  v.g = Held::candidate(wide(r.gates[2]), has(LinearInput));
-  v.o = Held::sigmoid(wide(r.gates[3]));
+  v.i = Held::sigmoid(held(0));
+  v.f = Held::sigmoid(held(1));
+  v.g = Held::candidate(held(2), has(LinearInput));
+  v.o = Held::sigmoid(held(3));
   return v;
+}
+
+// A gate of i, f, o, from its place on the tape.
+template <class A, class F>
+DEVICE typename A::Wide taped_sigmoid(const A& a, const F& has, i64 at) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  return Held::sigmoid(tapes_wide(has) ? reinterpret_cast<const typename A::Wide*>(a.tape_gates)[at]
+                                       : wide(a.tape_gates[at]));
 }
 
 // What arrives at output k of step s from outside, as it lies there; 0 in the padding and before the first step.

@@ -111,10 +111,10 @@ struct PersistentForward {
     const R c = finish_cell(a, has, n, t, u, v.cell, cell[sub][k]);
     cell[sub][k] = again ? initial_c_at(a, n, u) : on ? c : cell[sub][k];
     keep_cell(a, n, t, u, c, on);
-    keep_sigmoid(a, n, t, u, 0, v.i, on);
-    keep_sigmoid(a, n, t, u, 1, v.f, on);
-    keep_candidate(a, n, t, u, v, on);
-    keep_sigmoid(a, n, t, u, 3, v.o, on);
+    keep_sigmoid(a, has, n, t, u, 0, v.i, on);
+    keep_sigmoid(a, has, n, t, u, 1, v.f, on);
+    keep_candidate(a, has, n, t, u, v, on);
+    keep_sigmoid(a, has, n, t, u, 3, v.o, on);
   }
 
   // The bias of this thread's units, which stays in registers.

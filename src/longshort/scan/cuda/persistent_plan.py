@@ -22,13 +22,19 @@ PATIENCE = 10.0
 overrides it, for debuggers and sanitizers."""
 
 
-def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Any:
-    """Return the kernel of one direction, compiled for the call's options where the machine specialises."""
-    options = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
+def program(call: Call, tiling: Tiling, specialises: bool) -> Program:
+    """Return the program of one direction, compiled for the call's options and sizes if it `specialises`."""
+    options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
     name = "persistent_backward" if tiling.backward else "persistent_forward"
     entry = Entry(name, tiling.threads, f"{options}, {tiling.template}")
-    sizes = sized(call) if machine.specialises else ()
-    found = machine.kernel(Program(f"{name}.cu", call.dtype, (entry,), sizes), name, tiling.shared)
+    return Program(f"{name}.cu", call.dtype, (entry,), sized(call) if specialises else ())
+
+
+def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Any:
+    """Return the kernel of one direction; refuse a cooperative one whose blocks do not fit at once."""
+    asked = program(call, tiling, machine.specialises)
+    name = asked.entries[0].name
+    found = machine.kernel(asked, name, tiling.shared)
     if cooperative:
         room = found.resident(machine.properties.multiprocessors)
         if tiling.grid > room:

@@ -232,8 +232,7 @@ DEVICE void step_operands(const A& a) {
       else if (on && first)
         value = a.c_given[n * state_row(a) + a.H + k];
       else if (on)
-        value = Tape<typename A::Element, typename A::Wide>::sigmoid(
-            wide(a.tape_gates[((earlier * a.N + n) * 4 + gate) * a.H + k % a.H]));
+        value = taped_sigmoid(a, has, ((earlier * a.N + n) * 4 + gate) * a.H + k % a.H);
       a.gates_before[(t * a.N + n) * a.S * a.H + k] = value;
     });
 }

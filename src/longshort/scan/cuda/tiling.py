@@ -65,7 +65,7 @@ class Tiling:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, the staged operand, sums of the warps along K, Σ ā of the threads."""
+        """Bytes of shared memory: weights, the staged operand, sums of the warps along K, Σ ā by thread."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k

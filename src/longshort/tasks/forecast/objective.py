@@ -101,7 +101,7 @@ class ForecastObjective:
         batch = self.batch(0)
         names = Windows.__dataclass_fields__
         few = replace(batch.windows, **{name: getattr(batch.windows, name)[:WATCHED] for name in names})
-        return (few, batch.places[-1:]), lambda out: out.flatten(1)
+        return (few, torch.tensor([self.plan.context + AFTER - 2])), lambda out: out.flatten(1)
 
     def validation_answers(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """Quantiles (W, 1, horizon, Q) and truth (W, 1, horizon) of the validation windows."""
