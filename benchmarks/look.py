@@ -162,7 +162,11 @@ def measured(name: str) -> dict[str, Any]:
     told = subprocess.run([sys.executable, __file__, "--one", name], stdout=subprocess.PIPE, check=True)
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     busy = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
-    return {**json.loads(told.stdout), "processor seconds": round(busy, 1)}
+    return {
+        **json.loads(told.stdout),
+        "processor seconds": round(busy, 1),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def main() -> None:

@@ -42,8 +42,8 @@ class Used:
     full: float
     "the loss with the whole context"
     horizon: int
-    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where U(0) is within two
-    standard errors of nothing"""
+    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where U(0) of either start
+    is within two of its standard errors of nothing"""
     censored: bool
     "more than the longest context measured"
     note: str
@@ -77,9 +77,9 @@ def used(specimen: Specimen, lags: Tensor | None = None, *, trace: Trace | None 
         whole = specimen.losses(trace.output)
         rows = [[_rise(specimen, int(k), T, start, whole) for k in lags] for start in (None, means)]
     zero, mean = (torch.stack([rise.mean() for rise in row]) for row in rows)
-    error = torch.stack([_error(rise) for rise in rows[0]])
+    error, other = (torch.stack([_error(rise) for rise in row]) for row in rows)
     smaller = torch.minimum(zero, mean)
-    matters = smaller[0] > 2 * error[0]
+    matters = bool(zero[0] > 2 * error[0]) and bool(mean[0] > 2 * other[0])
     fine = smaller <= max(SMALL * smaller[0].item(), 1e-9)
     bad = (~fine).nonzero().flatten()
     place = int(bad[-1]) + 1 if len(bad) and matters else 0

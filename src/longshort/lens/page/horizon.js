@@ -80,14 +80,16 @@ function draw() {
       y = scale(low, high, bottom, top);
       axisY(drawing, y, ticks(low, high, 3), { left, right });
     }
+    for (const m of name === "stored" ? series : []) {
+      const { lags, control, error } = m.stored;
+      const chance = (n) => Math.max(y(Math.max(0, control[n]) + 2 * error[n]), top);
+      const band = [...lags.map((k, n) => [x(k), chance(n)]), ...lags.map((k) => [x(k), y(0)]).reverse()];
+      drawing.append(svg("path", { d: `M${band.map((b) => b.map((v) => v.toFixed(1)).join(" ")).join("L")}Z`, fill: faint, "fill-opacity": 0.7 }));
+    }
     for (const m of series) {
       const stroke = shade(m.kind, m.shade);
       const { lags, band: seeds } = curves(m)[name];
       const points = (v) => lags.map((k, n) => [x(k), y(v[n])]);
-      if (name === "stored") {
-        const band = [...lags.map((k, n) => [x(k), y(Math.max(0, m.stored.control[n]) + 2 * m.stored.error[n])]), ...lags.map((k) => [x(k), y(0)]).reverse()];
-        drawing.append(svg("path", { d: `M${band.map((b) => b.map((v) => v.toFixed(1)).join(" ")).join("L")}Z`, fill: faint, "fill-opacity": 0.7 }));
-      }
       if (seeds) {
         const around = [...lags.map((k, n) => [x(k), y(seeds[1][n])]), ...lags.map((k, n) => [x(k), y(seeds[0][n])]).reverse()];
         if (around.flat().every(Number.isFinite)) drawing.append(svg("path", { class: "seeds", d: `M${around.map((b) => b.map((v) => v.toFixed(1)).join(" ")).join("L")}Z`, fill: stroke, "fill-opacity": crowded ? 0.12 : 0.2 }));
