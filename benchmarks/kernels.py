@@ -11,7 +11,7 @@ import torch
 
 from longshort.bench.gpu import CASES, TYPES
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, packing, sources, step_plan, tiling
+from longshort.scan.cuda import compiler, persistent_plan, sources, step_plan, tiling
 from longshort.scan.cuda.machine import Properties
 from record import write
 
@@ -51,9 +51,7 @@ def measured(text):
 
 def kernel(asked, cut):
     """One persistent kernel: how it is cut, and what it takes."""
-    name = "persistent_backward" if cut.backward else "persistent_forward"
-    entry = sources.Entry(name, cut.threads, f"longshort::Fixed<{packing.flags(asked)}u>, {cut.template}")
-    found = measured(sources.Program(f"{name}.cu", asked.dtype, (entry,)).text())
+    found = measured(persistent_plan.program(asked, cut, specialises=True).text())
     return {
         "blocks": f"{cut.groups} groups of {cut.blocks}",
         "threads": cut.threads,

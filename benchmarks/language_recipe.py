@@ -34,7 +34,13 @@ TARGETS = {
     "zaremba-medium": {"test perplexity": 82.7},
     "zaremba-large": {"test perplexity": 78.4},
 }
-FOR_A_GPU = ("zaremba-medium", "zaremba-large", "awd-lstm")
+GPU = "needs a GPU"
+OPEN = {
+    "zaremba-medium": GPU,
+    "zaremba-large": GPU,
+    "awd-lstm": GPU,
+    "bai-ptb-char": "20 passes are 3e15 multiplications and additions, ten hours of a core",
+}
 
 
 def trained(settings: story.TrainSettings, out: str, device: str) -> Run:
@@ -79,9 +85,11 @@ def main() -> None:
             for name, value in settings.to_json().items()
             if name not in (*texts, *unused, "recipe") and value != getattr(story.beneath(args), name)
         },
-        "open, for want of a GPU": []
-        if torch.cuda.is_available()
-        else [f"{name}: {recipes()[name]['paper']}" for name in FOR_A_GPU],
+        "open": [
+            f"{name}, {recipes()[name]['paper']}: {why}"
+            for name, why in OPEN.items()
+            if name != args.name and not (why == GPU and torch.cuda.is_available())
+        ],
         "weights": sum(array.size for array in run.read_arrays("weights.safetensors")[0].values()),
         "steps": lines[-1]["step"],
         "passes": {"made": lines[-1]["step"] / lines[0]["step"], "of": settings.epochs}

@@ -1,6 +1,12 @@
 """Words and characters a second: training, the decoder alone, and text that goes on, beside peers in turns.
 
-    scripts/bench language-speed [--threads 2] [--rounds 6]
+    scripts/bench language-speed [--threads 2] [--rounds 6]                   everything at once
+    scripts/bench language-speed --part training --seconds 50 [--anew]        as many rounds as fit, added
+
+A round is each peer once, and each round begins with another peer. With --part a call adds its rounds to
+those that the result file has of the part, so that a machine need be kept quiet for a minute at a time; the
+parts are training, decoder, generation-65 and generation-10000. --anew forgets the part's earlier rounds, and
+what another machine, thread count or version measured is forgotten of itself. A result is the median of all.
 
 Training: 2 x 650 units, a vocabulary of 10,000, 20 streams, windows of 35, dropout 0.2, SGD with clipped
 gradients. `examples` is the program that pytorch/examples describes as word_language_model, written
@@ -8,13 +14,17 @@ anew: torch.nn.LSTM, log-softmax and negative log-likelihood, weights moved by h
 layers on Keras's torch backend, whose stateful layers fail in training there, so that each window begins
 from zero. `ours` is the package's network and objective; `ours, short` has the decoder's product in
 bfloat16 with sums in float32, the only row that is not float32 throughout. All are timed by the wall.
+The bound is what the products of a step take at the operations a second that a core reaches out of its cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import json
 import os
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +38,7 @@ from torch import nn
 from torch.nn import functional
 
 import record
+from longshort import engine
 from longshort.tasks.language.corpus import Corpus
 from longshort.tasks.language.decoder import InPlace
 from longshort.tasks.language.model import LanguageNetwork
@@ -38,7 +49,13 @@ from longshort.tasks.language.stepping import Manner, tokens
 from longshort.train.optimisers import make_optimiser
 
 H, V, N, T = 650, 10_000, 20, 35
+DECODER = 2 * H * V * N * T * 3
+LSTM = 2 * (2 * 4 * H * (H + H)) * N * T * 3
+"""Multiplications and additions of a training step: one product forward and two back."""
+STARTED = time.monotonic()
 Step = Callable[[], None]
+Times = dict[str, list[float]]
+"""Peer -> milliseconds of a step in each round."""
 
 
 def ours(short: bool) -> Step:
@@ -48,7 +65,7 @@ def ours(short: bool) -> Step:
     )  # fmt: skip
     text = Corpus(np.random.default_rng(0).integers(0, V, 200_000), 1, Counter(), "")
     network, task, count = LanguageNetwork(V, settings), LanguageObjective(text, text, settings), [0]
-    optimiser = make_optimiser(network, settings)
+    optimiser = make_optimiser(network, settings, fused=True)
 
     def step() -> None:
         task.loss(network, task.batch(count[0])).backward()
@@ -113,31 +130,58 @@ def keras_model() -> Step:
     return lambda: model.train_on_batch(x[:, :-1], x[:, 1:]) and None
 
 
-def in_turns(steps: dict[str, Step], rounds: int, each: int) -> dict[str, list[float]]:
-    """Milliseconds of a step: rounds over all, `each` steps in a row."""
-    found: dict[str, list[float]] = {name: [] for name in steps}
+def in_turns(steps: dict[str, Step], each: int, rounds: int, until: float | None, before: Times) -> Times:
+    """Add rounds to those before: each peer's mean of `each` steps in a row, beginning with the next peer.
+
+    Args:
+        steps: peer -> what is timed.
+        each: steps in a row.
+        rounds: how many rounds, without `until`.
+        until: seconds from the program's start in which every further round but the first must fit.
+        before: the rounds there are.
+    """
+    found = {name: list(before.get(name, ())) for name in steps}
     for step in steps.values():
         step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            step()  # the peer before it may have left threads spinning
+    made, longest = 0, 0.0
+    while made < rounds if until is None else not made or time.monotonic() - STARTED + longest < until:
+        begun, made = time.monotonic(), made + 1
+        first = len(next(iter(found.values()))) % len(steps)
+        for name in [*steps, *steps][first : first + len(steps)]:
+            steps[name]()  # the peer before it may have left threads spinning
             started = time.perf_counter()
             for _ in range(each):
-                step()
-            found[name].append((time.perf_counter() - started) / each * 1e3)
+                steps[name]()
+            found[name].append(round((time.perf_counter() - started) / each * 1e3, 4))
+        longest = max(longest, time.monotonic() - begun)
     return found
 
 
-def training(rounds: int) -> dict[str, Any]:
-    steps = {"ours": ours(False), "ours, short": ours(True), "examples": examples(), "keras": keras_model()}
-    found = in_turns(steps, rounds, 3)
-    ms = {name: statistics.median(times) for name, times in found.items()}
-    best = min(ms["examples"], ms["keras"])
+def medians(found: Times) -> dict[str, float]:
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def training() -> tuple[dict[str, Step], int]:
+    return {"ours": ours(False), "ours, short": ours(True), "examples": examples(), "keras": keras_model()}, 3
+
+
+def of_training(found: Times, core: float) -> dict[str, Any]:
+    ms = medians(found)
+    best, peak = min(ms["examples"], ms["keras"]), core * torch.get_num_threads()
+    least = (LSTM + DECODER) / peak * 1e3
     return {
         "milliseconds a step": ms,
         "spread": {name: [min(times), max(times)] for name, times in found.items()},
         "words a second": {name: N * T / value * 1e3 for name, value in ms.items()},
         "times the better peer": {name: best / ms[name] for name in ("ours", "ours, short")},
+        "bound": {
+            "operations of the LSTM's products": LSTM,
+            "operations of the decoder's products": DECODER,
+            "operations a second at the peak of these cores": peak,
+            "milliseconds of both at the peak": least,
+            "times the better peer at the peak": best / least,
+            "share of the peak": {name: least / ms[name] for name in ("ours", "examples", "keras")},
+        },
     }
 
 
@@ -166,12 +210,12 @@ class Recomputed(torch.autograd.Function):
         return *(part * scale for part in ctx.saved_tensors), None, None
 
 
-def decoder(rounds: int, vocabulary: int = V) -> dict[str, Any]:
+def decoder() -> tuple[dict[str, Step], int]:
     """Loss and gradients from h: torch's own, with scores computed again in parts, in bfloat16, adaptive."""
     h = torch.randn(N * T, H, requires_grad=True)
-    w = (0.05 * torch.randn(vocabulary, H)).requires_grad_()
-    b, y = torch.zeros(vocabulary, requires_grad=True), torch.randint(0, vocabulary, (N * T,))
-    adaptive = nn.AdaptiveLogSoftmaxWithLoss(H, vocabulary, [vocabulary // 25, vocabulary // 5])
+    w = (0.05 * torch.randn(V, H)).requires_grad_()
+    b, y = torch.zeros(V, requires_grad=True), torch.randint(0, V, (N * T,))
+    adaptive = nn.AdaptiveLogSoftmaxWithLoss(H, V, [V // 25, V // 5])
 
     def clear() -> None:
         h.grad = w.grad = b.grad = None
@@ -209,25 +253,28 @@ def decoder(rounds: int, vocabulary: int = V) -> dict[str, Any]:
         "gradient in place, bfloat16": in_place(True),
         "adaptive": clusters,
     }
-    ms = {name: statistics.median(times) for name, times in in_turns(steps, rounds, 2).items()}
-    scores = N * T * vocabulary
+    return steps, 2
+
+
+def of_decoder(found: Times, core: float) -> dict[str, Any]:
+    scores = N * T * V
     held = {
         "cross entropy": 3 * 4 * scores,
-        "in parts of 128 rows": 2 * 4 * 128 * vocabulary,
+        "in parts of 128 rows": 2 * 4 * 128 * V,
         "gradient in place": 4 * scores,
         "gradient in place, bfloat16": 2 * scores,
     }
-    return {"vocabulary": vocabulary, "milliseconds": ms, "bytes of scores held at once": held}
+    return {"vocabulary": V, "milliseconds": medians(found), "bytes of scores held at once": held}
 
 
-@torch.no_grad()
-def generation(vocabulary: int, threads: int, rounds: int) -> dict[str, Any]:
-    """Tokens a second at 2 x 512, each read, scored and drawn."""
-    units = 512
+def generation(vocabulary: int) -> tuple[dict[str, Step], int]:
+    """Tokens at 2 x 512, each read, scored and drawn."""
+    units, threads = 512, torch.get_num_threads()
     network = LanguageNetwork(vocabulary, LanguageSettings(embedding=units, hidden=units, layers=2)).eval()
     lstm, embedding = nn.LSTM(units, units, 2).eval(), nn.Embedding(vocabulary, units)
     head, held = nn.Linear(units, vocabulary), [torch.zeros(1, 1, dtype=torch.long), None]
 
+    @torch.no_grad()
     def loop() -> None:
         y, held[1] = lstm(embedding(held[0]), held[1])
         held[0] = torch.multinomial(torch.softmax(head(y[0]) / 0.8, -1), 1)
@@ -236,16 +283,52 @@ def generation(vocabulary: int, threads: int, rounds: int) -> dict[str, Any]:
         texts = tokens(network, [np.array([0])], Manner(Sampling(), threads=threads, stored=stored))
         return lambda: next(texts) and None
 
-    steps = {"torch.nn.LSTM": loop} | {
+    return {"torch.nn.LSTM": loop} | {
         f"ours, {form}": started(form) for form in ("full", "bfloat16", "int8")
-    }
-    ms = {name: statistics.median(times) for name, times in in_turns(steps, rounds, 100).items()}
-    times = {name: ms["torch.nn.LSTM"] / value for name, value in ms.items()}
+    }, 100
+
+
+def of_generation(found: Times, core: float) -> dict[str, Any]:
+    ms = medians(found)
     return {
-        "vocabulary": vocabulary,
         "tokens a second": {name: 1e3 / value for name, value in ms.items()},
-        "times torch.nn.LSTM": times,
+        "times torch.nn.LSTM": {name: ms["torch.nn.LSTM"] / value for name, value in ms.items()},
     }
+
+
+Part = tuple[Callable[[], tuple[dict[str, Step], int]], Callable[[Times, float], dict[str, Any]]]
+PARTS: dict[str, Part] = {
+    "generation-65": (lambda: generation(65), of_generation),
+    f"generation-{V}": (lambda: generation(V), of_generation),
+    "decoder": (decoder, of_decoder),
+    "training": (training, of_training),
+}
+
+
+def earlier(threads: int) -> dict[str, Any]:
+    """What the result file holds, if this machine and these versions made it."""
+    path = record.RESULTS / "language-speed.json"
+    if not path.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text())
+    now = (record.machine(), threads, torch.__version__)
+    return content if now == (content["machine"], content["threads"], content["versions"]["torch"]) else {}
+
+
+def summed_up(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Every part's numbers: of those measured here their medians, of the others what the file holds."""
+    found = {name: before[name] for name in ("generation", "decoder", "training") if name in before}
+    for part, each in measured.items():
+        group, _, one = part.partition("-")
+        numbers = PARTS[part][1](each["milliseconds"], each["peak of a core"])
+        found[group] = {**found.get(group, {}), one: numbers} if one else numbers
+    if {"training", "decoder"} <= set(found):
+        ms, alone = found["training"]["milliseconds a step"], found["decoder"]["milliseconds"]
+        found["decoder's share of a step"] = {
+            "ours": alone["gradient in place"] / ms["ours"],
+            "ours, short": alone["gradient in place, bfloat16"] / ms["ours, short"],
+        }
+    return found
 
 
 def main() -> None:
@@ -254,25 +337,35 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--part", choices=list(PARTS))
+    parser.add_argument("--seconds", type=float, help="of this call; rounds are begun as long as they fit")
+    parser.add_argument("--anew", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    import keras
-
-    found: dict[str, Any] = {
+    asked = [args.part] if args.part else list(PARTS)
+    before = earlier(args.threads) if args.part else {}
+    measured: dict[str, Any] = {
+        part: each for part, each in before.get("measured", {}).items() if not (args.anew and part in asked)
+    }
+    for part in asked:
+        steps, each = PARTS[part][0]()
+        so_far = measured.get(part, {"calls": [], "milliseconds": {}, "peak of a core": 0.0})
+        times = in_turns(steps, each, args.rounds, args.seconds, so_far["milliseconds"])
+        measured[part] = {
+            "calls": [*so_far["calls"], " ".join(sys.argv[1:])],
+            "peak of a core": max(so_far["peak of a core"], engine.peak()),
+            "milliseconds": times,
+        }
+    found = {
         "targets": "1.4 times the better peer in training; 10 times torch.nn.LSTM in generation",
-        "keras": f"{keras.__version__}, backend {keras.backend.backend()}",
-        "generation": {f"{v}": generation(v, args.threads, args.rounds) for v in (65, V)},
-        "decoder": decoder(args.rounds),
-        "training": training(args.rounds),
+        "keras": f"{importlib.metadata.version('keras')}, backend {os.environ['KERAS_BACKEND']}",
+        **summed_up(measured, before),
+        "measured before, not in these calls": sorted(set(PARTS) - set(measured)) if before else [],
+        "measured": measured,
     }
-    ms, alone = found["training"]["milliseconds a step"], found["decoder"]["milliseconds"]
-    found["decoder's share of a step"] = {
-        "ours": alone["gradient in place"] / ms["ours"],
-        "ours, short": alone["gradient in place, bfloat16"] / ms["ours, short"],
-    }
-    for part in ("generation", "decoder", "training", "decoder's share of a step"):
-        print(part, found[part], flush=True)
+    for name in ("generation", "decoder", "training", "decoder's share of a step"):
+        print(name, found.get(name), flush=True)
     print(record.write("language-speed", found))
 
 

@@ -1,13 +1,16 @@
 """The runtime beside onnxruntime, OpenVINO and torch: single steps, streams, many streams, the cold start.
 
-    scripts/bench runtime [--rounds K]
+    scripts/bench runtime [--rounds K] [--threads N ...]
 
-Each contestant runs in a process of its own, as its users would have it, and the processes take turns. One
-LSTM with torch's initial weights; float32 but where short weights are named. A number is the median of a
-process's own repetitions, then the median over the rounds, with the least and the most beside it.
+Each contestant runs in a process of its own, as its users would have it, and the processes take turns, in the
+opposite order every second round. One LSTM with torch's initial weights; float32 but where short weights are
+named. A number is the median of a process's own repetitions, then the median over the rounds, with the least
+and the most beside it; a ratio is that of one round, beside the best peer of the same round.
 
-step        one step of one sequence whose state goes on. "alone" is the engine without the stream's checks;
-            "no state" leaves the peer's state at zero and out of its outputs: cheaper than any use of it
+step        one step of one sequence whose state goes on: new x in, y out, and the state kept. A peer's state
+            comes out of one call and goes into the next; "bound" keeps it in the peer's own memory. "no
+            state" leaves it at zero inside: cheaper than any use, as nothing goes on. Ours "alone" is the
+            engine without the stream's checks
 sequence    1,000 steps of one sequence at once
 streams     one step of 1,000 sequences together
 start       from the start of the process to the first output, and the resident memory then
@@ -32,7 +35,13 @@ import numpy as np
 
 SIZES = {"small": (64, 128), "wide": (256, 512)}
 FORMS = ("float32", "bfloat16", "int8")
+SIZE = {"float32": 4, "bfloat16": 2, "int8": 1}
+"""Bytes of a weight."""
 T, STREAMS = 1000, 1000
+BEST, CHEAPEST = (
+    "times as fast as the best peer",
+    "times as fast as the cheapest call of a peer, without state",
+)
 CONTESTANTS = ("longshort", "onnxruntime", "openvino", "torch")
 Found = Iterator[tuple[str, str, Callable[[], object]]]
 """What is measured, who does it, and what to call."""
@@ -85,35 +94,54 @@ def onnxruntime(folder: Path, threads: int) -> Found:
 
     for name, (C, H) in SIZES.items():
         row, sequence, rows = inputs(C)
-        for what, x in (
-            (f"step {name}", row[None]),
-            (f"sequence {name}", sequence.transpose(1, 0, 2).copy()),
-        ):
-            alone = session(f"{name}-{len(x)}.onnx")
-            yield (
-                what,
-                "no state" if len(x) == 1 else "onnxruntime",
-                lambda s=alone, x=x: s.run(None, {"x": x}),
-            )
-        step = session(f"{name}-step.onnx")
-        fed = {"x": row, "h0": np.zeros((1, 1, H), np.float32), "c0": np.zeros((1, 1, H), np.float32)}
+        long = sequence.transpose(1, 0, 2).copy()
+        alone, whole = session(f"{name}-1.onnx"), session(f"{name}-{T}.onnx")
+        yield f"step {name}", "no state", lambda s=alone, x=row[None]: s.run(None, {"x": x})
+        yield f"sequence {name}", "onnxruntime", lambda s=whole, x=long: s.run(None, {"x": x})
+        for what, N, x in ((f"step {name}", 1, row), ("streams small", STREAMS, rows)):
+            if what == "streams small" and name != "small":
+                continue
+            step = session(f"{name}-state-{N}.onnx")
+            fed = {"x": x[None], "h": np.zeros((1, N, H), np.float32), "c": np.zeros((1, N, H), np.float32)}
 
-        def go(step: Any = step, fed: dict[str, Any] = fed) -> None:
-            _, fed["h0"], fed["c0"] = step.run(None, fed)
+            def go(step: Any = step, fed: dict[str, Any] = fed) -> object:
+                y, fed["h"], fed["c"] = step.run(None, fed)
+                return y
 
-        yield f"step {name}", "onnxruntime", go
-        if name == "small":
-            zero = np.zeros((1, STREAMS, H), np.float32)
-            each = {"x": rows, "h0": zero, "c0": zero}
+            yield what, "onnxruntime", go
+            yield what, "onnxruntime, bound", bound(step, x[None], H)
 
-            def many(step: Any = step, fed: dict[str, Any] = each) -> None:
-                _, fed["h0"], fed["c0"] = step.run(None, fed)
 
-            yield "streams small", "onnxruntime", many
+def bound(session: Any, x: Any, H: int) -> Callable[[], object]:
+    """The same step on memory of onnxruntime's own: two sets of states, which are each other's outputs."""
+    from onnxruntime import OrtValue
+
+    def made(*shape: int) -> Any:
+        return OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+
+    N = x.shape[1]
+    row, y = made(*x.shape), made(1, 1, N, H)
+    states = [(made(1, N, H), made(1, N, H)) for _ in range(2)]
+    bindings = []
+    for (h, c), (h_n, c_n) in (states, states[::-1]):
+        binding = session.io_binding()
+        for name, value in (("x", row), ("h", h), ("c", c)):
+            binding.bind_ortvalue_input(name, value)
+        for name, value in (("y", y), ("h_n", h_n), ("c_n", c_n)):
+            binding.bind_ortvalue_output(name, value)
+        bindings.append(binding)
+
+    def go() -> object:
+        row.update_inplace(x)
+        session.run_with_iobinding(bindings[0])
+        bindings.reverse()
+        return y.numpy()
+
+    return go
 
 
 def openvino(folder: Path, threads: int) -> Found:
-    """The same nodes, without state: its cheapest use."""
+    """The same nodes on shared memory: two requests, each the other's state; and without state."""
     import openvino as ov
 
     settings = {
@@ -122,21 +150,38 @@ def openvino(folder: Path, threads: int) -> Found:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     core = ov.Core()
-    for name, (C, _) in SIZES.items():
+
+    def requests(file: str, count: int) -> list[Any]:
+        compiled = core.compile_model(core.read_model(folder / file), "CPU", settings)
+        return [compiled.create_infer_request() for _ in range(count)]
+
+    def alone(file: str, x: Any) -> Callable[[], object]:
+        (request,) = requests(file, 1)
+        return lambda: request.infer({"x": x}, share_inputs=True, share_outputs=True)
+
+    def going(file: str, x: Any, H: int) -> Callable[[], object]:
+        zero = np.zeros((1, x.shape[1], H), np.float32)
+        pair, state = requests(file, 2), [zero, zero.copy()]
+
+        def go() -> object:
+            out = pair[0].infer({"x": x, "h": state[0], "c": state[1]}, share_inputs=True, share_outputs=True)
+            y, state[0], state[1] = out[0], out[1], out[2]
+            pair.reverse()
+            return y.copy()
+
+        return go
+
+    for name, (C, H) in SIZES.items():
         row, sequence, rows = inputs(C)
-        cases = [(f"step {name}", f"{name}-1.onnx", row[None])]
-        cases += [(f"sequence {name}", f"{name}-{T}.onnx", sequence.transpose(1, 0, 2).copy())]
-        cases += [("streams small", f"{name}-streams.onnx", rows[None])] if name == "small" else []
-        for what, file, x in cases:
-            request = core.compile_model(
-                core.read_model(folder / file), "CPU", settings
-            ).create_infer_request()
-            label = "no state" if len(x) == 1 else "openvino"
-            yield what, label, lambda r=request, x=x: r.infer({0: x}, share_inputs=True, share_outputs=True)
+        yield f"step {name}", "no state", alone(f"{name}-1.onnx", row[None])
+        yield f"step {name}", "openvino", going(f"{name}-state-1.onnx", row[None], H)
+        yield f"sequence {name}", "openvino", alone(f"{name}-{T}.onnx", sequence.transpose(1, 0, 2).copy())
+        if name == "small":
+            yield "streams small", "openvino", going(f"{name}-state-{STREAMS}.onnx", rows[None], H)
 
 
 def torch(folder: Path, threads: int) -> Found:
-    """torch.nn.LSTM in inference mode, and the layer's own step."""
+    """torch.nn.LSTM in inference mode."""
     import torch as t
 
     t.set_num_threads(threads)
@@ -148,9 +193,10 @@ def torch(folder: Path, threads: int) -> Found:
         def go(x: Any, N: int, H: int = H, layer: Any = layer) -> Callable[[], None]:
             kept = [(t.zeros(1, N, H), t.zeros(1, N, H))]
 
-            def step() -> None:
+            def step() -> object:
                 with t.inference_mode():
-                    kept[0] = layer(x, kept[0])[1]
+                    y, kept[0] = layer(x, kept[0])
+                return y.numpy()
 
             return step
 
@@ -222,10 +268,9 @@ def write_models(folder: Path) -> None:
         t.save(layer.state_dict(), folder / f"{name}.pt")
         for steps in (1, T):
             (folder / f"{name}-{steps}.onnx").write_bytes(peers.onnx_model(layer, 1, steps))
-        (folder / f"{name}-streams.onnx").write_bytes(peers.onnx_model(layer, STREAMS, 1))
-        ours = ls.LSTM.from_torch(layer)
-        ls.export(ours, folder / name)
-        ls.export(ours, folder / f"{name}-step.onnx", streaming=True)
+        for N in (1, STREAMS):
+            (folder / f"{name}-state-{N}.onnx").write_bytes(peers.onnx_model(layer, N, 1, state=True))
+        ls.export(ls.LSTM.from_torch(layer), folder / name)
 
 
 def accuracy(folder: Path) -> dict[str, Any]:
@@ -255,8 +300,8 @@ def measured(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     """Microseconds of everything with so many threads, and ours beside the best peer of each round."""
     each: dict[str, dict[str, list[float]]] = {}
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    for _ in range(rounds):
-        for contestant in CONTESTANTS:
+    for k in range(rounds):
+        for contestant in CONTESTANTS[:: 1 if k % 2 == 0 else -1]:
             command = [sys.executable, __file__, "--child", contestant, str(folder), str(threads)]
             done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
             for what, numbers in json.loads(done.stdout).items():
@@ -266,12 +311,59 @@ def measured(folder: Path, threads: int, rounds: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for what, numbers in each.items():
         ours = {who: n for who, n in numbers.items() if who.startswith(("longshort", "alone"))}
-        best = np.min([n for who, n in numbers.items() if who not in ours], axis=0)
-        found[what] = {
-            "microseconds": {who: spread(n) for who, n in numbers.items()},
-            "times as fast as the best peer": {who: spread(list(best / n)) for who, n in ours.items()},
-        }
+        peers = {who: n for who, n in numbers.items() if who not in ours}
+        going = {who: n for who, n in peers.items() if not who.endswith("no state")}
+        found[what] = {"microseconds": {who: spread(n) for who, n in numbers.items()}}
+        for title, some in ((BEST, going), (CHEAPEST, peers)):
+            best = np.min(list(some.values()), axis=0)
+            found[what][title] = {who: spread(list(best / n)) for who, n in ours.items()}
+        if len(going) == len(peers):
+            del found[what][CHEAPEST]
     return found
+
+
+def asked(found: dict[str, Any]) -> list[Any]:
+    """Every number that is asked for, as `longshort bench cpu` prints its own."""
+    from longshort.bench.targets import Row
+
+    rows = []
+    cache = found["second-level cache, KB"]
+    for threads in (key for key in found if key.startswith("threads ")):
+        cores = f"{threads.removeprefix('threads ')} thread{'s' * (threads != 'threads 1')}"
+        for name, (C, H) in SIZES.items():
+            for form in FORMS:
+                fits = 4 * H * (C + H) * SIZE[form] <= 1024 * cache
+                least = 3.0 if fits or form == "int8" else 1.4
+                for title in (BEST, CHEAPEST):
+                    ratio = found[threads][f"step {name}"][title][f"longshort {form}"]["median"]
+                    rows.append(Row(f"step {name}, {form}, {cores}, {title}", least, ratio))
+        for form in FORMS:
+            ratio = found[threads]["streams small"][BEST][f"longshort {form}"]["median"]
+            rows.append(Row(f"{STREAMS:,} streams, {form}, {cores}, {BEST}", 2.0, ratio))
+    seconds = found["start"]["longshort"]["seconds"]["median"]
+    rows.append(Row("start of the process to the first output, s", 0.2, seconds, at_most=True))
+    rows.append(Row("installed beyond NumPy, MB", 5.0, found["installed, MB"], at_most=True))
+    return rows
+
+
+def installed() -> float:
+    """MB of what the base install brings beyond NumPy: the package and the compiled engine."""
+    from longshort import engine
+
+    home = Path(engine.__file__).parents[1]
+    files = [
+        p
+        for p in home.rglob("*")
+        if p.is_file() and not {"__pycache__", "src"} & set(p.parts[len(home.parts) :])
+    ]
+    binary = Path(engine._there().__file__)
+    return sum(p.stat().st_size for p in {*files, binary}) / 1e6
+
+
+def second_cache() -> int:
+    """KB of a core's second-level cache; 1,024 where the system does not say."""
+    told = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+    return int(told.read_text().strip().removesuffix("K")) if told.is_file() else 1024
 
 
 def limits() -> dict[str, float]:
@@ -285,6 +377,18 @@ def limits() -> dict[str, float]:
         "GB/s of one core beyond it, 3 MB": engine.reading(3 << 20) / 1e9,
         "ns of a meeting of two threads": engine.meeting() * 1e9,
     }
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """Every contestant's numbers, as median, least and most."""
+    for threads in (key for key in found if key.startswith("threads ")):
+        for what, numbers in found[threads].items():
+            yield f"{what}, {threads}, us"
+            for who, n in sorted(numbers["microseconds"].items(), key=lambda one: one[1]["median"]):
+                yield f"  {who:26} {n['median']:10.2f}  [{n['least']:.2f}, {n['most']:.2f}]"
+    yield "start, s, and resident memory, MB"
+    for who, numbers in found["start"].items():
+        yield f"  {who:26} {numbers['seconds']['median']:10.3f}  {numbers['resident MB']['median']:7.0f}"
 
 
 def main() -> None:
@@ -304,6 +408,7 @@ def main() -> None:
         folder = Path(place)
         write_models(folder)
         content: dict[str, Any] = {"load before": os.getloadavg()[0], "limits before": limits()}
+        content |= {"second-level cache, KB": second_cache(), "installed, MB": installed()}
         content["versions of peers"] = {name: importlib.metadata.version(name) for name in CONTESTANTS[1:]}
         for threads in arguments.threads:
             content[f"threads {threads}"] = measured(folder, threads, arguments.rounds)
@@ -314,9 +419,10 @@ def main() -> None:
         }
         content["accuracy"] = accuracy(folder)
         content["limits after"] = limits()
+    rows = asked(content)
+    content["asked"] = [{**vars(row), "met": row.met} for row in rows]
     path = record.write("runtime", content)
-    print(json.dumps(content, indent=2))
-    print(path)
+    print(*lines(content), *rows, path, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What must hold where the wheel, or the source, was installed without a compiler.   wheel_checks.py KIND"""
 
+import importlib.metadata
 import importlib.util
 import shutil
 import subprocess
@@ -25,11 +26,14 @@ def base() -> None:
         raise AssertionError("the layer loaded without torch")
     assert run("--help").startswith("usage: longshort")
     rows = np.load("rows.npz")
-    stream = runtime.load("run/model").stream(target=rows["target"], ahead=rows["ahead"])
+    stream = runtime.load("run/model").stream(target=rows["target"], time=rows["time"])
     np.testing.assert_allclose(stream.output, rows["forecast"], rtol=1e-5)
-    after = stream.step(target=rows["new"], ahead=rows["new_ahead"])
+    after = stream.step(target=rows["new"], time=rows["new_time"])
     np.testing.assert_allclose(after, rows["new_forecast"], rtol=1e-5)
     assert "torch" not in sys.modules
+    files = [file for file in importlib.metadata.files("longshort") or [] if file.suffix != ".pyc"]
+    size = sum(file.size or file.locate().stat().st_size for file in files)
+    assert size <= 5e6, f"the package takes {size:,} bytes beyond NumPy, and 5 MB is its limit"
 
 
 def tasks() -> None:
@@ -45,7 +49,6 @@ def tasks() -> None:
 def rows_and_forecasts() -> dict[str, np.ndarray]:
     """What the exported forecast of `tasks` must say: after its context, and after one more row."""
     from longshort.data import embedded
-    from longshort.tasks.forecast.windows import Panel
 
     forecaster = longshort.Forecaster.load("run")
     plan, table = forecaster.plan, embedded()
@@ -57,14 +60,13 @@ def rows_and_forecasts() -> dict[str, np.ndarray]:
         part = replace(series, **{name: getattr(series, name)[first:end] for name in names})
         return replace(table, series=(part,))
 
-    def ahead(count: int) -> np.ndarray:
-        return Panel(table, plan).cut([0], [count], plan.context)[0].ahead.numpy()
-
+    time = table.step.grid(series.time[0], len(series) + plan.horizon)[None]
     forecaster.restart(rows(0, last))
-    found = {"target": series.target[None, last - plan.memory : last], "ahead": ahead(last)}
+    found = {"target": series.target[None, last - plan.memory : last]}
+    found["time"] = time[:, last - plan.context : last + plan.horizon]
     found["forecast"] = forecaster.predict().quantiles.values
     forecaster.update(rows(last, last + 1))
-    found |= {"new": series.target[last:], "new_ahead": ahead(last + 1)[:, -1 - plan.horizon :]}
+    found |= {"new": series.target[last:], "new_time": time[:, last : last + 1 + plan.horizon]}
     return {**found, "new_forecast": forecaster.predict().quantiles.values}
 
 

@@ -64,7 +64,7 @@ def test_the_default_is_allowed_and_what_is_outside_is_not(cls, field):
             cls(**{field.name: value})
         shown = repr(value[0] if isinstance(value, tuple) else value)
         for part in (
-            cls.__name__,
+            cls.called or cls.__name__,
             f"`{field.name}`",
             field.metadata["allowed"],
             shown,

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .errors import SettingError
 
@@ -87,10 +87,13 @@ class Settings:
         SettingError: a value has another type than its field, or lies outside the field's range.
     """
 
+    called: ClassVar[str] = ""
+    """What errors call these settings, such as a task; the class's own name if empty."""
+
     def __post_init__(self) -> None:
         kinds = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
-            called, value = f"{type(self).__name__}: `{field.name}`", getattr(self, field.name)
+            called, value = f"{self.called or type(self).__name__}: `{field.name}`", getattr(self, field.name)
             object.__setattr__(self, field.name, self._checked(field, kinds[field.name], value, called))
 
     @classmethod
@@ -188,11 +191,11 @@ class Settings:
         Raises:
             SettingError: a name that is no field (the known ones are listed), or a value out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known, called = [field.name for field in dataclasses.fields(cls)], cls.called or cls.__name__
         for name in values:
             if name not in known:
                 raise SettingError(
-                    f"{source}: `{name}` is no setting of {cls.__name__}. Known: {', '.join(known)}."
+                    f"{source}: `{name}` is no setting of {called}. Known: {', '.join(known)}."
                 )
         return cls(**values)
 

@@ -101,11 +101,50 @@ def test_a_prompt_from_a_file_and_from_standard_input(files, capsys):
     printed = capsys.readouterr()
     assert printed.out.startswith((files / "other.txt").read_text())
     assert printed.err.splitlines()[0] == (
-        "note: 1 characters outside the vocabulary, read as the likest one the model knows: 'é' 1x"
+        "note: 1 character outside the vocabulary, read as the likest one the model knows: 'é' 1x"
     )
     command = [sys.executable, "-m", "longshort.cli", "predict", str(files / "run"), "-", *how]
     result = subprocess.run(command, input="one for\n", capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout.startswith("one for") and "\none" not in result.stdout[:9]
+
+
+def test_a_temperature_of_zero_needs_no_seed_and_a_held_back_end_is_no_token(files, capsys):
+    assert longshort("predict", files / "run", "one", "--length", "9", "--temperature", "0") == 0
+    greedy = capsys.readouterr()
+    told = r"note: 9 tokens, [\d,]+ a second; the likeliest each time, whatever the seed\n"
+    assert re.fullmatch(told, greedy.err)
+    assert (
+        longshort("predict", files / "run", "one", "--length", "9", "--temperature", "0", "--stop", "??") == 0
+    )
+    held = capsys.readouterr()
+    assert held.out == greedy.out and held.err.startswith("note: 9 tokens, ")
+    assert longshort("predict", files / "run", "one", "--length", "1", "--seed", "3") == 0
+    assert capsys.readouterr().err == "note: 1 token; --seed 3 repeats this\n"
+
+
+def test_a_run_goes_on_with_another_text(files, tmp_path, capsys):
+    told = ["--start", files / "run", "--max-steps", "5", "--out", tmp_path / "run"]
+    assert longshort("train", "language", files / "other.txt", *told, "--batch", "1") == 0
+    printed = capsys.readouterr().out
+    assert "1 x 8 units, 695 weights; 5 steps of 1 x 8 chars" in printed and "'é' 1x" in printed
+    given = ["train", "language", files / "other.txt", "--start", files / "run", "--recipe", "char-rnn"]
+    assert longshort(*given) == 1
+    assert capsys.readouterr().err == (
+        "longshort train: language: `recipe` and `start` both say what to begin with. Give one of them.\n"
+    )
+
+
+def test_a_mapped_text_is_not_read_again_for_the_baselines(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("longshort.tasks.language.corpus.IN_MEMORY", 100)
+    (tmp_path / "book.txt").write_text(RHYME * 20)
+    assert longshort("train", "language", tmp_path / "book.txt", *FAST, "--out", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "tokens.bin").stat().st_size == len(RHYME) * 20
+    assert longshort("evaluate", files / "run", files / "book.txt") == 0
+    expected = capsys.readouterr().out.split("scored\n")[-1].splitlines()[3:]
+    (tmp_path / "book.txt").unlink()
+    assert longshort("evaluate", tmp_path / "run", files / "book.txt") == 0
+    printed = capsys.readouterr()
+    assert printed.err == "" and printed.out.split("scored\n")[-1].splitlines()[3:] == expected
 
 
 def test_an_empty_prompt_and_one_that_names_a_file(files, capsys, monkeypatch):
@@ -182,7 +221,7 @@ def test_the_help_lists_the_recipes(capsys):
         ),
         (
             ["predict", "RUN", "a", "--temperature", "-1"],
-            "Sampling: `temperature` must be in [0, inf), got -1.0.\n"
+            "language: `temperature` must be in [0, inf), got -1.0.\n"
             "  What scores are divided by: 0 takes the likeliest always, 1 what was learned.",
         ),
         (["predict", "RUN", "a", "--seed", "-1"], "language: `seed` must be at least 0, got -1."),

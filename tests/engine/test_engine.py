@@ -378,6 +378,32 @@ def test_a_state_that_is_read_only_is_not_written():
         step.move(made["x"][:, 0].copy(), made["h"], made["c"])
 
 
+@pytest.mark.parametrize("isa", engine.isas() if engine.available() else [])
+@pytest.mark.parametrize(("H", "threads"), [(6, 1), (200, 2)])
+def test_packed_weights_know_their_source(H, threads, isa, monkeypatch):
+    """Large weights are looked at by all threads; a value that moves to the next place shows too."""
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
+    rng = np.random.default_rng(0)
+    w_ih, w_hh = (rng.standard_normal((4 * H, k)).astype(np.float32) for k in (5, H))
+    packed = engine.pack(w_ih, w_hh, threads=threads)
+    assert packed.holds(w_ih, w_hh, threads=threads)
+    assert packed.holds(w_ih.copy(), w_hh.copy())
+    for array, place in (
+        (w_ih, (0, 0)),
+        (w_ih, (4 * H - 1, 4)),
+        (w_hh, (2 * H, H - 1)),
+        (w_hh, (4 * H - 1, 0)),
+    ):
+        value = array[place]
+        array[place] += 1
+        assert not packed.holds(w_ih, w_hh, threads=threads)
+        array[place] = value
+    w_hh[3, [0, 1]] = w_hh[3, [1, 0]]
+    assert not packed.holds(w_ih, w_hh, threads=threads)
+    assert not packed.holds(w_ih[:, :4], w_hh)
+    assert not packed.holds(w_ih.astype(np.float64), w_hh.astype(np.float64))
+
+
 def test_weights_without_a_way_back_say_so():
     made, _ = CASES[0].make(np.float32)
     packed = engine.pack(made["w_ih"], made["w_hh"])

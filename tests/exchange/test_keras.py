@@ -72,15 +72,17 @@ def test_a_keras_model_comes_in(case, ending, tmp_path):
     np.testing.assert_allclose(ours(torch.tensor(x))[0].detach().numpy(), want, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("ending", ["keras", "h5"])
 @cases(OUT)
-def test_a_layer_goes_out_and_comes_back(case, tmp_path):
+def test_a_layer_goes_out_and_comes_back(case, ending, tmp_path):
     ours = ls.LSTM(3, 4, batch_first=True, **case).eval()
-    exchange.save_keras(ours, tmp_path / "m.keras")
-    theirs = keras.saving.load_model(tmp_path / "m.keras")
+    path = tmp_path / f"m.{ending}"
+    ls.export(ours, path)
+    theirs = keras.saving.load_model(path)
     x = 2 * torch.randn(2, 7, 3, dtype=case.get("dtype"))
     want = ours(x)[0].detach().numpy()
     np.testing.assert_allclose(theirs(x.numpy(), training=False).detach().numpy(), want, rtol=0, atol=2e-6)
-    again = exchange.load_keras(tmp_path / "m.keras")
+    again = exchange.load_keras(path)
     assert (again.variant, again.noise, again.dropout) == (ours.variant, ours.noise, ours.dropout)
     np.testing.assert_allclose(again(x)[0].detach().numpy(), want, rtol=0, atol=1e-6)
 

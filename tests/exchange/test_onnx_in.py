@@ -168,6 +168,17 @@ def test_a_newer_opset():
     )
 
 
+def test_a_newer_format():
+    model = node_model()
+    model.ir_version = onnx.IR_VERSION + 1
+    with pytest.raises(DataError) as raised:
+        exchange.load_onnx(model.SerializeToString())
+    assert str(raised.value) == (
+        f"the ONNX model: has version {onnx.IR_VERSION + 1} of the format, and the onnx installed here reads "
+        f"up to {onnx.IR_VERSION}. Install a newer onnx."
+    )
+
+
 def test_a_file_without_an_lstm(tmp_path):
     graph = helper.make_graph([], "g", [], [])
     path = tmp_path / "m.onnx"

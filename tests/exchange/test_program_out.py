@@ -1,10 +1,5 @@
 """Whole models for the runtime: every operator against torch, and a forecaster without torch."""
 
-import copy
-import subprocess
-import sys
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -13,13 +8,11 @@ from torch.nn import functional as F
 
 import longshort as ls
 from longshort import engine, runtime
-from longshort.data import SeriesTable, embedded
 from longshort.errors import DataError, SettingError, ShapeError
 from longshort.exchange import program_writing
 from longshort.exchange.onnx_writing import Graph
 from longshort.runtime.files import read_folder, write_folder
 from longshort.scan import Variant
-from longshort.tasks.forecast.windows import Panel
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
 
@@ -35,6 +28,13 @@ class Of(nn.Module):
 
     def forward(self, x):
         return self.function(x, self.weight, self.places)
+
+
+def laid_in(x, w):
+    out = x.new_empty(x.shape[0], 6, 5)
+    out[:, :, :4] = 2 * x
+    out[:, :, 4:] = x[:, :, :1] - w[:1, :1]
+    return out
 
 
 FUNCTIONS = {
@@ -58,6 +58,9 @@ FUNCTIONS = {
     "linear": lambda x, w, p: F.linear(x, w, w[:, 0]) @ w,
     "normed": lambda x, w, p: F.layer_norm(x, (4,), w[0], w[1]),
     "padded": lambda x, w, p: F.pad(x, (1, 0, 2, 1)) + 0 * F.pad(x, (0, 1, 0, 3), value=2.0),
+    "laid in": lambda x, w, p: laid_in(x, w),
+    "waves": lambda x, w, p: x.sin() + (9 * x).cos() + x.floor(),
+    "picked": lambda x, w, p: x.index_select(1, p) + w.index_select(1, p)[:1],
     "missing": lambda x, w, p: torch.where((x / 0).isnan(), torch.ones_like(x), x),
     "wide sums": lambda x, w, p: x.double().sum((1, 2)) + torch.arange(1, 3).sum(),
 }
@@ -80,6 +83,15 @@ def test_an_operator_gives_torch_s_numbers(function, tmp_path):
     got, want = runtime.load(tmp_path / "m")(x.numpy()), model(x)
     assert got.dtype == want.numpy().dtype
     np.testing.assert_allclose(got, want.numpy(), rtol=2e-6, atol=2e-6)
+
+
+def test_nodes_that_change_nothing_or_repeat_another_are_left_out(tmp_path):
+    model = Of(lambda x, w, p: (x[:, :] + 1).clone() * (x + 1) - x[:, 1:2])
+    program_writing.save_program(graph_of(model), tmp_path / "m")
+    loaded = runtime.load(tmp_path / "m")
+    assert [node.op for node in loaded.whole.nodes] == ["add", "mul", "slice", "sub"]
+    x = torch.randn(2, 6, 4)
+    np.testing.assert_array_equal(loaded(x.numpy()), model(x).numpy())
 
 
 class Tagger(nn.Module):
@@ -145,141 +157,57 @@ def test_a_damaged_program_says_what_is_wrong(change, message, tmp_path):
     assert message in str(raised.value)
 
 
-@pytest.fixture(scope="module")
-def forecaster_of_rows(tmp_path_factory):
-    """A forecaster of all but the last rows of two series, those rows, and its exported folder."""
-    table = embedded()
-    (series,) = table
-    other = replace(series, name="other", target=np.roll(series.target, 7) * 3)
-    table = SeriesTable((series, other), table.step, table.columns)
-    forecaster = ls.Forecaster(horizon=6, seed=0, max_steps=3)
-    forecaster.fit(part_of(table, 0, len(series) - 8), quiet=True, device="cpu")
-    folder = tmp_path_factory.mktemp("forecast") / "m"
-    ls.export(forecaster, folder)
-    return forecaster, table, folder
-
-
-def part_of(table, first, last):
-    """Some rows of each series."""
-    rows = {name: slice(first, last) for name in ("time", "target", "past", "future")}
-    parts = [replace(one, **{name: getattr(one, name)[k] for name, k in rows.items()}) for one in table]
-    return SeriesTable(tuple(parts), table.step, table.columns)
-
-
-def rows_of(table, plan, last):
-    """The target (2, memory) up to the last rows, and the calendar (2, context + horizon) to go with it."""
-    count = len(next(iter(table))) - last
-    ahead = Panel(table, plan).cut([0, 1], [count, count], plan.context)[0].ahead.numpy()
-    return np.stack([one.target[count - plan.memory : count] for one in table]), ahead
-
-
-def test_a_forecaster_as_a_stream_goes_on_as_it_does_itself(forecaster_of_rows):
-    forecaster, table, folder = forecaster_of_rows
-    forecaster = copy.deepcopy(forecaster)
-    plan = forecaster.plan
-    target, ahead = rows_of(table, plan, 8)
-    stream = runtime.load(folder).stream(target=target, ahead=ahead)
-    np.testing.assert_allclose(stream.output, forecaster.predict().quantiles.values, rtol=1e-6)
-    for last in range(7, 0, -1):
-        place = len(next(iter(table))) - last
-        forecaster.update(part_of(table, place - 1, place))
-        target, ahead = rows_of(table, plan, last)
-        got = stream.step(target=target[:, -1], ahead=ahead[:, -1 - plan.horizon :])
-        np.testing.assert_allclose(got, forecaster.predict().quantiles.values, rtol=1e-6)
-    assert (
-        np.abs(got / runtime.load(folder)(*rows_of(table, plan, 1)) - 1).max() > 1e-6
-    )  # the scale has stayed
-
-
-def test_one_series_of_a_stream_waits_and_states_come_back(forecaster_of_rows):
-    forecaster, table, folder = forecaster_of_rows
-    plan = forecaster.plan
-    model = runtime.load(folder)
-    target, ahead = rows_of(table, plan, 8)
-    stream, both = model.stream(target, ahead), model.stream(target, ahead)
-    begun, saved = stream.output, stream.state
-    target, ahead = rows_of(table, plan, 7)
-    row = {"target": target[:, -1], "ahead": ahead[:, -1 - plan.horizon :]}
-    got, whole = stream.step(**row, mask=np.array([True, False])), both.step(**row)
-    np.testing.assert_array_equal(got[0], whole[0])
-    np.testing.assert_array_equal(got[1], begun[1])
-    np.testing.assert_array_equal(stream.step(**row, mask=np.array([False, True]))[1], whole[1])
-    stream.state = saved
-    np.testing.assert_array_equal(stream.step(**row), whole)
-
-
-def test_what_a_stream_of_a_model_cannot_do_is_named(forecaster_of_rows, tmp_path):
-    forecaster, table, folder = forecaster_of_rows
+def test_a_model_without_a_step_has_no_stream(tmp_path):
     program_writing.save_program(graph_of(Of(FUNCTIONS["gates"])), tmp_path / "m")
-    target, ahead = rows_of(table, forecaster.plan, 8)
-    stream = runtime.load(folder).stream(target, ahead)
-    row = {"target": target[:, -1], "ahead": ahead[:, -7:]}
-    for call, message in (
+    with pytest.raises(ShapeError) as raised:
+        runtime.load(tmp_path / "m").stream(np.zeros((2, 6, 4)))
+    assert str(raised.value) == "stream: the model was exported without a step. Call it on whole sequences."
+
+
+class Looked(nn.Module):
+    """A table of 3 rows, looked up at places (N, 2) or (N, 2, K) that come in."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(3, 4)
+
+    def forward(self, places):
+        return self.table(places[..., 1:, None].squeeze(-1))
+
+
+@pytest.mark.parametrize(
+    ("places", "error", "message"),
+    [
         (
-            lambda: runtime.load(tmp_path / "m").stream(np.zeros((2, 6, 4))),
-            "stream: the model was exported without a step. Call it on whole sequences.",
+            [[0, 1], [0, 3]],
+            SettingError,
+            "model: `places` must be in [0, 3), got 3 at [1, 1]. Encode it as for the fit: text by the "
+            "model's own vocabulary.",
         ),
         (
-            lambda: stream.step(**(row | {"target": np.zeros((2, 1))})),
-            "stream.step: `target` must be (N), got (2, 1).",
+            [[9, -1]],
+            SettingError,
+            "model: `places` must be in [0, 3), got -1 at [0, 1]. Encode it as for the fit: text by the "
+            "model's own vocabulary.",
         ),
+        ([[0.5, 1.0]], ShapeError, "model: `places` must be of int64, got float64."),
+        ([["a", "b"]], ShapeError, "model: `places` must be of int64, got <U1."),
         (
-            lambda: stream.step(**(row | {"target": np.zeros(3)})),
-            "stream.step: `target` must be (N), got (3,).",
+            [[0], [1, 2]],
+            ShapeError,
+            "model: `places` must be an array of int64, got rows of different lengths.",
         ),
-        (
-            lambda: stream.step(**row, mask=[True]),
-            "stream.step: `mask` must be (N,) = (2,) of bool, got (1,) of bool.",
-        ),
-    ):
-        with pytest.raises(ShapeError) as raised:
-            call()
-        assert str(raised.value) == message
-    with pytest.raises(
-        ShapeError, match=r"^stream: `state` must have \{'values': \(2, .*, got \{'h': \(1,\)\}\.$"
-    ):
-        stream.state = {"h": np.zeros(1)}
-
-
-def test_the_weights_of_a_step_are_stored_once(forecaster_of_rows):
-    settings, arrays = read_folder(forecaster_of_rows[2])
-    large = [name for name, value in arrays.items() if value.size > 1000]
-    assert large and not any(name.startswith("step.") for name in large)
-    assert set(settings["step"]["arrays"].values()) <= set(arrays)
-
-
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
-def test_a_forecaster_on_short_weights(weights, forecaster_of_rows, tmp_path):
-    forecaster, table, folder = forecaster_of_rows
-    ls.export(forecaster, tmp_path / "m", weights=weights)
-    target, ahead = rows_of(table, forecaster.plan, 8)
-    got, want = runtime.load(tmp_path / "m")(target, ahead), runtime.load(folder)(target, ahead)
-    assert 0 < np.abs(got / want - 1).max() < 1e-2
-
-
-def test_a_forecaster_runs_without_torch(tmp_path):
-    forecaster = ls.Forecaster(horizon=6, seed=0, max_steps=3).fit(embedded(), quiet=True, device="cpu")
-    ls.export(forecaster, tmp_path / "m")
-    plan, series = forecaster.plan, next(iter(forecaster.history))
-    ahead = forecaster_inputs(forecaster)
-    np.save(tmp_path / "target.npy", series.target[None, -plan.memory :])
-    np.save(tmp_path / "ahead.npy", ahead)
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "import numpy as np\n"
-        "from longshort import runtime\n"
-        "model = runtime.load('m')\n"
-        "np.save('quantiles.npy', model(target=np.load('target.npy'), ahead=np.load('ahead.npy')))\n"
+    ],
+)
+def test_what_no_row_of_a_table_stands_for_is_named(places, error, message, tmp_path):
+    graph = Graph(
+        Looked().eval().requires_grad_(False),
+        ("places",),
+        ("y",),
+        {"places": {0: "N"}},
+        lambda N, T: (torch.arange(2 * N).view(N, 2) % 3,),
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    want = forecaster.predict().quantiles.values
-    np.testing.assert_allclose(np.load(tmp_path / "quantiles.npy"), want, rtol=1e-6)
-
-
-def forecaster_inputs(forecaster):
-    """The calendar of the last rows and of those to come, as the forecaster itself reads it."""
-    from longshort.tasks.forecast.windows import Panel
-
-    table, plan = forecaster.history, forecaster.plan
-    windows, _ = Panel(table, plan).cut([0], [len(next(iter(table)))], plan.context)
-    return windows.ahead.numpy()
+    program_writing.save_program(graph, tmp_path / "m")
+    with pytest.raises(error) as raised:
+        runtime.load(tmp_path / "m")(places)
+    assert str(raised.value) == message

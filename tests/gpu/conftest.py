@@ -10,10 +10,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scan" / "cuda"))
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else torch warns of every product, which fails
 EMULATED = os.environ.get("LONGSHORT_EMULATED") == "1"
 WHY_NOT = (
     None if torch.cuda.is_available() or EMULATED else "NO CUDA DEVICE: the kernels did not run on one here"
 )
+
+
+def pytest_configure(config):
+    """torch 2.9 to 2.11 warn once of the switches that they and torch 2.13 all have."""
+    config.addinivalue_line("filterwarnings", "ignore:Please use the new API settings to control TF32")
 
 
 def emulate():

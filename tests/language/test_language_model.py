@@ -84,6 +84,7 @@ def test_baselines_are_those_of_the_training_text():
     model = fitted()
     found = model.score(RHYME)
     assert list(found.rows()) == ["LSTM", "6-gram", "1-gram", "xz"]
+    assert "xz" not in model.score(RHYME + "猫").rows()
     assert found.rows()["6-gram"]["nats"] < found.rows()["1-gram"]["nats"] < np.log(len(model.vocabulary))
     assert model.score_held_out().tokens == len(RHYME) * 12 - int(0.9 * len(RHYME) * 12) - 1
 
@@ -91,10 +92,11 @@ def test_baselines_are_those_of_the_training_text():
 def test_foreign_characters_are_counted_and_not_scored():
     found = fitted().score("one for the 猫猫 money é")
     assert found.strange == {"猫": 2, "é": 1} and found.tokens == len("one for the 猫猫 money é") - 1 - 3
-    assert str(found).splitlines()[-1] == (
+    assert str(found).splitlines()[-2:] == [
         "3 characters outside the vocabulary, read as the likest one the model knows, and not scored: "
-        "'猫' 2x, 'é' 1x"
-    )
+        "'猫' 2x, 'é' 1x",
+        "no row for xz, which cannot leave such characters out",
+    ]
 
 
 def test_the_table_stands_as_text():
@@ -210,15 +212,66 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_good_checkpoint_stays(tmp_
         ("", {}, "the text: is empty. Give a text of some thousand characters."),
         ("abcd", {}, "the text: is too short: 3 chars to learn from, and one window takes 9. "
          "Give a longer text, or a smaller --window."),
+        ("a" * 40, {}, "the text: must have two different characters, got 'a'."),
         ("ab" * 20, {"batch": 40}, "the text: must have more than 40 tokens, one for each stream, got 36. "
          "Give a longer text, or a smaller --batch."),
     ],
-    ids=["empty", "short", "narrow"],
+    ids=["empty", "short", "alike", "narrow"],
 )  # fmt: skip
 def test_texts_that_are_too_short(text, settings, message):
     with pytest.raises(DataError) as raised:
         LanguageModel(**{**SMALL, **settings}).fit(text, quiet=True, device="cpu")
     assert str(raised.value) == message
+
+
+def told(text, valid=None, **settings):
+    """What is said about a text and a model before the fit."""
+    said = []
+    LanguageModel(**{**SMALL, "max_steps": 1, **settings}).fit(
+        text, valid=valid, quiet=True, device="cpu", tell=said.append
+    )
+    return said[0].splitlines()
+
+
+def test_a_batch_that_the_text_does_not_fill_is_noted():
+    assert told(RHYME * 12)[-1] == (
+        "1 x 16 units, 2,139 weights; 1 steps of 4 x 8 chars, 0.04 passes over the text"
+    )
+    assert told(RHYME * 2, batch=20, max_steps=3)[-2:] == [
+        "1 x 16 units, 2,139 weights; 3 steps of 20 x 8 chars, 3.0 passes over the text",
+        "note: each of the 20 streams has 6 chars of this text, fewer than a window of 8, so a step reads "
+        "less; --batch 16 fills it",
+    ]
+
+
+def test_what_is_outside_the_vocabulary_in_training_is_noted(tmp_path):
+    (tmp_path / "later.txt").write_text("one for the 猫\n" * 2)
+    assert told(RHYME * 12, valid=tmp_path / "later.txt")[-1] == (
+        "note: 2 characters outside the vocabulary, read as the likest one the model knows: '猫' 2x, in the "
+        "validation part"
+    )
+    assert told(RHYME * 12, vocabulary=18)[-1].startswith("note: 12 characters outside the vocabulary, ")
+
+
+def test_a_fit_begins_with_another_models_weights():
+    first = fitted()
+    second = LanguageModel(**{**SMALL, "lr": 1e-6}).fit(
+        "TWO for the show\n" * 20, start=first, quiet=True, device="cpu"
+    )
+    assert second.vocabulary is first.vocabulary
+    assert torch.allclose(weights(second), weights(first), atol=1e-3)
+    assert not torch.equal(weights(second), weights(first))
+
+
+@pytest.mark.parametrize("other", [{"hidden": 17}, {"unit": "byte"}, {"layers": 2}])
+def test_a_start_of_another_size(other):
+    with pytest.raises(SettingError) as raised:
+        LanguageModel(**{**SMALL, **other}).fit(RHYME * 12, start=fitted(), quiet=True, device="cpu")
+    layers, hidden, unit = other.get("layers", 1), other.get("hidden", 16), other.get("unit", "char")
+    assert str(raised.value) == (
+        "language: `start` must be a model of the same unit and sizes as this one "
+        f"({layers} x {hidden}, {unit}), got LanguageModel(1 x 16, char): fitted, 19 chars known."
+    )
 
 
 def test_a_text_without_anything_to_score():

@@ -8,8 +8,9 @@ from torch.nn import functional
 from language.texts import network
 from longshort import engine
 from longshort.errors import SettingError
+from longshort.tasks.language import decoder as decoders
 from longshort.tasks.language.corpus import Corpus
-from longshort.tasks.language.decoder import AdaptiveDecoder, Decoder
+from longshort.tasks.language.decoder import AdaptiveDecoder, Decoder, product
 from longshort.tasks.language.objective import LanguageObjective
 from longshort.tasks.language.sampling import Sampling
 from longshort.tasks.language.settings import LanguageSettings
@@ -184,6 +185,30 @@ def test_the_gradient_in_place_of_the_scores_is_the_gradient(monkeypatch, M):
     want = found(decoder.double(), h.double(), rows.double())
     for one, other in zip(got, want, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("onednn", [True, False], ids=["oneDNN", "torch.mm"])
+def test_the_product_is_the_product_whatever_the_strides(monkeypatch, onednn):
+    if not onednn:
+        monkeypatch.setattr(decoders, "ONEDNN", None)
+    a, b, bias = torch.randn(37, 50), torch.randn(90, 50), torch.randn(90)
+    want = a.double() @ b.double().t()
+    for one in (a, a.t().contiguous().t()):
+        for other in (b, b.t().contiguous().t()):
+            torch.testing.assert_close(product(one, other).double(), want, rtol=1e-5, atol=1e-5)
+            found = product(one, other, bias).double()
+            torch.testing.assert_close(found, want + bias.double(), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_losses_without_a_gradient_need_few_scores_at_a_time(monkeypatch):
+    decoder, h, targets = Decoder(16, 50), torch.randn(33, 16), torch.randint(0, 50, (33,))
+    torch.nn.init.normal_(decoder.weight)
+    whole, rows, plainly = decoder.losses(h, targets), [], decoder._plainly
+    monkeypatch.setattr(decoders, "SCORES", 500)
+    monkeypatch.setattr(decoder, "_plainly", lambda *pair: rows.append(len(pair[0])) or plainly(*pair))
+    torch.testing.assert_close(decoder.losses(h, targets), whole)
+    assert rows == [10, 10, 10, 3]
 
 
 def test_a_second_derivative_of_the_wide_loss_raises():

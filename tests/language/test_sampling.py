@@ -61,17 +61,17 @@ def test_the_repetition_penalty_lowers_what_came_lately_and_nothing_else():
     [
         (
             {"temperature": -0.5},
-            "Sampling: `temperature` must be in [0, inf), got -0.5.\n"
+            "language: `temperature` must be in [0, inf), got -0.5.\n"
             "  What scores are divided by: 0 takes the likeliest always, 1 what was learned.",
         ),
         (
             {"top_k": 0},
-            "Sampling: `top_k` must be in [1, inf), got 0.\n"
+            "language: `top_k` must be in [1, inf), got 0.\n"
             "  Choose among so many of the likeliest; all if none.",
         ),
         (
             {"top_p": 1.5},
-            "Sampling: `top_p` must be in (0, 1], got 1.5.\n"
+            "language: `top_p` must be in (0, 1], got 1.5.\n"
             "  Choose among the likeliest that have this probability together.",
         ),
     ],

@@ -85,7 +85,7 @@ def test_frequent_characters_are_kept():
 def test_a_text_of_one_character():
     with pytest.raises(DataError) as raised:
         learn("char", lambda: ["aaa"], None)
-    assert str(raised.value) == "language: the text must have two different characters, got 'a'."
+    assert str(raised.value) == "the text: must have two different characters, got 'a'."
 
 
 @pytest.mark.parametrize("cut", range(1, 12))

@@ -13,6 +13,7 @@ from longshort.lens import (
     Specimen,
     ablate,
     attention,
+    attribution,
     drivers,
     flow,
     freeze,
@@ -28,6 +29,8 @@ from longshort.lens import (
     survival,
     used,
 )  # fmt: skip
+from longshort.lens.cutting import screened
+from longshort.scan.masks import Noise
 from longshort.scan.variant import Variant
 
 CELLS = pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
@@ -176,6 +179,50 @@ def test_flow_is_autograd_and_the_carousel_is_autograd_with_detached_gates():
         torch.testing.assert_close(curve, exact / exact[0], rtol=1e-9, atol=1e-12)
     assert (measured.full - measured.carousel).abs().max() > 1e-3, "the two paths differ in this model"
     assert measured.scale == pytest.approx(gradients(False)[0].item())
+
+
+@CELLS
+def test_one_replay_serves_gradients_river_and_screen(cell):
+    made = specimen(cell, num_layers=2)
+    with torch.enable_grad():
+        played = made.replayed(graph=1 << 40)
+    assert torch.equal(flow(made, played=played).full, flow(made).full)
+    for one, other in zip(river(made, played=played), river(made), strict=True):
+        assert torch.equal(one.norms, other.norms)
+    assert torch.equal(screened(made, played=played), screened(made))
+
+
+@pytest.mark.parametrize(("layer", "ways"), [
+    (nn.LSTM(3, 4, batch_first=True), "on"),
+    (nn.LSTM(3, 4, num_layers=2), "on"),
+    (nn.GRU(3, 4, batch_first=True, bias=False), "on"),
+    (nn.RNN(3, 4, num_layers=2, batch_first=True), "on"),
+    (LSTM(3, 4, batch_first=True, variant=Variant(peephole=True), learn_initial=True), "on"),
+    (LSTM(3, 4, variant=Variant(norm="ba2016"), noise=Noise(zoneout_h=0.2, zoneout_c=0.3)), "on"),
+    (LSTM(3, 4, batch_first=True, variant=Variant(gate_recurrence=True)), "whole"),
+    (nn.LSTM(3, 4, batch_first=True, bidirectional=True), "whole"),
+], ids=repr)  # fmt: skip
+def test_donors_that_run_on_from_a_state_give_what_whole_runs_give(layer, ways, monkeypatch):
+    torch.manual_seed(0)
+    x = torch.randn(4, 9, 3).double()
+    made = Specimen(layer.double(), (x if layer.batch_first else x.transpose(0, 1),))
+    call = made.trace().calls[0]
+    assert attribution._goes_on(call, made.trace().layers.values()) == (ways == "on")
+    quick = influence(made, methods=("donor",))
+    monkeypatch.setattr(attribution, "_goes_on", lambda *_: False)
+    whole = influence(made, methods=("donor",))
+    torch.testing.assert_close(quick.steps["donor"], whole.steps["donor"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(quick.warmup, whole.warmup, rtol=0, atol=1e-10)
+
+
+def test_what_is_too_much_work_is_left_out_and_said():
+    made = specimen(nn.LSTM, T=60)
+    seen = influence(made, methods=("donor",), work=1.0)
+    kept = torch.isfinite(seen.steps["donor"][0])
+    assert kept[-1] and 5 <= kept.sum() <= attribution.FEWEST
+    gaps = kept.nonzero().flatten().diff()
+    assert (gaps[:-1] >= gaps[1:]).all(), "denser towards the end"
+    assert f"Donors were put in the place of {int(kept.sum())} of 60 steps" in " ".join(seen.notes)
 
 
 def test_a_window_changes_nothing_inside_it():

@@ -11,10 +11,16 @@ import torch
 from models import Reader
 from torch import nn
 
-from longshort import Forecaster, look
-from longshort.errors import RunError, SettingError
-from longshort.lens import Recorder
+from longshort import Forecaster, LanguageModel, look
+from longshort.errors import DataError, RunError, SettingError, ShapeError
+from longshort.lens import Recorder, look_at
+from longshort.lens.filming import RunRecorder
+from longshort.lens.opening import open_model, open_run
+from longshort.lens.payload import payload
+from longshort.problems.settings import ComparisonSettings
+from longshort.problems.story import compare_all
 from longshort.runs import Run
+from longshort.tasks.language.story import TrainSettings, train
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +74,155 @@ def test_what_fails_says_what(forecaster, words, message):
 
 
 def test_a_run_of_another_task(tmp_path):
-    from longshort.lens.opening import open_run
-
-    Run.create(tmp_path / "other", "language", {})
-    with pytest.raises(
-        RunError, match=r"must be a run of the task forecast, and is one of language\. From Python"
-    ):
+    Run.create(tmp_path / "other", "overfitting", {})
+    with pytest.raises(RunError) as raised:
         open_run(tmp_path / "other")
+    assert str(raised.value) == (
+        f"look: {tmp_path / 'other'} must be a run of forecast, language or problems, and is one of "
+        "overfitting. From Python any model can be looked into: longshort.look(model, input)."
+    )
+
+
+TEXT = "It was so, and so it was; once more it was not so.\n" * 60
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language")
+    (folder / "book.txt").write_text(TEXT)
+    settings = TrainSettings(
+        file=str(folder / "book.txt"), hidden=12, embedding=6, layers=2, batch=4, window=16, max_steps=6,
+        every=3, validation=0.3,
+    )  # fmt: skip
+    train(settings, folder / "run", quiet=True, recorder=RunRecorder(folder / "run", 2))
+    return folder
+
+
+def test_a_text_and_a_prompt(book):
+    opened = open_run(book / "run", "once more")
+    (tokens,) = opened.inputs
+    assert tokens.shape[1] == 128 and 6 <= len(tokens) <= 48
+    assert "".join(opened.tokens[0]).startswith("once more") and "↵" in "".join(opened.tokens[1])
+    assert opened.names[:2] == ["“once more” and on", "the text at char 0"]
+    assert opened.title == "run" and opened.notes[0].startswith("The first 9 chars of the first sequence are")
+    made = look_at(opened)
+    assert list(made.trace.layers) == ["layers.0.l0", "layers.1.l0"] and made.trace.difference < 1e-5
+    network, scores = opened.model, made.trace.output
+    assert opened.answer == int(scores[0, -1].argmax())
+    with torch.no_grad():
+        read = network(tokens[:, :-1], None, tokens[:, 1:])
+    torch.testing.assert_close(opened.loss(scores)[:, :-1], read.losses, rtol=0, atol=1e-5)
+    assert made.used is not None and made.surgery is not None and "the next char" in made.answer
+    assert [frame["step"] for frame in made.film] == [0, 2, 4, 6]
+    assert all(frame["full"][0] == 1 and frame["full"][1] > 0.01 for frame in made.film)
+
+
+def test_the_file_of_a_text_and_a_fitted_model(book):
+    opened = open_run(book / "run", str(book / "book.txt"))
+    assert opened.names[0] == "the text at char 0" and not opened.notes
+    model = LanguageModel(hidden=8, embedding=4, batch=2, window=8, max_steps=1, validation=0.3).fit(
+        TEXT, quiet=True
+    )
+    assert open_model(model, "so").names[:2] == ["“so” and on", "the text at char 0"]
+    assert "LanguageModel" in repr(look(model, "so"))
+
+
+def test_prompts_that_are_long_strange_or_alone(book, monkeypatch):
+    long = open_run(book / "run", "so it was " * 120)
+    assert long.inputs[0].shape[1] == 1000
+    assert long.notes[0] == "Of the prompt's 1,200 chars the last 1,000 are looked at."
+    strange = open_run(book / "run", "İt was 42 …")
+    assert strange.notes[0].startswith(
+        "Outside the vocabulary, and read as what is nearest or as unknown: 'İ'"
+    )
+    (book / "book.txt").rename(book / "moved.txt")
+    alone = open_run(book / "run", "so")
+    assert len(alone.inputs[0]) == 1
+    assert alone.notes[-1].startswith(
+        "The prompt alone was looked at, so the statistics are of one sequence. The run's own text cannot be "
+        f"read: {book / 'book.txt'}: "
+    )
+    with pytest.raises(
+        DataError, match=r"^look: needs a prompt, or a text of 129 chars or more\. The run's own"
+    ):
+        open_run(book / "run")
+    (book / "moved.txt").rename(book / "book.txt")
+
+
+@pytest.fixture(scope="module")
+def contest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("problems") / "two"
+    settings = ComparisonSettings(
+        cells=("rnn", "gru", "lstm-chrono"), lags=(8,), seeds=2, hidden=6, rates=(0.02,), max_steps=2
+    )
+    assert compare_all(["loan", "wolf"], settings, folder, quiet=True) == 0
+    return folder
+
+
+def test_cells_and_seeds_of_a_comparison_stand_side_by_side(contest):
+    opened = open_run(contest, "loan")
+    assert opened.name == "lstm-chrono" and opened.required == 8 and opened.title == "loan, lag 8"
+    assert {name: len(models) for name, models in opened.compare.items()} == {
+        "rnn": 2, "gru": 2, "lstm-chrono": 1,
+    }  # fmt: skip
+    assert {row[-1] for row in opened.tokens} == {"I"}, "every sequence ends at the step that is asked"
+    assert opened.notes[0].startswith("The views show lstm-chrono, seed ")
+    with torch.no_grad():
+        out, losses = opened.model(*opened.inputs), opened.loss(opened.model(*opened.inputs))
+    assert losses.shape == (len(opened.inputs[0]),) and out.shape[:2] == opened.inputs[0].shape
+    made = look_at(opened)
+    models = payload(made, 2e6)["horizon"]["models"]
+    assert [(m["name"], m["kind"], m["seeds"], m["shade"]) for m in models] == [
+        ("lstm-chrono", "lstm", 2, 0), ("rnn", "rnn", 2, 0), ("gru", "gru", 2, 0),
+    ]  # fmt: skip
+    for model in models:
+        low, high = model["learnable"]["band"]
+        middle = model["learnable"]["full"]
+        assert all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True)) and low != high
+
+
+def test_a_trial_and_pictures(contest):
+    trial = open_run(contest / "loan" / "lag-8" / "gru" / "seed-1")
+    assert trial.title == "loan, lag 8: gru, seed 1" and trial.compare == {}
+    assert open_run(contest, "wolf").tokens is None
+
+
+def test_a_comparison_that_cannot_be_shown(contest, tmp_path):
+    with pytest.raises(SettingError) as raised:
+        open_run(contest)
+    assert str(raised.value) == f"look: INPUT must be one of loan, wolf for {contest}, got none."
+    with pytest.raises(SettingError, match=r"got 'recall'\.$"):
+        open_run(contest, "recall")
+    Run.create(tmp_path / "begun", "problems", {"names": ["loan"]})
+    with pytest.raises(RunError, match=r"begun: is unfinished: no results\.json\."):
+        open_run(tmp_path / "begun")
 
 
 def test_neither_a_module_nor_a_forecaster():
     with pytest.raises(SettingError) as raised:
         look("model")
     assert str(raised.value) == (
-        "look: `model` must be a torch module or a fitted longshort.Forecaster, got str."
+        "look: `model` must be a torch module, or a fitted longshort.Forecaster or LanguageModel, got str."
     )
+
+
+LSTM = nn.LSTM(3, 4, batch_first=True)
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ((LSTM,), SettingError,
+     "look: `input` must be what the forward of LSTM takes, a tensor or a tuple of arguments, got None."),
+    ((LSTM, torch.zeros(0, 5, 3)), ShapeError,
+     "look: `input` must have a sequence or more, and `lstm` was given none."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: out.sum(2).T), SettingError,
+     "look: `loss` must give the loss of each step (4, 5), of each sequence (4,), or a scalar, got (5, 4)."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: 1.0), SettingError,
+     "look: `loss` must give a tensor, got float."),
+], ids=["no input", "no sequences", "loss across", "loss a number"])  # fmt: skip
+def test_what_cannot_be_looked_at_says_why(arguments, error, message):
+    with pytest.raises(error) as raised:
+        look(*arguments[:2], loss=(*arguments, None, None)[2])
+    assert str(raised.value) == message
 
 
 def test_a_recorder_sees_memory_being_learnt_and_disturbs_nothing():
@@ -110,8 +250,56 @@ def test_a_recorder_sees_memory_being_learnt_and_disturbs_nothing():
     with torch.no_grad():
         model.rnn.bias_ih_l0[8:16] += 3.0
     recorder.note(100)
-    assert recorder.film[-1]["half"] > 2 * recorder.film[-2]["half"]
+    assert recorder.film[-1]["half"][4] > 2 * recorder.film[-2]["half"][4], "the median of eight"
+    assert recorder.film[-1]["gates"]["f"][1] > recorder.film[-2]["gates"]["f"][1], "more are open"
     assert recorder.film[-1]["full"][-1] > recorder.film[-2]["full"][-1]
     assert json.loads(json.dumps(recorder.film)) == recorder.film
     with pytest.raises(SettingError, match=r"^Recorder: `every` must be at least 1, got 0\.$"):
         Recorder(model, torch.zeros(1, 2, 1), every=0)
+
+
+class Watched:
+    """An objective that gives the same sequences each time."""
+
+    def watched(self):
+        return (torch.randn(3, 12, 1, generator=torch.Generator().manual_seed(1)),), lambda out: out
+
+
+def test_the_film_of_a_run_survives_a_resume(tmp_path):
+    torch.manual_seed(0)
+    models = [Reader(nn.LSTM, 1, 4, 1) for _ in range(7)]  # a model a step, the same in both courses
+
+    def course(folder, *parts):
+        Run.create(folder, "forecast", {})
+        for steps in parts:
+            recorder = RunRecorder(folder, 2)  # a process that goes on where the checkpoint stood
+            for step in steps:
+                recorder(step, models[0], Watched())
+                recorder._recorder.specimen = Recorder(models[step], Watched().watched()[0]).specimen
+        return json.loads((folder / "film.json").read_bytes())
+
+    whole = course(tmp_path / "whole", range(7))
+    again = course(tmp_path / "again", range(5), range(3, 7))
+    assert [frame["step"] for frame in whole] == [frame["step"] for frame in again] == [0, 2, 4, 6]
+    with pytest.raises(SettingError) as raised:
+        RunRecorder(tmp_path, 0)
+    assert str(raised.value) == "watch: must be at least 1, got 0: steps between two frames of the film."
+
+
+def test_a_training_that_is_filmed_is_the_same_training(forecaster, tmp_path):
+    import polars
+
+    steps = np.arange(160)
+    rows = polars.DataFrame(
+        {"y": 10 + np.sin(steps * np.pi / 6) + 0.1 * np.random.default_rng(0).normal(size=160)}
+    )
+    run = Run.create(tmp_path / "run", "forecast", {})
+    filmed = Forecaster(horizon=4, season=12, hidden=8, max_steps=5, target=("y",), seed=0)
+    filmed.fit(rows, run=run, quiet=True, recorder=RunRecorder(tmp_path / "run", 2))
+    film = run.read_json("film.json")
+    assert [frame["step"] for frame in film] == [0, 2, 4]
+    assert all(frame["full"][0] == 1 and frame["full"][1] > 0.01 for frame in film), (
+        "it ends where it is asked"
+    )
+    plain = forecaster[0]._fitted()[1].state_dict()
+    assert all(torch.equal(value, plain[name]) for name, value in filmed._fitted()[1].state_dict().items())

@@ -34,8 +34,12 @@ def seen():
     models = {
         name: Reader(cell, 2, 8, 1) for name, cell in (("LSTM", nn.LSTM), ("GRU", nn.GRU), ("RNN", nn.RNN))
     }
-    others = {name: model for name, model in models.items() if name != "LSTM"}
-    film = [{"step": 10 * k, "lags": list(range(15)), "full": [1.0] * 15, "half": 1.0 + k} for k in range(4)]
+    others = {"GRU": [models["GRU"], Reader(nn.GRU, 2, 8, 1)], "RNN": models["RNN"]}
+    film = [
+        {"step": 10 * k, "length": 15, "lags": list(range(15)), "full": [0.5**j * (1 + k) for j in range(15)],
+         "half": [1.0 + k, 2.0 + k, 15.0], "gates": {g: [0.1 * k, 0.2] for g in "ifo"}}
+        for k in range(4)
+    ]  # fmt: skip
     return look(
         models["LSTM"], x, loss=lambda out: (out[:, 0] - y).square(), required=14, compare=others,
         title="Recall", channels=["symbol", "noise"], film=film,
@@ -139,6 +143,38 @@ def test_the_cursor_moves_all_views(opened, seen):
     page.mouse.move(box["x"] + 160, box["y"] + 100)
     page.wait_for_timeout(80)
     assert page.locator("#now").text_content() == "step 0 of 0 … 14"
+
+
+def test_the_film_has_a_slider_of_its_own(opened, seen):
+    page = opened(seen)
+    curve = "document.querySelector('#film .pair path[stroke-width=\"2\"]').getAttribute('d')"
+    assert page.text_content("#frame-step") == "training step 30", "it opens at the last moment"
+    shut = page.locator("#film .stage").last
+    assert "30 % shut, 20 % open" in shut.text_content()
+    before = page.evaluate(curve)
+    page.eval_on_selector("#frame", "e => { e.value = 1; e.dispatchEvent(new Event('input')); }")
+    assert page.text_content("#frame-step") == "training step 10"
+    assert "10 % shut, 20 % open" in shut.text_content()
+    assert page.evaluate(curve) != before
+    box = page.locator("#film .stage svg").first.bounding_box()
+    page.locator("#film .stage svg").first.click(position={"x": box["width"] - 30, "y": 60})
+    assert page.text_content("#frame-step") == "training step 30"
+
+
+def test_models_and_their_seeds_stand_side_by_side(opened, seen):
+    page = opened(seen)
+    rows = page.eval_on_selector_all(
+        "#horizon .ends tr", "all => all.map(r => [...r.children].map(c => c.textContent))"
+    )
+    assert rows[0] == ["steps back", "learnable", "stored", "used"]
+    assert [row[0] for row in rows[1:]] == ["this LSTM", "GRU, 2 seeds", "RNN"]
+    ends = [max(0, one.used.horizon) for one in seen.others["GRU"]]
+    assert rows[2][3].removeprefix("≥ ").split(" ")[0] == str(min(ends))
+    assert page.locator("#horizon path.seeds").count() == 3, "a band in each panel"
+    strokes = page.eval_on_selector_all(
+        "#horizon path[stroke-width='2']", "all => all.map(e => e.getAttribute('stroke'))"
+    )
+    assert len(set(strokes)) == 3
 
 
 def test_the_switch_renames_all_labels(opened, seen):

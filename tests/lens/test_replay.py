@@ -9,7 +9,8 @@ from torch import nn
 
 import longshort
 from longshort.errors import BackendError, DataError, SettingError, ShapeError
-from longshort.lens import Specimen, Trace, look
+from longshort.lens import Specimen, Trace, look, specimen
+from longshort.lens import replay as replay_module
 from longshort.lens.replay import QUANTITIES
 from longshort.scan.variant import Variant
 
@@ -236,3 +237,20 @@ def test_a_value_that_is_not_finite(where, said):
             layer.bias_ih_l0[2 * 5 + 2] = torch.nan
     with pytest.raises(DataError, match=rf"layer `lstm\.l0`, {said}"):
         look(layer, x)
+
+
+def test_rounding_over_many_steps_is_no_difference_and_a_wrong_replay_is(monkeypatch):
+    torch.manual_seed(0)
+    layer = nn.LSTM(2, 8, batch_first=True)
+    monkeypatch.setitem(specimen.TOLERANCE, torch.float32, 1e-9)  # far below what float32 can hold
+    made = Specimen(layer, (torch.randn(3, 60, 2),))
+    trace = made.trace()
+    assert 1e-9 < trace.difference <= trace.tolerance < 1e-5
+    right = replay_module._lstm_step
+
+    def leaky(v, w, blocks, c, change):
+        return right(v, w, blocks, (1 + 1e-6) * c, change)
+
+    monkeypatch.setattr(replay_module, "_lstm_step", leaky)
+    with pytest.raises(BackendError, match=r"nothing is shown of a copy that drifted"):
+        made.trace()

@@ -183,7 +183,8 @@ def test_weights_and_threads_that_there_are_not(tmp_path):
     exported(tmp_path)
     for options, message in (
         ({"weights": "int4"}, "load: `weights` must be 'float32', 'bfloat16' or 'int8', got 'int4'."),
-        ({"threads": 0}, "load: `threads` must be at least 1, got 0."),
+        ({"threads": 0}, "load: `threads` must be a whole number of at least 1, got 0."),
+        ({"threads": 1.5}, "load: `threads` must be a whole number of at least 1, got 1.5."),
     ):
         with pytest.raises(SettingError) as raised:
             runtime.load(tmp_path / "model", **options)
@@ -237,7 +238,20 @@ def test_short_weights_that_err_too_much_are_not_kept(tmp_path):
             lambda m: m.streams(2).step(np.zeros((2, 3)), [1, 0]),
             "stream.step: `mask` must be (n,) = (2,) of bool, got (2,) of int64.",
         ),
-        (lambda m: m.streams(0), "stream: `n` must be at least 1, got 0."),
+        (
+            lambda m: m(np.zeros((2, 5, 3)), lengths=[1.0, 2.0]),
+            "model: `lengths` must be of int64, got float64.",
+        ),
+        (
+            lambda m: m(np.zeros((2, 5, 3)), 0),
+            "model: `state` must be a State(h, c), got int.",
+        ),
+        (
+            lambda m: m([[1], [1, 2]]),
+            "model: `x` must be an array of float32, got rows of different lengths.",
+        ),
+        (lambda m: m([["a"]]), "model: `x` must be of float32, got <U1."),
+        (lambda m: m.stream().step("abc"), "stream.step: `x` must be of float32, got <U3."),
     ],
 )
 def test_wrong_shapes_are_named(call, message, tmp_path):
@@ -245,6 +259,13 @@ def test_wrong_shapes_are_named(call, message, tmp_path):
     with pytest.raises(ShapeError) as raised:
         call(model)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("n", [0, 1.5, "two", True])
+def test_a_number_of_streams_that_is_none(n, tmp_path):
+    with pytest.raises(SettingError) as raised:
+        exported(tmp_path)[1].streams(n)
+    assert str(raised.value) == f"stream: `n` must be a whole number of at least 1, got {n!r}."
 
 
 def test_both_directions_cannot_stream(tmp_path):

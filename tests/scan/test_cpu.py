@@ -77,8 +77,18 @@ def test_time_first_input_is_not_copied_and_gives_the_same_bits():
     assert torch.equal(lstm(**given, backend="cpu")[0], first)
 
 
+def test_y_and_the_gradient_of_x_lie_as_torch_s_do():
+    """Else torch would copy the gradient into x's layout, and whoever reads y would copy that."""
+    x = torch.randn(7, 3, 5, requires_grad=True)
+    y = ls.LSTM(5, 6)(x)[0]
+    assert y.is_contiguous()
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.is_contiguous()
+
+
 def test_a_layer_that_learns_keeps_one_packing():
     layer = ls.LSTM(5, 6)
+    gc.collect()
     before = len(cpu._PACKED)
     for _ in range(5):
         layer(torch.randn(7, 3, 5))[0].sum().backward()

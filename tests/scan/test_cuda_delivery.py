@@ -3,6 +3,7 @@
 NVRTC needs neither driver nor device. The driver's library is a stub that records what it is asked.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import multiprocessing
@@ -16,8 +17,8 @@ import torch
 
 from longshort.errors import BackendError
 from longshort.scan import gpu
-from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, driver, machine, packing, sources, step_plan, tiling
+from longshort.scan.call import Call, Grads, Inputs, Options, call_of
+from longshort.scan.cuda import compiler, driver, machine, persistent_plan, sources, step_plan, tiling
 from longshort.scan.cuda.machine import Properties
 from longshort.scan.masks import Noise
 from longshort.scan.variant import Variant
@@ -53,10 +54,11 @@ def programs():
     ):
         for N, H in ((64, 128), (64, 512)):
             cuts = tiling.pair(H200, call(N, H, dtype), tf32)
-            for cut, name in ((cuts.forward, "persistent_forward"), (cuts.backward, "persistent_backward")):
-                bits = packing.flags(call(given=("seed", "reset"))._replace(options=FEW)) if H == 128 else 0
-                entry = sources.Entry(name, cut.threads, f"longshort::Fixed<{bits}u>, {cut.template}")
-                yield sources.Program(f"{name}.cu", dtype, (entry,))
+            asked = call(N, H, dtype)
+            if H == 128:
+                asked = call(N, H, dtype, given=("seed", "reset"))._replace(options=FEW)
+            for cut in (cuts.forward, cuts.backward):
+                yield persistent_plan.program(asked, cut, specialises=True)
 
 
 PROGRAMS = {f"{p.file}-{str(p.dtype)[6:]}-{k}": p for k, p in enumerate(programs())}
@@ -319,3 +321,63 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
         "ended. Start a new process, and use backend='plain', or set LONGSHORT_CUDA_PATIENCE to more seconds "
         "where a debugger slows the device down."
     )
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(
+    "N, H, plan, launches",
+    [
+        (
+            3,
+            40,
+            "step",
+            ["step_begin", *["step_forward"] * 2, *["step_backward"] * 2, "step_end", "step_operands"],
+        ),
+        (3, 40, "alone", ["step_begin", "persistent_forward", "persistent_backward", "step_operands"]),
+        (64, 160, "persistent", ["step_begin", "persistent_forward", "persistent_backward", "step_operands"]),
+    ],
+)
+def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, monkeypatch, tmp_path):
+    """All that a device's host does, compiler included; only the driver is a stub, which computes nothing."""
+    monkeypatch.setenv("LONGSHORT_CACHE", str(tmp_path))
+    library, made = stub(), {}
+    whole = driver.Kernel.__init__
+
+    def named(self, binary, name, threads, shared, device):
+        assert binary[:4] == b"\x7fELF" and binary.count(name.encode())
+        whole(self, binary, name, threads, shared, device)
+        self.handle = ctypes.c_void_p(len(made) + 1)
+        made[self.handle.value] = name
+
+    monkeypatch.setattr(driver.Kernel, "__init__", named)
+    device = machine.Cuda.__new__(machine.Cuda)
+    device.index, device.properties, device._lock, device._kernels = 0, H200, threading.Lock(), {}
+    device._report = torch.zeros(2, dtype=torch.int64)
+    monkeypatch.setattr(machine.Cuda, "current", lambda self: contextlib.nullcontext())
+    seen, launch = [], library.__getattr__
+
+    class Seeing:
+        def __getattr__(self, name):
+            answer = launch(name)
+            if name != "cuLaunchKernelEx":
+                return answer
+
+            def record(*arguments):
+                config = driver._Config.from_address(arguments[0])
+                seen.append((made[arguments[1].value], config.count, config.grid[0]))
+                return answer(*arguments)
+
+            return record
+
+    monkeypatch.setattr(driver, "library", lambda: Seeing())
+    given = Inputs(*(torch.randn(*s) for s in ((N, 2, 5), (4 * H, 5), (4 * H, H), (4 * H,), (N, H), (N, H))))
+    asked = call_of(Options(), given, save=True)
+    outputs, saved = gpu.forward(asked, given, device, plan)
+    grads = Grads(torch.randn_like(outputs.y), None, None)
+    needs = [True] * len(Inputs._fields)
+    found = gpu.backward(asked, given, outputs, saved, grads, needs, device, plan)
+    assert [g.shape for g in found if g is not None] == [t.shape for t in given if t is not None]
+    assert [name for name, _, _ in seen] == launches
+    for name, cooperative, grid in seen:
+        exchanges = plan == "persistent" and name.startswith("persistent")
+        assert cooperative == exchanges and (grid <= 264 or not exchanges)

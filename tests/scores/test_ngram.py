@@ -52,6 +52,13 @@ def test_a_training_text_of_almost_nothing(T):
     assert np.isfinite(ngram(np.zeros(T, int), np.array([0, 1, 2]), 3, 4)).all()
 
 
+def test_a_text_of_fewer_tokens_than_the_order_looks_back_at():
+    train, text = np.random.default_rng(0).integers(0, 4, 300), np.array([0, 1, 3, 2, 0, 1, 1, 2])
+    whole = ngram(train, text, 4, 6)
+    for S in range(2, 8):
+        np.testing.assert_array_equal(ngram(train, text[:S], 4, 6), whole[: S - 1])
+
+
 def test_small_types_do_not_wrap():
     train, text = np.arange(200, dtype=np.uint8), np.array([254, 255, 3], dtype=np.uint8)
     np.testing.assert_array_equal(

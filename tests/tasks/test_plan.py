@@ -142,14 +142,14 @@ def refusal(values, settings=None, **options):
 
 def test_a_horizon_of_zero():
     assert refusal({"y": wave(100)}, horizon=0) == (
-        "ForecastSettings: `horizon` must be in [1, inf), got 0.\n  Steps to forecast."
+        "forecast: `horizon` must be in [1, inf), got 0.\n  Steps to forecast."
     )
 
 
 def test_an_unknown_setting():
     message = refusal({"y": wave(100)}, horizn=3)
     assert message.startswith(
-        "Forecaster: `horizn` is no setting of ForecastSettings. Known: max_steps, optimiser, lr, "
+        "Forecaster: `horizn` is no setting of forecast. Known: max_steps, optimiser, lr, "
     )
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from longshort.runs import Run
 from longshort.train import FitSettings, Validation, fit, reached
 from longshort.train.checkpoint import Place
 from longshort.train.fit import step_seed
-from longshort.train.optimisers import OPTIMISERS, SCHEDULES, learning_rate
+from longshort.train.optimisers import OPTIMISERS, SCHEDULES, learning_rate, make_optimiser
 
 SETTINGS = FitSettings(max_steps=40, warmup=5, lr=0.05, every=10, patience=10, seed=3)
 
@@ -226,13 +227,16 @@ def test_a_resumed_run_says_where_it_goes_on(tmp_path, capfd):
     assert "going on" not in capfd.readouterr().err
 
 
-def test_progress_names_the_metric_and_the_throughput(capfd, monkeypatch):
+def test_progress_names_the_metric_and_the_throughput(tmp_path, capfd, monkeypatch):
     from longshort.train import progress
 
     monkeypatch.setattr(progress.Lines, "seconds", 0.0)
-    fit(network(), Line(), SETTINGS)
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith("step 40/40  error ") and "points/s" in last and "0 s left" in last
+    run = make_run(tmp_path / "run")
+    fit(network(), Line(), SETTINGS, run=run)
+    first, *_, last = capfd.readouterr().err.splitlines()
+    assert first.startswith("step 1/40  loss ") and first.endswith(" s left")
+    score = run.read_metrics()[-1]["error"]  # of the last validation, not of the one before
+    assert last.startswith(f"step 40/40  error {score:.4f} (best ") and last.endswith(" points/s  0 s left")
 
 
 def test_the_last_line_has_the_last_validation_s_score(tmp_path, capfd):
@@ -263,6 +267,19 @@ def test_it_stops_at_the_first_validation_that_reaches_the_goal(tmp_path, goal, 
     again = network(1)
     assert fit(again, Line(), wanted, run=run, quiet=True).step == steps
     torch.testing.assert_close(weights(again), weights(module), atol=0, rtol=0)
+
+
+def test_on_a_cpu_adamw_steps_in_one_pass_and_elsewhere_as_torch_chooses(monkeypatch):
+    asked, make, fitting = [], make_optimiser, import_module("longshort.train.fit")
+    monkeypatch.setattr(
+        fitting, "make_optimiser", lambda *a, fused: asked.append(fused) or make(*a, fused=fused)
+    )
+    one, other = network(), network()
+    fit(one, Line(), SETTINGS, quiet=True, device="cpu")
+    monkeypatch.setattr(fitting, "make_optimiser", lambda *a, fused: make(*a))
+    fit(other, Line(), SETTINGS, quiet=True, device="cpu")
+    torch.testing.assert_close(weights(one), weights(other), rtol=1e-4, atol=1e-6)
+    assert asked == [True] and make(network(), SETTINGS).defaults["fused"] is None
 
 
 def test_tensorboard_gets_the_metrics(tmp_path):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .. import engine
 from ..nn import LSTM
 from ..scan import Noise, Variant
 from . import peers, timing
+from .steps import FORMS, steps
 
 
 @dataclass(frozen=True)
@@ -102,24 +104,24 @@ def inference(case: Case, setup: Setup) -> dict[str, Any]:
 
     runners: dict[str, timing.Runner] = {"ours": lambda: forward(ours), "torch": lambda: forward(theirs)}
     runners |= peers.runners(theirs, x.numpy(), setup.threads)
-    if case.N == 1:
-        runners |= _engine_alone(theirs, x, setup.threads)
-    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock))
+    if case.N == 1 and case.T > 1:
+        runners |= _engine_streams(theirs, x, setup.threads)
+    times = timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock)
+    if case.T == 1:
+        alone = steps(case.C, case.H, threads=setup.threads, rounds=setup.rounds, seconds=setup.seconds)
+        times |= {f"engine {form}": each for form, each in alone.items()}
+    return _compared(times)
 
 
-def _engine_alone(layer: torch.nn.LSTM, x: torch.Tensor, threads: int) -> dict[str, timing.Runner]:
-    """The engine's step on weights of each length, without torch."""
+def _engine_streams(layer: torch.nn.LSTM, x: torch.Tensor, threads: int) -> dict[str, timing.Runner]:
+    """The engine's steps on weights of each form, over the whole stream."""
     w_ih, w_hh, b_ih, b_hh = (p.detach().numpy() for p in layer.parameters())
     packed = engine.pack(w_ih, w_hh, b_ih + b_hh)
-    steps, zeros = x.numpy().transpose(1, 0, 2), np.zeros((1, layer.hidden_size), np.float32)
+    stream, zeros = x.numpy().transpose(1, 0, 2), np.zeros((1, layer.hidden_size), np.float32)
     found: dict[str, timing.Runner] = {}
-    for stored in ("full", "bfloat16", "int8"):
-        step = engine.step(packed, stored=stored, threads=threads)
-        if len(x) == 1:
-            h, c, now = zeros.copy(), zeros.copy(), np.ascontiguousarray(steps[:, 0])
-            found[f"engine {stored}"] = lambda step=step, now=now, h=h, c=c: step.move(now, h, c)  # type: ignore[misc]
-        else:
-            found[f"engine {stored}"] = lambda step=step: step(steps, zeros, zeros)  # type: ignore[misc]
+    for form in FORMS:
+        step = engine.step(packed, stored=form, threads=threads)
+        found[f"engine {form}"] = partial(step, stream, zeros, zeros)
     return found
 
 

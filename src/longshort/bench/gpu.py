@@ -62,7 +62,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "masks": {"noise": Noise(variational_h=0.2, recurrent_dropout=0.2)},
     "layer norm": {"variant": Variant(norm="ba2016")},
 }
-_OPTION_CASES = ("64 x 512", "1024 x 128", "20 x 650")
+OPTION_CASES = ("64 x 512", "1024 x 128", "20 x 650")
 _AHEAD = 2_000_000
 """Clocks that the device idles before each measurement, so that the host is ahead of it."""
 
@@ -78,6 +78,10 @@ class Setup:
     "plans of the kernels, each by its name beside the one chosen"
     seconds: float = 120.0
     "that one case may take: a process that takes longer is ended"
+    first_use: bool = True
+    "whether to compile a case's kernels anew, and time it"
+    options: bool = True
+    "whether the cases that have them measure their options"
 
     def cases(self) -> list[Case]:
         """The cases wanted."""
@@ -147,27 +151,33 @@ def _training(
 
 def one(case: Case, setup: Setup) -> dict[str, Any]:
     """Measure one case in every type: microseconds a step, ratios, first use; faults are recorded."""
+    return {name: typed(case, name, setup) for name in TYPES}
+
+
+def typed(case: Case, name: str, setup: Setup) -> dict[str, Any]:
+    """Measure one case in one of TYPES."""
+    dtype, tf32 = TYPES[name]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    theirs = torch.nn.LSTM(case.C, case.H).to("cuda", dtype)
+    ours = _layer(case, dtype)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype)
+    dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
+    moving = x.clone().requires_grad_()
+    kinds: dict[str, dict[str, Callable[[], object]]] = {"inference": {}, "training": {}}
+    for plan in (None, *setup.plans):
+        label = "ours" if plan is None else f"ours, {plan}"
+        kinds["inference"][label] = _forward(ours, x, plan)
+        kinds["training"][label] = _training(ours, moving, dy, plan)
+    kinds["inference"]["cudnn"] = _forward(theirs, x, None)
+    kinds["training"]["cudnn"] = _training(theirs, moving, dy, None)
     found: dict[str, Any] = {}
-    for name, (dtype, tf32) in TYPES.items():
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        theirs = torch.nn.LSTM(case.C, case.H).to("cuda", dtype)
-        ours = _layer(case, dtype)
-        ours.load_state_dict(theirs.state_dict())
-        x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype)
-        dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
-        moving = x.clone().requires_grad_()
-        kinds: dict[str, dict[str, Callable[[], object]]] = {"inference": {}, "training": {}}
-        for plan in (None, *setup.plans):
-            label = "ours" if plan is None else f"ours, {plan}"
-            kinds["inference"][label] = _forward(ours, x, plan)
-            kinds["training"][label] = _training(ours, moving, dy, plan)
-        kinds["inference"]["cudnn"] = _forward(theirs, x, None)
-        kinds["training"]["cudnn"] = _training(theirs, moving, dy, None)
-        found[name] = {"first use, seconds": _first_use(kinds["training"]["ours"])}
-        for kind, runners in kinds.items():
-            found[name][kind] = _compared(case, _working(runners, found[name]), setup)
-        if case.name in _OPTION_CASES and name == "bfloat16":
-            found[name]["options"] = _options(case, dtype, moving, dy, setup)
+    if setup.first_use:
+        found["first use, seconds"] = _first_use(kinds["training"]["ours"])
+    for kind, runners in kinds.items():
+        found[kind] = _compared(case, _working(runners, found), setup)
+    if setup.options and case.name in OPTION_CASES and name == "bfloat16":
+        found["options"] = _options(case, dtype, moving, dy, setup)
     return found
 
 
@@ -217,6 +227,13 @@ def _compared(case: Case, runners: dict[str, Any], setup: Setup) -> dict[str, An
             name: vars(timing.ratio(times["cudnn"], each)) for name, each in times.items() if name != "cudnn"
         },
     }
+
+
+def options(case: Case, setup: Setup) -> dict[str, Any]:
+    """Measure what each option costs in bfloat16: a training step with it over one without, for each plan."""
+    x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=torch.bfloat16)
+    return _options(case, torch.bfloat16, x, dy, setup)
 
 
 def _options(

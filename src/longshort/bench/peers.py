@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def onnx_model(layer: torch.nn.LSTM, N: int, T: int) -> bytes:
-    """Return one ONNX LSTM node with the weights of a layer of torch, as a model for these sizes."""
+def onnx_model(layer: torch.nn.LSTM, N: int, T: int, state: bool = False) -> bytes:
+    """Return one ONNX LSTM node with the weights of a layer of torch, as a model for these sizes.
+
+    Args:
+        layer: in one direction.
+        N: sequences.
+        T: steps.
+        state: the state goes in as h and c and comes out as h_n and c_n, in place of zeros that stay inside.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     H, C = layer.hidden_size, layer.input_size
@@ -27,15 +34,19 @@ def onnx_model(layer: torch.nn.LSTM, N: int, T: int) -> bytes:
         "W": iofc(w_ih)[None],
         "R": iofc(w_hh)[None],
         "B": np.concatenate((iofc(b_ih), iofc(b_hh)))[None],
-        "h": np.zeros((1, N, H), np.float32),
-        "c": np.zeros((1, N, H), np.float32),
     }
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, N, H]) for name in ("h", "c", "h_n", "c_n")
+    ]
+    if not state:
+        ports = []
+        weights |= {name: np.zeros((1, N, H), np.float32) for name in ("h", "c")}
     node = helper.make_node("LSTM", ["x", "W", "R", "B", "", "h", "c"], ["y", "h_n", "c_n"], hidden_size=H)
     graph = helper.make_graph(
         [node],
         "lstm",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [T, N, C])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [T, 1, N, H])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [T, N, C]), *ports[:2]],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [T, 1, N, H]), *ports[2:]],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -1,7 +1,8 @@
 """Write the model of a run in another format, and check the copy against the original.
 
     longshort export runs/load --to onnx                    runs/load/model.onnx: rows in, quantiles out
-    longshort export runs/load --to runtime                 runs/load/model: the same for longshort.runtime
+    longshort export runs/load --to onnx --streaming        runs/load/step.onnx: one more row, with the state
+    longshort export runs/load --to runtime                 runs/load/model: both for longshort.runtime
     longshort export runs/load --to keras --out load.keras  the LSTM of the model, as a Keras model
     longshort export runs/load --to torch                   its weights, for torch.nn.LSTM.load_state_dict
 
@@ -21,7 +22,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", help="a run folder")
     parser.add_argument("--to", choices=sorted(ENDINGS), required=True, help="the format")
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="the file to write. Default: model.* in RUN."
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="the file to write. Default: model.* in RUN, and step.onnx with --streaming.",
+    )
+    parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="for ONNX: the graph of one step, whose state goes in and comes out",
     )
     parser.add_argument(
         "--weights",
@@ -37,6 +46,9 @@ def run(args: argparse.Namespace) -> None:
     from ..exchange import export
     from ..exchange.exporting import load_model
 
-    path = args.out or Path(args.folder) / f"model{ENDINGS[args.to]}"
-    path = path if path.suffix == ENDINGS[args.to] else path.with_name(path.name + ENDINGS[args.to])
-    print(export(load_model(args.folder), path, weights=args.weights, overwrite=args.overwrite))
+    name = "step" if args.streaming else "model"
+    path = args.out or Path(args.folder) / f"{name}{ENDINGS[args.to]}"
+    endings = (ENDINGS[args.to], ".h5") if args.to == "keras" else (ENDINGS[args.to],)
+    path = path if path.suffix in endings else path.with_name(path.name + endings[0])
+    model, options = load_model(args.folder), {"weights": args.weights, "overwrite": args.overwrite}
+    print(export(model, path, streaming=args.streaming, **options))

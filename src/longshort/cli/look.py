@@ -2,6 +2,8 @@
 
     longshort look runs/load                         findings to the terminal, the page to runs/load/look.html
     longshort look runs/load new.csv --out look.html
+    longshort look runs/book "Once upon a time"      the prompt, and what the model goes on with
+    longshort look runs/memory recall                the cells of a comparison side by side
     longshort look runs/load --findings              the findings alone
     longshort look runs/load --words LTM/STM         long-term and short-term memory
 
@@ -18,7 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the run, and what to look at."""
     parser.add_argument("folder", metavar="RUN", help="a run folder")
     parser.add_argument(
-        "source", metavar="INPUT", nargs="?", help="rows to look at; by default those of the run"
+        "source",
+        metavar="INPUT",
+        nargs="?",
+        help="rows to look at; for a model of language a prompt, or the file of a text; for a comparison the "
+        "name of a problem. By default what the run has.",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the page to write. Default: look.html in RUN."
@@ -40,8 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from ..lens import look_at
     from ..lens.opening import open_run
 
-    source = "/dev/stdin" if args.source == "-" else args.source
-    made = look_at(open_run(args.folder, source), vocabulary=args.words)
+    made = look_at(open_run(args.folder, args.source), vocabulary=args.words)
     print(made)
     if not args.findings:
         path = made.save(args.out or Path(args.folder) / "look.html", args.limit * 1e6)

@@ -4,6 +4,7 @@
     longshort train forecast                    the series that comes with the package
     longshort train language book.txt --out runs/book
     longshort train language                    the help topics that come with Python
+    longshort train forecast --watch            keeps how memory is learnt; longshort look shows the film
     longshort train forecast --help             every setting; so for language
 
 The end of each series, or of the text, is held out for the score. The same command resumes an interrupted
@@ -17,6 +18,8 @@ import json
 from typing import Any
 
 TASKS = ("forecast", "language")
+WATCH = 50
+"""Steps between two frames of a film, if `--watch` names no other number."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +49,11 @@ def run(args: argparse.Namespace) -> int:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where to train. Default: auto.")
     parser.add_argument("--settings", metavar="FILE", help="settings to start from, such as a run's")
     parser.add_argument("--print-settings", action="store_true", help="print the settings, and do nothing")
+    parser.add_argument(
+        "--watch", nargs="?", const=WATCH, type=_steps, metavar="K",
+        help="keep how far back the gradient reaches, the half-lives and the saturation every K steps "
+        f"(default {WATCH}); longshort look shows the film",
+    )  # fmt: skip
     given = parser.parse_args(args.rest)
     beneath = story.beneath(given)
     if given.settings is not None:
@@ -56,7 +64,21 @@ def run(args: argparse.Namespace) -> int:
     if given.print_settings:
         print(json.dumps(settings.to_json(), indent=2))
         return 0
-    return int(story.train(settings, given.out, device=given.device))
+    recorder = None
+    if given.watch is not None:
+        from ..lens.filming import RunRecorder
+
+        recorder = RunRecorder(given.out, given.watch)
+    return int(story.train(settings, given.out, device=given.device, recorder=recorder))
+
+
+def _steps(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number of steps, got {text!r}: write FILE before it"
+        ) from None
 
 
 def _read(kind: Any, path: str) -> Any:

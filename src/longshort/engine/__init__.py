@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -140,6 +141,7 @@ _FLAGS = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=256)
 def _variant(given: Any) -> Any:
     variant = _there().Variant()
     if given is None:

@@ -8,13 +8,13 @@ from typing import Any
 from ..errors import RunError, SettingError
 from ..nn import LSTM
 from ..runs import Run
-from .keras_writing import save_keras
+from . import keras_writing
 from .onnx_writing import Graph, Report, save_graph, save_onnx
 from .runtime_writing import checked_form, save_runtime
 from .torch_layers import save_torch
 
-ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime": ""}
-"""Format -> how its files end; the runtime's is a folder."""
+ENDINGS = (".onnx", *keras_writing.ENDINGS, ".safetensors", "")
+"""How files end; the runtime's is a folder."""
 
 
 def export(
@@ -31,10 +31,10 @@ def export(
     Args:
         model: a `longshort.LSTM`, or a fitted `longshort.Forecaster` or `longshort.LanguageModel`.
         path: the file; its ending is the format. `.onnx`: a graph with the state as ports, or a forecaster's
-            graph from rows to quantiles. `.keras`: a Keras model of the LSTM. `.safetensors`: weights that
-            torch.nn.LSTM.load_state_dict takes. Of a forecaster these two hold its LSTM alone. A name without
-            an ending: a folder for `longshort.runtime`.
-        streaming: for ONNX, of a layer or a language model: the graph of one step.
+            graph from rows to quantiles. `.keras` or `.h5`: a Keras model of the LSTM. `.safetensors`:
+            weights that torch.nn.LSTM.load_state_dict takes. Of a forecaster these hold its LSTM alone. A
+            name without an ending: a folder for `longshort.runtime`.
+        streaming: for ONNX: the graph of one step, whose state goes in and comes out.
         reset: for ONNX and a layer: a graph with `reset` as an input.
         weights: for the runtime: how it keeps the LSTMs' weights unless `load` is told otherwise, "float32",
             "bfloat16" or "int8". The short ones are checked too.
@@ -55,21 +55,22 @@ def export(
     'layer.safetensors'
     """
     path = Path(path)
-    if path.suffix not in ENDINGS.values():
+    if path.suffix not in ENDINGS:
         raise SettingError(
-            f"export: `path` must end in .onnx, .keras or .safetensors, or be a folder without an ending, "
-            f"got {path.name!r}. The ending is the format."
+            "export: `path` must end in .onnx, .keras, .h5 or .safetensors, or be a folder without an ending,"
+            f" got {path.name!r}. The ending is the format."
         )
     if path.exists() and not overwrite:
         raise RunError(
             f"{path}: exists. Give another name, or overwrite it: `overwrite=True`, or --overwrite."
         )
-    steps = isinstance(model, LSTM) or (_task(model) == "language" and not reset)
-    if (streaming or reset) and (path.suffix != ".onnx" or not steps):
+    if (streaming or reset) and path.suffix != ".onnx":
         raise SettingError(
-            "export: `streaming` is for a longshort.LSTM or LanguageModel that becomes ONNX, and `reset` for "
-            "an LSTM. Leave them out."
+            "export: `streaming` and `reset` are for ONNX; a folder for the runtime streams anyway. "
+            "Leave them out."
         )
+    if reset and not isinstance(model, LSTM):
+        raise SettingError("export: `reset` is an input of a longshort.LSTM's graph alone. Leave it out.")
     if weights != "float32" and path.suffix != "":
         raise SettingError("export: `weights` is for the runtime, a folder without an ending. Leave it out.")
     if path.suffix == ".onnx":
@@ -77,7 +78,8 @@ def export(
     if path.suffix == "":
         return _runtime(model, path, weights, overwrite)
     lstm = layer_of(model)
-    save_keras(lstm, path) if path.suffix == ".keras" else save_torch(lstm, path)
+    save = save_torch if path.suffix == ".safetensors" else keras_writing.save_keras
+    save(lstm, path)
     return path
 
 
@@ -94,12 +96,14 @@ def _runtime(model: Any, path: Path, weights: str, overwrite: bool) -> Path:
 def _onnx(model: Any, path: Path, streaming: bool, reset: bool) -> Report:
     if isinstance(model, LSTM):
         return save_onnx(model, path, streaming=streaming, reset=reset)
-    if _task(model) == "forecast":
-        from .onnx_forecast import save_forecast  # loads the task
-
-        return save_forecast(model, path)
     whole, stream = _graphs(model)
-    return save_graph(stream.graph if streaming else whole, path)
+    if streaming:
+        return save_graph(stream.graph, path)
+    if _task(model) == "language":
+        from .language_graph import continued
+
+        whole = continued(whole, stream.graph)
+    return save_graph(whole, path)
 
 
 def _graphs(model: Any) -> tuple[Graph, Any]:
@@ -109,9 +113,9 @@ def _graphs(model: Any) -> tuple[Graph, Any]:
 
         return language_graph(model)
     layer_of(model)
-    from .forecast_stream import forecast_stream
+    from .forecast_graph import forecast_graph
 
-    return forecast_stream(model)
+    return forecast_graph(model)
 
 
 def _task(model: Any) -> str | None:

@@ -17,7 +17,7 @@ from ..errors import DataError, need
 from .layers import Array
 
 SECONDS = 60
-"""How long a file may take to read; one that takes longer is damaged."""
+"""How long a processor may take to read a file; one that takes longer is damaged."""
 CHILD = Path(__file__).with_name("hdf5_child.py")
 
 
@@ -55,10 +55,13 @@ def read_hdf5(content: bytes, name: str) -> Tree:
     most = 64 * len(content)
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(CHILD), str(most)], input=content, capture_output=True, timeout=SECONDS
+            [sys.executable, "-I", str(CHILD), str(most), str(SECONDS)],
+            input=content,
+            capture_output=True,
+            timeout=10 * SECONDS,  # on a machine that is busy with other things
         )
     except subprocess.TimeoutExpired:
-        raise DataError(f"{name}: is damaged: it could not be read within {SECONDS} s.") from None
+        raise DataError(f"{name}: is damaged: it could not be read within {10 * SECONDS} s.") from None
     if done.returncode:
         why = done.stderr.decode("utf8", "replace").strip().splitlines()
         reason = why[-1] if done.returncode == 1 and why else "reading it ended the process"

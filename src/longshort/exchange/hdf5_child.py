@@ -1,11 +1,12 @@
 """Read one HDF5 file in a process of its own, and pass it on as plain arrays.
 
-    python hdf5_child.py MOST_BYTES < file.h5 > arrays.npz
+    python hdf5_child.py MOST_BYTES SECONDS < file.h5 > arrays.npz
 
 libhdf5 follows addresses that it finds in the file, and a damaged file can end or hang the process that
 reads it. Here that ends this process alone. Nothing of the file is executed.
 """
 
+import contextlib
 import io
 import json
 import sys
@@ -47,6 +48,10 @@ def main(most: int) -> None:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(ImportError):  # Windows has no such limit
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[2]), int(sys.argv[2])))
     try:
         main(int(sys.argv[1]))
     except Exception as error:  # any of h5py's; the parent makes a sentence of it

@@ -105,8 +105,8 @@ def keras_names(path: str | Path) -> list[str]:
 def _bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # a NUL in the name
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', error)}.") from None
 
 
 def _opened(content: bytes, path: str) -> tuple[dict[str, Any], Tree, int]:

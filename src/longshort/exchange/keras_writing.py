@@ -1,4 +1,4 @@
-"""A layer as a .keras file: a Sequential of LSTM layers that Keras 3 loads, written without Keras."""
+"""A layer as a .keras or .h5 file: a Sequential of LSTM layers that Keras 3 loads, written without Keras."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .keras_files import lstm_in
 from .keras_layers import to_keras_weights
 from .layers import Array
 
+ENDINGS = (".keras", ".h5")
 VERSION = "3.8.0"
 """The oldest Keras whose layout this is."""
 
@@ -30,19 +31,23 @@ def save_keras(lstm: LSTM, path: str | Path) -> None:
     Args:
         lstm: a layer whose options Keras' LSTM has. Its inputs are (N, T, C) in Keras whatever
             `batch_first`, and every layer returns its whole sequence.
-        path: the file's name, ending in .keras.
+        path: the file's name, ending in .keras, or in .h5 for the older format of one HDF5 file.
 
     Raises:
         SettingError: Keras' LSTM lacks an option of the layer; the message names it.
-        DataError: the name does not end in .keras, or the file read back differs.
+        DataError: the name ends in neither, or the file read back differs.
         MissingExtra: h5py is not installed.
         RunError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix != ".keras":
-        raise DataError(f"save_keras: {path} must end in .keras: Keras knows its files by that.")
+    if path.suffix not in ENDINGS:
+        raise DataError(f"save_keras: {path} must end in .keras or .h5: Keras knows its files by that.")
     arrays = to_keras_weights(lstm)
-    content = _zipped(_settings(lstm, arrays), _hdf5(lstm, arrays))
+    settings = _settings(lstm, arrays)
+    if path.suffix == ".h5":
+        content = _whole_hdf5(settings, arrays)
+    else:
+        content = _zipped(settings, _hdf5(lstm, arrays))
     _same(lstm, lstm_in(content, str(path)), path)
     with replacing(path) as file:
         file.write(content)
@@ -131,6 +136,30 @@ def _hdf5(lstm: LSTM, arrays: list[list[Array]]) -> bytes:
         if lstm.dropout:
             for k in range(lstm.num_layers - 1):
                 file.create_group(f"layers/dropout{f'_{k}' if k else ''}/vars")
+    return memory.getvalue()
+
+
+def _whole_hdf5(settings: dict[str, Any], arrays: list[list[Array]]) -> bytes:
+    """The .h5: settings as an attribute, and each layer's arrays in a group of its name, listed in order."""
+    h5py = need("h5py", extra="exchange", to="write Keras weights")
+    layers = settings["config"]["layers"]
+    names = [entry["config"]["name"] for entry in layers]
+    lstms = [entry["config"]["name"] for entry in layers if entry["class_name"] in ("LSTM", "Bidirectional")]
+    weights = dict(zip(lstms, arrays, strict=True))
+    memory = io.BytesIO()
+    with h5py.File(memory, "w") as file:
+        file.attrs["keras_version"] = VERSION
+        file.attrs["model_config"] = json.dumps(settings)
+        group = file.create_group("model_weights")
+        group.attrs["keras_version"] = VERSION
+        group.attrs["layer_names"] = [name.encode() for name in names]
+        for name in names:
+            parts = {f"{name}/{place}": value for place, value in enumerate(weights.get(name, []))}
+            one = group.create_group(name)
+            one.attrs["weight_names"] = [key.encode() for key in parts]
+            for key, value in parts.items():
+                one[key] = value
+        group.create_group("top_level_model_weights").attrs["weight_names"] = []
     return memory.getvalue()
 
 

@@ -141,8 +141,8 @@ def opened(source: str | Path | bytes) -> tuple[str, Any]:
     where = "the ONNX model" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise DataError(f"{where}: cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # a NUL in the name
+        raise DataError(f"{where}: cannot be read: {getattr(error, 'strerror', error)}.") from None
     try:
         model = onnx.load_model_from_string(content)
         if not isinstance(source, bytes):
@@ -158,6 +158,11 @@ def opened(source: str | Path | bytes) -> tuple[str, Any]:
             f"{where}: was written for opset {max(versions)}, and the onnx installed here reads up to "
             f"{newest}. "
             f"Install a newer onnx."
+        )
+    if model.ir_version > onnx.IR_VERSION:
+        raise DataError(
+            f"{where}: has version {model.ir_version} of the format, and the onnx installed here reads up to "
+            f"{onnx.IR_VERSION}. Install a newer onnx."
         )
     signed = {entry.key: entry.value for entry in model.metadata_props}.get(DIGEST)
     if signed is not None and signed != digest(model):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +31,8 @@ FACTOR = 4.0
 """How much more than torch in the same dtype the file may err against the float64 truth."""
 FLOOR = 32
 """Roundings of the largest number that are always allowed: runtimes approximate sigmoid and tanh."""
+ABOUT = "longshort.about"
+"""The key of `Graph.about` in the file's metadata."""
 SIZES = ((2, 5), (1, 1), (3, 17))
 """N and T that a file is run at before it is kept; it was traced at the first."""
 
@@ -69,9 +73,11 @@ class Graph:
         module: the model, in evaluation mode.
         inputs: names of its inputs, in order.
         outputs: names of its outputs, in order.
-        dynamic: for each input the names of its axes that may vary.
+        dynamic: for each input its axes that may vary: a letter, or `T + 6` for six steps more than T.
         example: inputs for N sequences of T steps.
         table: what operators become that torch's exporter cannot translate.
+        least: how long an axis must be at least, by its letter.
+        about: what a user of the copy must know besides, as JSON: a vocabulary, names of columns.
     """
 
     module: nn.Module
@@ -80,6 +86,22 @@ class Graph:
     dynamic: Mapping[str, Mapping[int, str]]
     example: Callable[[int, int], tuple[Tensor, ...]]
     table: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
+    least: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def traced(self) -> torch.export.ExportedProgram:
+        """The model as torch.export sees it, with the axes that may vary left open."""
+        letters = {text.partition(" ")[0] for axes in self.dynamic.values() for text in axes.values()}
+        dims: dict[str, Any] = {name: torch.export.Dim(name, min=self.least.get(name)) for name in letters}
+
+        def size(text: str) -> Any:
+            letter, _, more = text.partition(" + ")
+            return dims[letter] + int(more) if more else dims[letter]
+
+        shapes = tuple(
+            {axis: size(text) for axis, text in self.dynamic[name].items()} for name in self.inputs
+        )
+        return torch.export.export(Ports(self.module), self.example(*SIZES[0]), dynamic_shapes=(shapes,))
 
 
 class Ports(nn.Module):
@@ -217,7 +239,7 @@ def save_graph(graph: Graph, path: str | Path) -> Report:
     model = _traced(graph, path)
     if model.ByteSize() > LARGEST:
         raise BackendError(f"{path}: would be larger than 2 GB, which one ONNX file cannot hold.")
-    _describe(model)
+    _describe(model, graph.about)
     content = model.SerializeToString()
     onnx.checker.check_model(model)
     difference, cases = agreement(graph, content, str(path))
@@ -232,14 +254,9 @@ def _traced(graph: Graph, path: Path) -> Any:
     """The model as a ModelProto, its weights in the order that ONNX wants them."""
     need("onnxscript", extra="exchange", to="write ONNX")
     optimizer = need("onnxscript.optimizer", extra="exchange", to="write ONNX")
-    axes = {name: torch.export.Dim(name) for shape in graph.dynamic.values() for name in shape.values()}
-    shapes = tuple(
-        {axis: axes[letter] for axis, letter in graph.dynamic[name].items()} for name in graph.inputs
-    )
     with quiet():
-        traced = torch.export.export(Ports(graph.module), graph.example(*SIZES[0]), dynamic_shapes=(shapes,))
         program = torch.onnx.export(
-            traced.run_decompositions({**onnx_decompositions(), **graph.table}),
+            graph.traced().run_decompositions({**onnx_decompositions(), **graph.table}),
             dynamo=True,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
@@ -250,29 +267,49 @@ def _traced(graph: Graph, path: Path) -> Any:
             raise BackendError(f"{path}: torch.onnx.export gave no program.")
         optimizer.fold_constants(program.model, input_size_limit=1 << 40, output_size_limit=1 << 40)
         optimizer.optimize(program.model)
-        return program.model_proto
+        model = program.model_proto
+    _name_axes(model, graph.dynamic)
+    return model
 
 
-def _describe(model: Any) -> None:
-    """Sign the model, without the traces of the machine that the exporter leaves on every node."""
-    from .. import __version__
+def _name_axes(model: Any, dynamic: Mapping[str, Mapping[int, str]]) -> None:
+    """Call the axes that may vary by their letters, in place of the exporter's symbols, in every shape."""
+    letters = {}
+    for port in model.graph.input:
+        for axis, text in dynamic[port.name].items():
+            symbol = port.type.tensor_type.shape.dim[axis].dim_param
+            letters[symbol.partition(" ")[0]] = text.partition(" ")[0]
+    for part in _parts(model.graph):
+        for port in (*part.input, *part.output, *part.value_info):
+            for size in port.type.tensor_type.shape.dim:
+                if size.dim_param:
+                    size.dim_param = re.sub(
+                        r"\w+", lambda found: letters.get(found[0], found[0]), size.dim_param
+                    )
 
-    _bare(model.graph)
-    del model.metadata_props[:]
-    model.producer_name, model.producer_version = "longshort", __version__
-    entry = model.metadata_props.add()
-    entry.key, entry.value = DIGEST, digest(model)
 
-
-def _bare(graph: Any) -> None:
-    named = [graph, *graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node]
-    for item in named:
-        del item.metadata_props[:]
-        item.doc_string = ""
+def _parts(graph: Any) -> Iterator[Any]:
+    """A graph and those inside its nodes."""
+    yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                _bare(attribute.g)
+                yield from _parts(attribute.g)
+
+
+def _describe(model: Any, about: Mapping[str, Any]) -> None:
+    """Sign the model, without the traces of the machine that the exporter leaves on every node."""
+    from .. import __version__
+
+    for part in _parts(model.graph):
+        for item in (part, *part.input, *part.output, *part.value_info, *part.initializer, *part.node):
+            del item.metadata_props[:]
+            item.doc_string = ""
+    del model.metadata_props[:]
+    model.producer_name, model.producer_version = "longshort", __version__
+    for key, text in ((DIGEST, digest(model)), (ABOUT, json.dumps(about))):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, text
 
 
 def agreement(graph: Graph, content: bytes, name: str) -> tuple[float, int]:
@@ -310,11 +347,12 @@ def compared(graph: Graph, given: Sequence[Tensor], got: Sequence[Array], name: 
         BackendError: the copy errs more than rounding explains.
     """
     worst, exact = 0.0, copy.deepcopy(graph.module).double()
+    dtype = next((p.dtype for p in graph.module.parameters()), torch.float32)
     with torch.no_grad():
         own = _arrays(graph.module(*given))
         truths = _arrays(exact(*(t.double() if t.is_floating_point() else t for t in given)))
     for port, there, here, truth in zip(graph.outputs, got, own, truths, strict=True):
-        _close(f"{name}, output `{port}` for {case}", there, here, truth)
+        _close(f"{name}, output `{port}` for {case}", there, here, truth, dtype)
         worst = max([worst, float(np.abs(there - here).max())]) if there.size else worst
     return worst
 
@@ -323,13 +361,12 @@ def _arrays(outputs: Any) -> list[Array]:
     return [t.numpy() for t in ((outputs,) if isinstance(outputs, Tensor) else outputs)]
 
 
-def _close(where: str, got: Array, own: Array, truth: Array) -> None:
+def _close(where: str, got: Array, own: Array, truth: Array, dtype: torch.dtype) -> None:
     if got.shape != truth.shape:
         raise BackendError(f"{where}: must be of shape {truth.shape}, got {got.shape}. It was not kept.")
     if not got.size:
         return
-    eps = float(np.finfo(got.dtype).eps) if got.dtype.kind == "f" else 0.0
-    floor = FLOOR * eps * max(1.0, float(np.abs(truth).max()))
+    floor = FLOOR * _rounding(got, truth, dtype)
     allowed = max(FACTOR * float(np.abs(own - truth).max()), floor)
     error = float(np.abs(got - truth).max())
     if not error <= allowed:  # NaN lands here too
@@ -337,6 +374,19 @@ def _close(where: str, got: Array, own: Array, truth: Array) -> None:
             f"{where}: the copy errs by {error:.1e} where {allowed:.1e} is rounding. It was not kept: what "
             f"runs it runs the graph wrongly, or the model does something that tracing froze."
         )
+
+
+def _rounding(got: Array, truth: Array, dtype: torch.dtype) -> float:
+    """One rounding of an output: of its largest number, or of its spread if a narrower model computed that.
+
+    A forecast is float32 on the scale of its series, laid on the float64 level of the series.
+    """
+    if got.dtype.kind != "f":
+        return 0.0
+    own, wide = torch.finfo(dtype).eps, float(np.finfo(got.dtype).eps)
+    level = wide * max(1.0, float(np.abs(truth).max()))
+    spread = float(np.ptp(truth.reshape(len(truth), -1), axis=1).max())
+    return max(level, own * spread) if own > wide else level
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ..runtime.files import write_folder
 from ..runtime.operators import OPERATORS
 from ..runtime.program import LSTM
 from .layers import Array
-from .onnx_writing import SIZES, Graph, Ports, compared, quiet
+from .onnx_writing import SIZES, Graph, compared, quiet
 from .runtime_writing import ALLOWED, placed
 
 SKIPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
@@ -64,7 +64,7 @@ def save_program(
     """
     folder = Path(folder)
     settings, arrays = traced(graph)
-    settings["weights"] = weights
+    settings |= {"weights": weights, "about": dict(graph.about)}
     if stream is not None:
         step, own = traced(stream.graph)
         places = {node: _shared(value, node, arrays) for node, value in own.items()}
@@ -116,11 +116,8 @@ def traced(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
     Raises:
         SettingError: the model has an operator that the runtime lacks; it is named.
     """
-    axes = {name: torch.export.Dim(name) for shape in graph.dynamic.values() for name in shape.values()}
-    shapes = tuple({a: axes[n] for a, n in graph.dynamic[name].items()} for name in graph.inputs)
     with quiet():
-        program = torch.export.export(Ports(graph.module), graph.example(*SIZES[0]), dynamic_shapes=(shapes,))
-        program = program.run_decompositions({})
+        program = graph.traced().run_decompositions({})
     signature = program.graph_signature
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     stored |= dict(signature.inputs_to_lifted_tensor_constants)
@@ -135,7 +132,8 @@ def traced(graph: Graph) -> tuple[dict[str, Any], dict[str, Array]]:
             nodes.append(_node(node, names))
     places = [names.get(str(name), str(name)) for name in signature.user_outputs]
     outputs = [{"name": n, "node": p} for n, p in zip(graph.outputs, places, strict=True)]
-    return {"kind": "program", "inputs": inputs, "outputs": outputs, "nodes": nodes}, arrays
+    about = {"inputs": inputs, "outputs": outputs, "nodes": nodes, "least": dict(graph.least)}
+    return {"kind": "program", **about}, arrays
 
 
 def _array(tensor: Tensor) -> Array:
@@ -170,6 +168,11 @@ def _node(node: fx.Node, names: dict[str, str]) -> dict[str, Any]:
             f"leave that out of its forward."
         )
     value = node.meta.get("val")
+    if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16):
+        raise SettingError(
+            f"export: the runtime computes in float32 and float64, and `{kind}` gives {_dtype(value.dtype)}. "
+            f"Export the model in float32: model.float()."
+        )
     return {
         "name": node.name,
         "op": kind,

@@ -41,7 +41,7 @@ def page(look: Look, limit: float) -> str:
     parts = {
         "title": html.escape(look.title[:200]),
         "style": (folder / "style.css").read_text("utf8"),
-        "static": static(look),
+        "static": static(look, limit / 4),
         "modules": _json({"imports": modules}),
     }
     empty = sum(len(text.encode()) for text in parts.values())
@@ -55,10 +55,12 @@ def page(look: Look, limit: float) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], (folder / "page.html").read_text("utf8"))
 
 
-def static(look: Look) -> str:
-    """What stays where scripts do not run: the findings as text and one picture."""
+def static(look: Look, limit: float = 5e5) -> str:
+    """What stays where scripts do not run: the findings as text and one picture of so many bytes at most."""
     lines = "".join(f"<li>{html.escape(f.line(look.vocabulary))}</li>" for f in look.findings())
     picture = still(look)
+    if len(picture) > limit:
+        picture = "<p>The picture is left out: it would make this file too large.</p>"
     return f"<h2>Findings</h2><ul>{lines}</ul>{picture}"
 
 

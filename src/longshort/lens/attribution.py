@@ -16,18 +16,20 @@ Source: Sundararajan, Taly & Yan (2017) for (2); Murdoch & Szlam (2017) for (4).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..errors import SettingError
 from .layers import Call
-from .replay import replay
+from .replay import Layer, replay
 from .specimen import Specimen, answers
 from .trace import Trace
 
 METHODS = ("donor", "ig", "gradient", "ledger")
+FEWEST = 12
+"""Steps that donors replace at least, however large the model."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def influence(
     work: float = 4e10,
     seed: int = 0,
     window: int | None = None,
+    trace: Trace | None = None,
 ) -> Influence:
     """Measure the influence of each input step of the first recurrent layer on one answer: equations (1) to
     (4).
@@ -76,6 +79,7 @@ def influence(
         work: multiplications allowed for donors; where they would be more, steps are left out, with a note.
         seed: of the choice of donors.
         window: how many last steps gradients go back through; all if None.
+        trace: a trace of the same specimen, if there is one.
 
     Returns:
         The contributions with their completeness and agreement.
@@ -88,8 +92,7 @@ def influence(
         raise SettingError(
             f"influence: `methods` must be of {', '.join(METHODS)}, got {', '.join(sorted(unknown))}."
         )
-    with torch.no_grad():
-        trace = specimen.trace(tolerance=float("inf"))
+    trace = trace or specimen.trace(tolerance=float("inf"))
     call, said = trace.calls[0], answers(trace.output, trace.calls[-1]).detach()
     if output is None:
         output = int(said.var(0).argmax()) if len(said) > 1 else int(said[0].abs().argmax())
@@ -103,15 +106,19 @@ def influence(
     less = 1 if call.work * 400 < work else 4 if call.work < 2e9 else 8
     points, donors = max(1, points // less), max(1, donors // less)
     if less > 1:
-        notes.append(f"For its size, influence was measured with {points} points and {donors} donors a step.")
+        notes.append(
+            f"For its size, influence was measured with {points} points and "
+            f"{donors} donor{'s' if donors > 1 else ''} a step."
+        )
     if "gradient" in methods:
         channels["gradient"] = call.x * _gradient(specimen, call, call.x, output, window)
     if "ig" in methods:
         channels["ig"], complete["ig"] = _integrated(specimen, call, said[:, output], output, points, window)
     steps |= {name: value.sum(-1) for name, value in channels.items()}
     if "donor" in methods:
-        places = _places(call, donors, work, notes)
-        steps["donor"] = _donors(specimen, call, said[:, output], output, donors, places, seed)
+        layers = [layer for layer in trace.layers.values() if trace.call_of(layer) is call]
+        places = _places(call, donors, work, _goes_on(call, layers), notes)
+        steps["donor"] = _donors(specimen, call, layers, said[:, output], output, donors, places, seed)
         warmup = _warmup(specimen, call, output, places)
     if "ledger" in methods:
         _ledger(specimen, trace, said[:, output], output, steps, complete, notes)
@@ -156,23 +163,57 @@ def _integrated(
     return parts, (error, error / max((said - base).abs().max().item(), 1e-12))
 
 
-def _places(call: Call, donors: int, work: float, notes: list[str]) -> list[int]:
+def _places(call: Call, donors: int, work: float, tails: bool, notes: list[str]) -> list[int]:
     """The steps that donors replace: all, or as many as the work allows, denser towards the end."""
-    T = call.x.shape[1]
-    count = max(6, int(work / call.work / donors))
-    if count >= T:
-        return list(range(T))
-    lags = torch.unique(torch.logspace(0, math.log10(T), count).round().long() - 1).clamp(0, T - 1)
-    notes.append(
-        f"Donors were put in the place of {len(lags)} of {T} steps, denser towards the end; the others "
-        f"are left out."
-    )
-    return sorted({T - 1 - int(k) for k in lags})
+    T = count = call.x.shape[1]
+    lags = list(range(T))
+    while count > FEWEST and _work(call, lags, donors, tails) > work:
+        count = int(0.8 * count)
+        grid = torch.logspace(0, math.log10(T), count).round().long() - 1
+        lags = torch.unique(grid.clamp(0, T - 1)).tolist()
+    if len(lags) < T:
+        notes.append(
+            f"Donors were put in the place of {len(lags)} of {T:,} steps, denser towards the end; the others "
+            f"are left out."
+        )
+    return sorted(T - 1 - k for k in lags)
+
+
+def _work(call: Call, lags: list[int], donors: int, tails: bool) -> float:
+    """Multiplications for donors, and for the control, at each of the lags."""
+    passes = sum(k + 1 for k in lags) / call.x.shape[1] if tails else len(lags)
+    return call.work * passes * (donors + 1)
+
+
+def _goes_on(call: Call, layers: list[Layer]) -> bool:
+    """Whether the call can be run on from the state that its replay had at any step."""
+    plain = call.packed is None and call.lengths is None and call.reset is None
+    gated = any(layer.variant.gate_recurrence for layer in layers)
+    return plain and not call.module.bidirectional and not gated
+
+
+def _answers_from(
+    specimen: Specimen, call: Call, layers: list[Layer], t: int, x: Tensor, output: int
+) -> Tensor:
+    """(N,) the answer with the inputs x (N, T - t, C) from step t on; only those steps are run if may be."""
+    if t == 0 or not _goes_on(call, layers):
+        whole = torch.cat((call.x[:, :t], x), 1)
+        return answers(specimen.with_input(call.name, whole), call)[:, output]
+    names = ("h", "c") if call.kind == "lstm" else ("h",)
+    before = [torch.stack([layer.values[q][:, t - 1] for layer in layers]) for q in names]
+    return answers(specimen.with_tail(call, tuple(s.to(x.dtype) for s in before), x), call)[:, output]
 
 
 @torch.no_grad()
 def _donors(
-    specimen: Specimen, call: Call, said: Tensor, output: int, donors: int, places: list[int], seed: int
+    specimen: Specimen,
+    call: Call,
+    layers: list[Layer],
+    said: Tensor,
+    output: int,
+    donors: int,
+    places: list[int],
+    seed: int,
 ) -> Tensor:
     N, T, _ = call.x.shape
     rng = torch.Generator().manual_seed(seed)
@@ -185,9 +226,9 @@ def _donors(
                 other = call.x[(torch.arange(N) + int(torch.randint(1, N, (), generator=rng))) % N, t]
             else:
                 other = pool[torch.randint(len(pool), (N,), generator=rng)]
-            x = call.x.clone()
-            x[:, t] = other
-            changed += answers(specimen.with_input(call.name, x), call)[:, output]
+            x = call.x[:, t:].clone()
+            x[:, 0] = other
+            changed += _answers_from(specimen, call, layers, t, x, output)
         found[:, t] = said - changed / donors
     return torch.where(call.mask, found, 0)
 
@@ -197,12 +238,14 @@ def _warmup(specimen: Specimen, call: Call, output: int, places: list[int]) -> T
     """|donor influence| of each step where all inputs are the mean: what position alone does."""
     mean = call.x[call.mask].mean(0).expand_as(call.x).clone()
     spread = call.x[call.mask].std(0)
+    still = replace(call, x=mean)
+    still.output, _, layers = replay(still)
     plain = answers(specimen.with_input(call.name, mean), call)[:, output]
     found = torch.full((call.x.shape[1],), torch.nan, dtype=call.x.dtype)
     for t in places:
-        x = mean.clone()
-        x[:, t] += spread
-        found[t] = (answers(specimen.with_input(call.name, x), call)[:, output] - plain).abs().mean()
+        x = mean[:, t:].clone()
+        x[:, 0] += spread
+        found[t] = (_answers_from(specimen, still, layers, t, x, output) - plain).abs().mean()
     return found
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import SettingError
 from .gradients import WHOLE, gradients_of
 from .replay import GATES, QUANTITIES, Layer
-from .specimen import Specimen
+from .specimen import Played, Specimen
 from .trace import Trace, step_of, unit_of
 
 
@@ -40,19 +40,18 @@ def surgery(
     *,
     exact: int = 20,
     trace: Trace | None = None,
-    window: int | None = None,
+    screen: Tensor | None = None,
 ) -> Surgery:
-    r"""Silence units and hold gates still, and measure the rise of the loss.
+    """Silence units and hold gates still, and measure the rise of the loss.
 
-    All units are screened by $\left|\sum_{n,t} \partial L/\partial c_{n,t,j}\,(\mu_j - c_{n,t,j})\right|$;
-    the first `exact` of them are silenced in turn.
+    All units are screened (`screened`); the first `exact` of them are silenced in turn.
 
     Args:
         specimen: a model, its inputs and its loss.
         layer: whose units; the last one by default. Gates of all layers are held.
         exact: how many units are silenced exactly.
         trace: a trace of the same specimen, if there is one.
-        window: how many last steps the gradient of the screen goes back through; all if None.
+        screen: what `screened` gave for the same layer, if it was called already.
 
     Returns:
         The rises.
@@ -64,7 +63,7 @@ def surgery(
     part = trace.layer(layer)
     with torch.no_grad():
         loss = specimen.losses(trace.output).mean().item()
-    screen = _screen(specimen, part, window)
+    screen = screened(specimen, part.name, trace=trace) if screen is None else screen
     order = screen.argsort(descending=True)[:exact].tolist()
     units = {j: ablate(specimen, trace, part.name, [j]) - loss for j in sorted(order)}
     gates = {
@@ -75,10 +74,36 @@ def surgery(
     return Surgery(loss, screen, units, gates)
 
 
-def _screen(specimen: Specimen, part: Layer, window: int | None) -> Tensor:
+def screened(
+    specimen: Specimen,
+    layer: str | None = None,
+    *,
+    trace: Trace | None = None,
+    window: int | None = None,
+    played: Played | None = None,
+) -> Tensor:
+    r"""Estimate to first order, for every unit at once, how much the loss moves when it is silenced.
+
+    $$\left|\sum_{n,t} \partial L/\partial c_{n,t,j}\,(\mu_j - c_{n,t,j})\right|$$
+
+    Args:
+        specimen: a model, its inputs and its loss.
+        layer: whose units; the last one by default.
+        trace: a trace of the same specimen, if there is one.
+        window: how many last steps the gradient goes back through; all if None.
+        played: what `specimen.replayed(graph=window)` gave with gradients on, if it was run already.
+
+    Returns:
+        (H,), at least 0.
+
+    Raises:
+        SettingError: the specimen has no loss, or there is no such layer.
+    """
+    trace = trace or specimen.trace(tolerance=float("inf"))
+    part = trace.layer(layer)
     name = "c" if part.kind == "lstm" else "h"
     with torch.enable_grad():
-        out, done = specimen.replayed(graph=window or WHOLE)
+        out, done, _ = played or specimen.replayed(graph=window or WHOLE)
         nodes = next(d for d in done if d.name == part.name).nodes[name]
         grads = torch.stack(gradients_of(specimen.losses(out).mean(), nodes), 1)
     values = part.values[name]
@@ -111,7 +136,7 @@ def ablate(specimen: Specimen, trace: Trace, layer: str, units: Sequence[int]) -
         value[:, where] = mean.to(value)
         return value
 
-    return specimen.losses(specimen.replayed(edit)[0]).mean().item()
+    return specimen.losses(specimen.replayed(edit).output).mean().item()
 
 
 @torch.no_grad()
@@ -139,7 +164,7 @@ def freeze(specimen: Specimen, trace: Trace, layer: str, gate: str, value: float
     def edit(at: str, quantity: str, t: int, now: Tensor) -> Tensor:
         return held.to(now).expand_as(now) if at == layer and quantity == gate else now
 
-    return specimen.losses(specimen.replayed(edit)[0]).mean().item()
+    return specimen.losses(specimen.replayed(edit).output).mean().item()
 
 
 def override(

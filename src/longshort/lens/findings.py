@@ -256,7 +256,21 @@ def _use(look: Look) -> Iterator[Finding]:
     cut = look.surgery
     if cut is not None and cut.units:
         best, rise = max(cut.units.items(), key=lambda pair: pair[1])
-        if rise > 0:
+        worth = (
+            rise if look.used is None else max(rise, float(torch.minimum(look.used.zero, look.used.mean)[0]))
+        )
+        if 0 < rise < 0.01 * worth:
+            yield Finding(
+                "note",
+                f"Silencing one unit of {look.layer} raises the loss by at most {rise:.2g} "
+                f"({len(cut.units)} were tried), cutting off the past by {worth:.2g}: the memory is spread "
+                "over many.",
+                rise,
+                0.01 * worth,
+                "",
+                "units",
+            )
+        elif rise > 0:
             yield Finding(
                 "note",
                 f"Silencing unit {best} of {look.layer} raises the loss most: from {cut.loss:.4g} by "
@@ -268,14 +282,13 @@ def _use(look: Look) -> Iterator[Finding]:
             )
         held = {k: v for k, v in cut.gates.items() if k.endswith((".f", ".z"))}
         for name, cost in held.items():
-            if rise > 0 and cost < 0.01 * rise:
+            if worth > 0 and cost < 0.01 * worth:
                 yield Finding(
                     "note",
-                    f"Holding the {{{name[-1]}}} of {name[:-2]} at its mean costs {cost:.2g}: it "
-                    "decides nothing, and "
-                    "the layer is a leaky integrator.",
+                    f"Holding the {{{name[-1]}}} of {name[:-2]} at its mean costs {max(cost, 0.0):.2g}: it "
+                    "decides nothing, and the layer is a leaky integrator.",
                     cost,
-                    0.01 * rise,
+                    0.01 * worth,
                     "A layer with fixed decay would do as well.",
                     "units",
                 )

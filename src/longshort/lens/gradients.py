@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .account import has_ledger, remains
 from .replay import GATES, Layer
-from .specimen import Specimen, answers
+from .specimen import Played, Specimen, answers
 
 SHORTEST = 1e-2
 """The share of G(0) down to which a lag still counts as learnable."""
@@ -48,7 +48,13 @@ class Flow:
 
 
 def flow(
-    specimen: Specimen, layer: str | None = None, *, probes: int = 4, seed: int = 0, window: int | None = None
+    specimen: Specimen,
+    layer: str | None = None,
+    *,
+    probes: int = 4,
+    seed: int = 0,
+    window: int | None = None,
+    played: Played | None = None,
 ) -> Flow:
     """Measure G(k): how much gradient of the last step's answer reaches the memory k steps before.
 
@@ -61,15 +67,16 @@ def flow(
         probes: how many random projections.
         seed: of the projections.
         window: how many last steps the gradient goes back through; all if None.
+        played: what `specimen.replayed(graph=window)` gave with gradients on, if it was run already.
 
     Returns:
         The curves over lags 0 ... T - 1, T of the shortest sequence (or the window).
     """
     with torch.enable_grad():
-        out, done = specimen.replayed(graph=window or WHOLE)
+        out, done, calls = played or specimen.replayed(graph=window or WHOLE)
         part = done[-1] if layer is None else next(d for d in done if d.name == layer)
         nodes = part.nodes["c" if part.kind == "lstm" else "h"]
-        call = next(c for c in specimen.record()[0] if part.name.startswith(c.name + ".l"))
+        call = next(c for c in calls if part.name.startswith(c.name + ".l"))
         said = answers(out, call)
         rng = torch.Generator().manual_seed(seed)
         own = None if specimen.loss is None else specimen.losses(out)
@@ -146,23 +153,22 @@ class River:
     "weight_ih and weight_hh: the sum over all steps of the steps' gradients"
 
 
-def river(specimen: Specimen, *, window: int | None = None) -> list[River]:
+def river(specimen: Specimen, *, window: int | None = None, played: Played | None = None) -> list[River]:
     """Measure the gradient per gate per step: equation (4) before the sum.
 
     Args:
         specimen: the model, its inputs and, if it has one, its loss; without one, the sum of the last
             answers.
         window: how many last steps the gradient goes back through; all if None.
+        played: what `specimen.replayed(graph=window)` gave with gradients on, if it was run already.
 
     Returns:
         One river for each layer and direction. `sums` equals the weights' gradient of one backward pass.
     """
     with torch.enable_grad():
-        out, done = specimen.replayed(graph=window or WHOLE)
-        if specimen.loss is not None:
-            scalar = specimen.losses(out).sum()
-        else:
-            scalar = answers(out, specimen.record()[0][-1]).sum()
+        out, done, calls = played or specimen.replayed(graph=window or WHOLE)
+        said = answers(out, calls[-1]) if specimen.loss is None else specimen.losses(out)
+        scalar = said.sum()
         nodes = [n for layer in done for n in (*layer.nodes["zx"], *layer.nodes["zh"])]
         grads = gradients_of(scalar, nodes)
     rivers = []

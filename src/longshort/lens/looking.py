@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from .attribution import Influence, influence
-from .cutting import Surgery, surgery
+from .cutting import Surgery, screened, surgery
 from .driving import Drivers, drivers
 from .findings import Finding, find
 from .gradients import Flow, River, flow, river
@@ -28,13 +28,13 @@ from .vocabulary import WORDS
 GRAPH = 1.2e7
 """Numbers N T H up to which gradients go through the whole sequence; beyond, through its last steps."""
 
-HEAVY = 2e9
+HEAVY = 4e9
 """Multiplications of one pass beyond which the costly measurements take fewer samples, and say so."""
 
 
 @dataclass(frozen=True)
 class Horizons:
-    """The three horizons of one model."""
+    """The three horizons of one model, from one seed."""
 
     kind: str
     flow: Flow | None
@@ -59,8 +59,10 @@ class Look:
     rivers: list[River] = field(default_factory=list)
     influence: Influence | None = None
     surgery: Surgery | None = None
-    others: dict[str, Horizons] = field(default_factory=dict)
-    "models compared in the horizon view"
+    name: str = ""
+    "what the model is called beside others"
+    others: dict[str, list[Horizons]] = field(default_factory=dict)
+    "models compared in the horizon view, one a seed; further seeds of this one under its own name"
     required: int | None = None
     "steps the task needs, if known"
     channels: list[str] = field(default_factory=list)
@@ -128,7 +130,7 @@ def look(
     output: Callable[[Any], Tensor] | None = None,
     layer: str | None = None,
     required: int | None = None,
-    compare: Mapping[str, nn.Module] | None = None,
+    compare: Mapping[str, nn.Module | Sequence[nn.Module]] | None = None,
     title: str = "",
     channels: Sequence[str] = (),
     tokens: Sequence[Sequence[str]] | None = None,
@@ -141,7 +143,8 @@ def look(
 
     Args:
         model: any module that calls torch's recurrent layers or `longshort.LSTM`; it is looked at in
-            evaluation mode and left as it was. Or a fitted `longshort.Forecaster`, with its table as input.
+            evaluation mode and left as it was. Or a fitted `longshort.Forecaster`, with its table as input,
+            or a fitted `longshort.LanguageModel`, with a prompt.
         input: what its forward takes: a tensor, or a tuple of arguments; rows for a forecaster, its own if
             None. Thirty sequences or more make good statistics; the page shows the first five.
         loss: what the model returns (through `output`) -> the loss of each sequence and step (N, T), of each
@@ -149,7 +152,8 @@ def look(
         output: picks the tensor that counts out of what the model returns; the first tensor if None.
         layer: whose memory to measure, such as "lstm.l0"; the last one if None.
         required: steps back that the task is known to need; marked in the horizon view.
-        compare: other models for the same input, by name, to stand beside this one in the horizon view.
+        compare: other models for the same input, by name, to stand beside this one in the horizon view; a
+            list holds one model a seed.
         title: of the page; the model's class if empty.
         channels: names of the layer's input channels.
         tokens: the text at each step of each sequence, for models of text.
@@ -162,7 +166,7 @@ def look(
         A Look: `print` it for its findings, `save` it as a page.
 
     Raises:
-        SettingError: no recurrent layer, or an argument outside its range.
+        SettingError: no recurrent layer, a loss of another shape, or an argument outside its range.
         ShapeError: the model refuses the input.
         DataError: an activation is not finite; layer, gate and first step are named.
         BackendError: the replay differs from the model.
@@ -181,31 +185,23 @@ def look(
         "channels": list(channels),
         "names": list(names),
         "title": title,
+        "required": required,
+        "tokens": [list(row) for row in tokens or ()],
+        "compare": {n: [m] if isinstance(m, nn.Module) else list(m) for n, m in (compare or {}).items()},
+        "film": list(film),
     }
     opened = replace(opened, **{name: value for name, value in given.items() if value})
-    return look_at(
-        opened, layer=layer, required=required, compare=compare, tokens=tokens, vocabulary=vocabulary,
-        film=film, seed=seed,
-    )  # fmt: skip
+    return look_at(opened, layer=layer, vocabulary=vocabulary, seed=seed)
 
 
-def look_at(
-    opened: Opened,
-    *,
-    layer: str | None = None,
-    required: int | None = None,
-    compare: Mapping[str, nn.Module] | None = None,
-    tokens: Sequence[Sequence[str]] | None = None,
-    vocabulary: str = "classic",
-    film: Sequence[dict[str, Any]] = (),
-    seed: int = 0,
-) -> Look:
+def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "classic", seed: int = 0) -> Look:
     """Look at what `opening` made ready; the arguments are those of `look`."""
     if vocabulary not in WORDS:
         raise SettingError(f"look: `vocabulary` must be one of {', '.join(WORDS)}, got {vocabulary!r}.")
     specimen = Specimen(opened.model, opened.inputs, opened.output, opened.loss)
     trace = specimen.trace()
     part = trace.layer(layer)
+    _fitting_loss(specimen, trace)
     made = Look(
         opened.title,
         trace,
@@ -213,19 +209,36 @@ def look_at(
         {n: half_life(one) for n, one in trace.layers.items() if one.kind != "rnn"},
         {n: health(one) for n, one in trace.layers.items()},
         {},
-        required=required,
+        name=opened.name,
+        required=opened.required,
         channels=opened.channels,
-        tokens=None if tokens is None else [list(row) for row in tokens],
+        tokens=opened.tokens,
         names=opened.names,
         answer=opened.answer_name,
         vocabulary=vocabulary,
-        film=list(film),
+        notes=list(opened.notes),
+        film=opened.film,
     )
     made.driven = _driven(trace, made.notes)
     _measure(made, specimen, opened.answer, seed)
-    for name, other in (compare or {}).items():
-        made.others[name] = _compared(Specimen(other, specimen.inputs, specimen.output, specimen.loss), seed)
+    for name, models in opened.compare.items():
+        each = (Specimen(other, specimen.inputs, specimen.output, specimen.loss) for other in models)
+        made.others[name] = [_compared(one, made.tokens, seed) for one in each]
     return made
+
+
+def _fitting_loss(specimen: Specimen, trace: Trace) -> None:
+    """Raise where the loss has a shape that nothing can be made of."""
+    if specimen.loss is None:
+        return
+    N, T = trace.calls[-1].x.shape[:2]
+    with torch.no_grad():
+        shape = tuple(specimen.losses(trace.output).shape)
+    if shape not in ((), (N,), (N, T)):
+        raise SettingError(
+            f"look: `loss` must give the loss of each step ({N}, {T}), of each sequence ({N},), or a scalar, "
+            f"got {shape}."
+        )
 
 
 def _driven(trace: Trace, notes: list[str]) -> dict[str, Drivers]:
@@ -245,19 +258,26 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
     window = T if per_step * T <= GRAPH else max(16, int(GRAPH / per_step))
     if window < T:
         made.notes.append(
-            f"Gradients go back through the last {window} of {T} steps: the whole would need too much memory."
+            f"Gradients go back through the last {window:,} of {T:,} steps: the whole would need too much "
+            "memory."
         )
     heavy = sum(call.work for call in made.trace.calls) > HEAVY
-    made.flow = flow(specimen, made.layer, probes=1 if heavy else 4, seed=seed, window=window)
-    made.rivers = river(specimen, window=window)
+    with torch.enable_grad():
+        played = specimen.replayed(graph=window)
+    made.flow = flow(specimen, made.layer, probes=1 if heavy else 4, seed=seed, window=window, played=played)
+    made.rivers = river(specimen, window=window, played=played)
+    lossy, trace = specimen.loss is not None, made.trace
+    screen = screened(specimen, made.layer, trace=trace, window=window, played=played) if lossy else None
+    del played  # its graph is the largest thing in memory
     made.stored = stored(part, _codes(made.tokens, part), seed=seed)
-    made.influence = influence(specimen, output=answer, seed=seed, window=window)
+    made.notes += made.stored.notes
+    made.influence = influence(specimen, output=answer, seed=seed, window=window, trace=trace)
     made.notes += made.influence.notes
-    if specimen.loss is None:
+    if not lossy:
         made.notes.append("Without a loss, what is used and what is needed cannot be measured: pass loss=.")
         return
-    made.used = used(specimen)
-    made.surgery = surgery(specimen, made.layer, exact=4 if heavy else 20, trace=made.trace, window=window)
+    made.used = used(specimen, trace=trace)
+    made.surgery = surgery(specimen, made.layer, exact=4 if heavy else 20, trace=trace, screen=screen)
     if heavy:
         made.notes.append("A model this large had four units silenced, not twenty.")
 
@@ -270,12 +290,12 @@ def _codes(tokens: list[list[str]] | None, part: Layer) -> Tensor | None:
     return torch.tensor([[known[word] for word in row] for row in tokens])
 
 
-def _compared(specimen: Specimen, seed: int) -> Horizons:
+def _compared(specimen: Specimen, tokens: list[list[str]] | None, seed: int) -> Horizons:
     trace = specimen.trace()
     part = trace.layer()
     return Horizons(
         part.kind,
         flow(specimen, seed=seed),
-        stored(part, seed=seed),
-        None if specimen.loss is None else used(specimen),
+        stored(part, _codes(tokens, part), seed=seed),
+        None if specimen.loss is None else used(specimen, trace=trace),
     )

@@ -5,7 +5,7 @@ folder.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,20 +38,38 @@ class Opened:
     channels: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tokens: list[list[str]] | None = None
+    required: int | None = None
+    name: str = ""
+    "what the model is called beside those compared"
+    compare: dict[str, list[nn.Module]] = field(default_factory=dict)
+    "other models for the same inputs by name, one a seed; more seeds of this model under its own name"
+    film: list[dict[str, Any]] = field(default_factory=list)
 
 
 def open_model(model: Any, input: Any) -> Opened:
-    """Take a module with its input, or a fitted `longshort.Forecaster` with its table.
+    """Take a module with its input, a fitted `longshort.Forecaster` with its table, or a fitted
+    `longshort.LanguageModel` with a prompt.
 
     Raises:
-        SettingError: it is neither.
+        SettingError: it is none of them, or a module without an input.
     """
     if isinstance(model, nn.Module):
+        if input is None:
+            raise SettingError(
+                f"look: `input` must be what the forward of {type(model).__name__} takes, a tensor or a "
+                "tuple of arguments, got None."
+            )
         return Opened(model, input if type(input) is tuple else (input,), title=type(model).__name__)
     if type(model).__name__ == "Forecaster":
         return open_forecaster(model, input)
+    if type(model).__name__ == "LanguageModel":
+        from .opening_text import open_text
+
+        return open_text(model, input, None if model._later is None else model._later.tokens)
     raise SettingError(
-        f"look: `model` must be a torch module or a fitted longshort.Forecaster, got {type(model).__name__}."
+        f"look: `model` must be a torch module, or a fitted longshort.Forecaster or LanguageModel, got "
+        f"{type(model).__name__}."
     )
 
 
@@ -60,23 +78,37 @@ def open_run(folder: str | Path, source: Any = None) -> Opened:
 
     Args:
         folder: a run of `longshort train`.
-        source: rows to look at; those of the run if None.
+        source: what to look at: rows for a forecast, a prompt or a text for a language model, the name of a
+            problem for a comparison; the run's own if None.
 
     Raises:
-        RunError: it is no run, or one of a task that cannot be looked into from here.
+        RunError: it is no run, or one that holds no recurrent model.
     """
     from ..runs import Run
 
     run = Run.open(folder)
-    if run.task != "forecast":
+    title = Path(folder).resolve().name
+    if run.task == "forecast":
+        from ..tasks import Forecaster
+
+        rows = "/dev/stdin" if source == "-" else source
+        opened = open_forecaster(Forecaster.load(folder), rows)
+    elif run.task == "language":
+        from .opening_text import open_text_run
+
+        opened = open_text_run(run, source)
+    elif run.task in ("problem", "problems"):
+        from .opening_problem import open_comparison, open_trial
+
+        opened = open_trial(run) if run.task == "problem" else open_comparison(run, source)
+        title = opened.title
+    else:
         raise RunError(
-            f"look: {folder} must be a run of the task forecast, and is one of {run.task}. "
+            f"look: {folder} must be a run of forecast, language or problems, and is one of {run.task}. "
             f"From Python any model can be looked into: longshort.look(model, input)."
         )
-    from ..tasks import Forecaster
-
-    opened = open_forecaster(Forecaster.load(folder), source)
-    return Opened(**{**vars(opened), "title": Path(folder).resolve().name})
+    film = run.read_json("film.json") if run.exists("film.json") else []
+    return replace(opened, title=title, film=film)
 
 
 def open_forecaster(model: Forecaster, source: Any = None) -> Opened:

@@ -17,10 +17,7 @@ from torch import Tensor
 
 from .account import has_ledger
 from .findings import diagnosis
-from .gradients import Flow
-from .probes import Stored
 from .replay import QUANTITIES, Layer, zoneout
-from .usage import Used
 from .vocabulary import NOTE, WORDS
 
 if TYPE_CHECKING:
@@ -48,7 +45,10 @@ def payload(look: Look, limit: float) -> dict[str, Any]:
     plan = _plan(look, limit, notes)
     rows, first = plan["sequences"], T - plan["steps"]
     if first:
-        notes.append(f"The page shows the last {plan['steps']} of {T} steps; the horizons cover all of them.")
+        notes.append(
+            f"The page shows the last {plan['steps']:,} of {T:,} steps; the horizons and the statistics of "
+            "units cover all of them."
+        )
     if rows < N:
         notes.append(f"It shows {rows} of {N} sequences; the statistics are of all of them.")
     names = [*look.names, *(f"{n + 1}" for n in range(len(look.names), N))]
@@ -129,7 +129,7 @@ def _plan(look: Look, limit: float, notes: list[str]) -> dict[str, int]:
     for layer in layers:
         if plan["units"] < layer.units:
             notes.append(
-                f"Of {layer.name} it shows {plan['units']} of {layer.units} units: those that the loss "
+                f"Of {layer.name} it shows {plan['units']} of {layer.units:,} units: those that the loss "
                 f"needs most, "
                 f"then those with the longest memory."
             )
@@ -196,18 +196,17 @@ def _layer(look: Look, layer: Layer, plan: dict[str, int], first: int) -> dict[s
 
 
 def _horizon(look: Look) -> dict[str, Any]:
+    from .looking import Horizons
+
     part = look.trace.layer(look.layer)
     half = look.half_lives.get(look.layer)
-    models = [
-        _curves(
-            f"this {part.kind.upper()}" if look.others else "this model",
-            part.kind,
-            look.flow,
-            look.stored,
-            look.used,
-        )
-    ]
-    models += [_named(name, other) for name, other in look.others.items()]
+    this = look.name or (f"this {part.kind.upper()}" if look.others else "this model")
+    runs = {this: [Horizons(part.kind, look.flow, look.stored, look.used)]}
+    for name, others in look.others.items():
+        runs.setdefault(name, []).extend(others)
+    models = [_curves(name, several) for name, several in runs.items() if several]
+    for k, model in enumerate(models):
+        model["shade"] = sum(other["kind"] == model["kind"] for other in models[:k])
     longest = max(
         (max(m[c]["lags"]) for m in models for c in ("learnable", "stored", "used") if m.get(c)), default=1
     )
@@ -235,28 +234,50 @@ def _horizon(look: Look) -> dict[str, Any]:
     }
 
 
-def _named(name: str, other: Horizons) -> dict[str, Any]:
-    return _curves(name, other.kind, other.flow, other.stored, other.used)
-
-
-def _curves(
-    name: str, kind: str, flow: Flow | None, stored: Stored | None, used: Used | None
-) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": name, "kind": kind, "ends": {}}
-    if flow is not None:
-        carousel = None if flow.carousel is None else _list(flow.carousel)
-        made["learnable"] = {"lags": flow.lags.tolist(), "full": _list(flow.full), "carousel": carousel}
-        made["ends"]["learnable"] = {"value": flow.horizon, "censored": flow.censored}
-    if stored is not None:
+def _curves(name: str, runs: Sequence[Horizons]) -> dict[str, Any]:
+    """One model's curves: the median over its seeds, and the band they span."""
+    made: dict[str, Any] = {"name": name, "kind": runs[0].kind, "seeds": len(runs), "ends": {}}
+    flows = [run.flow for run in runs if run.flow is not None]
+    if flows:
+        carried = [flow.carousel for flow in flows if flow.carousel is not None]
+        made["learnable"] = {
+            "lags": flows[0].lags.tolist(),
+            **_band("full", [flow.full for flow in flows]),
+            "carousel": _list(torch.stack(carried).median(0).values) if carried else None,
+        }
+        made["ends"]["learnable"] = _end([(flow.horizon, flow.censored) for flow in flows])
+    probed = [run.stored for run in runs if run.stored is not None]
+    if probed:
         made["stored"] = {
-            "lags": stored.lags.tolist(), "bits": _list(stored.bits), "control": _list(stored.control),
-            "error": _list(stored.error),
-        }  # fmt: skip
-        made["ends"]["stored"] = {"value": stored.horizon, "censored": stored.censored}
-    if used is not None:
-        made["used"] = {"lags": used.lags.tolist(), "zero": _list(used.zero), "mean": _list(used.mean)}
-        made["ends"]["used"] = {"value": used.horizon, "censored": used.censored}
+            "lags": probed[0].lags.tolist(),
+            **_band("bits", [one.bits for one in probed]),
+            "control": _list(torch.stack([one.control for one in probed]).median(0).values),
+            "error": _list(torch.stack([one.error for one in probed]).median(0).values),
+        }
+        made["ends"]["stored"] = _end([(one.horizon, one.censored) for one in probed])
+    cut = [run.used for run in runs if run.used is not None]
+    if cut:
+        made["used"] = {
+            "lags": cut[0].lags.tolist(),
+            **_band("zero", [one.zero for one in cut]),
+            "mean": _list(torch.stack([one.mean for one in cut]).median(0).values),
+        }
+        made["ends"]["used"] = _end([(one.horizon, one.censored) for one in cut])
     return made
+
+
+def _band(name: str, curves: Sequence[Tensor]) -> dict[str, Any]:
+    """A curve's median over seeds, and with several the least and the most at each lag."""
+    every = torch.stack(list(curves))
+    found = {name: _list(every.median(0).values)}
+    return found | ({"band": [_list(every.amin(0)), _list(every.amax(0))]} if len(every) > 1 else {})
+
+
+def _end(horizons: Sequence[tuple[int, bool]]) -> dict[str, Any]:
+    """A horizon's (lower) median over seeds, and their range."""
+    order = sorted(horizons)
+    value, censored = order[(len(order) - 1) // 2]
+    return {"value": value, "censored": censored, "least": order[0][0], "most": order[-1][0]}
 
 
 def _influence(look: Look, rows: int, first: int) -> dict[str, Any] | None:

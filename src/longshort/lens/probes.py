@@ -55,6 +55,8 @@ class Stored:
     "that is the largest lag measured"
     held_out: str
     "what the probe was scored on, in words"
+    notes: list[str]
+    "what was left out, in sentences"
 
 
 def stored(
@@ -86,7 +88,9 @@ def stored(
         raise SettingError(f"stored: `read` must be 'h', 'c' or 'hc', got {read!r}.")
     parts = [layer.values[q] for q in read if q in layer.values]
     states = torch.cat(parts or [layer.values["h"]], -1).detach()
+    notes = []
     if states.shape[2] > READ:
+        notes.append(f"Probes read {READ} random projections of a state's {states.shape[2]:,} numbers.")
         states = states @ torch.randn(
             states.shape[2], READ, generator=torch.Generator().manual_seed(seed)
         ).to(states)
@@ -98,6 +102,11 @@ def stored(
     lags = lag_grid(shortest) if lags is None else lags[lags < shortest]
     rng = torch.Generator().manual_seed(seed)
     held, words = _held_out(layer, rng)
+    count = int(layer.mask.sum())
+    if count > SAMPLES and not at_end:
+        notes.append(f"Probes were fitted to, and scored on, {SAMPLES:,} of {count:,} states for each lag.")
+    if len(lags) < shortest:
+        notes.append(f"What is stored and what is used was measured at {len(lags)} of {shortest:,} lags.")
     rows = [_at_lag(int(k), layer, states, wanted, held, at_end, symbols, rng) for k in lags]
     bits, control, error, alone, fit = (
         torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)
@@ -108,7 +117,7 @@ def stored(
     kept = (over & (near | (bits > floor + 2 * error))).nonzero().flatten()
     horizon = int(lags[kept[-1]]) if len(kept) else -1
     total = math.nan if symbols else float(torch.trapezoid(fit, lags.double())) + float(fit[0])
-    return Stored(lags, bits, control, error, alone, total, horizon, horizon == int(lags[-1]), words)
+    return Stored(lags, bits, control, error, alone, total, horizon, horizon == int(lags[-1]), words, notes)
 
 
 def lag_grid(T: int, count: int = 24) -> Tensor:

@@ -185,6 +185,7 @@ def _kept(layer: Layer, rows: dict[str, list[Tensor]], nodes: dict[str, list[Ten
 def _lstm(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     v, w = layer.variant, _inputs(layer)
     zx = _asked(layer.x @ w.w_ih.T, graph)
+    inputs = zx.unbind(1)
     h, c = layer.start[0], layer.start[1][:, : w.w_hh.shape[0] // len(v.gates)]
     s = layer.start[1][:, c.shape[1] :]
     origin = (layer.initial[0], *layer.initial[1].split([c.shape[1], s.shape[1]], 1))
@@ -198,7 +199,7 @@ def _lstm(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
             h, c, s = (torch.where(again, at, value) for at, value in zip(origin, old, strict=True))
         zh = h @ w.w_hh.T
         change = (lambda q, value: value) if edit is None else partial(_changed, edit, layer.name, t)
-        step = _lstm_step(v, w, _blocks(v, w, definition.preactivations(v, w, zx[:, t], zh), s), c, change)
+        step = _lstm_step(v, w, _blocks(v, w, definition.preactivations(v, w, inputs[t], zh), s), c, change)
         i, f, g, o, new, out, a_f = step
         c_new = new if shares[1] == 1 else (1 - shares[1]) * c + shares[1] * new
         h_new = out if shares[0] == 1 else (1 - shares[0]) * h + shares[0] * out
@@ -314,14 +315,14 @@ def _inputs(layer: Layer) -> Inputs:
 def _gru(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     w, name, change = layer.weights, layer.name, edit or _unchanged
     zx = _asked(layer.x @ w["weight_ih"].T + w.get("bias_ih", torch.zeros_like(w["weight_ih"][:, 0])), graph)
-    none = torch.zeros_like(w["weight_hh"][:, 0])
+    inputs, none = zx.unbind(1), torch.zeros_like(w["weight_hh"][:, 0])
     b_hh, h = w.get("bias_hh", none), layer.start[0]
     rows: dict[str, list[Tensor]] = {n: [] for n in (*QUANTITIES["gru"], "a_z")}
     nodes: dict[str, list[Tensor]] = {n: [] for n in ("h", "zh")} if graph else {}
     for t in _steps(layer, graph):
         zh = h @ w["weight_hh"].T
         (x_r, x_z, x_n), (h_r, h_z, h_n) = (
-            zx[:, t].chunk(3, -1),
+            inputs[t].chunk(3, -1),
             (zh + b_hh).chunk(3, -1),
         )
         r = change(name, "r", t, (x_r + h_r).sigmoid())
@@ -345,12 +346,13 @@ def _rnn(layer: Layer, call: Call, edit: Edit | None, graph: int) -> Tensor:
     w, name, change = layer.weights, layer.name, edit or _unchanged
     bias = sum((w[n] for n in ("bias_ih", "bias_hh") if n in w), torch.zeros_like(w["weight_ih"][:, 0]))
     zx = _asked(layer.x @ w["weight_ih"].T, graph)
+    inputs = zx.unbind(1)
     squash = torch.relu if call.module.nonlinearity == "relu" else torch.tanh
     h, rows = layer.start[0], {"h": list[Tensor]()}
     nodes: dict[str, list[Tensor]] = {"h": [], "zh": []} if graph else {}
     for t in _steps(layer, graph):
         zh = h @ w["weight_hh"].T
-        new = change(name, "h", t, squash(zx[:, t] + zh + bias))
+        new = change(name, "h", t, squash(inputs[t] + zh + bias))
         rows["h"].append(new)
         for q, value in zip(nodes, (new, zh), strict=False):
             nodes[q].append(value)

@@ -21,6 +21,7 @@ from torch import Tensor
 from .layers import Call, own_answer
 from .probes import lag_grid
 from .specimen import Specimen
+from .trace import Trace
 
 SMALL = 0.01
 """The share of U(0) that no longer counts."""
@@ -49,7 +50,7 @@ class Used:
     "what the cut does not reach, in words; often empty"
 
 
-def used(specimen: Specimen, lags: Tensor | None = None) -> Used:
+def used(specimen: Specimen, lags: Tensor | None = None, *, trace: Trace | None = None) -> Used:
     """Cut the context to the last k steps and measure the loss: equations (1) and (2).
 
     A loss per step (N, T) is compared at the steps that have had exactly k inputs; a loss per sequence or a
@@ -58,6 +59,7 @@ def used(specimen: Specimen, lags: Tensor | None = None) -> Used:
     Args:
         specimen: a model, its inputs and its loss.
         lags: (K,) the k to measure; about 24 up to T if None.
+        trace: a trace of the same specimen, if there is one.
 
     Returns:
         The rise of the loss by k, and the used horizon.
@@ -66,7 +68,7 @@ def used(specimen: Specimen, lags: Tensor | None = None) -> Used:
         SettingError: the specimen has no loss.
     """
     with torch.no_grad():
-        trace = specimen.trace(tolerance=float("inf"))
+        trace = trace or specimen.trace(tolerance=float("inf"))
         call = trace.calls[-1]
         T = int(call.mask.sum(1).min())
         lags = (lag_grid(T + 1) if lags is None else lags[lags <= T]).clone()
@@ -100,7 +102,7 @@ def used(specimen: Specimen, lags: Tensor | None = None) -> Used:
     )
 
 
-def _mean_states(trace: Any) -> dict[str, tuple[Tensor, ...]]:
+def _mean_states(trace: Trace) -> dict[str, tuple[Tensor, ...]]:
     """For each call the mean over sequences and steps of every layer's state."""
     states: dict[str, tuple[Tensor, ...]] = {}
     for call in trace.calls:

@@ -140,7 +140,7 @@ class LSTM(nn.Module):
             x = outs[0].y if len(outs) == 1 else torch.cat([o.y for o in outs], dim=-1)
             if seeds is not None and self.dropout and layer < self.num_layers - 1:
                 x = self._dropped(x, seeds[-1 - layer])
-        state = State(torch.stack([o.h for o in layers]), torch.stack([o.c for o in layers]))
+        state = State(_stacked([o.h for o in layers]), _stacked([o.c for o in layers]))
         return self._laid_out(call, input, x, state, layers)
 
     def _run(self, call: Read, x: Tensor, k: int, seeds: Tensor | None) -> Any:
@@ -293,6 +293,10 @@ class LSTM(nn.Module):
         words += [str(self.variant)] if self.variant != _VARIANT else []
         words += [str(self.noise)] if not self.noise.silent else []
         return ", ".join(words)
+
+
+def _stacked(states: list[Tensor]) -> Tensor:
+    return states[0][None] if len(states) == 1 else torch.stack(states)
 
 
 class Plans(list[tuple[str, Any]]):

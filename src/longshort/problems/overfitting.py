@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from ..train.fit import Validation
 from .problem import Array
 
 UNITS, LAYERS, STEPS, STREAMS = 200, 2, 35, 32
+VALIDATIONS = 20
+"""How often each model is looked at."""
 TYPES = 10_000
 """Words of the vocabulary at most, the commonest; all others are <unk>."""
 HELD = 0.1
@@ -166,6 +169,7 @@ def overfitting(
     data: str | None,
     *,
     max_steps: int,
+    names: Sequence[str] = tuple(REGULARISERS),
     units: int = UNITS,
     seed: int = 0,
     device: str = "cpu",
@@ -176,7 +180,9 @@ def overfitting(
     Args:
         run: the folder; each row is a run in it, and goes on where it was stopped.
         data: as in `read_text`.
-        max_steps: batches of each.
+        max_steps: batches of each at most; one whose held-out loss has not fallen at a quarter of the
+            validations has seen its best.
+        names: the rows wanted, of REGULARISERS; the first is what the others are compared with.
         units: of each layer.
         seed: of weights and batches.
         device: where to train.
@@ -191,12 +197,13 @@ def overfitting(
     """  # fmt: skip
     train, held, types = read_text(data)
     rows: list[dict[str, Any]] = []
-    for name, regulariser in REGULARISERS.items():
+    for name in names:
+        regulariser = REGULARISERS[name]
         settings = {"data": data, "regulariser": name, "max_steps": max_steps, "units": units, "seed": seed}
         mine = Run.create(run.path(name), "overfitting", settings)
         how = FitSettings(
-            max_steps=max_steps, lr=2e-3, warmup=0, weight_decay=0.0, every=max(1, max_steps // 20),
-            patience=max_steps, seed=seed,
+            max_steps=max_steps, lr=2e-3, warmup=0, weight_decay=0.0, every=max(1, max_steps // VALIDATIONS),
+            patience=VALIDATIONS // 4, seed=seed,
         )  # fmt: skip
         with torch.random.fork_rng():
             torch.manual_seed(seed)

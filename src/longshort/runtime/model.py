@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DataError, SettingError, ShapeError
 from .files import Array, read_folder
+from .given import array, whole
 from .program import Program
 from .stack import FORMS, Stack, State
 from .streams import Stream
@@ -47,20 +48,18 @@ class Model:
         Raises:
             ShapeError: an argument has another shape.
         """
-        x = np.ascontiguousarray(x, dtype=np.float32)
+        x = array("model: `x`", x, "float32")
         C = self.stack.C
         if x.ndim != 3 or x.shape[2] != C:
             raise ShapeError(f"model: `x` must be (N, T, C) = (N, T, {C}), got {x.shape}.")
         N, T = x.shape[:2]
         state = self.initial_state(N) if state is None else self.checked("model", state, N)
         if lengths is not None:
-            lengths = np.ascontiguousarray(lengths)
-            good = lengths.shape == (N,) and lengths.dtype.kind in "iu"
-            if not good or (N and not (lengths.min() >= 0 and lengths.max() <= T)):
+            lengths = array("model: `lengths`", lengths, "int64")
+            if lengths.shape != (N,) or (N and not (lengths.min() >= 0 and lengths.max() <= T)):
                 raise ShapeError(
                     f"model: `lengths` must be (N,) = ({N},) whole numbers in [0, T] = [0, {T}]."
                 )
-            lengths = lengths.astype(np.int64)
         if reset is not None:
             reset = np.ascontiguousarray(reset)
             if reset.shape != (N, T) or reset.dtype != np.bool_:
@@ -73,14 +72,17 @@ class Model:
         """Return the state before the first step of N sequences: learned, or zeros."""
         return self.stack.initial(N)
 
-    def checked(self, caller: str, state: State, N: int) -> State:
+    def checked(self, caller: str, state: Any, N: int) -> State:
         """Return a state as float32 arrays.
 
         Raises:
             ShapeError: it is not that of N sequences of this model.
         """
         zero = self.initial_state(N)
-        parts = [np.ascontiguousarray(part, dtype=np.float32) for part in state]
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise ShapeError(f"{caller}: `state` must be a State(h, c), got {type(state).__name__}.")
+        names = zip(State._fields, state, strict=True)
+        parts = [array(f"{caller}: `state.{name}`", part, "float32") for name, part in names]
         for name, part, wanted in zip(State._fields, parts, zero, strict=True):
             if part.shape != wanted.shape:
                 raise ShapeError(
@@ -132,8 +134,7 @@ def load(folder: str | Path, *, weights: str | None = None, threads: int = 1) ->
     form = settings.get("weights", "float32") if weights is None else weights
     if form not in FORMS:
         raise SettingError(f"load: `weights` must be 'float32', 'bfloat16' or 'int8', got {form!r}.")
-    if threads < 1:
-        raise SettingError(f"load: `threads` must be at least 1, got {threads}.")
+    threads = whole("load: `threads`", threads)
     if settings.get("kind") == "program":
         return Program(settings, arrays, str(folder), form, threads)
     if settings.get("kind") != "lstm":

@@ -58,8 +58,21 @@ def cut(x: Array, axis: int = 0, start: int | None = None, end: int | None = Non
     return x[tuple(place)]
 
 
+def laid(
+    x: Array, part: Array, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Array:
+    """The array with a slice along one axis replaced."""
+    y, place = x.copy(), [slice(None)] * x.ndim
+    place[axis] = slice(start, end, step)
+    y[tuple(place)] = part
+    return y
+
+
 def index(x: Array, places: Sequence[Array | None]) -> Array:
     """Elements at arrays of places; None leaves an axis whole."""
+    given = [axis for axis, p in enumerate(places) if p is not None]
+    if len(given) == 1 and (alone := places[given[0]]) is not None and alone.dtype.kind == "i":
+        return x.take(alone, given[0])
     return np.asarray(x[tuple(slice(None) if p is None else p for p in places)])
 
 
@@ -75,7 +88,10 @@ def pad(x: Array, widths: Sequence[int], mode: str = "constant", value: float | 
     pairs += [(widths[k], widths[k + 1]) for k in range(len(widths) - 2, -1, -2)]
     if min(min(pair) for pair in pairs) < 0 or mode != "constant":
         raise ValueError("padding must add constants")
-    return np.pad(x, pairs, constant_values=value or 0)
+    wide = [before + size + after for size, (before, after) in zip(x.shape, pairs, strict=True)]
+    padded = np.full(wide, value or 0, x.dtype)
+    padded[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, pairs, strict=True))] = x
+    return padded
 
 
 def cummax(x: Array, axis: int) -> tuple[Array, Array]:
@@ -90,7 +106,8 @@ def cummax(x: Array, axis: int) -> tuple[Array, Array]:
 def clamp(x: Array, low: Any = None, high: Any = None, *, min: Any = None, max: Any = None) -> Array:
     """Values held between two bounds."""
     low, high = (low if min is None else min), (high if max is None else max)
-    return np.asarray(np.clip(x, low, high))
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
 
 
 def total(x: Array, axes: Any = None, keepdim: bool = False, **_: Any) -> Array:
@@ -124,6 +141,11 @@ def squeezed(x: Array, axis: Any = None) -> Array:
     return x.squeeze(tuple(a for a in axes if x.shape[a] == 1))
 
 
+def unsqueezed(x: Array, axis: int) -> Array:
+    """With an axis of length 1."""
+    return x[(slice(None),) * (axis if axis >= 0 else x.ndim + 1 + axis) + (None,)]
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "add": add,
@@ -137,6 +159,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "clone": lambda x, **_: x,
     "contiguous": lambda x, **_: x,
     "cummax": cummax,
+    "copy": lambda x, y, *_: np.broadcast_to(y, x.shape),
+    "cos": np.cos,
     "cumsum": lambda x, axis, **_: np.cumsum(x, axis),
     "div": lambda x, y: x / y,
     "dropout": lambda x, *_: x,
@@ -144,7 +168,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "eq": operator.eq,
     "exp": np.exp,
     "expand": expand,
+    "flatten": lambda x, first, last: x.reshape(
+        *x.shape[: first % x.ndim], -1, *x.shape[last % x.ndim + 1 :]
+    ),
     "flip": lambda x, axes: np.flip(x, tuple(axes)),
+    "floor": np.floor,
     "floor_divide": np.floor_divide,
     "floordiv": operator.floordiv,
     "full": lambda shape, value, **_: np.full(shape, value),
@@ -153,6 +181,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "getitem": operator.getitem,
     "gt": operator.gt,
     "index": index,
+    "index_select": lambda x, axis, places: x.take(places, axis),
     "isnan": np.isnan,
     "layer_norm": layer_norm,
     "le": operator.le,
@@ -169,6 +198,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "mul": operator.mul,
     "ne": operator.ne,
     "neg": operator.neg,
+    "new_empty": lambda x, shape, **_: np.zeros(shape),
     "new_zeros": lambda x, shape, **_: np.zeros(shape),
     "ones_like": lambda x, **_: np.ones(x.shape),
     "pad": pad,
@@ -180,13 +210,15 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "select": lambda x, axis, place: x.take(place, axis),
     "sigmoid": sigmoid,
     "sign": np.sign,
+    "sin": np.sin,
     "slice": cut,
+    "slice_scatter": laid,
     "softmax": softmax,
     "softplus": softplus,
     "sqrt": np.sqrt,
     "square": np.square,
     "squeeze": squeezed,
-    "stack": lambda parts, axis=0: np.stack(parts, axis),
+    "stack": lambda parts, axis=0: np.concatenate([unsqueezed(p, axis) for p in parts], axis),
     "sub": subtract,
     "sum": total,
     "sym_size": lambda x, axis: x.shape[axis],
@@ -196,7 +228,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "transpose": lambda x, a, b: x.swapaxes(a, b),
     "__and__": operator.and_,
     "__or__": operator.or_,
-    "unsqueeze": lambda x, axis: np.expand_dims(x, axis),
+    "unsqueeze": unsqueezed,
     "_unsafe_view": lambda x, shape: x.reshape(shape),
     "view": lambda x, shape: x.reshape(shape),
     "where": lambda condition, x, y: np.where(condition, x, y),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, ShapeError
+from ..errors import DataError, SettingError, ShapeError
 from .files import Array
+from .given import array
 from .operators import OPERATORS
-from .stack import Layer
+from .simplify import simplified
+from .stack import Layer, Variant
 
 LSTM = "longshort.lstm"
 FIELDS = (
@@ -42,9 +47,9 @@ class Nodes:
         try:
             self.inputs = {one["name"]: (one["dtype"], one["shape"]) for one in settings["inputs"]}
             self.outputs = [(one["name"], one["node"]) for one in settings["outputs"]]
-            self.nodes = [SimpleNamespace(**node) for node in settings["nodes"]]
-            missing = {n.op for n in self.nodes} - set(OPERATORS) - {LSTM}
-        except (KeyError, TypeError) as error:
+            self.least = {str(letter): int(size) for letter, size in settings.get("least", {}).items()}
+            missing = {node["op"] for node in settings["nodes"]} - set(OPERATORS) - {LSTM}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{where}: its settings lack {error}. Export the model again.") from None
         if missing:
             raise DataError(
@@ -55,7 +60,13 @@ class Nodes:
         self.layers: dict[str, Any] = {}
         self.known: dict[str, Any] = dict(arrays)
         try:
-            self.nodes = [node for node in self.nodes if not self._folded(node)]
+            with np.errstate(all="ignore"):
+                nodes, instead = simplified([_node(**node) for node in settings["nodes"]])
+                self.nodes = [node for node in nodes if not self._folded(node)]
+            self.outputs = [(name, instead.get(node, node)) for name, node in self.outputs]
+            for node in self.nodes:
+                node.take = _prepared(node.args), _prepared(node.kwargs)
+            self.tables = {n.name: _source(n, self.nodes) for n in self.nodes if n.op == "embedding"}
             used = {place for _, place in self.outputs}.union(
                 *(_names(n.args) | _names(n.kwargs) for n in self.nodes)
             )
@@ -76,28 +87,44 @@ class Nodes:
         values: dict[str, Any] = dict(self.known)
         sizes: dict[str, int] = {}
         for name, (dtype, shape) in self.inputs.items():
-            array = np.asarray(fed[name], dtype=dtype)
-            whole = [sizes.get(want, want) if isinstance(want, str) else want for want in shape]
-            fits = array.ndim == len(shape)
-            if not fits or any(
-                isinstance(w, int) and w != h for w, h in zip(whole, array.shape, strict=True)
-            ):
-                axes = ", ".join(map(str, shape))
-                raise ShapeError(f"{caller}: `{name}` must be ({axes}), got {array.shape}.")
-            sizes |= {w: h for w, h in zip(shape, array.shape, strict=True) if isinstance(w, str)}
-            values[name] = array
-        for node in self.nodes:
-            values[node.name] = self._computed(node, values)
+            part, before = array(f"{caller}: `{name}`", fed[name], dtype), dict(sizes)
+            if part.ndim != len(shape) or not all(map(partial(self._fits, sizes), shape, part.shape)):
+                raise ShapeError(f"{caller}: `{name}` must be {self._told(shape, before)}, got {part.shape}.")
+            values[name] = part
+        with np.errstate(all="ignore"):
+            for node in self.nodes:
+                take_args, take_kwargs = node.take
+                args, kwargs = take_args(values), take_kwargs(values)
+                if node.name in self.tables:
+                    self._checked(caller, self.tables[node.name], args, values)
+                values[node.name] = self._computed(node, args, kwargs)
         return [values[place] for _, place in self.outputs]
+
+    def _fits(self, sizes: dict[str, int], wanted: int | str, size: int) -> bool:
+        """Whether an axis has its length, or the one that its letter has elsewhere: T, or T + 6."""
+        if isinstance(wanted, int):
+            return wanted == size
+        letter, _, more = wanted.partition(" + ")
+        size -= int(more or 0)
+        return size >= self.least.get(letter, 0) and sizes.setdefault(letter, size) == size
+
+    def _told(self, shape: list[int | str], sizes: dict[str, int]) -> str:
+        """The shape wanted, and what its letters are."""
+        axes = ", ".join(map(str, shape))
+        facts = [f"{k} = {n}" for k, n in sizes.items() if k in axes]
+        facts += [f"{k} at least {n}" for k, n in self.least.items() if k in axes and k not in sizes]
+        return f"({axes})" + (f" with {', '.join(facts)}" if facts else "")
 
     def _folded(self, node: Any) -> bool:
         """Compute a node that depends on weights alone; pack the weights of an LSTM."""
         if node.op == LSTM:
-            args = dict(zip(FIELDS, (_filled(a, self.known) for a in node.args), strict=False))
+            refs = [isinstance(a, dict) for a in node.args]
+            given = [self.known.get(a["$"]) if ref else a for a, ref in zip(node.args, refs, strict=True)]
+            args = dict(zip(FIELDS, given, strict=False))
             variant, rates, flags, _, _ = node.args[-1].split("|")
             weights = {name: args[name] for name in PACKED}
             layer = Layer(
-                weights, SimpleNamespace(**json.loads(variant)), SimpleNamespace(**json.loads(rates)),
+                weights, Variant(**json.loads(variant)), SimpleNamespace(**json.loads(rates)),
                 self.form, self.threads, self.where,
             )  # fmt: skip
             keep = {"keep_cells": flags[2] == "1", "keep_gates": flags[3] == "1"}
@@ -113,11 +140,24 @@ class Nodes:
             return False
         if not all(name in self.known for name in _names(node.args) | _names(node.kwargs)):
             return False
-        self.known[node.name] = self._computed(node, self.known)
+        self.known[node.name] = self._computed(
+            node, *(_prepared(a)(self.known) for a in (node.args, node.kwargs))
+        )
         return True
 
-    def _computed(self, node: Any, values: dict[str, Any]) -> Any:
-        args = _filled(node.args, values)
+    def _checked(self, caller: str, where: str, args: list[Any], values: dict[str, Any]) -> None:
+        """Refuse to look up what no row of a table stands for; NumPy would count from the end."""
+        weight, places = args[:2]
+        outside = (places < 0) | (places >= len(weight))
+        if outside.any():
+            found = int(places[outside][0])
+            place = np.argwhere(values[where] == found)[0].tolist()
+            raise SettingError(
+                f"{caller}: `{where}` must be in [0, {len(weight)}), got {found} at {place}. "
+                f"Encode it as for the fit: text by the model's own vocabulary."
+            )
+
+    def _computed(self, node: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if node.op == LSTM:
             layer, flags = self.layers[node.name]
             given = dict(zip(FIELDS, args, strict=False))
@@ -127,8 +167,7 @@ class Nodes:
                 initial = np.zeros_like(h), np.zeros_like(c)
             out = layer.run(x, h, c, reset=given["reset"], lengths=given["lengths"], initial=initial, **flags)
             return [part for part in out[:5] if part is not None]
-        with np.errstate(all="ignore"):
-            result = OPERATORS[node.op](*args, **_filled(node.kwargs, values))
+        result = OPERATORS[node.op](*args, **kwargs)
         if node.dtype is not None and not isinstance(result, tuple | list):
             result = np.asarray(result, dtype=node.dtype)
         return result
@@ -136,6 +175,10 @@ class Nodes:
 
 class Program:
     """A model that was exported whole.
+
+    Attributes:
+        about: what there is to know of it besides: a language model's vocabulary; a forecast's step, columns
+            and levels of its quantiles.
 
     Args:
         settings: inputs, outputs and nodes, as `longshort.export` wrote them.
@@ -152,6 +195,8 @@ class Program:
     def __init__(
         self, settings: dict[str, Any], arrays: dict[str, Array], where: str, form: str, threads: int
     ) -> None:
+        about = settings.get("about")
+        self.about: dict[str, Any] = about if isinstance(about, dict) else {}
         self.whole = Nodes(settings, arrays, where, form, threads)
         self.next: Nodes | None = None
         self.kept = 0
@@ -216,6 +261,7 @@ class ProgramStream:
 
     def __init__(self, step: Nodes, kept: int, begun: list[Any]) -> None:
         self._step, self._names = step, list(step.inputs)[:kept]
+        self._begun = begun
         self._outputs, self._state = begun[:-kept], begun[-kept:]
 
     @property
@@ -241,6 +287,17 @@ class ProgramStream:
             raise ShapeError(f"stream: `state` must have {shapes}, got {got}.")
         self._state = [np.array(state[name], self._step.inputs[name][0]) for name in self._names]
 
+    def reset(self, mask: Any = None) -> None:
+        """Go back to where the stream began, after what it was begun with.
+
+        Args:
+            mask: (N,) bool, the sequences that go back; all if None.
+
+        Raises:
+            ShapeError: mask has another shape.
+        """
+        self._take(self._begun if mask is None else self._merged("stream.reset", self._begun, mask))
+
     def step(self, *given: Any, mask: Any = None, **named: Any) -> Any:
         """Take one step.
 
@@ -258,20 +315,24 @@ class ProgramStream:
         """
         fed = dict(zip(list(self._step.inputs)[len(self._names) :], given, strict=False))
         results = self._step.run("stream.step", tuple(self._state), fed | named)
-        count = len(results) - len(self._names)
-        if mask is not None:
-            mask = np.asarray(mask)
-            shapes = [self._step.inputs[name][1] for name in self._names]
-            N = self._state[0].shape[shapes[0].index("N")]
-            if mask.shape != (N,) or mask.dtype != np.bool_:
-                raise ShapeError(
-                    f"stream.step: `mask` must be (N,) = ({N},) of bool, got {mask.shape} of {mask.dtype}."
-                )
-            axes = [0] * count + [shape.index("N") for shape in shapes]
-            before = [*self._outputs, *self._state]
-            results = [_chosen(*each, mask) for each in zip(results, before, axes, strict=True)]
-        self._outputs, self._state = results[:count], results[count:]
+        self._take(results if mask is None else self._merged("stream.step", results, mask))
         return self.output
+
+    def _take(self, results: list[Any]) -> None:
+        count = len(results) - len(self._names)
+        self._outputs, self._state = results[:count], results[count:]
+
+    def _merged(self, caller: str, results: list[Any], mask: Any) -> list[Any]:
+        """Outputs and state of the sequences of a mask; those of before for the others."""
+        mask, shapes = np.asarray(mask), [self._step.inputs[name][1] for name in self._names]
+        N = self._state[0].shape[shapes[0].index("N")]
+        if mask.shape != (N,) or mask.dtype != np.bool_:
+            raise ShapeError(
+                f"{caller}: `mask` must be (N,) = ({N},) of bool, got {mask.shape} of {mask.dtype}."
+            )
+        before = [*self._outputs, *self._state]
+        axes = [0] * len(self._outputs) + [shape.index("N") for shape in shapes]
+        return [_chosen(*each, mask) for each in zip(results, before, axes, strict=True)]
 
 
 def _one(results: list[Any]) -> Any:
@@ -283,13 +344,42 @@ def _chosen(new: Array, old: Array, axis: int, mask: Array) -> Array:
     return np.where(mask.reshape([-1 if k == axis else 1 for k in range(new.ndim)]), new, old)
 
 
-def _filled(value: Any, values: dict[str, Any]) -> Any:
-    """Arguments with each reference to a node replaced by the node's value, where it is known."""
+def _node(name: str, op: str, args: list[Any], kwargs: dict[str, Any], dtype: str | None) -> SimpleNamespace:
+    """A node as the file has it, its type as NumPy's."""
+    return SimpleNamespace(
+        name=name, op=op, args=args, kwargs=kwargs, dtype=None if dtype is None else np.dtype(dtype)
+    )
+
+
+def _prepared(value: Any) -> Callable[[dict[str, Any]], Any]:
+    """What makes arguments of the values of nodes: each reference to a node becomes its value."""
+    if not _names(value):
+        return lambda values: value
+    if isinstance(value, dict) and set(value) == {"$"}:
+        return itemgetter(value["$"])
     if isinstance(value, dict):
-        if set(value) == {"$"}:
-            return values.get(value["$"])
-        return {key: _filled(one, values) for key, one in value.items()}
-    return [_filled(one, values) for one in value] if isinstance(value, list) else value
+        parts = {key: _prepared(one) for key, one in value.items()}
+        return lambda values: {key: take(values) for key, take in parts.items()}
+    places = [(k, _prepared(one)) for k, one in enumerate(value) if _names(one)]
+
+    def filled(values: dict[str, Any]) -> list[Any]:
+        made = list(value)
+        for k, take in places:
+            made[k] = take(values)
+        return made
+
+    return filled
+
+
+def _source(node: Any, nodes: list[Any]) -> str:
+    """The input that a table's places come from."""
+    makers, value = {one.name: one for one in nodes}, node.args[1]
+    while value["$"] in makers:
+        before = makers[value["$"]].args[0]
+        if not isinstance(before, dict):
+            break
+        value = before
+    return str(value["$"])
 
 
 def _names(value: Any) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -28,12 +29,31 @@ class State(NamedTuple):
 
 FORMS = {"float32": "full", "bfloat16": "bfloat16", "int8": "int8"}
 """How an LSTM's weights may be kept -> the engine's name for it."""
-PLAIN = {
-    "peephole": False, "coupled": False, "gate_recurrence": False, "input_gate": True, "forget_gate": True,
-    "output_gate": True, "input_activation": True, "output_activation": True, "norm": "none",
-    "gate_activation": "sigmoid", "cell_clip": None, "projection_clip": None,
-}  # fmt: skip
-"""The variant of torch.nn.LSTM, which the engine takes single steps of."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which LSTM, as `longshort.Variant` says it; by default that of torch.nn, which takes single steps."""
+
+    peephole: bool = False
+    coupled: bool = False
+    input_gate: bool = True
+    forget_gate: bool = True
+    output_gate: bool = True
+    input_activation: bool = True
+    output_activation: bool = True
+    gate_recurrence: bool = False
+    norm: str = "none"
+    norm_eps: float = 1e-5
+    cell_clip: float | None = None
+    projection_clip: float | None = None
+    gate_activation: str = "sigmoid"
+
+    @property
+    def options(self) -> set[str]:
+        """What differs from the LSTM of torch.nn."""
+        usual = Variant(norm_eps=self.norm_eps)
+        return {one.name for one in fields(self) if getattr(self, one.name) != getattr(usual, one.name)}
 
 
 class Layer:
@@ -52,10 +72,16 @@ class Layer:
     """
 
     def __init__(
-        self, weights: dict[str, Array | None], variant: Any, rates: Any, form: str, threads: int, where: str
+        self,
+        weights: dict[str, Array | None],
+        variant: Variant,
+        rates: Any,
+        form: str,
+        threads: int,
+        where: str,
     ) -> None:
         self.noise, self.threads = engine.noise(rates, training=False), threads
-        options = {name for name, usual in PLAIN.items() if getattr(variant, name) != usual}
+        options = variant.options
         options |= {"projection"} if weights.get("w_hr") is not None else set()
         options |= {name for name in ("zoneout_h", "zoneout_c") if getattr(rates, name)}
         if options and form != "float32":
@@ -77,7 +103,8 @@ class Layer:
         keep_gates: bool = False,
     ) -> engine.Forward:  # fmt: skip
         """Run x (N, T, C) from h and c (N, H) on; y, h, c and what is kept."""
-        if self.short:
+        one = self.step is not None and x.shape[1] == 1 and lengths is None and reset is None
+        if self.short or (one and not (reverse or keep_cells or keep_gates)):
             return self._stepped(x, h, c, lengths, reset, reverse, initial or (h, c))
         initial_h, initial_c = initial or (None, None)
         return engine.forward(
@@ -142,7 +169,7 @@ class Stack:
         try:
             self.C, self.H, self.P = (int(settings[k]) for k in ("C", "H", "P"))
             self.layers, self.directions = int(settings["layers"]), int(settings["directions"])
-            self.variant = SimpleNamespace(**settings["variant"])
+            self.variant = Variant(**settings["variant"])
             rates = SimpleNamespace(variational_h=0.0, recurrent_dropout=0.0, **settings["zoneout"])
             gates, sigmoids = int(settings["gates"]), int(settings["sigmoids"])
         except (KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ShapeError
 from .files import Array
+from .given import array, whole
 from .stack import State
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Stream:
         n: how many sequences; None for one whose x and y have no axis for it.
 
     Raises:
-        ShapeError: the model runs in both directions, or n is below 1.
+        ShapeError: the model runs in both directions.
+        SettingError: n is no whole number of at least 1.
     """
 
     def __init__(self, model: Model, n: int | None) -> None:
@@ -31,8 +33,7 @@ class Stream:
                 "stream: the model runs in both directions, so it must see the end before its first output. "
                 "Call the model on whole sequences."
             )
-        if n is not None and n < 1:
-            raise ShapeError(f"stream: `n` must be at least 1, got {n}.")
+        n = None if n is None else whole("stream: `n`", n)
         self.model, self.n = model, n
         self._shape = (model.stack.C,) if n is None else (n, model.stack.C)
         self._begin(model.initial_state(n or 1))
@@ -68,7 +69,10 @@ class Stream:
         Raises:
             ShapeError: x or mask has another shape.
         """
-        row = np.ascontiguousarray(x, np.float32)
+        try:
+            row = np.ascontiguousarray(x, np.float32)
+        except (ValueError, TypeError):
+            row = array("stream.step: `x`", x, "float32")  # says what is wrong with it
         if row.shape != self._shape:
             axes = "(C,)" if self.n is None else "(n, C)"
             raise ShapeError(

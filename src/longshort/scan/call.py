@@ -58,10 +58,10 @@ DIFFERENTIABLE = Inputs._fields.index("reset")
 
 
 class Outputs(NamedTuple):
-    """What a forward pass returns besides what it saves. All contiguous, none shares memory with another."""
+    """What a forward pass returns besides what it saves. All dense, none shares memory with another."""
 
     y: Tensor
-    "(N, T, P)"
+    "(N, T, P); a backend may lay it, cells and gates out step by step where x is"
     h: Tensor
     "(N, P)"
     c: Tensor

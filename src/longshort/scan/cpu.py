@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,12 +51,14 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
         keep_cells=call.options.keep_cells,
         keep_gates=call.options.keep_gates,
         tape=call.save,
+        time_major=_time_major(given.x),
         threads=threads,
     )
     outputs = Outputs(*(None if a is None else torch.from_numpy(a) for a in result[:5]))  # type: ignore[arg-type]
     if result.tape is None:
         return outputs, ()
-    return outputs, (torch.from_numpy(result.tape).view(call.T, call.N, _tape_row(call)),)
+    row = result.tape.size // (call.T * call.N) if call.T * call.N else _tape_row(call)
+    return outputs, (torch.from_numpy(result.tape).view(call.T, call.N, row),)
 
 
 def backward(
@@ -75,7 +76,7 @@ def backward(
         name for name, need in zip(names, needs, strict=False) if need and getattr(given, name) is not None
     ]
     found = engine.backward(
-        _packed(call, given, back=True, threads=threads),
+        _packed(call, given, back=True, threads=threads, looks=False),
         saved[0].numpy().reshape(-1),
         _array(given.x),
         _array(outputs.y),
@@ -88,6 +89,7 @@ def backward(
         dcells=_array(grads.cells),
         dgates=_array(grads.gates),
         wanted=wanted,
+        time_major=_time_major(given.x),
         threads=threads,
     )
     return tuple(torch.from_numpy(found[name]) if name in found else None for name in names)
@@ -110,6 +112,8 @@ def _tape_row(call: Call) -> int:
 
 
 def _noise(call: Call, seed: int) -> Any:
+    if call.options.noise.silent:
+        return None
     return engine.noise(call.options.noise, seed=seed, first=call.first, training=call.options.training)
 
 
@@ -126,6 +130,11 @@ def _shared(call: Call, given: Inputs) -> dict[str, Any]:
     }
 
 
+def _time_major(x: Tensor) -> bool:
+    """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM."""
+    return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(0) < x.stride(1))
+
+
 def _array(tensor: Tensor | None) -> Any:
     """The tensor's memory as an array whose last axis is contiguous: a copy only where it is not."""
     if tensor is None:
@@ -135,49 +144,45 @@ def _array(tensor: Tensor | None) -> Any:
     return tensor.detach().numpy()
 
 
-_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, tuple[int, ...], bytes, list[weakref.ref[Tensor]]]] = (
-    OrderedDict()
-)
+_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, tuple[int, ...], list[weakref.ref[Tensor]]]] = OrderedDict()
 
 
-def _packed(call: Call, given: Inputs, back: bool, threads: int) -> Any:
+def _packed(call: Call, given: Inputs, back: bool, threads: int, looks: bool = True) -> Any:
     """Return the weights as the engine reads them, packed anew only when they have changed.
 
-    Identity and version show most changes. A write through `.data` shows in neither, so the sums of all rows
-    are compared as well. The bias, a sum made for each call, is read each time. A layer has one packing:
-    that of weights which an optimiser has moved on from is given back before the new one is made.
+    Identity and version show most changes. A write through `.data` shows in neither, so a call that `looks`
+    compares the sums of all rows as well; a way back needs no second look. The bias, a sum of each call,
+    is read each time. A layer has one packing: that of weights which an optimiser has moved on from is given
+    back before the new one is made.
     """
-    tensors = [t for t in (getattr(given, name) for name in _WEIGHTS) if t is not None]
-    arrays = {name: _array(getattr(given, name)) for name in _WEIGHTS}
+    present = {name: weight for name in _WEIGHTS if (weight := getattr(given, name)) is not None}
+    tensors = list(present.values())
     key = (call.variant, back, engine.isa(), *(id(t) for t in tensors))
     versions = tuple(t._version for t in tensors)
-    marks = b"".join(_mark(arrays[name]) for name in _WEIGHTS if arrays[name] is not None)
-    bias = _array(given.bias)
     found = _PACKED.pop(key, None)
     if (
         found is not None
-        and found[1:3] == (versions, marks)
-        and all(r() is t for r, t in zip(found[3], tensors, strict=True))
+        and found[1] == versions
+        and all(r() is t for r, t in zip(found[2], tensors, strict=True))
+        and (not looks or found[0].holds(**_arrays(present), threads=threads))
     ):
         _PACKED[key] = found
-        found[0].set_bias(bias)
+        if looks:
+            found[0].set_bias(_array(given.bias))
         return found[0]
     del found
-    packed = engine.pack(bias=bias, **arrays, variant=call.variant, back=back, threads=threads)
+    bias = _array(given.bias)
+    packed = engine.pack(bias=bias, **_arrays(present), variant=call.variant, back=back, threads=threads)
     forget = partial(_PACKED.pop, key, None)
     watched = [weakref.ref(t, lambda _: forget()) for t in tensors]  # dropped weights live for one call
-    _PACKED[key] = (packed, versions, marks, watched)
+    _PACKED[key] = (packed, versions, watched)
     while len(_PACKED) > _REMEMBERED:
         _PACKED.popitem(last=False)
     return packed
 
 
-def _mark(array: Any) -> bytes:
-    """The sum of the bits of each row: it stays only under a write that leaves every row's sum alone."""
-    pairs = array.shape[-1] * array.itemsize % 8 == 0
-    bits = array.view(np.uint64 if pairs else np.uint32)
-    marked: bytes = (bits.sum(axis=-1, dtype=np.uint64) if array.ndim == 2 else bits).tobytes()
-    return marked
+def _arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {name: _array(tensor) for name, tensor in tensors.items()}
 
 
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:

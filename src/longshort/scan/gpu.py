@@ -21,6 +21,8 @@ from .cuda.machine import Machine
 
 HELD: Final = 256 << 20
 """Bytes of W_ih x that are held at a time: the recurrence takes them a chunk of steps after another."""
+FILLS: Final = 1 << 21
+"""Numbers of a result that give every multiprocessor work: cuBLAS then cuts no sum in rounded pieces."""
 
 
 def refuses(call: Call) -> str | None:
@@ -77,7 +79,10 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """List gates and cell after each step, then N and 1 / scale of each norm, then where a clip passes."""
     N, T, H, G, wide = call.N, call.T, call.H, len(call.variant.gates), call.wide
-    found: list[tuple[tuple[int, ...], torch.dtype]] = [((T, N, 4 * H), call.dtype), ((T, N, H), wide)]
+    gates = (
+        call.dtype if call.variant.norm == "none" else wide
+    )  # a norm's sums cancel, and show a gate's rounding
+    found: list[tuple[tuple[int, ...], torch.dtype]] = [((T, N, 4 * H), gates), ((T, N, H), wide)]
     if call.variant.norm == "per_gate":
         found += [((T, N, G * H), wide), ((T, N, G), wide)]
     elif call.variant.norm != "none":
@@ -115,6 +120,7 @@ def forward(
         outputs.h.copy_(given.h)
         outputs.c.copy_(given.c)
         return outputs, saved
+    machine.report()  # of an earlier kernel, before torch says no more than that the context is lost
     packed = packing.Packed(call, given)
     for name, tensor in zip(("y", "h", "c", "cells", "gates"), outputs, strict=True):
         packed.put(name, tensor)
@@ -169,6 +175,7 @@ def backward(
     if N * call.T == 0:
         nothing = tuple(new(shape, dtype=dtype) for shape, dtype in derivative.saves(call))
         return derivative.backward(call, given, outputs, nothing, grads, needs)
+    machine.report()
     packed = packing.Packed(call, given)
     packed.put("y", outputs.y)
     for name, tensor in zip(_tape(call), saved, strict=True):
@@ -224,22 +231,30 @@ def _weights(
     if padding:
         w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
 
-    def product(a: Tensor, b: Tensor) -> Tensor:
-        return machine.product(a, b, new(a.shape[0], b.shape[1], dtype=wide))
+    def product(a: Tensor, b: Tensor, dtype: torch.dtype = wide) -> Tensor:
+        return machine.product(a, b, new(a.shape[0], b.shape[1], dtype=dtype))
 
     found: dict[str, Tensor] = {}
     if wanted["x"]:
-        found["x"] = product(dz, w_ih).view(call.T, call.N, call.C).transpose(0, 1)
+        # a result that fills the device is summed in one piece, and then rounded once, as it will be anyway
+        whole = call.T * call.N * call.C >= FILLS
+        found["x"] = (
+            product(dz, w_ih, call.dtype if whole else wide).view(call.T, call.N, call.C).transpose(0, 1)
+        )
     if wanted["w_ih"]:
         found["w_ih"] = product(dz.T, packing.time_first(call, given).flatten(0, 1))
     if wanted["w_hh"]:
-        found["w_hh"] = product(dr.T, made["operand"].flatten(0, 1)) * (1 / (1 - packing.drawn(call).h))
-    if wanted["bias"] and given.bias is not None and call.variant.norm == "none":
+        found["w_hh"] = product(dr.T, made["operand"].flatten(0, 1))
+        if rate := packing.drawn(call).h:
+            found["w_hh"] *= 1 / (1 - rate)
+    if wanted["bias"] and given.bias is not None and call.variant.norm == "none" and "bias" not in made:
         found["bias"] = product(dr.new_ones(1, len(dr)), dr)[0]
     if padding:
         for name in found.keys() - {"x"}:
             rows = found[name].unflatten(0, (gates, call.H + padding))
             found[name] = rows[:, : call.H].flatten(0, 1)
+    if "bias" in made:
+        found["bias"] = made["bias"]
     if wanted["w_hr"] and given.w_hr is not None:
         found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
     if wanted["w_gates"] and given.w_gates is not None:

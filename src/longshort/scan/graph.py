@@ -75,7 +75,7 @@ def _forward(*args: Any) -> list[Tensor]:
     given = Inputs(*args[:_WIDTH])
     call = _described(given, args[_WIDTH])
     checks.values("lstm", given.lengths, call.T)
-    return list(operator.forward(choose(call)[0], call, given))
+    return [out.contiguous() for out in operator.forward(choose(call)[0], call, given)]
 
 
 def _forward_fake(*args: Any) -> list[Tensor]:

@@ -64,7 +64,7 @@ def _mixed(one: Array, other: Array) -> Array:
 def _further(tokens: Array, contexts: Array, k: int) -> Array:
     """The contexts of the last k tokens: those of the last k - 1, and the token before."""
     before = np.zeros(len(tokens), np.uint64)
-    before[k - 1 :] = tokens[: len(tokens) - k + 1].astype(np.uint64) + np.uint64(1)
+    before[k - 1 :] = tokens[: max(len(tokens) - k + 1, 0)].astype(np.uint64) + np.uint64(1)
     return _mixed(contexts, before)
 
 

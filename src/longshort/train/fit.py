@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -119,6 +120,17 @@ class Continuing(Protocol):
         """A factor of step `step`'s learning rate: 1, but for batches of another length."""
 
 
+@runtime_checkable
+class Watchable(Protocol):
+    """What an objective also has if its training can be filmed."""
+
+    def watched(self) -> tuple[tuple[Any, ...], Callable[[Any], Tensor]]:
+        """A few sequences, always the same, and what picks the last answer out of what the model returns.
+
+        The sequences are the positional arguments of the model's forward; each moves by `to(device)`.
+        """
+
+
 @dataclass(frozen=True)
 class Fitted:
     """How a fit ended.
@@ -147,6 +159,7 @@ def fit(
     about: dict[str, Any] | None = None,
     device: str = "auto",
     quiet: bool = False,
+    recorder: Callable[[int, nn.Module, Any], None] | None = None,
 ) -> Fitted:
     """Fit a module and leave it with the weights of its best validation.
 
@@ -162,6 +175,8 @@ def fit(
         about: a JSON object to keep beside the best weights, such as what it takes to build the module.
         device: "auto", "cpu", "cuda" or "mps".
         quiet: show no progress.
+        recorder: is shown the steps made, the module and the objective, before the first step and after each;
+            it must leave them as they are.
 
     Returns:
         How it ended; `module` has the best weights, in evaluation mode.
@@ -178,7 +193,8 @@ def fit(
     dtype = next(module.parameters()).dtype
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
-        model, optimiser = fabric.setup(module, make_optimiser(module, settings))
+        fused = (fabric.device.type == "cpu" and settings.precision != "16-mixed") or None
+        model, optimiser = fabric.setup(module, make_optimiser(module, settings, fused=fused))
         mean = Mean(module, settings)
         shown = model if mean.kept is module else fabric.setup_module(mean.kept)
         continuing = objective if isinstance(objective, Continuing) else None
@@ -191,10 +207,14 @@ def fit(
         stop = stack.enter_context(interruptible())
         saved = time.monotonic()
         started = saved - place.seconds
+        if recorder is not None:
+            recorder(place.step, module, objective)
         while not place.over(settings.max_steps, settings.patience, settings.goal) and not stop:
             loss = _step(fabric, model, optimiser, objective, settings, place)
             mean.step(place)
             place.advance(loss)
+            if recorder is not None:
+                recorder(place.step, module, objective)
             bar.step(place)
             place.seconds = time.monotonic() - started
             due = place.step % settings.every == 0 or place.step == settings.max_steps

@@ -14,16 +14,24 @@ OPTIMISERS = ("adamw", "adam", "rmsprop", "sgd", "nt-asgd")
 SCHEDULES = ("linear", "cosine", "decay", "plateau", "constant")
 
 
-def make_optimiser(module: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+def make_optimiser(
+    module: nn.Module, settings: FitSettings, *, fused: bool | None = None
+) -> torch.optim.Optimizer:
     """Return the optimiser that the settings name, over all weights of a module.
 
     "nt-asgd" steps as "sgd" does; that its weights are averaged is `fit`'s work (Merity et al. 2018).
+
+    Args:
+        module: whose weights.
+        settings: name it.
+        fused: let AdamW and Adam make a step in one pass over a weight, torch's own choice if None; not
+            beside scaled gradients, which they would unscale too late to be clipped.
     """
     weights, lr, decay = module.parameters(), settings.lr, settings.weight_decay
     if settings.optimiser == "adamw":
-        return torch.optim.AdamW(weights, lr, weight_decay=decay)
+        return torch.optim.AdamW(weights, lr, weight_decay=decay, fused=fused)
     if settings.optimiser == "adam":
-        return torch.optim.Adam(weights, lr, weight_decay=decay)
+        return torch.optim.Adam(weights, lr, weight_decay=decay, fused=fused)
     if settings.optimiser == "rmsprop":
         return torch.optim.RMSprop(weights, lr, alpha=0.95, weight_decay=decay)
     return torch.optim.SGD(weights, lr, weight_decay=decay)

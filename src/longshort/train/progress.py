@@ -86,7 +86,8 @@ class Bar:
 
     def step(self, place: Place) -> None:
         """Move the bar."""
-        self.bar.update(self.task, completed=place.step, rate=self.meter.text(place))
+        shown = {} if place.scores else {"note": loss(place)}
+        self.bar.update(self.task, completed=place.step, rate=self.meter.text(place), **shown)
 
     def validation(self, place: Place, scores: dict[str, float]) -> None:
         """Show the score, and the best one."""
@@ -118,7 +119,12 @@ class Lines:
 
     def _print(self, place: Place) -> None:
         left = self.meter.left(place, self.total)
-        parts = [f"step {place.step}/{self.total}", self.note, self.meter.text(place), f"{left:.0f} s left"]
+        parts = [
+            f"step {place.step}/{self.total}",
+            self.note or loss(place),
+            self.meter.text(place),
+            f"{left:.0f} s left",
+        ]
         print("  ".join(part for part in parts if part), file=sys.stderr, flush=True)
         self.shown = time.monotonic()
 
@@ -140,6 +146,11 @@ class Meter:
     def left(self, place: Place, total: int) -> float:
         """Seconds left if no early end comes."""
         return (total - place.step) / max(self.pace(place), 1e-9)
+
+
+def loss(place: Place) -> str:
+    """The mean loss of the steps since the last validation as text."""
+    return f"loss {place.total / place.count:.4f}" if place.count else ""
 
 
 def note(objective: Objective, place: Place, scores: dict[str, float]) -> str:

@@ -16,7 +16,7 @@ constexpr Index RowsPerProduct = 384;  // fewer rows in a chunk than this, and r
 template <class Real>
 struct BackwardShared {
   BackwardShared(const BackwardCall<Real>& c, const PackedWeights<Real>& weights)
-      : call(c), w(weights), options(w, c.noise), layout(w, options.plain), plain(options.plain && !c.dcells && !c.dgates) {
+      : call(c), w(weights), options(w, c.noise), layout(w, options), plain(options.plain && !c.dcells && !c.dgates) {
     const Index blocks = layout.blocks, panels = ceil_div(w.P, PanelColumns<Real>);
     cut = split(c.N, c.T, std::min(blocks, panels), Gates * w.H * w.recurrent_depth(), c.threads, options.units_may_split() && plain);
     const Index rows = ceil_div(c.N, cut.groups);
@@ -99,9 +99,9 @@ class Backward {
   using Shared = BackwardShared<Real>;
 
   static std::size_t room(const Shared& s, Index rows) {
-    const Index noise = step_noise<Real>(s.options, s.w.H, s.w.P).room(rows) + rows * (ceil_div(s.w.P, 4) * 4 + Lanes<Real>);
+    const Index masks = rows * (ceil_div(s.w.P, 4) * 4 + Lanes<Real>);
     const Index carry = ceil_div(s.w.recurrent_depth(), PanelColumns<Real>) * PanelColumns<Real>;
-    Index values = rows * (2 * carry + 3 * s.layout.padded) + noise + 4 * s.layout.wide + 2 * s.layout.padded + 4 * s.layout.padded;
+    Index values = rows * (2 * carry + 3 * s.layout.padded) + masks + 4 * s.layout.wide + 2 * s.layout.padded + 4 * s.layout.padded;
     values += s.w.P + 16 * Lanes<Real>;
     const auto share = [&](const std::vector<RowGroup>& groups) {
       return ceil_div(static_cast<Index>(groups.size()), s.cut.threads());
@@ -124,12 +124,10 @@ class Backward {
                                   : Range{panels_.first * per_panel, std::min(panels_.last * per_panel, layout_.blocks)};
     carry_stride_ = recurrent_.count() * PanelColumns<Real>;
     mask_stride_ = ceil_div(w_.P, 4) * 4;
-    noise_ = step_noise<Real>(options_, w_.H, w_.P);
     dh_ = values(rows_ * carry_stride_);
     dout_ = values(rows_ * carry_stride_);
     dc_ = values(rows_ * layout_.padded);
     dm_ = values(rows_ * layout_.padded);
-    if (!noise_.silent()) noise_.place(values(noise_.room(rows_)), rows_);
     mask_h_ = values(rows_ * mask_stride_);
     const auto sums = [&](Index count) {
       Real* place = values(count);
@@ -139,7 +137,6 @@ class Backward {
     sums_ = {sums(layout_.wide), sums(layout_.wide), sums(layout_.wide), sums(layout_.wide), sums(layout_.padded), sums(layout_.padded)};
     dnew_ = values(layout_.padded);
     dnormed_ = values(layout_.padded);
-    c_before_ = values(layout_.padded);
     rows_of_chunk_.reserve(static_cast<std::size_t>(call_.N * s_.steps));
     lists_.reserve(static_cast<std::size_t>(s_.cut.groups));
     zeros_ = sums(w_.P);
@@ -180,20 +177,20 @@ class Backward {
     Index n, local;
     const Real *tape, *c_before, *dy;
     Real *dr, *dz, *m, *out;
-    RowNoise<Real> noise;
     bool reset;
   };
 
   Index time(Index s) const { return call_.reverse ? call_.T - 1 - s : s; }
   bool active(Index n, Index t) const { return !call_.lengths || t < call_.lengths[n]; }
   bool resets(Index n, Index t) const { return call_.reset && *call_.reset.row(n, t); }
-  const Real* tape_row(Index n, Index s) const { return call_.tape + (s * call_.N + n) * layout_.row; }
+  const Real* tape_row(Index n, Index s) const { return call_.tape + (s * call_.N + n) * layout_.row + layout_.noise; }
 
   void begin() {
     for (Index local = 0; local < rows_; ++local) {
       const Index n = sequences_.first + local;
       Real *dh = dh_ + local * carry_stride_, *dc = dc_ + local * layout_.padded;
       std::memset(dh, 0, static_cast<std::size_t>(carry_stride_) * sizeof(Real));
+      std::memset(dout_ + local * carry_stride_, 0, static_cast<std::size_t>(carry_stride_) * sizeof(Real));
       std::memset(dc, 0, static_cast<std::size_t>(layout_.padded) * sizeof(Real));
       if (call_.dh_n) std::memcpy(dh, call_.dh_n.row(n), static_cast<std::size_t>(w_.P) * sizeof(Real));
       if (call_.dc_n) {
@@ -260,7 +257,6 @@ class Backward {
       row.dz = s_.dz + place * s_.da_stride;
       row.m = w_.projected ? s_.m + place * s_.m_stride : nullptr;
       row.out = w_.projected ? s_.out + place * s_.out_stride : nullptr;
-      row.noise = {};
       if (member_ != 0) continue;
       s_.dr_rows[place] = row.dr;
       s_.dz_rows[place] = row.dz;
@@ -272,9 +268,6 @@ class Backward {
       if (options_.feeds_copy) feed(start, local, place);
     }
     t_ = t;
-    if (noise_.silent()) return;
-    noise_.draw(call_.noise.seed, call_.noise.first + t, count_, [&](Index k) { return row_[k].n; });
-    for (Index k = 0; k < count_; ++k) row_[k].noise = noise_of_row(noise_, k);
   }
 
   // What the recurrent product read at this step, where that was a copy.
@@ -301,10 +294,22 @@ class Backward {
     return row.c_before ? load_first(row.c_before + block * L, valid(block)) : Vector<Real>{};
   }
 
+  // c_{t-1} is the first that is read of the tape of the step before, with gaps that no stream of loads fills: it is
+  // fetched some blocks of units ahead.
+  void fetch_cells_before(Index k) const {
+    constexpr int L = Lanes<Real>;
+    constexpr Index blocks_ahead = 16;
+    k += std::max<Index>(1, blocks_ahead / layout_.blocks);
+    if (k >= count_ || row_[k].reset) return;
+    for (Index block = blocks_.first; block < blocks_.last; ++block)
+      __builtin_prefetch(row_[k].c_before + (block * layout_.fields + FieldC) * L);
+  }
+
   void plain_cells() {
     constexpr int L = Lanes<Real>;
     for (Index k = 0; k < count_; ++k) {
       const Row& row = row_[k];
+      fetch_cells_before(k);
       const Real* dh = dh_ + row.local * carry_stride_;
       Real* dc = dc_ + row.local * layout_.padded;
       for (Index block = blocks_.first; block < blocks_.last; ++block) {
@@ -321,17 +326,19 @@ class Backward {
 
   void variant_cells() {
     constexpr int L = Lanes<Real>;
-    for (Index k = 0; k < count_; ++k) output_gradient(row_[k]);
+    const bool direct = !w_.projected && !std::isfinite(w_.variant.projection_clip);
+    for (Index k = 0; k < count_ && !direct; ++k) output_gradient(row_[k]);
     if (w_.projected) unproject();
     const VariantCellBack<Real> cell(options_, w_, layout_, sums_);
     for (Index k = 0; k < count_; ++k) {
       Row& row = row_[k];
+      fetch_cells_before(k);
       Real* dh = dh_ + row.local * carry_stride_;
       RowBack<Real> back{};
       back.tape = row.tape;
-      for (Index block = 0; block < layout_.blocks; ++block) store(c_before_ + block * L, cell_before(row, block));
-      back.c_before = c_before_;
-      back.dh = w_.projected ? dm_ + row.local * layout_.padded : dout_ + row.local * carry_stride_;
+      back.c_before = row.c_before && !row.reset ? row.c_before + FieldC * L : row.c_before;
+      back.c_step = row.reset ? L : layout_.fields * L;
+      back.c_given = row.reset;
       back.dcells = call_.dcells ? call_.dcells.row(row.n, t_) : nullptr;
       back.dgates = call_.dgates ? call_.dgates.row(row.n, t_) : nullptr;
       back.ds = w_.variant.gate_recurrence ? dh + w_.P : nullptr;
@@ -340,13 +347,30 @@ class Backward {
       back.dr = row.dr;
       back.dnew = dnew_;
       back.dout = dnormed_;
-      back.noise = row.noise;
-      cell.run(back);
-      std::memset(dh + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
+      back.noise = noise_of_row(layout_, row.tape);
+      if (direct) {
+        cell.run(back, [&](Index block) { return renewed_gradient(row, back.noise, dh, block * L, valid(block)); });
+      } else {
+        const Real* made = w_.projected ? dm_ + row.local * layout_.padded : dout_ + row.local * carry_stride_;
+        cell.run(back, [&](Index block) { return load(made + block * L); });
+      }
+      if (back.ds) std::memset(dh + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
       from_[k] = row.dr;
       to_[k] = dh;
     }
     starts_ = options_.zones_h ? to_ : nullptr;
+  }
+
+  // The gradient of `count` outputs from the p-th, without what zoneout passes straight to h_{t-1}, which stays in dh.
+  Vector<Real> renewed_gradient(const Row& row, const RowNoise& noise, Real* dh, Index p, int count) const {
+    Vector<Real> fresh = load_some(dh + p, count);
+    if (row.dy) fresh += load_some(row.dy + p, count);
+    if (!options_.zones_h) return fresh;
+    const Vector<Real> old = options_.noise.training
+                                 ? (lanes_of<Real>(noise.old_h[p / Lanes<Real>]) ? Vector<Real>{} : fresh)
+                                 : fresh * options_.share_h;
+    store_some(dh + p, old, count);
+    return fresh - old;
   }
 
   // From the gradient of h_t to that of h~_t before clip and projection, in dout_ and the chunk; what zoneout
@@ -355,27 +379,23 @@ class Backward {
     Real *dh = dh_ + row.local * carry_stride_, *dout = dout_ + row.local * carry_stride_;
     const bool clips = std::isfinite(w_.variant.projection_clip);
     const Vector<Real> clip = broadcast<Real>(static_cast<Real>(w_.variant.projection_clip));
+    const RowNoise noise = noise_of_row(layout_, static_cast<const Real*>(row.tape));
     for_each_vector<Real>(w_.P, [&](Index p, int count) {
-      Vector<Real> fresh = load_some(dh + p, count), old{};
-      if (row.dy) fresh += load_some(row.dy + p, count);
-      if (options_.zones_h) {
-        old = fresh * (options_.noise.training ? load_some(row.noise.old_h + p, count) : broadcast<Real>(options_.share_h));
-        fresh -= old;
-      }
+      Vector<Real> fresh = renewed_gradient(row, noise, dh, p, count);
       if (clips) {
         const Vector<Real> raw = load_some(row.tape + layout_.clipped + p, count);
         fresh = raw <= clip ? (raw >= -clip ? fresh : Vector<Real>{}) : Vector<Real>{};  // none through what is not a number
       }
       store_some(dout + p, fresh, count);
-      store_some(dh + p, old, count);
     });
-    std::memset(dout + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
+    if (w_.variant.gate_recurrence)  // the masked product may have left its own there
+      std::memset(dout + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
     if (!w_.projected) return;
     std::memcpy(row.out, dout, static_cast<std::size_t>(s_.out_stride - Lanes<Real>) * sizeof(Real));
     for (Index block = 0; block < layout_.blocks; ++block) {
       constexpr int L = Lanes<Real>;
       const Real* fields = row.tape + block * layout_.fields * L;
-      const Vector<Real> out = cell_out<Real>(options_, w_, block, fields);
+      const Vector<Real> out = cell_out<Real>(options_, w_, block, load(fields + FieldNew * L), fields);
       store(row.m + block * L, load(fields + FieldO * L) * (w_.variant.output_activation ? tanh<Real>(out) : out));
     }
   }
@@ -533,11 +553,10 @@ class Backward {
   const Index rows_;
   const Panels<Real> recurrent_;
   const Range panels_;
-  StepNoise<Real> noise_;
   Range blocks_{}, gate_share_{}, output_share_{};
   Index carry_stride_ = 0, mask_stride_ = 0, count_ = 0, listed_ = 0, t_ = 0;
   Real *dh_ = nullptr, *dout_ = nullptr, *dc_ = nullptr, *dm_ = nullptr, *mask_h_ = nullptr;
-  Real *dnew_ = nullptr, *dnormed_ = nullptr, *c_before_ = nullptr, *zeros_ = nullptr;
+  Real *dnew_ = nullptr, *dnormed_ = nullptr, *zeros_ = nullptr;
   RowSums<Real> sums_{};
   Row* row_ = nullptr;
   const Real** from_ = nullptr;

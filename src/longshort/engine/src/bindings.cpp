@@ -21,36 +21,45 @@ struct State {  // a layer's call beyond its input, as Python gives it
   Given h, c, reset, lengths, initial_h, initial_c;
 };
 
+struct GivenWeights {
+  const Given &w_ih, &w_hh, &bias, &w_hr, &peephole, &w_gates, &gain_ih, &gain_hh, &gain_c, &shift_c;
+};
+
 template <class Real>
-Packed<Real> pack_as(const Given& w_ih, const Given& w_hh, const Given& bias, const Given& w_hr, const Given& peephole,
-                     const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c,
-                     const Given& shift_c, const Variant& variant, bool back, int threads) {
+Weights<Real> weights_of(const GivenWeights& given, const Variant& variant) {
   const Index gates = variant.gate_count(), sigmoids = variant.sigmoid_count();
+  const Given &w_ih = given.w_ih, &w_hh = given.w_hh;
   if (w_ih->ndim() != 2 || w_hh->ndim() != 2 || static_cast<Index>(w_ih->shape(0)) % gates != 0 || w_ih->shape(0) == 0)
     raise_shape("engine: `w_ih` must be (G H, C) and `w_hh` (G H, P) with G = " + std::to_string(gates) + " gates and H >= 1.");
   Weights<Real> from;
   from.C = static_cast<Index>(w_ih->shape(1));
   from.H = static_cast<Index>(w_ih->shape(0)) / gates;
   from.P = static_cast<Index>(w_hh->shape(1));
-  if (!w_hr && from.P != from.H)
+  if (!given.w_hr && from.P != from.H)
     raise_shape("engine: `w_hh` must be (G H, H) = " + text(std::initializer_list<Index>{gates * from.H, from.H}.begin(), 2) + " without `w_hr`, got P = " + std::to_string(from.P) + ".");
   const Index G = gates * from.H, S = sigmoids * from.H;
   from.w_ih = rows<Real>(w_ih, "w_ih", "(G H, C)", G, from.C);
   from.w_hh = rows<Real>(w_hh, "w_hh", "(G H, P)", G, from.P);
-  from.bias = vector<Real>(bias, "bias", "(G H)", G);
-  from.w_hr = rows<Real>(w_hr, "w_hr", "(P, H)", from.P, from.H);
-  from.peephole = vector<Real>(peephole, "peephole", "(S H)", S);
-  from.w_gates = rows<Real>(w_gates, "w_gates", "(S H, S H)", S, S);
-  from.gain_ih = vector<Real>(gain_ih, "gain_ih", "(G H)", G);
-  from.gain_hh = vector<Real>(gain_hh, "gain_hh", "(G H)", G);
-  from.gain_c = vector<Real>(gain_c, "gain_c", "(H)", from.H);
-  from.shift_c = vector<Real>(shift_c, "shift_c", "(H)", from.H);
+  from.bias = vector<Real>(given.bias, "bias", "(G H)", G);
+  from.w_hr = rows<Real>(given.w_hr, "w_hr", "(P, H)", from.P, from.H);
+  from.peephole = vector<Real>(given.peephole, "peephole", "(S H)", S);
+  from.w_gates = rows<Real>(given.w_gates, "w_gates", "(S H, S H)", S, S);
+  from.gain_ih = vector<Real>(given.gain_ih, "gain_ih", "(G H)", G);
+  from.gain_hh = vector<Real>(given.gain_hh, "gain_hh", "(G H)", G);
+  from.gain_c = vector<Real>(given.gain_c, "gain_c", "(H)", from.H);
+  from.shift_c = vector<Real>(given.shift_c, "shift_c", "(H)", from.H);
   const bool needs_ih = variant.norm == Norm::ba2016 || variant.norm == Norm::products;
   const bool needs_c = variant.norm == Norm::ba2016 || variant.norm == Norm::per_gate;
   if (variant.peephole != bool(from.peephole) || variant.gate_recurrence != bool(from.w_gates) ||
       needs_ih != bool(from.gain_ih) || (variant.norm != Norm::none) != bool(from.gain_hh) ||
       needs_c != bool(from.gain_c) || needs_c != bool(from.shift_c))
     raise_shape("engine: the weights given are not those that the variant asks for (Variant.weights names them).");
+  return from;
+}
+
+template <class Real>
+Packed<Real> pack_as(const GivenWeights& given, const Variant& variant, bool back, int threads) {
+  const Weights<Real> from = weights_of<Real>(given, variant);
   Packed<Real> packed;
   packed.weights.variant = variant;
   packed.weights.C = from.C;
@@ -68,7 +77,7 @@ nb::object pack(const Given& w_ih, const Given& w_hh, const Given& bias, const G
                 const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c, const Given& shift_c,
                 const Variant& variant, bool back, int threads) {
   const auto as = [&]<class Real>(Real) {
-    return nb::cast(pack_as<Real>(w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c, variant, back, threads));
+    return nb::cast(pack_as<Real>({w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, variant, back, threads));
   };
   if (w_ih->dtype() == nb::dtype<float>()) return as(float{});
   if (w_ih->dtype() == nb::dtype<double>()) return as(double{});
@@ -334,6 +343,18 @@ Taken activate(const std::string& name, const Given& x) {
   return result;
 }
 
+// Whether weights are still those that were packed; the bias is no part of it.
+template <class Real>
+bool holds(const Packed<Real>& packed, const Given& w_ih, const Given& w_hh, const Given& w_hr, const Given& peephole,
+           const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c, const Given& shift_c, int threads) {
+  const PackedWeights<Real>& w = packed.weights;
+  if (w_ih->dtype() != nb::dtype<Real>()) return false;
+  const Weights<Real> from = weights_of<Real>({w_ih, w_hh, Given(), w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, w.variant);
+  if (from.C != w.C || from.H != w.H || from.P != w.P || bool(from.w_hr) != w.projected) return false;
+  const nb::gil_scoped_release unlocked;
+  return kernels_of<Real>(*packed.set).holds(from, w, threads);
+}
+
 // The bias alone, anew: it is a sum of two parameters, made for each call.
 template <class Real>
 void set_bias(Packed<Real>& packed, const Given& bias) {
@@ -358,6 +379,9 @@ void bind(nb::module_& m, const char* name, const char* step_name, const char* m
       .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })
       .def_prop_ro("sizes", [](const Packed<Real>& p) { return nb::make_tuple(p.weights.C, p.weights.H, p.weights.P); })
       .def("set_bias", set_bias<Real>, nb::arg("bias").none())
+      .def("holds", holds<Real>, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("w_hr").none() = nb::none(), nb::arg("peephole").none() = nb::none(),
+           nb::arg("w_gates").none() = nb::none(), nb::arg("gain_ih").none() = nb::none(), nb::arg("gain_hh").none() = nb::none(),
+           nb::arg("gain_c").none() = nb::none(), nb::arg("shift_c").none() = nb::none(), nb::arg("threads") = 1)
       .def("tape_values", [](const Packed<Real>& p, const Noise& noise) { return kernels_of<Real>(*p.set).tape_row(p.weights, noise); });
   m.def("forward", forward<Real>, nb::arg("packed"), nb::arg("x"), nb::arg("h").none(), nb::arg("c").none(),
         nb::arg("reset").none(), nb::arg("lengths").none(), nb::arg("initial_h").none(), nb::arg("initial_c").none(),

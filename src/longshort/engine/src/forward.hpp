@@ -21,7 +21,7 @@ class Forward {
 
   static std::size_t room(const Call& call, const Packed& w, Index rows) {
     const Options<Real> options(w, call.noise);
-    const Layout<Real> layout(w, options.plain);
+    const Layout<Real> layout(w, options);
     const Index steps = chunk_steps(call.T, rows, layout.wide * static_cast<Index>(sizeof(Real)));
     Index values = rows * steps * (layout.wide + Lanes<Real>) + rows * layout.padded;
     values += rows * (ceil_div(w.P, 4) * 4 + Lanes<Real> + layout.row + layout.wide + layout.padded);
@@ -33,7 +33,7 @@ class Forward {
 
   // sequences: this group's rows. blocks: this member's units. barrier: the group's, null where it is one.
   Forward(const Call& call, const Packed& w, Range sequences, Range blocks, Barrier* barrier, Arena& arena)
-      : call_(call), w_(w), options_(w, call.noise), layout_(w, options_.plain), sequences_(sequences),
+      : call_(call), w_(w), options_(w, call.noise), layout_(w, options_), sequences_(sequences),
         blocks_(blocks), barrier_(barrier), rows_(sequences.size()) {
     steps_ahead_ = chunk_steps(call.T, rows_, layout_.wide * static_cast<Index>(sizeof(Real)));
     ahead_stride_ = layout_.wide + Lanes<Real>;  // off the power of two: rows would share cache sets
@@ -43,7 +43,7 @@ class Forward {
     const auto pointers = [&](Index count) { return reinterpret_cast<Real**>(arena.take(static_cast<std::size_t>(count) * sizeof(Real*))); };
     ahead_ = values(rows_ * steps_ahead_ * ahead_stride_);
     c_ = values(rows_ * layout_.padded);
-    if (!noise_.silent()) noise_.place(values(noise_.room(rows_)), rows_);
+    if (!noise_.silent()) noise_.place(values(noise_.room(rows_)));
     if (!options_.plain && !call.tape) spare_tape_ = values(rows_ * layout_.row);
     if (options_.normed) products_ = values(rows_ * layout_.wide);
     if (options_.projected) unprojected_ = values(rows_ * layout_.padded);
@@ -85,7 +85,7 @@ class Forward {
     Index n, local;
     Real *c, *y, *tape, *cells, *gates;
     const Real* h_old;
-    RowNoise<Real> noise;
+    RowNoise noise;
   };
 
   Index time(Index s) const { return call_.reverse ? call_.T - 1 - s : s; }
@@ -170,8 +170,8 @@ class Forward {
       row.local = local;
       row.c = c_ + local * layout_.padded;
       row.y = call_.y.row(n, t);
-      row.tape = call_.tape ? call_.tape + (s * call_.N + n) * layout_.row
-                            : spare_tape_ ? spare_tape_ + local * layout_.row : nullptr;
+      row.tape = call_.tape ? call_.tape + (s * call_.N + n) * layout_.row + layout_.noise
+                            : spare_tape_ ? spare_tape_ + local * layout_.row + layout_.noise : nullptr;
       row.cells = call_.cells ? call_.cells.row(n, t) : nullptr;
       row.gates = call_.gates ? call_.gates.row(n, t) : nullptr;
       row.h_old = h_[local];
@@ -180,8 +180,9 @@ class Forward {
       starts_[count_++] = ahead_ + (ahead * rows_ + local) * ahead_stride_;
     }
     if (noise_.silent()) return;
-    noise_.draw(call_.noise.seed, call_.noise.first + t, count_, [&](Index k) { return row_[k].n; });
-    for (Index k = 0; k < count_; ++k) row_[k].noise = noise_of_row(noise_, k);
+    noise_.draw(call_.noise.seed, call_.noise.first + t, count_, [&](Index k) { return row_[k].n; },
+                [&](Index k) { return noise_bits(layout_, row_[k].tape); });
+    for (Index k = 0; k < count_; ++k) row_[k].noise = noise_of_row(layout_, row_[k].tape);
   }
 
   void pad(Index n, Index t) {
@@ -242,12 +243,13 @@ class Forward {
 
   void variant_step() {
     constexpr int L = Lanes<Real>;
+    const Options<Real> options = options_;  // of its own: no store in the loop can change it
     for (Index block = blocks_.first; block < blocks_.last; ++block)
       multiply_block(block, [&](Row& row, const Real* a) {
         Real* fields = row.tape + block * layout_.fields * L;
         Real* c = row.c + block * L;
-        gates_of_block<Real>(options_, w_, block, a, c, row.noise.g ? row.noise.g + block * L : nullptr, fields);
-        emit(row, block, fields, output_of_block<Real>(options_, w_, block, fields, c, row.noise));
+        const HalfCell<Real> half = gates_of_block<Real>(options, w_, block, a, c, row.noise, fields);
+        emit(row, block, fields, output_of_block<Real>(options, w_, block, half, fields, c, row.noise));
       });
   }
 
@@ -273,7 +275,7 @@ class Forward {
     }
     if (!options_.zones_h) return h;
     return zoned<Real>(options_, load_first(row.h_old + first, count), h,
-                       row.noise.old_h ? row.noise.old_h + first : nullptr, options_.share_h);
+                       row.noise.old_h ? row.noise.old_h + first / Lanes<Real> : nullptr, options_.share_h);
   }
 
   void normed_step() {
@@ -296,12 +298,13 @@ class Forward {
       Real* a = products_ + k * layout_.wide;
       norm_products(row, const_cast<Real*>(starts_[k]), a);
       for (Index block = 0; block < layout_.blocks; ++block)
-        gates_of_block<Real>(options_, w_, block, a + block * PanelColumns<Real>, row.c + block * L,
-                             row.noise.g ? row.noise.g + block * L : nullptr, row.tape + block * layout_.fields * L);
+        gates_of_block<Real>(options_, w_, block, a + block * PanelColumns<Real>, row.c + block * L, row.noise,
+                             row.tape + block * layout_.fields * L);
       if (w_.variant.norm != Norm::products) norm_cell(row);
       for (Index block = 0; block < layout_.blocks; ++block) {
         Real* fields = row.tape + block * layout_.fields * L;
-        emit(row, block, fields, output_of_block<Real>(options_, w_, block, fields, row.c + block * L, row.noise));
+        const HalfCell<Real> half{load(fields + FieldO * L), load(fields + FieldNew * L)};
+        emit(row, block, fields, output_of_block<Real>(options_, w_, block, half, fields, row.c + block * L, row.noise));
       }
     }
   }

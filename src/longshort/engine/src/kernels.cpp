@@ -13,7 +13,7 @@ namespace {
 
 template <class Real>
 Index tape_row(const PackedWeights<Real>& w, const Noise& noise) {
-  return Layout<Real>(w, Options<Real>(w, noise).plain).row;
+  return Layout<Real>(w, Options<Real>(w, noise)).row;
 }
 
 template <class Real>
@@ -73,7 +73,7 @@ void activate(int which, const Real* from, Real* to, Index count) {
 
 template <class Real, Dot dot>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
+  return {pack<Real>, holds<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
 }
 
 bool supported() {

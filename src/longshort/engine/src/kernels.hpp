@@ -8,6 +8,7 @@ namespace longshort {
 template <class Real>
 struct Kernels {
   void (*pack)(const Weights<Real>&, PackedWeights<Real>&, bool back, int threads);
+  bool (*holds)(const Weights<Real>&, const PackedWeights<Real>&, int threads);  // sizes and variant agree
   void (*pack_bias)(const Real*, PackedWeights<Real>&);  // null: no bias
   void (*forward)(const ForwardCall<Real>&, const PackedWeights<Real>&);
   void (*backward)(const BackwardCall<Real>&, const PackedWeights<Real>&);

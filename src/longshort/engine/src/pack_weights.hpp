@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "marks.hpp"
 #include "options.hpp"
 #include "team.hpp"
 
@@ -35,7 +36,13 @@ class Packer {
     pack_vectors();
     const Panels<Real> input{nullptr, wide_, w_.C}, recurrent{nullptr, wide_, w_.recurrent_depth()};
     const Index forward_jobs = blocks_, input_jobs = back_ ? input.count() : 0, recurrent_jobs = back_ ? recurrent.count() : 0;
+    const WeightRows<Real> rows(from_, w_.variant);
+    w_.marks.resize(static_cast<std::size_t>(rows.count()));
     run_team(threads, [&](int member) {
+      rows.each_mark(threads, member, [&](Index k, std::uint64_t mark) {
+        w_.marks[static_cast<std::size_t>(k)] = mark;
+        return true;
+      });
       const auto share = [&](Index count) { return part(count, threads, member); };
       for (Index b = share(forward_jobs).first; b < share(forward_jobs).last; ++b) pack_gates(b);
       for (Index p = share(input_jobs).first; p < share(input_jobs).last; ++p)

@@ -119,15 +119,11 @@ template <class Real>
 inline void pack_rows(Real* to, const Real* const* rows, Index depth, Index columns, Index p) {
   const Panels<Real> shape{nullptr, depth, columns};
   const Index width = shape.width(p), stride = shape.vectors(p) * Lanes<Real>;
+  const Index whole = width / Lanes<Real> * Lanes<Real>;
   for (Index k = 0; k < depth; ++k, to += stride) {
-    if (width == PanelColumns<Real>) {
-#pragma GCC unroll 4
-      for (int v = 0; v < PanelVectors; ++v)
-        store(to + v * Lanes<Real>, load(rows[k] + p * PanelColumns<Real> + v * Lanes<Real>));
-    } else {
-      std::memset(to, 0, static_cast<std::size_t>(stride) * sizeof(Real));
-      std::memcpy(to, rows[k] + p * PanelColumns<Real>, static_cast<std::size_t>(width) * sizeof(Real));
-    }
+    const Real* from = rows[k] + p * PanelColumns<Real>;
+    for (Index j = 0; j < whole; j += Lanes<Real>) store(to + j, load(from + j));
+    if (whole < stride) store(to + whole, load_first(from + whole, static_cast<int>(width - whole)));
   }
 }
 

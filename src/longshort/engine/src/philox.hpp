@@ -14,10 +14,6 @@ enum Stream : std::uint32_t { VariationalH = 1, RecurrentDropout = 2, ZoneoutH =
 // A unit is kept where its word reaches this. 0 <= rate < 1.
 inline std::uint32_t threshold(double rate) { return static_cast<std::uint32_t>(rate * 4294967296.0); }
 
-typedef std::uint32_t Words __attribute__((vector_size(RegisterBytes)));
-typedef std::uint64_t WideWords __attribute__((vector_size(RegisterBytes)));
-constexpr int WordLanes = RegisterBytes / 4;
-
 // Runs of `Run` words of a and b in turns: the first half of that (half 0) or the second.
 template <int Run>
 inline Words interleave(Words a, Words b, int half) {
@@ -39,12 +35,22 @@ struct HighLow {
   Words high, low;
 };
 
+// The products of the lower halves of the lanes of a with b.
+inline WideWords multiply_halves(WideWords a, std::uint32_t b) {
+#if defined(__AVX512F__)
+  return (WideWords)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi32(static_cast<int>(b)));
+#elif defined(__AVX2__)
+  return (WideWords)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi32(static_cast<int>(b)));
+#else
+  return (a & 0xffffffffull) * static_cast<std::uint64_t>(b);
+#endif
+}
+
 inline HighLow multiply_words(Words a, std::uint32_t b) {
   WideWords even, odd;
   std::memcpy(&even, &a, sizeof a);
-  odd = even >> 32;
-  even = (even & 0xffffffffull) * static_cast<std::uint64_t>(b);
-  odd = odd * static_cast<std::uint64_t>(b);
+  odd = multiply_halves(even >> 32, b);
+  even = multiply_halves(even, b);
   const WideWords high = (even >> 32) | (odd & 0xffffffff00000000ull);
   const WideWords low = (even & 0xffffffffull) | (odd << 32);
   HighLow result;
@@ -95,13 +101,36 @@ inline void draw(Real* factors, Index count, std::uint64_t seed, Stream stream, 
   }
 }
 
-// The noise of each step for many sequences. All of them are drawn in one run of lanes, so that a narrow layer
+// Bit k is set where word k, of N, reaches `least`.
+template <int N>
+inline std::uint32_t reached(const std::uint32_t* words, std::uint32_t least) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return _mm512_cmpge_epu32_mask(_mm512_loadu_si512(words), _mm512_set1_epi32(static_cast<int>(least)));
+  else return _mm256_cmpge_epu32_mask(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)), _mm256_set1_epi32(static_cast<int>(least)));
+#elif defined(__AVX2__)
+  if constexpr (N == 8) {
+    const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+    const __m256i reaches = _mm256_cmpeq_epi32(_mm256_max_epu32(word, _mm256_set1_epi32(static_cast<int>(least))), word);
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(reaches)));
+  } else {
+    const __m128i word = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words));
+    const __m128i reaches = _mm_cmpeq_epi32(_mm_max_epu32(word, _mm_set1_epi32(static_cast<int>(least))), word);
+    return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(reaches)));
+  }
+#else
+  std::uint32_t bits = 0;
+  for (int k = 0; k < N; ++k) bits |= static_cast<std::uint32_t>(words[k] >= least) << k;
+  return bits;
+#endif
+}
+
+// The noise of each step for many sequences, a bit for each unit: set where it survives. All of them are drawn in one run of lanes, so that a narrow layer
 // fills the vectors too.
 template <class Real>
 class StepNoise {
  public:
-  void add(Stream stream, Index count, double rate, Real kept, Real dropped) {
-    kinds_.push_back({stream, 4 * static_cast<Index>(units_.size()), count, rate, kept, dropped});
+  void add(Stream stream, Index count, double rate) {
+    kinds_.push_back({4 * static_cast<Index>(units_.size()), ceil_div(count, Lanes<Real>), threshold(rate)});
     for (Index quad = 0; quad < ceil_div(count, 4); ++quad) {
       units_.push_back(static_cast<std::uint32_t>(quad));
       streams_.push_back(stream);
@@ -111,24 +140,27 @@ class StepNoise {
   bool silent() const { return kinds_.empty(); }
   Index stride() const { return 4 * static_cast<Index>(units_.size()); }
 
-  // Values of Real that place() needs, for vectors that start at any unit.
-  Index room(Index rows) const { return 2 * (rows * stride() + 4 * WordLanes) + Lanes<Real>; }
+  // Values of Real that place() needs.
+  Index room(Index rows) const { return rows * stride() + 8 * WordLanes; }
 
-  void place(Real* room, Index rows) {
-    factors_ = room;
-    std::fill_n(room + rows * stride(), 2 * WordLanes + Lanes<Real>, Real(0));  // the last row's vectors end in it
-    words_ = reinterpret_cast<std::uint32_t*>(room + rows * stride() + 2 * WordLanes + Lanes<Real>);
-  }
+  void place(Real* room) { words_ = reinterpret_cast<std::uint32_t*>(room); }
 
   // sequence(row): the number of the sequence that stands in a row, for row < rows.
-  template <class Sequence>
-  void draw(std::uint64_t seed, std::int64_t t, Index rows, Sequence&& sequence) {
+  // bits(row): where to write, kind after kind in the order of add(), one word for each block of Lanes units.
+  template <class Sequence, class Bits>
+  void draw(std::uint64_t seed, std::int64_t t, Index rows, Sequence&& sequence, Bits&& bits) {
     const Index quads = static_cast<Index>(units_.size()), lanes = rows * quads;
     const Words time = Words{} + static_cast<std::uint32_t>(t);
     Index row = 0, quad = 0;
+    const bool narrow = quads < WordLanes;
+    if (narrow) number_lanes(rows, sequence);
     for (Index first = 0; first < lanes; first += WordLanes) {
       Words unit{}, number{}, stream{};
-      if (quad + WordLanes <= quads) {
+      if (narrow) {
+        std::memcpy(&unit, lane_units_.data() + first, sizeof unit);
+        std::memcpy(&stream, lane_streams_.data() + first, sizeof stream);
+        std::memcpy(&number, lane_numbers_.data() + first, sizeof number);
+      } else if (quad + WordLanes <= quads) {
         std::memcpy(&unit, units_.data() + quad, sizeof unit);
         std::memcpy(&stream, streams_.data() + quad, sizeof stream);
         number += static_cast<std::uint32_t>(sequence(row));
@@ -144,30 +176,42 @@ class StepNoise {
       }
       draw_words(words_ + 4 * first, unit, time, number, stream, seed);
     }
-    for (Index r = 0; r < rows; ++r)
-      for (const Kind& kind : kinds_) {
-        const Index at = r * stride() + kind.first;
-        decide(factors_ + at, words_ + at, ceil_div(kind.count, 4) * 4, kind.rate, kind.kept, kind.dropped);
-      }
-  }
-
-  // Where the factors of a kind stand for a row; null if there is none of it.
-  const Real* of(Stream stream, Index row) const {
-    for (const Kind& kind : kinds_)
-      if (kind.stream == stream) return factors_ + row * stride() + kind.first;
-    return nullptr;
+    for (Index r = 0; r < rows; ++r) {
+      std::uint32_t* to = bits(r);
+      for (const Kind& kind : kinds_)
+        for (Index block = 0; block < kind.blocks; ++block)
+          *to++ = reached<Lanes<Real>>(words_ + r * stride() + kind.first + block * Lanes<Real>, kind.least);
+    }
   }
 
  private:
+  // Where a row is narrower than a vector, its lanes' counters are set out once for as long as the rows stay.
+  template <class Sequence>
+  void number_lanes(Index rows, Sequence&& sequence) {
+    bool same = static_cast<Index>(numbered_.size()) == rows;
+    for (Index row = 0; same && row < rows; ++row) same = numbered_[static_cast<std::size_t>(row)] == sequence(row);
+    if (same) return;
+    numbered_.clear();
+    lane_units_.clear();
+    lane_streams_.clear();
+    lane_numbers_.clear();
+    for (Index row = 0; row < rows; ++row) {
+      numbered_.push_back(sequence(row));
+      lane_units_.insert(lane_units_.end(), units_.begin(), units_.end());
+      lane_streams_.insert(lane_streams_.end(), streams_.begin(), streams_.end());
+      lane_numbers_.insert(lane_numbers_.end(), units_.size(), static_cast<std::uint32_t>(sequence(row)));
+    }
+    for (auto* lanes : {&lane_units_, &lane_streams_, &lane_numbers_}) lanes->resize(lanes->size() + WordLanes);
+  }
+
   struct Kind {
-    Stream stream;
-    Index first, count;
-    double rate;
-    Real kept, dropped;
+    Index first, blocks;  // its first word among a row's, and blocks of units
+    std::uint32_t least;
   };
   std::vector<Kind> kinds_;
+  std::vector<Index> numbered_;                                         // the rows' sequences in the three below
+  std::vector<std::uint32_t> lane_units_, lane_streams_, lane_numbers_;
   std::vector<std::uint32_t> units_, streams_;  // of each lane of a row: the counter of its four units, its kind
-  Real* factors_ = nullptr;
   std::uint32_t* words_ = nullptr;
 };
 

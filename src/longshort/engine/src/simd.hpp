@@ -49,6 +49,10 @@ struct IntegerOf<double> {
 template <class Real>
 using Integer = typename IntegerOf<Real>::type;
 
+typedef std::uint32_t Words __attribute__((vector_size(RegisterBytes)));
+typedef std::uint64_t WideWords __attribute__((vector_size(RegisterBytes)));
+constexpr int WordLanes = RegisterBytes / 4;
+
 template <class Real>
 inline Vector<Real> load(const Real* from) {
   Vector<Real> value;
@@ -66,17 +70,36 @@ inline Vector<Real> broadcast(Real value) {
   return value - Vector<Real>{};  // minus zero changes no value, so this is a plain broadcast
 }
 
-// The first `count` lanes from memory, zero in the others. 0 <= count <= Lanes.
+// The first `count` lanes from memory, zero in the others, and back to memory. 0 <= count <= Lanes.
 template <class Real>
 inline Vector<Real> load_first(const Real* from, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) return (Vector<Real>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+  else return (Vector<Real>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+#else
   Vector<Real> value{};
   std::memcpy(&value, from, static_cast<std::size_t>(count) * sizeof(Real));
   return value;
+#endif
 }
 
 template <class Real>
 inline void store_first(Real* to, Vector<Real> value, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+  else _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)value);
+#else
   std::memcpy(to, &value, static_cast<std::size_t>(count) * sizeof(Real));
+#endif
+}
+
+// For `?:` between vectors: true in the lanes whose bit is set.
+template <class Real>
+inline auto lanes_of(std::uint32_t bits) {
+  typedef Integer<Real> Mask __attribute__((vector_size(RegisterBytes)));
+  Mask own{};
+  for (int lane = 0; lane < Lanes<Real>; ++lane) own[lane] = Integer<Real>{1} << lane;
+  return ((Mask{} + static_cast<Integer<Real>>(bits)) & own) != Integer<Real>{0};
 }
 
 // minimum, maximum: b where either is not a number.

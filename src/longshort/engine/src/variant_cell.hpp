@@ -23,26 +23,23 @@ inline Vector<Real> squash_slope(const Variant& variant, Vector<Real> s) {
   return s > Real(0) ? (s < Real(1) ? slope : Vector<Real>{}) : Vector<Real>{};
 }
 
+// What the first half of a cell hands to the second: a_o before its peephole, and c~ before its norm.
 template <class Real>
-inline Vector<Real> candidate(const Real* fields, Vector<Real> c_before,
-                              const Real* g_factor) {
-  constexpr int L = Lanes<Real>;
-  Vector<Real> g = load(fields + FieldG * L);
-  if (g_factor) g *= load(g_factor);
-  return load(fields + FieldF * L) * c_before + load(fields + FieldI * L) * g;
-}
+struct HalfCell {
+  Vector<Real> a_o, fresh;
+};
 
 // (3), (4): from pre-activations to the gates and c~, before its norm.
-//   a: PanelColumns values. g_factor: Lanes values or null. fields: this block's part of a tape row.
-//   O's field receives its pre-activation.
+//   a: PanelColumns values. fields: this block's part of a tape row; with a norm, whose statistics must come before
+//   the second half, O's receives its pre-activation.
 template <class Real>
-inline void gates_of_block(const Options<Real>& options, const PackedWeights<Real>& w, Index block, const Real* a,
-                           const Real* c_before, const Real* g_factor, Real* fields) {
+inline HalfCell<Real> gates_of_block(const Options<Real>& options, const PackedWeights<Real>& w, Index block, const Real* a,
+                                     const Real* c_before, const RowNoise& noise, Real* fields) {
   constexpr int L = Lanes<Real>;
   const Variant& v = options.variant;
   const Vector<Real> c = load(c_before), one = broadcast<Real>(Real(1));
   Vector<Real> a_i = load(a), a_f = load(a + L);
-  const Vector<Real> a_g = load(a + 2 * L);
+  const Vector<Real> a_g = load(a + 2 * L), a_o = load(a + 3 * L);
   if (v.peephole) {
     const Real* p = w.peephole + block * PanelColumns<Real>;
     a_i += load(p) * c;
@@ -50,50 +47,54 @@ inline void gates_of_block(const Options<Real>& options, const PackedWeights<Rea
   }
   const Vector<Real> i = v.input_gate ? squash<Real>(v, a_i) : one;
   const Vector<Real> f = v.coupled ? one - i : v.forget_gate ? squash<Real>(v, a_f) : one;
+  Vector<Real> g = v.input_activation ? tanh<Real>(a_g) : a_g;
   store(fields + FieldI * L, i);
   store(fields + FieldF * L, f);
-  store(fields + FieldG * L, v.input_activation ? tanh<Real>(a_g) : a_g);
-  store(fields + FieldO * L, load(a + 3 * L));
-  Vector<Real> fresh = candidate<Real>(fields, c, g_factor);
+  store(fields + FieldG * L, g);
+  if (noise.g) g *= lanes_of<Real>(noise.g[block]) ? broadcast<Real>(options.scale_g) : Vector<Real>{};
+  Vector<Real> fresh = f * c + i * g;
   if (std::isfinite(v.cell_clip)) fresh = clamp<Real>(fresh, static_cast<Real>(v.cell_clip));
   store(fields + FieldNew * L, fresh);
+  if (options.normed) store(fields + FieldO * L, a_o);
+  return {a_o, fresh};
 }
 
 // What (6) puts under its tanh: c~, or its norm with gain and shift.
 template <class Real>
-inline Vector<Real> cell_out(const Options<Real>& options, const PackedWeights<Real>& w, Index block,
+inline Vector<Real> cell_out(const Options<Real>& options, const PackedWeights<Real>& w, Index block, Vector<Real> fresh,
                              const Real* fields) {
   constexpr int L = Lanes<Real>;
-  if (options.variant.norm != Norm::ba2016) return load(fields + FieldNew * L);
+  if (options.variant.norm != Norm::ba2016) return fresh;
   return load(w.gain_c + block * L) * load(fields + FieldNormC * L) + load(w.shift_c + block * L);
 }
 
+// renewed: the bits of this block, in training.
 template <class Real>
-inline Vector<Real> zoned(const Options<Real>& options, Vector<Real> old, Vector<Real> fresh, const Real* keeps_old,
+inline Vector<Real> zoned(const Options<Real>& options, Vector<Real> old, Vector<Real> fresh, const std::uint32_t* renewed,
                           Real share) {
   if (!options.noise.training) return share * old + (Real(1) - share) * fresh;
-  return load(keeps_old) > Real(0.5) ? old : fresh;
+  return lanes_of<Real>(*renewed) ? fresh : old;
 }
 
 // (5), (6), (7) up to the projection: opens the output gate, returns h~ and moves the cell on.
 //   c: the cell before the step, becomes the cell after it.
 template <class Real>
 inline Vector<Real> output_of_block(const Options<Real>& options, const PackedWeights<Real>& w, Index block,
-                                    Real* fields, Real* c, const RowNoise<Real>& noise) {
+                                    const HalfCell<Real>& half, Real* fields, Real* c, const RowNoise& noise) {
   constexpr int L = Lanes<Real>;
   const Variant& v = options.variant;
-  const Vector<Real> fresh = load(fields + FieldNew * L);
+  const Vector<Real> fresh = half.fresh;
   Vector<Real> o = broadcast<Real>(Real(1));
   if (v.output_gate) {
-    Vector<Real> a_o = load(fields + FieldO * L);
+    Vector<Real> a_o = half.a_o;
     if (v.peephole) a_o += load(w.peephole + block * PanelColumns<Real> + 3 * L) * fresh;
     o = squash<Real>(v, a_o);
   }
   store(fields + FieldO * L, o);
-  const Vector<Real> out = cell_out<Real>(options, w, block, fields);
+  const Vector<Real> out = cell_out<Real>(options, w, block, fresh, fields);
   Vector<Real> after = fresh;
   if (options.zones_c)
-    after = zoned<Real>(options, load(c), fresh, noise.old_c ? noise.old_c + block * L : nullptr, options.share_c);
+    after = zoned<Real>(options, load(c), fresh, noise.old_c ? noise.old_c + block : nullptr, options.share_c);
   store(c, after);
   store(fields + FieldC * L, after);
   return o * (v.output_activation ? tanh<Real>(out) : out);

@@ -17,14 +17,15 @@ struct RowSums {
 template <class Real>
 struct RowBack {
   const Real* tape;
-  const Real* c_before;
-  const Real* dh;                   // gradient of h~ before the projection
+  const Real* c_before;             // block by block `c_step` apart, of H values where `c_given`; or null: zero
+  Index c_step;
+  bool c_given;
   const Real *dcells, *dgates;      // H and 4H values, or null
   const Real* ds;                   // gradient of s_t, S H values, or null
   Real* dc;                         // in: gradient of c_t; out: that of c_{t-1}
   Real *dz, *dr;                    // out, blocked order: gradients of z_t and r_t; the same place without a norm
   Real *dnew, *dout;                // room
-  RowNoise<Real> noise;
+  RowNoise noise;
 };
 
 template <class Real>
@@ -33,17 +34,33 @@ class VariantCellBack {
   VariantCellBack(const Options<Real>& options, const PackedWeights<Real>& w, const Layout<Real>& layout, RowSums<Real> sums)
       : options_(options), w_(w), layout_(layout), sums_(sums), gates_(w.variant), fresh_(options.plain ? FieldC : FieldNew) {}
 
-  void run(const RowBack<Real>& row) const {
-    for (Index block = 0; block < layout_.blocks; ++block) output_back(row, block);
+  // dh(block): the gradient of h~ before the projection; asked for once.
+  template <class Arriving>
+  void run(const RowBack<Real>& row, Arriving&& dh) const {
+    if (!options_.normed) {
+      for (Index block = 0; block < layout_.blocks; ++block) gates_back(row, block, output_back(row, block, dh(block)));
+      return;
+    }
+    for (Index block = 0; block < layout_.blocks; ++block) {
+      const HalfBack half = output_back(row, block, dh(block));
+      store(row.dnew + block * L, half.dnew);
+      store(row.dc + block * L, half.dc);
+    }
     if (w_.variant.norm == Norm::ba2016) norm_out_back(row);
     if (w_.variant.norm == Norm::per_gate) norm_cell_back(row);
-    for (Index block = 0; block < layout_.blocks; ++block) gates_back(row, block);
-    if (options_.normed) norm_products_back(row);
+    for (Index block = 0; block < layout_.blocks; ++block)
+      gates_back(row, block, {load(row.dnew + block * L), load(row.dc + block * L)});
+    norm_products_back(row);
   }
 
  private:
   using V = Vector<Real>;
   static constexpr int L = Lanes<Real>;
+
+  // Between the halves: the gradient of c~_t, and that of the part of c_{t-1} that zoneout kept.
+  struct HalfBack {
+    V dnew, dc;
+  };
 
   int valid(Index block) const { return static_cast<int>(std::min<Index>(L, w_.H - block * L)); }
   V unit_values(const Real* from, Index block) const { return from ? load_first(from + block * L, valid(block)) : V{}; }
@@ -52,21 +69,23 @@ class VariantCellBack {
   }
   static void add(Real* to, V value) { store(to, load(to) + value); }
 
-  // (5) to (7): leaves the gradient of c~_t in dnew, that of the part of c_{t-1} that zoneout kept in dc,
-  // with "ba2016" that of the normed cell in dout, and da_o in dr.
-  void output_back(const RowBack<Real>& row, Index block) const {
-    const Variant& v = w_.variant;
-    const V dh = load(row.dh + block * L), o = field(row, block, FieldO), fresh = field(row, block, fresh_);
-    V out = fresh;
-    if (v.norm == Norm::ba2016)
-      out = load(w_.gain_c + block * L) * field(row, block, FieldNormC) + load(w_.shift_c + block * L);
+  V cell_before(const RowBack<Real>& row, Index block) const {
+    if (!row.c_before) return V{};
+    const Real* c = row.c_before + block * row.c_step;
+    return row.c_given ? load_first(c, valid(block)) : load(c);
+  }
+
+  // (5) to (7): leaves da_o in dr and, with "ba2016", the gradient of the normed cell in dout.
+  HalfBack output_back(const RowBack<Real>& row, Index block, V dh) const {
+    const Variant& v = options_.variant;
+    const V o = field(row, block, FieldO), fresh = field(row, block, fresh_);
+    const V out = cell_out<Real>(options_, w_, block, fresh, row.tape + block * layout_.fields * L);
     const V squashed = v.output_activation ? tanh<Real>(out) : out;
     const V dout = v.output_activation ? dh * o * (Real(1) - squashed * squashed) : dh * o;
     const V dc = load(row.dc + block * L) + unit_values(row.dcells, block);
     V dnew = dc, kept{};
     if (options_.zones_c) {
-      const V old = options_.noise.training ? load(row.noise.old_c + block * L) : broadcast<Real>(options_.share_c);
-      kept = dc * old;
+      kept = options_.noise.training ? (lanes_of<Real>(row.noise.old_c[block]) ? V{} : dc) : dc * options_.share_c;
       dnew = dc - kept;
     }
     V da_o{};
@@ -80,9 +99,8 @@ class VariantCellBack {
     }
     if (v.norm == Norm::ba2016) store(row.dout + block * L, dout);
     else dnew += dout;
-    store(row.dnew + block * L, dnew);
-    store(row.dc + block * L, kept);
     store(row.dr + block * PanelColumns<Real> + 3 * L, da_o);
+    return {dnew, kept};
   }
 
   // What reaches a gate from outside the cell: kept gates, and the gates of the next step.
@@ -118,12 +136,13 @@ class VariantCellBack {
   }
 
   // (3), (4): from dnew to the gradients of the pre-activations (in dr) and of c_{t-1} (in dc).
-  void gates_back(const RowBack<Real>& row, Index block) const {
-    const Variant& v = w_.variant;
+  void gates_back(const RowBack<Real>& row, Index block, HalfBack half) const {
+    const Variant& v = options_.variant;
     const V i = field(row, block, FieldI), f = field(row, block, FieldF), g = field(row, block, FieldG);
-    const V c = load(row.c_before + block * L);
-    const V mask = row.noise.g ? load(row.noise.g + block * L) : broadcast<Real>(Real(1));
-    V dnew = load(row.dnew + block * L);
+    const V c = cell_before(row, block);
+    V mask = broadcast<Real>(Real(1));
+    if (row.noise.g) mask = lanes_of<Real>(row.noise.g[block]) ? broadcast<Real>(options_.scale_g) : V{};
+    V dnew = half.dnew;
     if (std::isfinite(v.cell_clip)) {
       const V raw = f * c + i * (g * mask), limit = broadcast<Real>(static_cast<Real>(v.cell_clip));
       dnew = raw > limit ? V{} : raw < -limit ? V{} : dnew;
@@ -134,7 +153,7 @@ class VariantCellBack {
     if (v.coupled) di -= df;
     const V da_i = v.input_gate ? di * squash_slope<Real>(v, i) : V{};
     const V da_f = v.computes(1) ? df * squash_slope<Real>(v, f) : V{};
-    V dc = load(row.dc + block * L) + dnew * f;
+    V dc = half.dc + dnew * f;
     if (v.peephole) {
       const Index place = block * PanelColumns<Real>;
       dc += da_i * load(w_.peephole + place) + da_f * load(w_.peephole + place + L);
@@ -198,7 +217,7 @@ class VariantCellBack {
       }
   }
 
-  const Options<Real>& options_;
+  const Options<Real> options_;  // of its own: no store in a loop can change it
   const PackedWeights<Real>& w_;
   const Layout<Real>& layout_;
   const RowSums<Real> sums_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "call.hpp"
 #include "memory.hpp"
@@ -19,6 +20,7 @@ struct PackedWeights {
   Index gate_first[4] = {-1, -1, -1, -1};     // first row of gate i, f, g, o in the stacked weights
   Index sigmoid_first[4] = {-1, -1, -1, -1};  // the same among the computed gates other than g
   std::unique_ptr<Arena> arena;
+  std::vector<std::uint64_t> marks;           // of the rows that were packed; see marks.hpp
 
   Real* input = nullptr;           // blocks x (C x panel)
   Real* recurrent = nullptr;       // blocks x (R x panel), R = P, or P + S H with full gate recurrence

@@ -15,6 +15,16 @@ const DARK = {
 
 export const colours = () => (state.theme === "dark" ? DARK : LIGHT);
 
+/** The colour of a kind of cell; others of the same kind are shades of it, towards the paper or the ink. */
+export function shade(kind, k) {
+  const own = colours();
+  if (!k) return own[kind];
+  const triple = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  const [from, to] = [triple(own[kind]), triple(k % 2 ? own.paper : own.ink)];
+  const share = Math.min(0.45 + 0.15 * Math.floor((k - 1) / 2), 0.75);
+  return `#${from.map((v, c) => Math.round(v + (to[c] - v) * share).toString(16).padStart(2, "0")).join("")}`;
+}
+
 export function svg(tag, attributes = {}, text) {
   const element = document.createElementNS(SPACE, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);

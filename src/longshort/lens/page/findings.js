@@ -27,7 +27,7 @@ for (const found of data.findings) {
 body.append(list);
 if (data.notes.length) {
   const left = html("details", { class: "notes", open: "" });
-  left.append(html("summary", {}, "What this page leaves out"));
+  left.append(html("summary", {}, "What this page shows, and leaves out"));
   const lines = html("ul");
   for (const note of data.notes) lines.append(html("li", {}, note));
   left.append(lines);

@@ -1,6 +1,6 @@
 // Three horizons on one axis: what could be learnt, what is stored, what is used.
 import { data } from "lens/data";
-import { axisX, axisY, canvasOf, colours, html, line, number, scale, svg, ticks } from "lens/draw";
+import { axisX, axisY, canvasOf, colours, html, line, number, scale, shade, svg, ticks } from "lens/draw";
 import { onChange } from "lens/state";
 import { choice, view } from "lens/view";
 import { label, worded } from "lens/words";
@@ -12,22 +12,30 @@ const { body, foot } = view("horizon", {
   formula: "learnable G(k) = ‖dL/dc(T−k)‖ / ‖dL/dc(T)‖      stored bits(k) = −½ log₂(1 − R²)      used U(k) = L(last k) − L(all)",
   table: () => {
     const rows = [["model", "curve", "lag", "value"]];
-    for (const m of H.models) for (const [curve, { lags, series }] of Object.entries(curves(m))) for (const [name, values] of Object.entries(series)) lags.forEach((k, n) => rows.push([m.name, `${curve} ${name}`, k, values[n]]));
+    for (const m of H.models) {
+      for (const [curve, { lags, series, band }] of Object.entries(curves(m))) {
+        const all = { ...series, ...(band && { least: band[0], most: band[1] }) };
+        for (const [name, values] of Object.entries(all)) lags.forEach((k, n) => rows.push([m.name, `${curve} ${name}`, k, values[n]]));
+      }
+    }
     return rows;
   },
 });
 
 const curves = (m) => ({
-  ...(m.learnable && { learnable: { lags: m.learnable.lags, series: { full: m.learnable.full, ...(m.learnable.carousel && { carousel: m.learnable.carousel }) } } }),
-  ...(m.stored && { stored: { lags: m.stored.lags, series: { bits: m.stored.bits, control: m.stored.control } } }),
-  ...(m.used && { used: { lags: m.used.lags, series: { zero: m.used.zero, mean: m.used.mean } } }),
+  ...(m.learnable && { learnable: { lags: m.learnable.lags, band: m.learnable.band, series: { full: m.learnable.full, ...(m.learnable.carousel && { carousel: m.learnable.carousel }) } } }),
+  ...(m.stored && { stored: { lags: m.stored.lags, band: m.stored.band, series: { bits: m.stored.bits, control: m.stored.control } } }),
+  ...(m.used && { used: { lags: m.used.lags, band: m.used.band, series: { zero: m.used.zero, mean: m.used.mean } } }),
 });
 
 let logarithmic = H.longest > 40;
 const keys = html("div", { class: "keys" });
+const several = H.models.length > 1;
+const crowded = H.models.length > 3;
+const table = html("table", { class: "ends" });
 const place = html("div", { class: "stage" });
 const spread = html("div", { class: "stage" });
-body.append(choice([[false, "lag"], [true, "log lag"]], logarithmic, (v) => { logarithmic = v; draw(); }, "Scale of the lag"), keys, place, spread, html("p", { class: "sentence" }));
+body.append(choice([[false, "lag"], [true, "log lag"]], logarithmic, (v) => { logarithmic = v; draw(); }, "Scale of the lag"), keys, ...(several ? [table] : []), place, spread, html("p", { class: "sentence" }));
 label(body.querySelector(".sentence"), H.sentence);
 
 function draw() {
@@ -43,17 +51,19 @@ function draw() {
   const x = (k) => place_(to(k));
   const { soft, faint, mark, ink } = colours();
   keys.replaceChildren();
-  for (const m of H.models) {
-    const key = html("span", { class: "key", style: `--gate: var(--${m.kind})` }, m.name);
-    keys.append(key);
-  }
-  keys.append(label(html("span", { class: "key dashed" }), "dashed: {carousel}, mean state"), html("span", { class: "key band" }, "grey: what chance gives"));
+  const bands = H.models.some((m) => m.seeds > 1);
+  if (!several) keys.append(html("span", { class: "key", style: `--gate: var(--${H.models[0].kind})` }, H.models[0].name));
+  if (!crowded) keys.append(label(html("span", { class: "key dashed" }), "dashed: {carousel}, mean state"));
+  keys.append(html("span", { class: "key band" }, "grey: what chance gives"));
+  if (bands) keys.append(html("span", {}, "lines: the median of the seeds; bands: their range"));
+  ends();
   panels.forEach(([name, heading], p) => {
     const top = p * (each + gap) + 18;
     const bottom = top + each - 12;
     drawing.append(label(svg("text", { x: left, y: top - 6, fill: ink, "font-weight": 600 }), heading));
     const series = H.models.filter((m) => m[name]);
-    const values = series.flatMap((m) => Object.values(curves(m)[name].series).flat()).filter(Number.isFinite);
+    const shown = (m) => Object.entries(curves(m)[name].series).slice(0, crowded ? 1 : 2);
+    const values = series.flatMap((m) => [...shown(m).flatMap(([, v]) => v), ...(curves(m)[name].band ?? []).flat()]).filter(Number.isFinite);
     let y;
     if (name === "learnable") {
       const low = Math.max(1e-6, Math.min(1e-3, ...values.filter((v) => v > 0)));
@@ -71,21 +81,25 @@ function draw() {
       axisY(drawing, y, ticks(low, high, 3), { left, right });
     }
     for (const m of series) {
-      const stroke = colours()[m.kind];
-      const { lags, series: own } = curves(m)[name];
+      const stroke = shade(m.kind, m.shade);
+      const { lags, band: seeds } = curves(m)[name];
       const points = (v) => lags.map((k, n) => [x(k), y(v[n])]);
       if (name === "stored") {
         const band = [...lags.map((k, n) => [x(k), y(Math.max(0, m.stored.control[n]) + 2 * m.stored.error[n])]), ...lags.map((k) => [x(k), y(0)]).reverse()];
         drawing.append(svg("path", { d: `M${band.map((b) => b.map((v) => v.toFixed(1)).join(" ")).join("L")}Z`, fill: faint, "fill-opacity": 0.7 }));
       }
-      const [main, other] = Object.entries(own);
+      if (seeds) {
+        const around = [...lags.map((k, n) => [x(k), y(seeds[1][n])]), ...lags.map((k, n) => [x(k), y(seeds[0][n])]).reverse()];
+        if (around.flat().every(Number.isFinite)) drawing.append(svg("path", { class: "seeds", d: `M${around.map((b) => b.map((v) => v.toFixed(1)).join(" ")).join("L")}Z`, fill: stroke, "fill-opacity": crowded ? 0.12 : 0.2 }));
+      }
+      const [main, other] = shown(m);
       if (other && other[0] !== "control") drawing.append(line(points(other[1]), { stroke, "stroke-width": 1.2, "stroke-dasharray": "5 4" }));
       drawing.append(line(points(main[1]), { stroke, "stroke-width": 2 }));
       const end = m.ends[name];
       if (end && end.value >= 0) {
         drawing.append(svg("circle", { cx: x(Math.min(end.value, H.longest)), cy: bottom, r: 4.5, fill: stroke }));
         const text = svg("text", { x: Math.min(x(end.value) + 7, right - 4), y: bottom - 5, fill: stroke, "font-size": 11, "font-weight": 600, "text-anchor": x(end.value) > right - 40 ? "end" : "start" }, `${end.censored ? "≥ " : ""}${end.value}`);
-        if (H.models.length < 3) drawing.append(text);
+        if (!several) drawing.append(text);
       }
     }
     if (H.required) {
@@ -98,6 +112,23 @@ function draw() {
   });
   halves();
   foot.textContent = H.foot;
+}
+
+/** A row for each model: its three horizons, the median of its seeds, and their range. */
+function ends() {
+  const named = ["learnable", "stored", "used"].filter((name) => H.models.some((m) => m.ends[name]));
+  const head = html("tr");
+  for (const text of ["steps back", ...named]) head.append(html("th", {}, text));
+  table.replaceChildren(head, ...H.models.map((m) => {
+    const row = html("tr");
+    row.append(html("th", { class: "key", style: `--gate: ${shade(m.kind, m.shade)}` }, m.seeds > 1 ? `${m.name}, ${m.seeds} seeds` : m.name));
+    for (const name of named) {
+      const end = m.ends[name];
+      const range = end && end.most > end.least ? ` (${Math.max(end.least, 0)}–${Math.max(end.most, 0)})` : "";
+      row.append(html("td", {}, end ? `${end.censored ? "≥ " : ""}${Math.max(end.value, 0)}${range}` : "–"));
+    }
+    return row;
+  }));
 }
 
 /** How many units have which half-life, on a logarithmic axis; beyond the sequence is a bin of its own. */

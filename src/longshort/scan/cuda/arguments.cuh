@@ -54,22 +54,28 @@ struct Open {
   DEVICE_MEMBER bool operator()(u32 flag) const { return (flags & flag) != 0; }
 };
 
+// A size in the eight bytes of a field, below 2³¹: multiplying two of them is one instruction, two i64 take four.
+struct Size {
+  int value, high;
+  DEVICE_MEMBER operator i64() const { return value; }
+};
+
 template <class E, class R>
 struct Arguments {
   using Element = E;
   using Wide = R;
   // sizes and options
-  i64 N;
-  i64 T;
-  i64 H;
-  i64 P;
-  i64 G;
-  i64 S;
+  Size N;
+  Size T;
+  Size H;
+  Size P;
+  Size G;
+  Size S;
   i64 flags;
-  i64 step;           // s of this launch, in the plan of one launch a step
-  i64 steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1
+  Size step;           // s of this launch, in the plan of one launch a step
+  Size steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1
   i64 first;          // number of step t = 0 in the counters of the noise
-  i64 z_first;        // t of the first row of `z`
+  Size z_first;        // t of the first row of `z`
   i64 slot_i;         // block of rows of gate i in z, r, bias and da; -1 where it is not computed
   i64 slot_f;
   i64 slot_g;
@@ -77,7 +83,7 @@ struct Arguments {
   i64 sigmoid_i;      // block of gate i in peephole, s and w_gates; -1 where there is none
   i64 sigmoid_f;
   i64 sigmoid_o;
-  i64 pitch;          // H, or more: units a gate has in `da`
+  Size pitch;          // H, or more: units a gate has in `da`
   double cell_clip;
   double projection_clip;
   double norm_eps;
@@ -118,7 +124,7 @@ struct Arguments {
   R* cells;                 // out: (N, T, H)
   R* gates;                 // out: (N, T, 4 H)  i, f, g, o
   // what the way back needs, written forward and read backward
-  E* tape_gates;            // (T, N, 4 H)  i, f, g, o
+  E* tape_gates;            // (T, N, 4 H)  i, f, g, o; of type R with a norm, see `tapes_wide`
   R* tape_cells;            // (T, N, H)  the cell after the step
   R* hat_z;                 // (T, N, G H)  N(z)
   R* hat_r;                 // (T, N, G H)  N(r), or N of each gate
@@ -167,9 +173,18 @@ struct Arguments {
   const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
   i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
   E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
+  R* bias_sums;             // out: (groups Threads / Units, G H)  Σ ā over t and the sequences of one thread
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
-  i64 sequences;            // sequences of one sub-batch of a block
+  Size sequences;            // sequences of one sub-batch of a block
+};
+
+// The argument of a kernel compiled for the sizes of one call: constants hide the fields of the same name, and every
+// stride but those of N and T becomes part of an instruction.
+template <class A, i64 H_, i64 P_, i64 G_, i64 S_, i64 I, i64 F, i64 C, i64 O, i64 SigmoidI, i64 SigmoidF, i64 SigmoidO>
+struct Sized : A {
+  static constexpr i64 H = H_, P = P_, G = G_, S = S_, slot_i = I, slot_f = F, slot_g = C, slot_o = O;
+  static constexpr i64 sigmoid_i = SigmoidI, sigmoid_f = SigmoidF, sigmoid_o = SigmoidO;
 };
 
 }  // namespace longshort

@@ -124,19 +124,34 @@ DEVICE typename A::Wide finish_cell(const A& a, const F& has, i64 n, i64 t, i64 
   return fresh;
 }
 
+// Whether the tape holds gates as type R: with a norm, sums of the way back cancel, and show a gate's rounding.
+template <class F>
+DEVICE bool tapes_wide(const F& has) {
+  return has(NormsProducts) || has(NormsGates);
+}
+
 // Where the gates of (n, t) are kept: blocks i, f, g, o.
-template <class A>
-DEVICE void keep_gate(const A& a, i64 n, i64 t, i64 u, int gate, typename A::Wide value, typename A::Wide held, bool on) {
-  if (a.tape_gates && on) narrow(held, a.tape_gates[((t * a.N + n) * 4 + gate) * a.H + u]);
+template <class A, class F>
+DEVICE void keep_gate(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value,
+                      typename A::Wide held, bool on) {
+  const i64 at = ((t * a.N + n) * 4 + gate) * a.H + u;
+  if (a.tape_gates && on) {
+    if (tapes_wide(has))
+      reinterpret_cast<typename A::Wide*>(a.tape_gates)[at] = held;
+    else
+      narrow(held, a.tape_gates[at]);
+  }
   if (a.gates) a.gates[((n * a.T + t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
 }
-template <class A>
-DEVICE void keep_sigmoid(const A& a, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
-  keep_gate(a, n, t, u, gate, value, Tape<typename A::Element, typename A::Wide>::of_sigmoid(value), on);
+template <class A, class F>
+DEVICE void keep_sigmoid(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  keep_gate(a, has, n, t, u, gate, value, Held::of_sigmoid(value), on);
 }
-template <class A>
-DEVICE void keep_candidate(const A& a, i64 n, i64 t, i64 u, const Cell<typename A::Wide>& v, bool on) {
-  keep_gate(a, n, t, u, 2, v.g, Tape<typename A::Element, typename A::Wide>::of_candidate(v.a_g, v.g), on);
+template <class A, class F>
+DEVICE void keep_candidate(const A& a, const F& has, i64 n, i64 t, i64 u, const Cell<typename A::Wide>& v, bool on) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  keep_gate(a, has, n, t, u, 2, v.g, Held::of_candidate(v.a_g, v.g), on);
 }
 
 template <class A>
@@ -156,16 +171,59 @@ DEVICE typename A::Wide cell_before(const A& a, const F& has, i64 n, i64 s, i64 
   return a.c_given[n * state_row(a) + u];
 }
 
+// What memory holds of one cell at step s for the way back, as it lies there: nothing on the way back changes it, so
+// it is asked for before a product is waited for. Padding has nothing; its fields are not read.
+template <class A>
+struct Recalled {
+  typename A::Element gates[4];
+  typename A::Wide wide_gates[4];  // instead, where `tapes_wide`
+  typename A::Wide cell, before;   // the cell after the step, and c_{t-1}
+};
+
 template <class A, class F>
-DEVICE Cell<typename A::Wide> taped(const A& a, const F& has, i64 n, i64 t, i64 u) {
+DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
+  const i64 t = time_of(a, has, s), row = t * a.N + n;
+  Recalled<A> r;
+  UNROLL for (int gate = 0; gate < 4; ++gate) {
+    const i64 at = (row * 4 + gate) * a.H + u;
+    if (tapes_wide(has))
+      r.wide_gates[gate] = reinterpret_cast<const typename A::Wide*>(a.tape_gates)[at];
+    else
+      r.gates[gate] = a.tape_gates[at];
+  }
+  r.cell = a.tape_cells[row * a.H + u];
+  r.before = cell_before(a, has, n, s, u);
+  return r;
+}
+
+template <class A, class F>
+DEVICE Cell<typename A::Wide> opened(const F& has, const Recalled<A>& r) {
   using Held = Tape<typename A::Element, typename A::Wide>;
-  const typename A::Element* row = a.tape_gates + (t * a.N + n) * 4 * a.H + u;
+  const auto held = [&](int gate) { return tapes_wide(has) ? r.wide_gates[gate] : wide(r.gates[gate]); };
   Cell<typename A::Wide> v;
-  v.i = Held::sigmoid(wide(row[0]));
-  v.f = Held::sigmoid(wide(row[a.H]));
-  v.g = Held::candidate(wide(row[2 * a.H]), has(LinearInput));
-  v.o = Held::sigmoid(wide(row[3 * a.H]));
+  v.i = Held::sigmoid(held(0));
+  v.f = Held::sigmoid(held(1));
+  v.g = Held::candidate(held(2), has(LinearInput));
+  v.o = Held::sigmoid(held(3));
   return v;
+}
+
+// A gate of i, f, o, from its place on the tape.
+template <class A, class F>
+DEVICE typename A::Wide taped_sigmoid(const A& a, const F& has, i64 at) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  return Held::sigmoid(tapes_wide(has) ? reinterpret_cast<const typename A::Wide*>(a.tape_gates)[at]
+                                       : wide(a.tape_gates[at]));
+}
+
+// What arrives at output k of step s from outside, as it lies there; 0 in the padding and before the first step.
+template <class A, class F>
+DEVICE typename A::Element output_gradient(const A& a, const F& has, i64 n, i64 k, i64 s) {
+  const i64 t = time_of(a, has, s);
+  typename A::Element dy;
+  narrow(typename A::Wide(0), dy);
+  if (a.dy && s >= 0 && active(a, has, n, t)) dy = a.dy[n * a.dy_n + t * a.dy_t + k];
+  return dy;
 }
 
 // Whether the taped cell is c̃ itself; else c̃ is made again from the gates.
@@ -175,11 +233,12 @@ DEVICE bool tape_has_cell(const A& a, const F& has, i64 n, i64 t, i64 u) {
   return !has(ZonesCell) || kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c);
 }
 
-// (9), (10), (11) and (18), (19) of the step after, for output k. product: W_hh' dr of the step after.
-// Returns h̄' of the projection's value (0 in the padding) and moves `past`, what reaches h past the product.
+// (9), (10), (11) and (18), (19) of the step after, for output k. product: W_hh' dr of the step after; dy: of
+// output_gradient. Returns h̄' of the projection's value (0 in the padding) and moves `past`, what reaches h past the
+// product.
 template <class A, class F>
 DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide product,
-                                        typename A::Wide& past) {
+                                        typename A::Element dy, typename A::Wide& past) {
   using R = typename A::Wide;
   const i64 t = time_of(a, has, s);
   R scaled = product;
@@ -193,7 +252,7 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, 
     past = total;
     return R(0);
   }
-  if (a.dy) total += wide(a.dy[n * a.dy_n + t * a.dy_t + k]);
+  total += wide(dy);
   R renewed = total;
   past = R(0);
   if (has(ZonesHidden) && !kept(seed_of(a), ZoneoutH, a.first + t, n, k, a.least_zone_h)) {

@@ -31,25 +31,25 @@ DEVICE void add_sum(const A& a, i64 n, i64 block, i64 u, typename A::Wide value)
 
 // c̃ of (4) before a norm: off the tape, or made again as forward.
 template <class A, class F>
-DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename A::Wide>& v, i64 n, i64 t, i64 u,
-                                   typename A::Wide c_before, typename A::Wide mask) {
+DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename A::Wide>& v, const Recalled<A>& was,
+                                   i64 n, i64 t, i64 u, typename A::Wide mask) {
   using R = typename A::Wide;
-  if (tape_has_cell(a, has, n, t, u)) return a.tape_cells[(t * a.N + n) * a.H + u];
-  const R cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * c_before);
+  if (tape_has_cell(a, has, n, t, u)) return was.cell;
+  const R cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * was.before);
   return has(ClipsCell) ? clipped(cell, R(a.cell_clip)) : cell;
 }
 
-// m: gradient of o ⊙ φ. extra: what reaches the gates from outside. dc: c̄ after the step, becomes c̄ before it.
+// was: of `recall`. m: gradient of o ⊙ φ. extra: what reaches the gates from outside. dc: c̄ after the step, becomes c̄ before it.
 // a_bar: ā of i, f, g, o; 0 for an absent gate. With `first` only ā_o and the value that the norm of the cell
 // sums over its row are made, and nothing is moved; otherwise `norm` holds those sums.
 template <class A, class F, class R = typename A::Wide>
-DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const CellNorm<R>& norm, bool first, R m,
-                   const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
+DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Recalled<A>& was, const CellNorm<R>& norm,
+                   bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
   using E = typename A::Element;
   const i64 t = time_of(a, has, s);
-  Cell<R> v = taped(a, has, n, t, u);
-  const R c_before = cell_before(a, has, n, s, u), mask = candidate_mask(a, has, n, t, u);
-  const R raw = norms_cell(has) ? norm.raw[u] : cell_again(a, has, v, n, t, u, c_before, mask);
+  Cell<R> v = opened<A>(has, was);
+  const R c_before = was.before, mask = candidate_mask(a, has, n, t, u);
+  const R raw = norms_cell(has) ? norm.raw[u] : cell_again(a, has, v, was, n, t, u, mask);
   const R normed = norms_cell(has) ? norm.hat(u) * wide(a.gain_c[u]) + wide(a.shift_c[u]) : raw;
   v.cell = has(NormsGates) ? normed : raw;
   const Peepholes<R> p = peepholes_of(a, has, u);

@@ -125,6 +125,7 @@ class Kernel:
         """Return how many blocks the device can hold at once, which bounds a cooperative launch."""
         function, blocks = ctypes.c_void_p(), ctypes.c_int()
         driver = library()
+        _context(self.device)
         check(driver.cuKernelGetFunction(ctypes.byref(function), self.handle), f"find kernel {self.name}")
         check(
             driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(

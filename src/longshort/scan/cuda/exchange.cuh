@@ -16,13 +16,16 @@ DEVICE bool missing(const Four& v) {
   return (full(v.x) | full(v.y) | full(v.z) | full(v.w)) != 0;
 }
 
-// Copies `rows` rows of K numbers to shared memory, each 16 bytes once all of it is there.
-//   from: row 0; rows lie `pitch` elements apart.   to: row 0; rows lie ToPitch bytes apart.
+// Copies `rows` rows of K numbers, up to Rows, to shared memory, each 16 bytes once all of it is there.
+//   from: row 0; rows lie K elements apart.   to: row 0; rows lie ToPitch bytes apart.
 //   s:    the step, for the report of a wait that lasts longer than a.patience.
-template <int K, int ToPitch, int Threads, class A>
-DEVICE void gather(const A& a, const typename A::Element* from, i64 pitch, char* to, int rows, i64 s) {
+// A thread asks for up to eight times 16 bytes before it looks at the first: each look takes a way to memory. (More
+// than that in fours: eight registers more spill.)
+template <int K, int ToPitch, int Threads, int Rows, class A>
+DEVICE void gather(const A& a, const typename A::Element* from, char* to, int rows, i64 s) {
   using E = typename A::Element;
-  constexpr int Vector = 16 / sizeof(E), PerRow = K / Vector, Together = 4;
+  constexpr int Vector = 16 / sizeof(E), PerRow = K / Vector, Each = (Rows * PerRow + Threads - 1) / Threads;
+  constexpr int Together = Each <= 8 ? Each : 4, pitch = K;
   const int count = rows * PerRow;
   for (int first = thread(); first < count; first += Threads * Together) {
     Four v[Together];

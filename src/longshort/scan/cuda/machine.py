@@ -132,8 +132,9 @@ class Cuda:
         return self._report
 
     def tf32(self) -> bool:
-        """Follow torch's switch for recurrent networks, as torch.nn.LSTM does."""
-        return bool(torch.backends.cudnn.allow_tf32)
+        """Follow torch's switch for recurrent networks, as torch.nn.LSTM does, whichever way it was set."""
+        named = getattr(getattr(torch.backends.cudnn, "rnn", None), "fp32_precision", None)
+        return bool(torch.backends.cudnn.allow_tf32) if named is None else named == "tf32"
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -95,6 +95,18 @@ def sizes(call: Call) -> dict[str, Any]:
         "share_c": 1 - noise.mix_c,
         **dict.fromkeys(("sum_peephole", "sum_cell", "sum_ih", "sum_hh", "sum_bias"), -1),
     }
+
+
+SIZED: Final = (
+    "H", "P", "G", "S", "slot_i", "slot_f", "slot_g", "slot_o", "sigmoid_i", "sigmoid_f", "sigmoid_o",
+)  # fmt: skip
+"""The numbers of `Sized` in arguments.cuh, in its order."""
+
+
+def sized(call: Call) -> tuple[int, ...]:
+    """Return what a program compiled for the sizes of a call is compiled for: all but N and T."""
+    found = sizes(call)
+    return tuple(found[name] for name in SIZED)
 
 
 @lru_cache(maxsize=256)

@@ -18,7 +18,8 @@ struct PersistentBackward {
   static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 1 : Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes;
+  static constexpr int BiasBytes = Cut::Threads * 16;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes + BiasBytes;
   static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
 
   const A& a;
@@ -26,30 +27,33 @@ struct PersistentBackward {
   Core core;
   char* stages;
   float* sums;
-  i64 unit0;
+  int unit0;
   R past[Cut::Subs][Cells], dc[Cut::Subs][Cells];
+  float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
   DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments) {}
 
-  DEVICE_MEMBER i64 unit(int k) const { return unit0 + (thread() + k * Cut::Threads) % Cut::Units; }
+  DEVICE_MEMBER int unit(int k) const { return unit0 + (thread() + k * Cut::Threads) % Cut::Units; }
   DEVICE_MEMBER int column(int k) const { return (thread() + k * Cut::Threads) / Cut::Units; }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub) const { return stages + (Cut::Exchanges ? 0 : sub) * StageBytes; }
 
   DEVICE_MEMBER void begin(char* memory) {
-    unit0 = static_cast<i64>(block_x() % Cut::Blocks) * Cut::Units;
+    unit0 = block_x() % Cut::Blocks * Cut::Units;
     core.load(memory, [&](int wm, int tile, int row) -> const E* {
-      const i64 u = unit0 + (wm * Tiles + tile) * 16 + row;
+      const int u = unit0 + (wm * Tiles + tile) * 16 + row;
       return u < a.H ? a.weights + u * a.weight_pitch : nullptr;
     });
     stages = memory + Core::WeightBytes;
     sums = reinterpret_cast<float*>(stages + Stages * StageBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
+    bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumBytes) + thread();
+    UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] = 0.0f;
     UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
-        const i64 n = slice.first + column(k), u = unit(k);
+        const int n = slice.first + column(k), u = unit(k);
         const bool mine = owns(slice, k) && u < a.H;
         past[sub][k] = mine ? a.dh[n * a.H + u] : R(0);
         dc[sub][k] = mine ? a.dc[n * a.H + u] : R(0);
@@ -58,11 +62,11 @@ struct PersistentBackward {
   }
 
   // ā of a cell to the weights' gradients and to the next product; in the padding it is 0.
-  DEVICE_MEMBER void tell(int sub, i64 t, i64 n, int c, i64 u, const R (&a_bar)[4]) const {
+  DEVICE_MEMBER void tell(int sub, i64 t, int n, int c, int u, const R (&a_bar)[4]) const {
     const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     UNROLL for (int gate = 0; gate < 4; ++gate) {
       if (slots[gate] < 0) continue;
-      const i64 at = slots[gate] * a.pitch + u;
+      const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks + u;
       E value;
       narrow(a_bar[gate], value);
       value = canonical(value);
@@ -72,13 +76,13 @@ struct PersistentBackward {
   }
 
   // (18): W_hh' ā of step s+1 for this thread's cells; 0 after the last step.
-  DEVICE_MEMBER void product(int sub, i64 s, float (&found)[Cells]) {
+  DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells]) {
     const Slice<Cut, A> slice(a, sub);
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
     if (s + 1 >= a.T) return;
     if (Cut::Exchanges) {
       const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
-      gather<Cut::K, Core::Pitch, Cut::Threads>(a, from, Cut::K, stage(sub), slice.count, s);
+      gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, stage(sub), slice.count, s);
       block_barrier();
     }
     float d[Tiles][Cut::NT][4];
@@ -95,45 +99,64 @@ struct PersistentBackward {
           found[k] += sums[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
   }
 
-  DEVICE_MEMBER void step(int sub, i64 s) {
+  DEVICE_MEMBER void step(int sub, int s) {
     const Slice<Cut, A> slice(a, sub);
     const i64 t = time_of(a, has, s);
+    Recalled<A> was[Cells];
+    E dy[Cells];
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H || !active(a, has, n, t)) continue;
+      was[k] = recall(a, has, n, s, u);
+      dy[k] = output_gradient(a, has, n, u, s);
+    }
     float arrived[Cells];
     product(sub, s, arrived);
     UNROLL for (int k = 0; k < Cells; ++k) {
-      const i64 n = slice.first + column(k), u = unit(k);
+      const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k)) continue;
       R a_bar[4] = {R(0), R(0), R(0), R(0)};
       if (u < a.H) {
-        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), past[sub][k]);
+        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], past[sub][k]);
         dc[sub][k] = arriving_state(a, has, n, u, s, dc[sub][k]);
         if (active(a, has, n, t)) {
           const CellNorm<R> none = {R(0), R(0), R(0), R(0), nullptr};
-          unit_back(a, has, n, s, u, none, false, m, kept_gradient(a, n, t, u), dc[sub][k], a_bar);
+          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, n, t, u), dc[sub][k], a_bar);
         }
       }
       tell(sub, t, n, column(k), u, a_bar);
+      UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[gate];
     }
+  }
+
+  // A row for each thread of a unit: the host adds the rows, so that the order of the sum never changes.
+  DEVICE_MEMBER void write_bias() const {
+    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const i64 row = block_x() / Cut::Blocks * (Cut::Threads / Cut::Units) + thread() / Cut::Units;
+    const int u = unit(0);
+    UNROLL for (int gate = 0; gate < 4; ++gate)
+      if (slots[gate] >= 0 && u < a.H) a.bias_sums[(row * a.G + slots[gate]) * a.H + u] = (*bias)[gate];
   }
 
   DEVICE_MEMBER void run() {
     begin(shared());
     block_barrier();
-    for (i64 s = a.T - 1; s >= 0; --s) {
+    for (int s = a.T.value - 1; s >= 0; --s) {
       UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, s);
         if (!Cut::Exchanges && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
       }
       if (!Cut::Exchanges) block_barrier();
     }
+    if (a.bias_sums) write_bias();
     UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {  // the state before the first step
       const Slice<Cut, A> slice(a, sub);
       float arrived[Cells];
       product(sub, -1, arrived);
       UNROLL for (int k = 0; k < Cells; ++k) {
-        const i64 n = slice.first + column(k), u = unit(k);
+        const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;
-        arriving_output(a, has, n, u, -1, R(arrived[k]), past[sub][k]);
+        arriving_output(a, has, n, u, -1, R(arrived[k]), output_gradient(a, has, n, u, -1), past[sub][k]);
         a.dh_first[n * a.H + u] = past[sub][k];
         a.dc_first[n * a.H + u] = arriving_state(a, has, n, u, -1, dc[sub][k]);
       }

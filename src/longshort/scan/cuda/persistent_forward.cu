@@ -13,6 +13,8 @@ struct PersistentForward {
   using E = typename A::Element;
   using R = typename A::Wide;
   static constexpr bool Direct = Cut::WK == 1;  // sums need no reduction: a thread's own are whole
+  // W_ih x of the next step is asked for a step ahead where no wait for other blocks hides its way, and it fits.
+  static constexpr bool Ahead = !Cut::Exchanges && Cut::NT == 1;
   static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
   using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
   static constexpr int Cells = Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
@@ -30,13 +32,15 @@ struct PersistentForward {
   Core core;
   char* stages;
   Sums* sums;
-  i64 unit0;
+  int unit0;
   R cell[Cut::Subs][Cells];
   E h[Cut::Subs][Cells];
+  R bias[Direct ? Pairs : 1][4];
+  R ahead[Cut::Subs][Cells][4];
 
   DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments) {}
 
-  DEVICE_MEMBER i64 unit(int k) const {
+  DEVICE_MEMBER int unit(int k) const {
     return unit0 + (Direct ? core.wm * 8 * Pairs + k / (2 * Cut::NT) * 8 + core.group
                            : (thread() + k * Cut::Threads) % Cut::Units);
   }
@@ -49,18 +53,18 @@ struct PersistentForward {
   }
 
   // The operand of step j of this launch, to whoever needs it: u may lie in the padding, whose operand is 0.
-  DEVICE_MEMBER void tell(int sub, i64 j, i64 n, int c, i64 u, E value) const {
+  DEVICE_MEMBER void tell(int sub, int j, int n, int c, int u, E value) const {
     if (Cut::Exchanges)
       store_relaxed(a.exchange + (j * a.N + n) * Cut::K + u, value);
     else
-      *reinterpret_cast<E*>(stage(sub, static_cast<int>(j)) + c * Core::Pitch + u * sizeof(E)) = value;
+      *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = value;
   }
 
   DEVICE_MEMBER void begin(char* memory) {
     const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    unit0 = static_cast<i64>(block_x() % Cut::Blocks) * Cut::Units;
+    unit0 = block_x() % Cut::Blocks * Cut::Units;
     core.load(memory, [&](int wm, int tile, int row) -> const E* {
-      const i64 u = unit0 + wm * 8 * Pairs + tile / 2 * 8 + row % 8;
+      const int u = unit0 + wm * 8 * Pairs + tile / 2 * 8 + row % 8;
       const i64 slot = slots[tile % 2 * 2 + row / 8];
       return u < a.H && slot >= 0 ? a.weights + (slot * a.H + u) * a.weight_pitch : nullptr;
     });
@@ -72,7 +76,7 @@ struct PersistentForward {
     UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
-        const i64 n = slice.first + column(k), u = unit(k);
+        const int n = slice.first + column(k), u = unit(k);
         narrow(R(0), h[sub][k]);
         cell[sub][k] = R(0);
         if (!owns(slice, k)) continue;
@@ -88,12 +92,14 @@ struct PersistentForward {
   }
 
   // (2) to (8) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x.
-  DEVICE_MEMBER void move(int sub, int k, i64 j, i64 n, i64 u, const Sums& sum, const R (&x)[4]) {
-    const i64 s = a.step + j, t = time_of(a, has, s);
+  DEVICE_MEMBER void move(int sub, int k, int j, int n, int u, const Sums& sum, const R (&x)[4]) {
+    const int s = a.step.value + j;
+    const i64 t = time_of(a, has, s);
     const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
     const R scale = has(MasksHidden) ? R(a.scale_h) : R(1);
-    const R pre[4] = {fused(sum.i, scale, x[0]), fused(sum.f, scale, x[1]), fused(sum.g, scale, x[2]),
-                      fused(sum.o, scale, x[3])};
+    const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
+    const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
+                      fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
     const Peepholes<R> p = peepholes_of(a, has, u);
     Cell<R> v;
     open_gates<E>(has, pre, cell[sub][k], p, candidate_mask(a, has, n, t, u), R(a.cell_clip), v);
@@ -105,34 +111,47 @@ struct PersistentForward {
     const R c = finish_cell(a, has, n, t, u, v.cell, cell[sub][k]);
     cell[sub][k] = again ? initial_c_at(a, n, u) : on ? c : cell[sub][k];
     keep_cell(a, n, t, u, c, on);
-    keep_sigmoid(a, n, t, u, 0, v.i, on);
-    keep_sigmoid(a, n, t, u, 1, v.f, on);
-    keep_candidate(a, n, t, u, v, on);
-    keep_sigmoid(a, n, t, u, 3, v.o, on);
+    keep_sigmoid(a, has, n, t, u, 0, v.i, on);
+    keep_sigmoid(a, has, n, t, u, 1, v.f, on);
+    keep_candidate(a, has, n, t, u, v, on);
+    keep_sigmoid(a, has, n, t, u, 3, v.o, on);
   }
 
-  // W_ih x + b of a cell; asked for before the operand is waited for.
-  DEVICE_MEMBER void input_of(i64 n, i64 t, i64 u, R (&x)[4]) const {
+  // The bias of this thread's units, which stays in registers.
+  DEVICE_MEMBER void keep_bias() {
     const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
-    UNROLL for (int gate = 0; gate < 4; ++gate) {
-      x[gate] = R(0);
-      if (slots[gate] < 0) continue;
-      x[gate] = row[slots[gate] * a.H];
-      if (a.bias) x[gate] += wide(a.bias[slots[gate] * a.H + u]);
+    UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p)
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        const int u = unit(Direct ? p * 2 * Cut::NT : 0);
+        bias[p][gate] = u < a.H ? weight_at<A>(a.bias, slots[gate], a.H, u) : R(0);
+      }
+  }
+
+  // W_ih x of this thread's cells at step j of this launch, asked for before the operand is waited for. Nothing is
+  // computed with it yet: that would wait for it.
+  DEVICE_MEMBER void ask(const Slice<Cut, A>& slice, int j, R (&x)[Cells][4]) const {
+    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H) continue;
+      const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
+      UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = slots[gate] < 0 ? R(0) : row[slots[gate] * a.H];
     }
   }
 
-  DEVICE_MEMBER void step(int sub, i64 j) {
+  DEVICE_MEMBER void step(int sub, int j) {
     const Slice<Cut, A> slice(a, sub);
-    const i64 t = time_of(a, has, a.step + j);
     R x[Cells][4];
-    UNROLL for (int k = 0; k < Cells; ++k)
-      if (owns(slice, k) && unit(k) < a.H) input_of(slice.first + column(k), t, unit(k), x[k]);
-    char* operand = stage(sub, static_cast<int>(j));
+    if (!Ahead || j == 0)
+      ask(slice, j, x);
+    else
+      UNROLL for (int k = 0; k < Cells; ++k)
+        UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[sub][k][gate];
+    if (Ahead && j + 1 < a.steps.value) ask(slice, j + 1, ahead[sub]);
+    char* operand = stage(sub, j);
     if (Cut::Exchanges) {
-      gather<Cut::K, Core::Pitch, Cut::Threads>(a, a.exchange + (j * a.N + slice.first) * Cut::K, Cut::K, operand,
-                                                slice.count, a.step + j);
+      const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
+      gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j);
       block_barrier();
     }
     float d[Tiles][Cut::NT][4];
@@ -146,7 +165,7 @@ struct PersistentForward {
       block_barrier();
     }
     UNROLL for (int k = 0; k < Cells; ++k) {
-      const i64 n = slice.first + column(k), u = unit(k);
+      const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k)) continue;
       if (u >= a.H) {
         E zero;
@@ -172,8 +191,9 @@ struct PersistentForward {
 
   DEVICE_MEMBER void run() {
     begin(shared());
+    keep_bias();
     block_barrier();
-    for (i64 j = 0; j < a.steps; ++j) {
+    for (int j = 0; j < a.steps.value; ++j) {
       UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, j);
         if (!Cut::Exchanges && !Direct && sub + 1 < Cut::Subs) block_barrier();
@@ -183,7 +203,7 @@ struct PersistentForward {
     UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
-        const i64 n = slice.first + column(k), u = unit(k);
+        const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;
         a.h[n * a.H + u] = h[sub][k];
         a.c[n * a.H + u] = cell[sub][k];

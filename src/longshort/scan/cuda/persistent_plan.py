@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from ..call import Call, Inputs
 from .machine import Machine
-from .packing import Packed, flags
+from .packing import Packed, flags, sized
 from .sources import Entry, Program
 from .step_plan import Steps, span
 from .tiling import Pair, Tiling
@@ -22,12 +22,19 @@ PATIENCE = 10.0
 overrides it, for debuggers and sanitizers."""
 
 
-def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Any:
-    """Return the kernel of one direction, compiled for the call's options where the machine specialises."""
-    options = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
+def program(call: Call, tiling: Tiling, specialises: bool) -> Program:
+    """Return the program of one direction, compiled for the call's options and sizes if it `specialises`."""
+    options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
     name = "persistent_backward" if tiling.backward else "persistent_forward"
     entry = Entry(name, tiling.threads, f"{options}, {tiling.template}")
-    found = machine.kernel(Program(f"{name}.cu", call.dtype, (entry,)), name, tiling.shared)
+    return Program(f"{name}.cu", call.dtype, (entry,), sized(call) if specialises else ())
+
+
+def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Any:
+    """Return the kernel of one direction; refuse a cooperative one whose blocks do not fit at once."""
+    asked = program(call, tiling, machine.specialises)
+    name = asked.entries[0].name
+    found = machine.kernel(asked, name, tiling.shared)
     if cooperative:
         room = found.resident(machine.properties.multiprocessors)
         if tiling.grid > room:
@@ -83,7 +90,7 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed, tiling
     """Run the steps backward.
 
     Returns:
-        `dr` and `dz`, one tensor (T, N, G padded H), and `operand` (T, N, P).
+        `dr` and `dz`, one tensor (T, N, G padded H); `operand` (T, N, P); `bias` (G H), where there is one.
     """
     new, tiling, H, G = given.x.new_empty, tilings.backward, tilings.H, len(call.variant.gates)
     together = tiling.blocks > 1
@@ -95,8 +102,15 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed, tiling
     da, operand = new(call.T, call.N, G * H), new(call.T, call.N, call.P)
     packed.put("da", blank(da) if together else da)
     packed.put("operand", operand)
+    made = {"dr": da, "dz": da, "operand": operand}
+    if given.bias is not None:
+        rows = tiling.groups * tiling.threads // tiling.units
+        parts = new(rows, G * call.H, dtype=call.wide)
+        packed.put("bias_sums", parts)
     waits(machine, packed)
     kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)()
     steps = Steps(machine, call, packed, ("step_operands",))
     steps.bound("step_operands", call.P, call.T * call.N)(0)
-    return {"dr": da, "dz": da, "operand": operand}
+    if given.bias is not None:
+        made["bias"] = parts.sum(0)
+    return made

@@ -67,11 +67,16 @@ class Program:
     file: str
     dtype: torch.dtype
     entries: tuple[Entry, ...]
+    sizes: tuple[int, ...] = ()
+    "numbers of `Sized` in arguments.cuh, where the program is compiled for the sizes of a call"
 
     def text(self, twin: Path | None = None) -> str:
         """Return the whole translation unit."""
         element, wide = TYPES[self.dtype]
-        lines = [assembled(self.file, twin=twin), f"using Chosen = longshort::Arguments<{element}, {wide}>;"]
+        chosen = f"longshort::Arguments<{element}, {wide}>"
+        if self.sizes:
+            chosen = f"longshort::Sized<{', '.join((chosen, *map(str, self.sizes)))}>"
+        lines = [assembled(self.file, twin=twin), f"using Chosen = {chosen};"]
         for entry in self.entries:
             template = f"<{entry.template}>" if entry.template else ""
             lines.append(

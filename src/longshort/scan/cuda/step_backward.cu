@@ -11,7 +11,8 @@ template <class A, class F>
 DEVICE typename A::Wide take_output(const A& a, const F& has, i64 n, i64 k, i64 s) {
   using R = typename A::Wide;
   R past = a.dh[n * a.P + k];
-  const R renewed = arriving_output(a, has, n, k, s, a.dh_product ? a.dh_product[n * a.P + k] : R(0), past);
+  const R product = a.dh_product ? a.dh_product[n * a.P + k] : R(0);
+  const R renewed = arriving_output(a, has, n, k, s, product, output_gradient(a, has, n, k, s), past);
   a.dh[n * a.P + k] = past;
   return renewed;
 }
@@ -81,7 +82,7 @@ DEVICE void step_backward(const A& a) {
   norm.raw = scratch;
   const auto arrive = [&](i64 u) { return has(Projected) ? a.m[n * a.H + u] : take_output(a, has, n, u, s); };
   // `first` stops at what the norm of the cell sums, and returns it
-  const auto unit = [&](i64 u, bool first, R m, R (&out)[4]) {
+  const auto unit = [&](i64 u, const Recalled<A>& was, bool first, R m, R (&out)[4]) {
     const i64 gates = n * a.S * a.H + u;
     Extra<R> extra = kept_gradient(a, n, t, u);
     if (has(GateRecurrence)) {
@@ -90,7 +91,7 @@ DEVICE void step_backward(const A& a) {
       if (a.sigmoid_o >= 0) extra.o += a.ds[gates + a.sigmoid_o * a.H];
     }
     R dc = a.dc[n * a.H + u];
-    const R q = unit_back(a, has, n, s, u, norm, first, m, extra, dc, out);
+    const R q = unit_back(a, has, n, s, u, was, norm, first, m, extra, dc, out);
     if (first) return q;
     a.dc[n * a.H + u] = dc;
     if (has(GateRecurrence)) {
@@ -115,8 +116,9 @@ DEVICE void step_backward(const A& a) {
   if (!(norms_cell(has) || has(NormsProducts))) {
     own_units(a.H, [&](i64 u) {
       R out[4];
+      const Recalled<A> was = recall(a, has, n, s, u);  // before `enter` writes what might lie there, to a compiler
       const R m = enter(u);
-      unit(u, false, m, out);
+      unit(u, was, false, m, out);
       UNROLL for (int k = 0; k < 4; ++k)
         if (slots[k] >= 0) back.write(slots[k], u, out[k], R(0), R(0));
     });
@@ -126,8 +128,8 @@ DEVICE void step_backward(const A& a) {
   own_units(a.H, [&](i64 u) {
     scratch[a.H + u] = enter(u);
     if (norms_cell(has)) {
-      const Cell<R> v = taped(a, has, n, t, u);
-      scratch[u] = cell_again(a, has, v, n, t, u, cell_before(a, has, n, s, u), candidate_mask(a, has, n, t, u));
+      const Recalled<A> was = recall(a, has, n, s, u);
+      scratch[u] = cell_again(a, has, opened<A>(has, was), was, n, t, u, candidate_mask(a, has, n, t, u));
     }
   });
   if (norms_cell(has)) {
@@ -138,7 +140,7 @@ DEVICE void step_backward(const A& a) {
     R total[2] = {R(0), R(0)};
     own_units(a.H, [&](i64 u) {
       R out[4];
-      const R q = unit(u, true, scratch[a.H + u], out);
+      const R q = unit(u, recall(a, has, n, s, u), true, scratch[a.H + u], out);
       total[0] += q;
       total[1] += q * norm.hat(u);
     });
@@ -151,7 +153,7 @@ DEVICE void step_backward(const A& a) {
   const i64 saved = (t * a.N + n) * a.G * a.H;
   own_units(a.H, [&](i64 u) {
     R out[4];
-    unit(u, false, scratch[a.H + u], out);
+    unit(u, recall(a, has, n, s, u), false, scratch[a.H + u], out);
     UNROLL for (int k = 0; k < 4; ++k) {
       if (slots[k] < 0) continue;
       const i64 at = slots[k] * a.H + u;
@@ -197,7 +199,8 @@ DEVICE void step_end(const A& a) {
   const i64 n = block_x(), row = state_row(a);
   own_units(a.P, [&](i64 k) {
     R past = a.dh[n * a.P + k];
-    arriving_output(a, has, n, k, -1, a.dh_product ? a.dh_product[n * a.P + k] : R(0), past);
+    arriving_output(a, has, n, k, -1, a.dh_product ? a.dh_product[n * a.P + k] : R(0), output_gradient(a, has, n, k, -1),
+                    past);
     a.dh_first[n * a.P + k] = past;
   });
   own_units(row, [&](i64 k) {
@@ -229,8 +232,7 @@ DEVICE void step_operands(const A& a) {
       else if (on && first)
         value = a.c_given[n * state_row(a) + a.H + k];
       else if (on)
-        value = Tape<typename A::Element, typename A::Wide>::sigmoid(
-            wide(a.tape_gates[((earlier * a.N + n) * 4 + gate) * a.H + k % a.H]));
+        value = taped_sigmoid(a, has, ((earlier * a.N + n) * 4 + gate) * a.H + k % a.H);
       a.gates_before[(t * a.N + n) * a.S * a.H + k] = value;
     });
 }

@@ -103,9 +103,9 @@ DEVICE void step_forward(const A& a) {
     }
     open_gates<E>(has, x, a.c[n * row + u], peepholes_of(a, has, u), candidate_mask(a, has, n, t, u),
                   R(a.cell_clip), v);
-    keep_sigmoid(a, n, t, u, 0, v.i, on);
-    keep_sigmoid(a, n, t, u, 1, v.f, on);
-    keep_candidate(a, n, t, u, v, on);
+    keep_sigmoid(a, has, n, t, u, 0, v.i, on);
+    keep_sigmoid(a, has, n, t, u, 1, v.f, on);
+    keep_candidate(a, has, n, t, u, v, on);
     return x[3];
   };
   const auto move_gate = [&](i64 block, i64 u, R value) {
@@ -115,7 +115,7 @@ DEVICE void step_forward(const A& a) {
   // (5) to (8); out is what stands under the tanh of (6)
   const auto close = [&](i64 u, Cell<R>& v, R a_o, R out) {
     open_output<E>(has, a_o, peepholes_of(a, has, u), v);
-    keep_sigmoid(a, n, t, u, 3, v.o, on);
+    keep_sigmoid(a, has, n, t, u, 3, v.o, on);
     const R fresh = v.o * activated<E>(has, out), before = a.c[n * row + u];
     const R c = finish_cell(a, has, n, t, u, v.cell, before);
     keep_cell(a, n, t, u, c, on);

@@ -24,12 +24,12 @@ struct Tiling {
 // The sequences of a block's sub-batch.
 template <class Cut, class A>
 struct Slice {
-  i64 first;   // sequence of column 0
+  int first;   // sequence of column 0
   int count;   // columns that are sequences
   DEVICE_MEMBER Slice(const A& a, int sub) {
-    first = (static_cast<i64>(block_x() / Cut::Blocks) * Cut::Subs + sub) * a.sequences;
-    const i64 left = a.N - first;
-    count = static_cast<int>(left < 0 ? 0 : left < a.sequences ? left : a.sequences);
+    const int most = a.sequences.value, left = a.N.value - (block_x() / Cut::Blocks * Cut::Subs + sub) * most;
+    first = a.N.value - left;
+    count = left < 0 ? 0 : left < most ? left : most;
   }
 };
 

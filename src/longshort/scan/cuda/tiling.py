@@ -65,7 +65,7 @@ class Tiling:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, the staged operand, the sums of the warps along K."""
+        """Bytes of shared memory: weights, the staged operand, sums of the warps along K, Σ ā by thread."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k
@@ -73,7 +73,7 @@ class Tiling:
         alone = self.subs if self.backward else 2 * self.subs
         stages = (1 if self.blocks > 1 else alone) * columns * pitch
         if self.backward:
-            return weights + stages + self.warps_k * columns * (self.units + 4) * 4
+            return weights + stages + self.warps_k * columns * (self.units + 4) * 4 + 16 * self.threads
         sums = 0 if self.warps_k == 1 else self.warps_k * columns * (self.units + 1) * 16
         return weights + stages + sums
 

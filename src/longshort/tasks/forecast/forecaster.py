@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -69,6 +69,7 @@ class Forecaster:
         run: Run | str | Path | None = None,
         device: str = "auto",
         quiet: bool = False,
+        recorder: Callable[[int, Any, Any], None] | None = None,
     ) -> Self:
         """Fit the model.
 
@@ -80,6 +81,7 @@ class Forecaster:
             run: a run folder for checkpoints; an interrupted fit of the same settings resumes there.
             device: "auto", "cpu", "cuda" or "mps".
             quiet: show no progress.
+            recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
         Returns:
             This forecaster; `fitted` says how the fit ended.
@@ -99,7 +101,10 @@ class Forecaster:
             same_data(run, table)
         objective = ForecastObjective(table, plan, self.settings)
         about = {"plan": plan.to_json()}
-        self.fitted = fit(model, objective, self.settings, run=run, about=about, device=device, quiet=quiet)
+        self.fitted = fit(
+            model, objective, self.settings, run=run, about=about, device=device, quiet=quiet,
+            recorder=recorder,
+        )  # fmt: skip
         with torch.no_grad():
             factor = widening(*objective.validation_answers(model), objective.independent)
         self._parts, self._history, self._reading = (plan, model, factor), table, None

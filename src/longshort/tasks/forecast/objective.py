@@ -7,7 +7,8 @@ forecasts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ CELLS = 1536
 """About how many steps are forecast from one training window."""
 VALIDATION_WINDOWS = 256
 """How many windows a validation has, unless there are more series."""
+WATCHED = 4
+"""Windows that a training is filmed on."""
 
 
 @dataclass(eq=False)
@@ -92,6 +95,13 @@ class ForecastObjective:
         share = len(truth) / known.sum().clamp(min=1)  # so that the mean over windows is the mean over steps
         losses = pinball(quantiles, truth).sum((1, 2)) * share
         return Validation(scores, losses.double().numpy(), min(self.independent, len(losses)))
+
+    def watched(self) -> tuple[tuple[Any, ...], Callable[[Any], Tensor]]:
+        """A few windows of the first batch, and what picks the forecast at the last step."""
+        batch = self.batch(0)
+        names = Windows.__dataclass_fields__
+        few = replace(batch.windows, **{name: getattr(batch.windows, name)[:WATCHED] for name in names})
+        return (few, torch.tensor([self.plan.context + AFTER - 2])), lambda out: out.flatten(1)
 
     def validation_answers(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """Quantiles (W, 1, horizon, Q) and truth (W, 1, horizon) of the validation windows."""

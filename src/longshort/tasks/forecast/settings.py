@@ -16,6 +16,8 @@ LEVELS = (0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975)
 class ForecastSettings(FitSettings):
     """What to forecast, from which columns, with how large a model."""
 
+    called = "forecast"
+
     weight_decay: float = setting(0.1, "AdamW's decay of the weights, as a share of `lr` a step.", least=0)
     average: float = setting(
         0.98,

@@ -6,6 +6,7 @@ runs/load/settings.json        what was asked
           last.safetensors     the last checkpoint
           history.safetensors  the series, for forecasts that go on from them
           metrics.jsonl        one line a validation
+          film.json            what `--watch` kept
           scores.json          the score on the rows held out, beside the baselines
           backtest.csv         the forecasts behind that score
           forecast.csv, .png, .svg
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -80,7 +81,14 @@ def beneath(given: argparse.Namespace) -> TrainSettings:
     return TrainSettings()
 
 
-def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
+def train(
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    quiet: bool = False,
+    recorder: Callable[[int, Any, Any], None] | None = None,
+) -> int:
     """Train on a file, score the model on the rows held out, and forecast what follows.
 
     Args:
@@ -88,6 +96,7 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
         out: the run folder; an interrupted run of the same settings goes on.
         device: "auto", "cpu", "cuda" or "mps".
         quiet: show no progress.
+        recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
     Returns:
         0, or 1 if Ctrl-C ended the training early.
@@ -100,7 +109,7 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
     run = Run.create(out, "forecast", settings.to_json())
     model = Forecaster(**_forecaster_settings(settings))
     _introduce(table, earlier, settings)
-    model.fit(earlier, run=run, device=device, quiet=quiet)
+    model.fit(earlier, run=run, device=device, quiet=quiet, recorder=recorder)
     fitted = model.fitted
     if fitted is None:
         raise SettingError("train: the fit left no result.")

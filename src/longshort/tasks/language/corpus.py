@@ -56,6 +56,11 @@ class Corpus:
         )
 
 
+def mapped(folder: Path, vocabulary: Vocabulary) -> Array:
+    """The memory map in a run folder."""
+    return np.memmap(folder / NAME, np.min_scalar_type(len(vocabulary) - 1), "r")
+
+
 class Source:
     """A text that can be read again and again: a file, or a string.
 
@@ -69,7 +74,7 @@ class Source:
         self, path: str | Path | None, settings: LanguageSettings, text: Iterable[str] | None = None
     ) -> None:
         self.path, self.settings = path, settings
-        self.name = "the text" if path is None else str(path)
+        self.name = "the text" if path is None else "standard input" if str(path) == "-" else str(path)
         self.held: list[str] | None = None if text is None else list(text)
         if path is not None and (str(path) == "-" or (not Path(path).is_file() and Path(path).exists())):
             self.held = list(self._read())  # a pipe is read once
@@ -91,7 +96,7 @@ class Source:
             DataError: the text is empty.
         """
         self._not_empty()
-        return learn(self.settings.unit, self.pieces, self.settings.vocabulary)
+        return learn(self.settings.unit, self.pieces, self.settings.vocabulary, self.name)
 
     def _not_empty(self) -> None:
         if next(iter(self.pieces()), "") == "":
@@ -127,7 +132,7 @@ class Source:
             if spill is not None:
                 spill.write(rest.tobytes())
         if spill is not None and folder is not None:
-            rest = np.memmap(folder() / NAME, kind, "r")
+            rest = mapped(folder(), vocabulary)
         return Corpus(rest, chars, strange, digest.hexdigest())
 
     def _cut(self, vocabulary: Vocabulary) -> Iterable[str]:

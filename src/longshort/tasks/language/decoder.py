@@ -3,8 +3,9 @@
 With a vocabulary of thousands the scores of a window are the largest array of a training step. So their
 gradient is made in their own place, some rows at a time while they are in the cache, right after the product:
 no second and third array of that size is written and read. To compute the scores themselves again in parts
-would save more memory, and costs time (`scripts/bench language-speed`). In bfloat16, summed in float32, the
-products take half the time where the processor has instructions for it.
+would save more memory, and costs time (`scripts/bench language-speed`). The products are oneDNN's, since one
+of those behind torch.mm reaches half of what some processors can. In bfloat16, summed in float32, they take
+half the time where the processor has instructions for it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ LARGE = 50_000
 """Units from which on "auto" takes the adaptive softmax."""
 WIDE = 1_000
 """Units from which on it pays to make the gradient in the place of the scores."""
-ROWS = 64
-"""Rows of the scores that are worked on at a time."""
+ROWS = 32
+"""Rows of the scores whose gradient is made at a time, in the cache."""
+SCORES = 1 << 24
+"""Scores that exist at a time where no gradient is wanted."""
+
+
+ONEDNN = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+)
+"""x, w, bias to x w' + bias; what torch's compiler calls for a linear layer on a CPU."""
 
 
 class Decoder(nn.Module):
@@ -50,15 +59,31 @@ class Decoder(nn.Module):
 
     def losses(self, h: Tensor, targets: Tensor) -> Tensor:
         """-log p of each target (M,) from h (M, width), in nats."""
+        if not torch.is_grad_enabled():
+            rows = max(1, SCORES // len(self.bias))
+            pairs = zip(h.split(rows), targets.split(rows), strict=True)
+            return torch.cat([self._plainly(part, wanted) for part, wanted in pairs])
         plain = h.device.type != "cpu" or h.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        if plain or len(self.bias) < WIDE or not torch.is_grad_enabled():
-            scores = self(h)
-            exact = scores if scores.dtype == torch.float64 else scores.float()
-            return functional.cross_entropy(exact, targets, reduction="none")
+        if plain or len(self.bias) < WIDE:
+            return self._plainly(h, targets)
         losses: Tensor = InPlace.apply(  # type: ignore[no-untyped-call]
             h, self.weight, self.bias, targets, self.short
         )
         return losses
+
+    def _plainly(self, h: Tensor, targets: Tensor) -> Tensor:
+        scores = self(h)
+        exact = scores if scores.dtype == torch.float64 else scores.float()
+        return functional.cross_entropy(exact, targets, reduction="none")
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return a b' (M, K) of a (M, C) and b (K, C) on a CPU, plus a bias (K,); both may be views."""
+    if a.dtype == torch.float32 and ONEDNN is not None:
+        found: Tensor = ONEDNN(a, b, bias, "none", [], "")
+        return found
+    found = torch.mm(a, b.t())
+    return found if bias is None else found.add_(bias)
 
 
 class InPlace(torch.autograd.Function):
@@ -72,16 +97,16 @@ class InPlace(torch.autograd.Function):
         """Losses (M,) of h (M, width), weight (V, width), bias (V,) and targets (M,)."""
         if short:
             h, weight = h.bfloat16(), weight.bfloat16()
-        scores, losses = torch.mm(h, weight.t()), bias.new_empty(len(h))
+        scores, losses = product(h, weight, None if short else bias), bias.new_empty(len(h), 1)
         for part, wanted, out in zip(
-            scores.split(ROWS), targets[:, None].split(ROWS), losses[:, None].split(ROWS), strict=True
+            scores.split(ROWS), targets[:, None].split(ROWS), losses.split(ROWS), strict=True
         ):
-            p = torch.log_softmax(part + bias, 1)
+            p = torch.log_softmax(part + bias if short else part, 1)
             torch.gather(p, 1, wanted, out=out)
             p.exp_().scatter_add_(1, wanted, torch.full_like(out, -1.0))
             part.copy_(p)
         ctx.save_for_backward(h, weight, scores)
-        return losses.neg_()
+        return losses[:, 0].neg()
 
     @staticmethod
     @once_differentiable
@@ -89,8 +114,8 @@ class InPlace(torch.autograd.Function):
         """From d(losses) (M,): dh, dweight, dbias."""
         h, weight, ds = ctx.saved_tensors
         rows: Tensor = gradients[0]
-        dh = torch.mm(ds, weight).float().mul_(rows[:, None])
-        dweight = torch.mm(ds.t(), (h * rows[:, None]).to(h.dtype)).float()
+        dh = product(ds, weight.t()).float().mul_(rows[:, None])
+        dweight = product(ds.t(), (h * rows[:, None]).to(h.dtype).t()).float()
         dbias = torch.mm(rows[None].to(ds.dtype), ds)[0].float()
         return dh, dweight, dbias, None, None
 

@@ -13,7 +13,8 @@ import torch
 from ...errors import DataError, RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit, reached
-from .corpus import Array, Corpus, Source
+from .beginning import introduction, long_enough, same_text
+from .corpus import NAME, Array, Corpus, Source, mapped
 from .model import LanguageNetwork
 from .objective import LanguageObjective
 from .recipes import recipe as settings_of
@@ -78,11 +79,13 @@ class LanguageModel:
         text: str | Path | Iterable[str],
         *,
         valid: str | Path | None = None,
+        start: LanguageModel | None = None,
         run: Run | str | Path | None = None,
         device: str = "auto",
         quiet: bool = False,
         tell: Callable[[str], None] | None = None,
         recorded: dict[str, Any] | None = None,
+        recorder: Callable[[int, Any, Any], None] | None = None,
     ) -> Self:
         """Fit the model to a text.
 
@@ -92,11 +95,13 @@ class LanguageModel:
         Args:
             text: the path of a file (a `Path`), or the text itself (a string, or pieces of one).
             valid: a file that decides when to stop, in place of the text's last part.
+            start: a fitted model of the same sizes whose weights and vocabulary to begin with.
             run: a run folder for checkpoints; an interrupted fit of the same settings resumes there.
             device: "auto", "cpu", "cuda" or "mps".
             quiet: show no progress.
             tell: is given a sentence about text and model before the fit begins.
             recorded: the settings that a new run folder keeps; this model's if None.
+            recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
         Returns:
             This model; `fitted` says how the fit ended.
@@ -104,7 +109,7 @@ class LanguageModel:
         Raises:
             DataError: the text is empty, too short, or not in its encoding.
             RunError: the folder holds another task, other settings or another text, or a damaged checkpoint.
-            SettingError: the loss is no longer finite.
+            SettingError: `start` has other sizes, or the loss is no longer finite.
         """
         s, taken = self.settings, run if isinstance(run, Run) else None
         place = run if isinstance(run, str | Path) else None
@@ -115,7 +120,7 @@ class LanguageModel:
             taken = taken or Run.create(str(place), "language", recorded or s.to_json())
             return taken
 
-        vocabulary = source.vocabulary()
+        vocabulary = source.vocabulary() if start is None else start.vocabulary
         whole = source.corpus(vocabulary, None if run is None else lambda: taken_up().folder)
         if valid is None:
             train, later = whole.split(s.validation)
@@ -124,16 +129,28 @@ class LanguageModel:
         long_enough(source.name, train, later, s)
         if run is not None:
             same_text(taken_up(), train, later)
-        settings = s.in_steps(LanguageObjective(train, later, s).passes.steps())
+        passes = LanguageObjective(train, later, s).passes
+        settings = s.in_steps(passes.steps())
         with torch.random.fork_rng():
             torch.manual_seed(s.seed)
             network = LanguageNetwork(len(vocabulary), s)
+        if start is not None:
+            begin_with(network, start, s)
         self._parts, self._train, self._later = (vocabulary, network), train.tokens, later
         if tell is not None:
-            tell(introduction(whole, train, later, vocabulary, network, settings))
+            tell(introduction(whole, train, later, vocabulary, network, settings, passes))
         objective = LanguageObjective(train, later, settings)
         about = {"vocabulary": vocabulary.to_json()}
-        self.fitted = fit(network, objective, settings, run=taken, about=about, device=device, quiet=quiet)
+        self.fitted = fit(
+            network,
+            objective,
+            settings,
+            run=taken,
+            about=about,
+            device=device,
+            quiet=quiet,
+            recorder=recorder,
+        )
         return self
 
     def source(self, text: str | Path | Iterable[str]) -> Source:
@@ -159,15 +176,24 @@ class LanguageModel:
         whole = "".join(source.pieces())
         return score(network, vocabulary, whole, self._train, source.name)
 
-    def know(self, text: str | Path | Iterable[str], *, valid: str | Path | None, digest: str) -> None:
+    def know(self, text: str | Path | Iterable[str], run: Run, *, valid: str | Path | None) -> None:
         """Let a loaded model know the text of its fit again, for baselines.
+
+        Args:
+            text: that of the fit; it is not read where the run holds it as a memory map.
+            run: the model's own.
+            valid: the file that decided when to stop, if there was one.
 
         Raises:
             DataError: the text is not there, or is another one.
         """
+        before = run.read_json("data.json")
+        if run.exists(NAME):
+            self._train = mapped(run.folder, self.vocabulary)[: before["trained on"]]
+            return
         source = self.source(text)
         whole = source.corpus(self.vocabulary)
-        if not digest.startswith(whole.digest):
+        if not str(before.get("sha256")).startswith(whole.digest):
             raise DataError(f"{source.name} has changed since the training.")
         train = whole if valid is not None else whole.split(self.settings.validation)[0]
         self._train = train.tokens
@@ -207,12 +233,12 @@ class LanguageModel:
         Returns:
             What follows each prompt.
         """
-        return self.continued(prompts, length, manner(**how))
+        return deque(self.continued(prompts, length, manner(**how)), 1)[0]
 
-    def continued(self, prompts: Sequence[str], length: int, manner: Manner) -> list[str]:
-        """What follows each prompt, as `generate_all` has it."""
+    def continued(self, prompts: Sequence[str], length: int, manner: Manner) -> Iterator[list[str]]:
+        """What follows each prompt, as `generate_all` has it, as it stands after each step."""
         vocabulary, network = self._fitted()
-        return list(deque(together(network, vocabulary, prompts, length, manner), 1)[0])
+        return together(network, vocabulary, prompts, length, manner)
 
     def stream(self, prompt: str = "", length: int | None = 500, **how: Any) -> Iterator[str]:
         """Go on with a prompt, piece by piece as it is written.
@@ -297,54 +323,17 @@ def manner(
     return Manner(Sampling.from_json(sampling, "language"), stops, seed, threads, stored)
 
 
-def long_enough(name: str, train: Corpus, later: Corpus, settings: LanguageSettings) -> None:
-    """Refuse a text that does not fill one window.
+def begin_with(network: LanguageNetwork, start: LanguageModel, settings: LanguageSettings) -> None:
+    """Give a network the weights of a fitted model.
 
     Raises:
-        DataError: the message says how long it must be.
+        SettingError: they are of another unit or of other sizes.
     """
-    least = settings.window + 1
-    for part, tokens in (("to learn from", train.tokens), ("to validate on", later.tokens)):
-        if len(tokens) < max(2, least if tokens is train.tokens else 2):
-            raise DataError(
-                f"{name}: is too short: {len(tokens)} {settings.unit}s {part}, and one window takes {least}. "
-                f"Give a longer text, or a smaller --window."
-            )
-
-
-def same_text(run: Run, train: Corpus, later: Corpus) -> None:
-    """Note in a run which text it is trained on, or hold a resumed run to it.
-
-    Raises:
-        RunError: the run was begun with another text.
-    """
-    digest = f"{train.digest}{'' if train.digest == later.digest else later.digest}"
-    now = {"trained on": len(train.tokens), "validated on": len(later.tokens), "sha256": digest}
-    if not run.exists("data.json"):
-        run.write_json("data.json", now)
-        return
-    before = run.read_json("data.json")
-    if before != now:
-        raise RunError(
-            f"{run.folder}: was trained on another text ({before.get('trained on')} tokens; now "
-            f"{now['trained on']}). Give another folder to train on the new one."
+    weights = start.network.state_dict()
+    wanted = {name: value.shape for name, value in network.state_dict().items()}
+    if start.settings.unit != settings.unit or wanted != {k: v.shape for k, v in weights.items()}:
+        raise SettingError(
+            f"language: `start` must be a model of the same unit and sizes as this one "
+            f"({settings.layers} x {settings.hidden}, {settings.unit}), got {start!r}."
         )
-
-
-def introduction(
-    whole: Corpus,
-    train: Corpus,
-    later: Corpus,
-    vocabulary: Vocabulary,
-    network: LanguageNetwork,
-    settings: LanguageSettings,
-) -> str:
-    """What is about to be done, in two lines."""
-    unit, weights = settings.unit, sum(weight.numel() for weight in network.parameters())
-    passes = settings.max_steps * settings.batch * settings.window / len(train.tokens)
-    return (
-        f"{len(whole.tokens):,} {unit}s, {len(vocabulary):,} different\n"
-        f"trained on {len(train.tokens):,}, validated on {len(later.tokens):,}\n"
-        f"{settings.layers} x {settings.hidden} units, {weights:,} weights; {settings.max_steps} steps of "
-        f"{settings.batch} x {settings.window} {unit}s, {passes:.1f} passes over the text"
-    )
+    network.load_state_dict(weights)

@@ -18,6 +18,7 @@ from ...nn import LSTM
 from ...nn.initialise import uniform
 from ...scan import State
 from .decoder import LARGE, AdaptiveDecoder, Decoder
+from .dropout import dropout
 from .settings import LanguageSettings
 
 States = tuple[State, ...]
@@ -88,11 +89,11 @@ class LanguageNetwork(nn.Module):
         state = self.initial(tokens.shape[0]) if state is None else state
         for k, layer in enumerate(self._lstms()):
             if not s.locked:  # a locked mask is the layer's own noise
-                x = functional.dropout(x, s.dropout if k else s.dropout_input, self.training)
+                x = dropout(x, s.dropout if k else s.dropout_input, self.training)
             x, new = layer(x, state[k])
             after.append(new)
         rate = s.dropout if s.dropout_output is None else s.dropout_output
-        dropped, losses = self._silenced(x, rate), None
+        dropped, losses = dropout(x, rate, self.training, locked=s.locked), None
         if targets is not None:
             losses = self.decoder.losses(dropped.flatten(0, 1), targets.flatten()).view(targets.shape)
         return Read(x, dropped, tuple(after), losses)
@@ -106,9 +107,3 @@ class LanguageNetwork(nn.Module):
             keep = torch.rand(len(weight), 1, device=weight.device) >= rate
             return functional.embedding(tokens, weight * keep / (1 - rate))
         return functional.embedding(tokens, weight)
-
-    def _silenced(self, h: Tensor, rate: float) -> Tensor:
-        if not self.settings.locked or not self.training or not rate:
-            return functional.dropout(h, rate, self.training)
-        mask = torch.rand(h.shape[0], 1, h.shape[2], device=h.device, dtype=h.dtype) >= rate
-        return h * mask / (1 - rate)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from .windows import Passes, Streams
 
 READ = 256
 """Tokens of each stream that a validation reads at once."""
+WATCHED = 4
+"""Streams that a training is filmed on."""
 
 
 class Batch(NamedTuple):
@@ -88,6 +91,10 @@ class LanguageObjective:
         self.state = (
             tuple(State(tensors[f"h{k}"], tensors[f"c{k}"]) for k in range(layers)) if layers else None
         )
+
+    def watched(self) -> tuple[tuple[Any, ...], Callable[[Any], Tensor]]:
+        """The first window of a few streams, and what picks the state that the last token is scored from."""
+        return (self.batch(0).tokens[:WATCHED],), lambda read: read.h[:, -1]
 
     def validate(self, model: nn.Module) -> Validation:
         """Read the validation part in a few streams; the first tokens of each have little before them."""

@@ -21,6 +21,7 @@ RECENT = 64
 class Sampling(Settings):
     """How a token is chosen by its score."""
 
+    called = "language"
     temperature: float = setting(
         0.8, "What scores are divided by: 0 takes the likeliest always, 1 what was learned.", least=0
     )

@@ -94,6 +94,8 @@ class Score:
         ]
         if self.strange:
             lines += ["", outside(self.strange, self.unit)]
+            if self.unit == "char" and len(self.nats) > 1:
+                lines += ["no row for xz, which cannot leave such characters out"]
         return "\n".join(lines)
 
     __str__ = text
@@ -109,7 +111,9 @@ def outside(strange: Counter[str], unit: str, *, scored: bool = True) -> str:
     )
     if unit == "word":
         kind, how = "words", "read as <unk>"
-    return f"{sum(strange.values()):,} {kind} outside the vocabulary, {how}: {shown}{more}"
+    if strange.total() == 1:
+        kind = kind.removesuffix("s")
+    return f"{strange.total():,} {kind} outside the vocabulary, {how}: {shown}{more}"
 
 
 @torch.no_grad()

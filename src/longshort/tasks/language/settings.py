@@ -16,6 +16,7 @@ UNITS = ("char", "byte", "subword", "word")
 class LanguageSettings(FitSettings):
     """Units of text, the size of the model, what keeps it from learning by heart, and how it is trained."""
 
+    called = "language"
     unit: str = setting("char", "What the model reads and writes, one at a time.", choices=UNITS)
     vocabulary: int | None = setting(
         None,

@@ -8,6 +8,7 @@ runs/book/settings.json        what was asked
          metrics.jsonl         one line a validation
          scores.json           the score on the text held out, beside the baselines
          sample.txt            what the model writes
+         film.json             what `--watch` kept
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ...errors import LongshortError, SettingError, need
+from ...errors import DataError, LongshortError, RunError, SettingError, need
 from ...runs import Run, replacing
 from ...settings import setting
 from ...train import FitSettings, Fitted
+from .corpus import Array
 from .language_model import LanguageModel, manner
 from .recipes import recipe, recipes
 from .scoring import MODEL, Score, outside
@@ -42,6 +44,7 @@ TEMPERATURE = 0.7
 EXAMPLES = """\
     longshort train language book.txt --out runs/book
     longshort train language ptb.train.txt --recipe zaremba-small --valid ptb.valid.txt --test ptb.test.txt
+    longshort train language letters.txt --start runs/book --lr 0.0005 --out runs/letters
 """
 
 
@@ -53,6 +56,9 @@ class TrainSettings(LanguageSettings):
         None, "Text to learn from; by default the help topics of Python, which come with it."
     )
     recipe: str | None = setting(None, "Settings by name; flags change them.")
+    start: str | None = setting(
+        None, "Run to begin with: its weights, its vocabulary and, but for flags, its settings."
+    )
     valid: str | None = setting(
         None, "Text that decides when to stop, in place of the last part of the file."
     )
@@ -73,16 +79,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def beneath(given: argparse.Namespace) -> TrainSettings:
-    """The settings that hold where no flag was given: those of the recipe, if one was named.
+    """The settings that hold where no flag was given: of the recipe or of the run to start from, if named.
 
     Raises:
-        SettingError: there is no such recipe.
+        SettingError: there is no such recipe, or a run was named too.
+        RunError: there is no such run.
     """
-    name = getattr(given, "recipe", None)
+    name, start = getattr(given, "recipe", None), getattr(given, "start", None)
+    if start is not None:
+        if name is not None:
+            raise SettingError(
+                "language: `recipe` and `start` both say what to begin with. Give one of them."
+            )
+        before = Run.open(start, "language").settings
+        own = {field.name for field in dataclasses.fields(LanguageSettings)}
+        return TrainSettings.from_json({name: value for name, value in before.items() if name in own})
     return TrainSettings() if name is None else TrainSettings.from_json({**recipe(name), "recipe": name})
 
 
-def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", quiet: bool = False) -> int:
+def train(
+    settings: TrainSettings,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    quiet: bool = False,
+    recorder: Callable[[int, Any, Any], None] | None = None,
+) -> int:
     """Train on a text, score the model on what was held out, and let it write.
 
     Args:
@@ -90,16 +112,18 @@ def train(settings: TrainSettings, out: str | Path, *, device: str = "auto", qui
         out: the run folder; an interrupted run of the same settings goes on.
         device: "auto", "cpu", "cuda" or "mps".
         quiet: show no progress.
+        recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
     Returns:
         0, or 1 if Ctrl-C ended the training early.
     """
     model = LanguageModel(**_model_settings(settings))
     valid = None if settings.valid is None else Path(settings.valid)
+    start = None if settings.start is None else LanguageModel.load(settings.start)
     introduce = None if quiet else lambda text: print(f"{settings.file or TOPICS}: {text}", flush=True)
     model.fit(
-        _text(settings), valid=valid, run=out, device=device, quiet=quiet, tell=introduce,
-        recorded=settings.to_json(),
+        _text(settings), valid=valid, start=start, run=out, device=device, quiet=quiet, tell=introduce,
+        recorded=settings.to_json(), recorder=recorder,
     )  # fmt: skip
     run = Run.open(out, "language")
     fitted = model.fitted
@@ -163,17 +187,18 @@ def predict(
     strange = sum((model.vocabulary.encode(text)[1] for text in texts), Counter[str]())
     if strange:
         note(outside(strange, model.vocabulary.unit, scored=False))
-    started = time.perf_counter()
+    clock = Clock()
     if len(texts) > 1:
-        found = model.continued(texts, length, made)
+        *_, found = clock.ticks(model.continued(texts, length, made))
         count = sum(len(model.vocabulary.encode(text)[0]) for text in found)
         _write((f"{prompt}{text}\n\n" for prompt, text in zip(texts, found, strict=True)), out)
     else:
         begin = "".join(texts)
-        pieces = model.pieces(begin, length, made)
-        count = _write(chain([begin], pieces, ["\n"]), out) - 2
-    seconds = time.perf_counter() - started
-    note(f"{count:,} tokens, {count / seconds:,.0f} a second; --seed {seed} repeats this")
+        _write(chain([begin], clock.ticks(model.pieces(begin, length, made)), ["\n"]), out)
+        count = min(clock.count, length)  # a held back end is no token
+    likeliest = made.sampling.temperature == 0
+    again = "the likeliest each time, whatever the seed" if likeliest else f"--seed {seed} repeats this"
+    note(f"{count:,} token{'s' if count > 1 else ''}{clock.pace(count)}; {again}")
 
 
 def evaluate(
@@ -194,11 +219,34 @@ def evaluate(
     if encoding is not None:  # after the run's own text was read
         model.settings = dataclasses.replace(model.settings, encoding=encoding)
     found = model.score(Path(source))
-    print(f"{source}: {found}")
+    print(f"{'standard input' if source == '-' else source}: {found}")
     if out is not None:
         target = Path(out)
         Run(target.parent, "language", {}).write_json(target.name, found.to_json())
     return found
+
+
+Step = TypeVar("Step")
+
+
+class Clock:
+    """How many steps a generator makes, and how fast, from the first that it has made: the prompt is read."""
+
+    def __init__(self) -> None:
+        self.count, self.begun, self.ended = 0, 0.0, 0.0
+
+    def ticks(self, steps: Iterable[Step]) -> Iterator[Step]:
+        """Pass the steps on."""
+        for step in steps:
+            self.count, self.ended = self.count + 1, time.perf_counter()
+            self.begun = self.begun or self.ended
+            yield step
+
+    def pace(self, tokens: int) -> str:
+        """Tokens a second as text, if all the steps together made so many."""
+        if self.count < 2:
+            return ""
+        return f", {tokens * (1 - 1 / self.count) / (self.ended - self.begun):,.0f} a second"
 
 
 def recall(model: LanguageModel, run: Run) -> str | None:
@@ -207,11 +255,28 @@ def recall(model: LanguageModel, run: Run) -> str | None:
         settings = TrainSettings.from_json(run.settings)
         if settings.file == "-":
             return "the run was trained on standard input"
-        before = run.read_json("data.json")
-        model.know(_text(settings), valid=settings.valid, digest=str(before.get("sha256")))
+        model.know(_text(settings), run, valid=settings.valid)
     except LongshortError as error:
         return str(error)
     return None
+
+
+def held_out(model: LanguageModel, run: Run) -> Array:
+    """The tokens of the text that decided when a run's training stopped.
+
+    Raises:
+        DataError: the text cannot be read, or has changed. RunError: the run was trained on standard input,
+        or does not say on what.
+    """
+    settings = TrainSettings.from_json(run.settings)
+    if settings.valid is not None:
+        return model.source(Path(settings.valid)).corpus(model.vocabulary).tokens
+    if settings.file == "-":
+        raise RunError(f"{run.folder}: was trained on standard input.")
+    whole = model.source(_text(settings)).corpus(model.vocabulary)
+    if not str(run.read_json("data.json").get("sha256")).startswith(whole.digest):
+        raise DataError(f"{settings.file or TOPICS}: has changed since the training.")
+    return whole.split(model.settings.validation)[1].tokens
 
 
 def note(text: str) -> None:

@@ -92,7 +92,7 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
 
 
 def topics() -> Iterator[str]:
-    """The Python language's own help topics, which come with every interpreter: about 700,000 characters."""
+    """Python's own help topics, which come with every interpreter: about half a million characters."""
     from pydoc_data.topics import topics as found
 
     for name in sorted(found):

@@ -242,13 +242,16 @@ class Subwords:
         return {"unit": self.unit, "model": self._model}
 
 
-def learn(unit: str, text: Callable[[], Iterable[str]], size: int | None) -> Vocabulary:
+def learn(
+    unit: str, text: Callable[[], Iterable[str]], size: int | None, name: str = "the text"
+) -> Vocabulary:
     """Make the vocabulary of a text.
 
     Args:
         unit: "char", "byte", "subword" or "word".
         text: gives the pieces of the text, anew each time it is called.
         size: most tokens; the unit's own default if None.
+        name: of the text, for an error.
 
     Raises:
         DataError: the text has fewer than two different units.
@@ -265,7 +268,7 @@ def learn(unit: str, text: Callable[[], Iterable[str]], size: int | None) -> Voc
         frequent = [word for word, _ in _by_frequency(counts) if word not in (END, UNKNOWN)]
         return Words([END, UNKNOWN, *frequent[: most - 2]])
     if len(counts) < 2:
-        raise DataError(f"language: the text must have two different characters, got {''.join(counts)!r}.")
+        raise DataError(f"{name}: must have two different characters, got {''.join(counts)!r}.")
     return Characters("".join(char for char, _ in _by_frequency(counts)[:most]))
 
 

@@ -1,0 +1,369 @@
+"""Ten minutes on a CUDA device, in the order of their worth: what runs, whether it is right, how fast it is.
+
+    PYTHONPATH=src python3 benchmarks/device.py --out FOLDER [--minutes 9.5]
+
+Nothing need be installed but torch for CUDA, NumPy and pytest with its plugins xdist and timeout. Every part
+runs in a process of its own, which a fault or a wait that does not end takes with it and nothing else;
+FOLDER/device.json is written anew after each answer, so that whoever stops this loses nothing. In turn:
+
+1. the machine, and what `plan()` says after the check at first use;
+2. every binary that the rest needs, compiled by all cores;
+3. tests/gpu: first one call of each plan, then all, several at a time;
+4. ours beside cuDNN, training and inference, in bfloat16, float16, TF32, float32, each plan by its name;
+5. what options cost, two published stacks, first use;
+6. other ways to cut the kernels, by which `scan/cuda/tiling.py` is to be decided;
+7. compute-sanitizer, where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from longshort.bench import gpu
+from longshort.scan.call import Call, Options
+from longshort.scan.cuda import compiler, machine, persistent_plan, step_plan, tiling
+
+ROOT = Path(__file__).parents[1]
+SETUP = gpu.Setup(rounds=5, plans=("step", "persistent"), first_use=False, options=False)
+CUT = ("64 x 256", "64 x 512", "64 x 1024", "20 x 650", "16 x 768", "256 x 512", "64 x 128", "512 x 128")
+"""The cases on which other cuts are tried."""
+PARTS = (
+    "machine",
+    "binaries",
+    "smoke",
+    "tests",
+    "table",
+    "options",
+    "stacks",
+    "first use",
+    "cuts",
+    "sanitizer",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One answer: a function of this module, or of `bench.gpu`, and how long it may take."""
+
+    part: str
+    name: str
+    work: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    seconds: float = 60.0
+
+
+# ---- the work of each part; every function runs in a process that has the device to itself
+
+
+def facts() -> dict[str, Any]:
+    """The machine, and which backend a call gets."""
+    from longshort.scan import plan
+
+    device = torch.device("cuda")
+    x, w, b = (torch.randn(*shape, device=device) for shape in ((3, 4, 5), (24, 5), (24,)))
+    start = time.perf_counter()
+    said = str(plan(x, w, torch.randn(24, 6, device=device), b))
+    took = time.perf_counter() - start
+    found = machine.cuda(torch.cuda.current_device()).properties
+    return {**gpu.machine(), "properties": str(found), "plan": said, "check at first use, seconds": took}
+
+
+def plain(case: gpu.Case, dtype: torch.dtype) -> Call:
+    """A training call of a case with no option."""
+    given = frozenset({"bias"})
+    return Call(Options(), "cuda", dtype, case.N, case.T, case.C, case.H, case.H, given, True)
+
+
+def programs(properties: machine.Properties) -> Iterator[str]:
+    """The text of every program that the table runs."""
+    specialised: Any = type("Specialised", (), {"specialises": True})
+    for dtype, tf32 in gpu.TYPES.values():
+        for names in (("step_begin",), ("step_operands",), step_plan.AHEAD, step_plan.BACK):
+            call = plain(gpu.CASES[0], dtype)
+            yield step_plan.program(specialised, call, step_plan.needed(call, names)).text()
+        for case in gpu.CASES:
+            call = plain(case, dtype)
+            fits = call.H <= tiling.MOST_UNITS or call.N * call.H <= tiling.MOST_CELLS
+            cuts = tiling.pair(properties, call, tf32) if fits else None
+            if cuts is not None:
+                yield persistent_plan.program(call, cuts.forward, specialises=True).text()
+                yield persistent_plan.program(call, cuts.backward, specialises=True).text()
+
+
+def binaries() -> dict[str, Any]:
+    """Compile them all, by all cores, to the folder where they are kept."""
+    properties = machine.cuda(torch.cuda.current_device()).properties
+    texts, start = sorted(set(programs(properties))), time.perf_counter()
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+        sizes = list(pool.map(_compiled, texts, [properties.architecture] * len(texts)))
+    return {
+        "programs": len(sizes),
+        "bytes": sum(sizes),
+        "cores": cores,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _compiled(text: str, architecture: str) -> int:
+    return len(compiler.binary(text, architecture))
+
+
+def tests(log: str, seconds: float, *words: str) -> dict[str, Any]:
+    """Run pytest; its output is in a file of its own from the first line on."""
+    paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "tests/gpu",
+        "-p",
+        "no:cacheprovider",
+        "-rfE",
+        "--tb=short",
+        *words,
+    ]
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            code: int | None = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            code = None
+    lines = Path(log).read_text("utf8", "replace").splitlines()
+    wrong = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return {"exit code": code, "in time": code is not None, "end": lines[-1:], "wrong": wrong[:60]}
+
+
+def cut_otherwise(case: gpu.Case, way: str) -> dict[str, Any]:
+    """A case in bfloat16 with kernels cut in another way."""
+    cuts = tiling._cuts
+
+    def only(keep: Callable[[tiling.Tiling], bool]) -> Callable[..., Any]:
+        return lambda *words: (cut for cut in cuts(*words) if keep(cut))
+
+    if way == "exchange at H = 128":
+        tiling.MOST_UNITS = 64
+    elif way != "as they are":
+        units, columns = {"16 units": (16, None), "32 units": (32, None), "8 columns": (None, 1)}[way]
+        tiling._cuts = only(lambda cut: units in (None, cut.units) and columns in (None, cut.column_tiles))  # type: ignore[assignment]
+    properties = machine.cuda(torch.cuda.current_device()).properties
+    found = tiling.pair(properties, plain(case, torch.bfloat16), False)
+    if found is None:
+        return {"does not fit": way}
+    measured = gpu.typed(case, "bfloat16", replace(SETUP, plans=("persistent",)))
+    return {"forward": found.forward.template, "backward": found.backward.template, **measured}
+
+
+def sanitized(tool: str, plan: str, N: int, H: int, seconds: float) -> dict[str, Any]:
+    """Run one small training step under compute-sanitizer."""
+    if shutil.which("compute-sanitizer") is None:
+        return {"skipped": "compute-sanitizer is not installed"}
+    script = (
+        "import torch, longshort as ls\n"
+        f"layer = ls.LSTM(8, {H}).to('cuda', torch.bfloat16)\n"
+        f"x = torch.randn(5, {N}, 8, device='cuda', dtype=torch.bfloat16)\n"
+        "layer(x)[0].float().sum().backward()\n"
+        "torch.cuda.synchronize()\n"
+    )
+    environment = {**os.environ, "LONGSHORT_CUDA_PLAN": plan, "LONGSHORT_CUDA_PATIENCE": "1000"}
+    kernels = ["--kernel-name", f"kns={'step_' if plan == 'step' else 'persistent'}"]
+    command = [
+        "compute-sanitizer",
+        "--tool",
+        tool,
+        *kernels,
+        "--error-exitcode",
+        "9",
+        sys.executable,
+        "-c",
+        script,
+    ]
+    found = subprocess.run(
+        command, capture_output=True, text=True, timeout=seconds, env=environment, check=False
+    )
+    return {"exit code": found.returncode, "end": found.stdout[-1500:]}
+
+
+# ---- the parts
+
+
+def jobs(folder: Path) -> Iterator[Job]:
+    """Everything, in order."""
+    yield Job("machine", "facts", facts, seconds=60)
+    yield Job("binaries", "all", binaries, seconds=90)
+    first = "auto_runs or agrees_with_torch or (one_block_alone_at_size and bf16 and 64-128)"
+    yield Job(
+        "smoke", "one call of each plan", tests, (str(folder / "smoke.log"), 50.0, "-x", "-k", first), 60
+    )
+    # one test takes most of the device's memory, one counts it: they come later and have it to themselves
+    most = ("-v", "-n", "8", "-k", "not sanitizer and not out_of_memory and not memory_stays")
+    yield Job("tests", "most", tests, (str(folder / "tests.log"), 140.0, *most), 150)
+    for kind in gpu.TYPES:
+        for case in gpu.CASES:
+            yield Job("table", f"{case.name}, {kind}", gpu.typed, (case, kind, SETUP), 30)
+    for case in gpu.CASES:
+        if case.name in gpu.OPTION_CASES:
+            yield Job("options", case.name, gpu.options, (case, SETUP), 40)
+    yield Job("stacks", "both", gpu.stacks, (SETUP,), 60)
+    for case in gpu.CASES[1:4:2]:
+        fresh = replace(SETUP, first_use=True, plans=())
+        yield Job("first use", case.name, gpu.typed, (case, "bfloat16", fresh), 30)
+    by_name = {case.name: case for case in gpu.CASES}
+    for name in CUT:
+        alone = by_name[name].H <= tiling.MOST_UNITS
+        ways = ("exchange at H = 128",) if alone else ("16 units", "32 units", "8 columns")
+        for way in ways:
+            yield Job("cuts", f"{name}, {way}", cut_otherwise, (by_name[name], way), 30)
+    last = (str(folder / "memory.log"), 50.0, "-k", "out_of_memory or memory_stays")
+    yield Job("tests", "memory", tests, last, 60)
+    for tool, plan, N, H in (("memcheck", "alone", 9, 64), ("racecheck", "persistent", 25, 150)):
+        yield Job("sanitizer", f"{tool}, {plan}", sanitized, (tool, plan, N, H, 70.0), 80)
+
+
+def _serve(connection: Any) -> None:
+    """Answer one request after another, until none comes."""
+    with suppress(EOFError):
+        while True:
+            work, arguments = connection.recv()
+            try:
+                answer = work(*arguments)
+            except Exception as error:
+                answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:400]}
+            connection.send(answer)
+
+
+class Servant:
+    """A process that works, replaced when it fell silent, fell over, or was told to end."""
+
+    def __init__(self) -> None:
+        self.context = multiprocessing.get_context("spawn")
+        self.process: Any = None
+
+    def ask(self, job: Job, seconds: float) -> dict[str, Any]:
+        """Return the answer, or what became of the process; never later than `seconds`."""
+        if self.process is None or not self.process.is_alive():
+            self.connection, there = self.context.Pipe()
+            self.process = self.context.Process(target=_serve, args=(there,), daemon=False)
+            self.process.start()
+            there.close()
+        try:
+            self.connection.send((job.work, job.arguments))
+            if self.connection.poll(seconds):
+                answer: dict[str, Any] = self.connection.recv()
+                if job.work is cut_otherwise or "failed" in answer:
+                    self.end()  # with cuts that were changed, or a context that may be lost
+                return answer
+            answer = {"failed": f"no answer in {seconds:.0f} s"}
+        except (EOFError, OSError):
+            answer = {"failed": "the process ended without an answer"}
+        self.end()
+        return answer
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.connection.close()
+            self.process = None
+
+
+def run(all_jobs: Iterator[Job], folder: Path, seconds: float) -> dict[str, Any]:
+    """Do the jobs within `seconds`; write the file and say a line after each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, servant, start = folder / "device.json", Servant(), time.monotonic()
+    found: dict[str, Any] = {"command": " ".join(["benchmarks/device.py", *sys.argv[1:]])}
+    for job in all_jobs:
+        left = seconds - (time.monotonic() - start)
+        if left < 5:
+            found.setdefault("no time left for", []).append(f"{job.part}: {job.name}")
+            continue
+        before = time.monotonic()
+        answer = servant.ask(job, min(job.seconds, left))
+        if job.work is gpu.typed and isinstance(
+            answer.get("failed"), str
+        ):  # one plan's fault took all with it
+            case, kind, setup = job.arguments
+            again = replace(job, arguments=(case, kind, replace(setup, plans=("step",))))
+            answer = {**servant.ask(again, job.seconds), "with all plans": answer["failed"]}
+        answer = {**answer, "seconds of it all": round(time.monotonic() - before, 2)}
+        found.setdefault(job.part, {})[job.name] = answer
+        fresh = path.with_suffix(".part")
+        fresh.write_text(json.dumps(found, indent=1, default=str) + "\n")
+        fresh.replace(path)
+        print(f"{time.monotonic() - start:6.0f} s  {job.part:9} {job.name:28} {line(answer)}", flush=True)
+    servant.end()
+    path.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    return found
+
+
+def line(answer: dict[str, Any]) -> str:
+    """An answer in a line."""
+    if "training" in answer or "inference" in answer:
+        words = []
+        for kind in ("training", "inference"):
+            times = answer.get(kind, {}).get("microseconds a step", {})
+            words.append(
+                f"{kind}: " + "  ".join(f"{name} {each['median']:.2f}" for name, each in times.items())
+            )
+        return " | ".join(
+            [*words, *(f"FAILED {who}: {why}" for who, why in answer.get("failed", {}).items())]
+        )
+    return json.dumps(answer, default=str)[:300]
+
+
+def verdict(found: dict[str, Any]) -> Iterator[str]:
+    """Which plan each case of the table wants, and its ratio over cuDNN, by type."""
+    for name, answer in found.get("table", {}).items():
+        for kind in ("training", "inference"):
+            times = {
+                who: each["median"]
+                for who, each in answer.get(kind, {}).get("microseconds a step", {}).items()
+            }
+            ours = {who: took for who, took in times.items() if who != "cudnn"}
+            if ours and "cudnn" in times:
+                best = min(ours, key=lambda who: ours[who])
+                yield f"{name:24} {kind:10} {times['cudnn'] / ours[best]:6.2f}x cuDNN by {best}" + (
+                    f", default {times['cudnn'] / ours['ours']:.2f}x" if "ours" in ours else ""
+                )
+
+
+def main() -> None:
+    """Read the words, run, and say which plan won where."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where device.json and logs go"
+    )
+    parser.add_argument("--minutes", type=float, default=9.5, help="of it all (default: %(default)s)")
+    parser.add_argument("--only", action="append", choices=PARTS, help="only this part; may repeat")
+    words = parser.parse_args()
+    why = machine.why_not()
+    if why is not None:
+        sys.exit(f"device: no kernel can run here: {why}.")
+    wanted = (job for job in jobs(words.out) if not words.only or job.part in words.only)
+    found = run(wanted, words.out, 60 * words.minutes)
+    print(*verdict(found), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
