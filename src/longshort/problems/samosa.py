@@ -1,15 +1,15 @@
 """Samosa: who likes which food, held side by side and asked for in any order.
 
-"Dhaval eats samosa almost every day, it shouldn't be hard to guess that his favourite cuisine is Indian. His
-brother Bhavin however is a lover of pasta and cheese, that means Bhavin's favourite cuisine is Italian." Here
-three people of four are told of, one after the other, each with a food of one of four cuisines (three foods
-each); then come exactly L words of clauses that say nothing of them, drawn at random; then each of the three
-is asked for, in random order: "the favourite cuisine of Dhaval is". At each "is" the network says which of the
-four it is, and is not told whether it was right; the score is the share of wrong ones. People, foods and order
-are drawn at random, and two people may like the same cuisine. Words enter through a learned embedding of 32
-numbers. A name must be bound to its cuisine: one who knows which cuisines were named, but not whose they are,
-is wrong for 44 of 100. What makes binding hard is not L but the words between a name and its food, and between
-the name in a question and the answer; there is one of them here.
+"Dhaval eats samosa almost every day, it shouldn't be hard to guess that his favourite cuisine is Indian.
+His brother Bhavin however is a lover of pasta and cheese, that means Bhavin's favourite cuisine is
+Italian." Here three people of four are told of, one after the other, each with a food of one of four
+cuisines (three foods each); then come exactly L words of clauses that say nothing of them, drawn at random;
+then each of the three is asked for, in random order: "the favourite cuisine of Dhaval is". At each "is" the
+network says which of the four it is, and is not told whether it was right; the score is the share of wrong
+ones. People, foods and order are drawn at random, and two people may like the same cuisine. Words enter
+through a learned embedding of 32 numbers. A name must be bound to its cuisine: one who knows which cuisines
+were named, but not whose they are, is wrong for 44 of 100. What makes binding hard is not L but the words
+between a name and its food, and between the name in a question and the answer; there is one of them here.
 
 Without memory: 3 of 4 answers are wrong.
 

@@ -32,7 +32,7 @@ def array(what: str, value: Any, dtype: str) -> Array:
         given = given.astype("datetime64[us]").astype(np.int64)
     if not np.can_cast(given.dtype, dtype, "same_kind"):
         raise ShapeError(f"{what} must be of {dtype}, got {given.dtype}.")
-    return np.ascontiguousarray(given, dtype)
+    return np.asarray(given, dtype, order="C")
 
 
 def whole(what: str, value: Any) -> int:

@@ -79,6 +79,7 @@ class Nodes:
 
         Raises:
             ShapeError: an input is missing, unknown, or of another shape.
+            SettingError: a token or a category is none that the model knows.
         """
         fed = dict(zip(self.inputs, given, strict=False)) | named
         if len(given) > len(self.inputs) or set(fed) != set(self.inputs):
@@ -231,6 +232,7 @@ class Program:
 
         Raises:
             ShapeError: an input is missing, unknown, or of another shape.
+            SettingError: a token or a category is none that the model knows.
         """
         results = self.whole.run("model", given, named)
         return _one(results[: len(results) - self.kept])
@@ -312,6 +314,7 @@ class ProgramStream:
 
         Raises:
             ShapeError: an input is missing, unknown, or of another shape.
+            SettingError: a token or a category is none that the model knows.
         """
         fed = dict(zip(list(self._step.inputs)[len(self._names) :], given, strict=False))
         results = self._step.run("stream.step", tuple(self._state), fed | named)

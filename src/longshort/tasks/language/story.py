@@ -198,7 +198,7 @@ def predict(
         count = min(clock.count, length)  # a held back end is no token
     likeliest = made.sampling.temperature == 0
     again = "the likeliest each time, whatever the seed" if likeliest else f"--seed {seed} repeats this"
-    note(f"{count:,} token{'s' if count > 1 else ''}{clock.pace(count)}; {again}")
+    note(f"{count:,} token{'' if count == 1 else 's'}{clock.pace(count)}; {again}")
 
 
 def evaluate(
