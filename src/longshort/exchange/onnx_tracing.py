@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,3 +34,21 @@ def _decomposed(*args: Any) -> list[Tensor]:
     options, _ = graph.read(args[-1])
     outputs = symbolic.run(options, Inputs(*args[:-1]))
     return [output for output in outputs if output is not None]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what torch's exporter says about itself from the caller."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith(names)]
+    loggers += [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)

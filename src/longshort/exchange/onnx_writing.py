@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,7 @@ from ..nn import LSTM
 from ..runs import replacing
 from .layers import Array
 from .onnx_digest import DIGEST, digest
-from .onnx_tracing import onnx_decompositions
+from .onnx_tracing import onnx_decompositions, quiet
 
 OPSET = 20
 LARGEST = (1 << 31) - (1 << 20)
@@ -387,21 +384,3 @@ def _rounding(got: Array, truth: Array, dtype: torch.dtype) -> float:
     level = wide * max(1.0, float(np.abs(truth).max()))
     spread = float(np.ptp(truth.reshape(len(truth), -1), axis=1).max())
     return max(level, own * spread) if own > wide else level
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what torch's exporter says about itself from the caller."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-    loggers = [logging.getLogger(n) for n in list(logging.root.manager.loggerDict) if n.startswith(names)]
-    loggers += [logging.getLogger(name) for name in names]
-    before = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)

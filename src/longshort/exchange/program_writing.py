@@ -17,7 +17,8 @@ from ..runtime.files import write_folder
 from ..runtime.operators import OPERATORS
 from ..runtime.program import LSTM
 from .layers import Array
-from .onnx_writing import SIZES, Graph, compared, quiet
+from .onnx_tracing import quiet
+from .onnx_writing import SIZES, Graph, compared
 from .runtime_writing import ALLOWED, placed
 
 SKIPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size")
