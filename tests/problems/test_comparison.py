@@ -76,7 +76,7 @@ def test_the_tiniest_wolf_is_told_from_a_dog_in_seconds(tmp_path):
 
 
 def test_the_tiniest_mnist_is_solved_in_seconds(tmp_path, digits):
-    settings = TrialSettings(problem="mnist", lag=28, cell="lstm-bias1", hidden=16, rate=0.02, max_steps=150)
+    settings = TrialSettings(problem="mnist", lag=28, cell="lstm-bias1", hidden=24, rate=0.01, max_steps=400)
     result = trial.run_trial(Mnist(digits), settings, tmp_path / "run")
     assert result["score"] <= 0.05, result
 
