@@ -169,7 +169,7 @@ def overfitting(
     data: str | None,
     *,
     max_steps: int,
-    names: Sequence[str] = tuple(REGULARISERS),
+    names: Sequence[str] | None = None,
     units: int = UNITS,
     seed: int = 0,
     device: str = "cpu",
@@ -182,7 +182,7 @@ def overfitting(
         data: as in `read_text`.
         max_steps: batches of each at most; one whose held-out loss has not fallen at a quarter of the
             validations has seen its best.
-        names: the rows wanted, of REGULARISERS; the first is what the others are compared with.
+        names: the rows wanted, of REGULARISERS, all if None; the first is what the others are compared with.
         units: of each layer.
         seed: of weights and batches.
         device: where to train.
@@ -197,7 +197,7 @@ def overfitting(
     """  # fmt: skip
     train, held, types = read_text(data)
     rows: list[dict[str, Any]] = []
-    for name in names:
+    for name in names or REGULARISERS:
         regulariser = REGULARISERS[name]
         settings = {"data": data, "regulariser": name, "max_steps": max_steps, "units": units, "seed": seed}
         mine = Run.create(run.path(name), "overfitting", settings)
