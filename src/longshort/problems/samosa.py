@@ -8,8 +8,7 @@ then each of the three is asked for, in random order: "the favourite cuisine of 
 network says which of the four it is, and is not told whether it was right; the score is the share of wrong
 ones. People, foods and order are drawn at random, and two people may like the same cuisine. Words enter
 through a learned embedding of 32 numbers. A name must be bound to its cuisine: one who knows which cuisines
-were named, but not whose they are, is wrong for 44 of 100. What makes binding hard is not L but the words
-between a name and its food, and between the name in a question and the answer; there is one of them here.
+were named, but not whose they are, is wrong for 44 of 100.
 
 Without memory: 3 of 4 answers are wrong.
 
