@@ -1,5 +1,6 @@
 """The script for who has a device, without one: its order, its budget, what it does with faults."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -8,12 +9,20 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import device
 from longshort.bench import gpu
 from longshort.scan.cuda.machine import Properties
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+spec = importlib.util.spec_from_file_location("device", BENCHMARKS / "device.py")
+device = sys.modules["device"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(device)
 Job = device.Job
+
+
+@pytest.fixture(autouse=True)
+def found_by_processes(monkeypatch):
+    """Processes that a test starts import the script by name; only then, as benchmarks and tests share names."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def test_a_fault_ends_one_answer_and_nothing_else(tmp_path, capsys):

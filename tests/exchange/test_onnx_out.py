@@ -264,7 +264,7 @@ def test_a_program_of_torch_export_by_the_table():
             "m.keras",
             {"streaming": True},
             SettingError,
-            "`streaming` is for",
+            "`streaming` and `reset` are for ONNX",
         ),
         (ls.LSTM(3, 4), "there.onnx", {}, RunError, "there.onnx: exists. Give another name"),
         (ls.LSTM(3, 4, bidirectional=True), "m.onnx", {"streaming": True}, SettingError, "cannot stream"),

@@ -120,8 +120,9 @@ def test_it_opens_and_every_view_is_there(opened, seen, width, scheme):
 
 
 def cursors(page):
+    """The places of the shared time cursor; the film has a slider, and a cursor, of its own."""
     return page.eval_on_selector_all(
-        "svg .cursor",
+        "section:not(#film) svg .cursor",
         "all => all.map(c => [c.closest('section').id, c.getAttribute('x1') + c.getAttribute('y1')])",
     )
 

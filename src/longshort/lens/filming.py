@@ -40,7 +40,7 @@ class Recorder:
     >>> import torch
     >>> recorder = Recorder(torch.nn.GRU(2, 3, batch_first=True), torch.randn(4, 9, 2), every=10)
     >>> for step in range(25):
-    ...     recorder.note(step)
+    ...     _ = recorder.note(step)
     >>> [frame["step"] for frame in recorder.film]
     [0, 10, 20]
     """
