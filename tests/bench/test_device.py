@@ -21,7 +21,7 @@ Job = device.Job
 
 @pytest.fixture(autouse=True)
 def found_by_processes(monkeypatch):
-    """Processes that a test starts import the script by name; only then, as benchmarks and tests share names."""
+    """Processes that a test starts import the script by name; no other test sees its folder."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
