@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or f"runs/{'-'.join(args.names)}"
     if len(args.names) == 1 and args.names[0] in story.COMPLAINTS:
         if args.look:
-            raise SettingError(f"problems: --look shows the cells of a problem, got {args.names[0]}.")
+            raise SettingError(f"--look shows the cells of a problem, got {args.names[0]}.")
         return story.complain(args.names[0], ComparisonSettings.given(args), out, device=args.device)
     code = story.compare_all(args.names, ComparisonSettings.given(args), out, device=args.device)
     if args.look and code == 0:
