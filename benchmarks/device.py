@@ -10,7 +10,7 @@ FOLDER/device.json is written anew after each answer, so that whoever stops this
 2. every binary that the rest needs, compiled by all cores;
 3. tests/gpu: first one call of each plan, then all, several at a time;
 4. ours beside cuDNN, training and inference, in bfloat16, float16, TF32, float32, each plan by its name;
-5. what options cost, two published stacks, first use;
+5. where the time of some cases goes, kernel by kernel; what options cost, two published stacks, first use;
 6. other ways to cut the kernels, by which `scan/cuda/tiling.py` is to be decided;
 7. compute-sanitizer, where there is one.
 """
@@ -25,7 +25,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -42,12 +43,20 @@ ROOT = Path(__file__).parents[1]
 SETUP = gpu.Setup(rounds=5, plans=("step", "persistent"), first_use=False, options=False)
 CUT = ("64 x 256", "64 x 512", "64 x 1024", "20 x 650", "16 x 768", "256 x 512", "64 x 128", "512 x 128")
 """The cases on which other cuts are tried."""
+BROKEN_DOWN = (
+    *(("bfloat16", name, "persistent") for name in ("64 x 512", "64 x 1024", "256 x 512", "20 x 650")),
+    *(("bfloat16", name, "alone") for name in ("64 x 128", "1024 x 128", "pixels")),
+    *(("bfloat16", name, "step") for name in ("64 x 2048", "512 x 1024", "128 x 1536")),
+    *(("float32", name, "persistent") for name in ("64 x 512", "1024 x 128")),
+)
+"""Type, case and plan whose kernels are timed one by one."""
 PARTS = (
     "machine",
     "binaries",
     "smoke",
     "tests",
     "table",
+    "breakdown",
     "options",
     "stacks",
     "first use",
@@ -152,6 +161,46 @@ def tests(log: str, seconds: float, *words: str) -> dict[str, Any]:
     return {"exit code": code, "in time": code is not None, "end": lines[-1:], "wrong": wrong[:60]}
 
 
+def breakdown(case: gpu.Case, name: str, plan: str | None, calls: int = 3) -> dict[str, Any]:
+    """Where a training step of a case goes: microseconds a step by kernel, and the host's a call."""
+    dtype, tf32 = gpu.TYPES[name]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    layer = gpu._layer(case, dtype)
+    x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype, requires_grad=True)
+    dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
+    runners = {
+        "inference": gpu._forward(layer, x.detach(), plan),
+        "training": gpu._training(layer, x, dy, plan),
+    }
+    found: dict[str, Any] = {}
+    for kind, run in runners.items():
+        for _ in range(3):
+            run()
+        host = []
+        for _ in range(5):
+            torch.cuda.synchronize()
+            torch.cuda._sleep(50_000_000)
+            start = time.perf_counter()
+            run()
+            host.append(1e6 * (time.perf_counter() - start))
+        found[f"host, {kind}, us"] = round(sorted(host)[2], 1)
+        torch.cuda.synchronize()
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(calls):
+            runners["training"]()
+        torch.cuda.synchronize()
+    kernels = sorted(profile.key_averages(), key=lambda event: -event.self_device_time_total)
+    found["us a step"] = {
+        event.key[:90]: [
+            round(event.self_device_time_total / calls / case.T, 4),
+            f"{event.count / calls:g} of {event.self_device_time_total / event.count:.1f} us",
+        ]
+        for event in kernels[:16]
+    }
+    return found
+
+
 def cut_otherwise(case: gpu.Case, way: str) -> dict[str, Any]:
     """A case in bfloat16 with kernels cut in another way."""
     cuts = tiling._cuts
@@ -205,8 +254,8 @@ def sanitized(tool: str, plan: str, N: int, H: int, seconds: float) -> dict[str,
 # ---- the parts
 
 
-def jobs(folder: Path) -> Iterator[Job]:
-    """Everything, in order."""
+def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]:
+    """Everything, in order; `types` are those of the table."""
     yield Job("machine", "facts", facts, seconds=60)
     yield Job("binaries", "all", binaries, seconds=90)
     first = "auto_runs or agrees_with_torch or (one_block_alone_at_size and bf16 and 64-128)"
@@ -216,9 +265,12 @@ def jobs(folder: Path) -> Iterator[Job]:
     # one test takes most of the device's memory, one counts it: they come later and have it to themselves
     most = ("-v", "-n", "8", "-k", "not sanitizer and not out_of_memory and not memory_stays")
     yield Job("tests", "most", tests, (str(folder / "tests.log"), 140.0, *most), 150)
-    for kind in gpu.TYPES:
+    for kind in types:
         for case in gpu.CASES:
             yield Job("table", f"{case.name}, {kind}", gpu.typed, (case, kind, SETUP), 30)
+    by_name = {case.name: case for case in gpu.CASES}
+    for kind, name, plan in BROKEN_DOWN:
+        yield Job("breakdown", f"{name}, {kind}, {plan}", breakdown, (by_name[name], kind, plan), 30)
     for case in gpu.CASES:
         if case.name in gpu.OPTION_CASES:
             yield Job("options", case.name, gpu.options, (case, SETUP), 40)
@@ -226,7 +278,6 @@ def jobs(folder: Path) -> Iterator[Job]:
     for case in gpu.CASES[1:4:2]:
         fresh = replace(SETUP, first_use=True, plans=())
         yield Job("first use", case.name, gpu.typed, (case, "bfloat16", fresh), 30)
-    by_name = {case.name: case for case in gpu.CASES}
     for name in CUT:
         alone = by_name[name].H <= tiling.MOST_UNITS
         ways = ("exchange at H = 128",) if alone else ("16 units", "32 units", "8 columns")
@@ -246,7 +297,8 @@ def _serve(connection: Any) -> None:
             try:
                 answer = work(*arguments)
             except Exception as error:
-                answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:400]}
+                said = f"{type(error).__name__}: {error}".splitlines()[0][:400]
+                answer = {"failed": said, "where": traceback.format_exc()[-1500:]}
             connection.send(answer)
 
 
@@ -310,6 +362,8 @@ def run(all_jobs: Iterator[Job], folder: Path, seconds: float) -> dict[str, Any]
         fresh.write_text(json.dumps(found, indent=1, default=str) + "\n")
         fresh.replace(path)
         print(f"{time.monotonic() - start:6.0f} s  {job.part:9} {job.name:28} {line(answer)}", flush=True)
+        if job.work is facts and "gpu" not in str(answer.get("plan", "")).split(",")[0]:
+            break
     servant.end()
     path.write_text(json.dumps(found, indent=1, default=str) + "\n")
     return found
@@ -317,6 +371,12 @@ def run(all_jobs: Iterator[Job], folder: Path, seconds: float) -> dict[str, Any]
 
 def line(answer: dict[str, Any]) -> str:
     """An answer in a line."""
+    if "us a step" in answer:
+        host = {name: took for name, took in answer.items() if name.startswith("host")}
+        rows = "".join(
+            f"\n{took[0]:10.3f}  {took[1]:22} {name}" for name, took in answer["us a step"].items()
+        )
+        return f"{host}{rows}"
     if "training" in answer or "inference" in answer:
         words = []
         for kind in ("training", "inference"):
@@ -356,11 +416,16 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=9.5, help="of it all (default: %(default)s)")
     parser.add_argument("--only", action="append", choices=PARTS, help="only this part; may repeat")
+    parser.add_argument("--type", action="append", choices=gpu.TYPES, help="of the table; may repeat")
     words = parser.parse_args()
     why = machine.why_not()
     if why is not None:
         sys.exit(f"device: no kernel can run here: {why}.")
-    wanted = (job for job in jobs(words.out) if not words.only or job.part in words.only)
+    wanted = (
+        job
+        for job in jobs(words.out, words.type or tuple(gpu.TYPES))
+        if not words.only or job.part in words.only
+    )
     found = run(wanted, words.out, 60 * words.minutes)
     print(*verdict(found), sep="\n")
 
