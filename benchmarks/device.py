@@ -144,6 +144,8 @@ def tests(log: str, seconds: float, *words: str) -> dict[str, Any]:
         "tests/gpu",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:benchmark",
         "-rfE",
         "--tb=short",
         *words,
