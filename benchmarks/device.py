@@ -217,11 +217,10 @@ def cut_otherwise(case: gpu.Case, way: str) -> dict[str, Any]:
             "16 units": (16, None, None),
             "32 units": (32, None, None),
             "8 columns": (None, 1, None),
-            "fewer in registers": (None, None, (8,)),
-            "more in registers": (None, None, (16,)),
+            "fewer in registers": (None, None, 12),
         }[way]
         if held is not None:
-            tiling._HELD_BACK = dict.fromkeys(tiling._HELD_BACK, held)  # type: ignore[misc]
+            tiling._HELD = held  # type: ignore[misc]
         tiling._cuts = only(lambda cut: units in (None, cut.units) and columns in (None, cut.column_tiles))  # type: ignore[assignment]
     properties = machine.cuda(torch.cuda.current_device()).properties
     found = tiling.pair(properties, plain(case, torch.bfloat16), False)
@@ -290,7 +289,7 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
         yield Job("first use", case.name, gpu.typed, (case, "bfloat16", fresh), 30)
     for name in CUT:
         alone = by_name[name].H <= tiling.MOST_UNITS
-        ways = ("16 units", "32 units", "8 columns", "fewer in registers", "more in registers")
+        ways = ("16 units", "32 units", "8 columns", "fewer in registers")
         ways = ("exchange at H = 128",) if alone else ways
         for way in ways:
             yield Job("cuts", f"{name}, {way}", cut_otherwise, (by_name[name], way), 30)

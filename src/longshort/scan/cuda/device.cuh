@@ -39,6 +39,13 @@ DEVICE char* shared() {
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE bool any_in_warp(bool value) { return __any_sync(0xffffffffu, value); }
 
+// The same number, of which the compiler knows nothing: what depends on it is not kept from one step to the next, where
+// registers are scarcer than instructions.
+DEVICE int forgotten(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 // ---- numbers
 DEVICE double wide(double v) { return v; }
 DEVICE float wide(float v) { return v; }
@@ -104,6 +111,10 @@ DEVICE void store_relaxed(bfloat16* p, bfloat16 v) {
 DEVICE void store_relaxed(float16* p, float16 v) {
   asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(v.bits) : "memory");
 }
+
+// Brings what will be read a step later from far memory to the second cache. A load would hold back those behind
+// it: they return in their order.
+DEVICE void fetch_ahead(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // ---- time, for waits that end
 DEVICE u64 nanoseconds() {

@@ -54,9 +54,10 @@ DEVICE bool settle(const A& a, i64 s, Four (&v)[Count], From from) {
 // Copies `rows` rows of K numbers, up to Rows, to shared memory, each 16 bytes once all of it is there.
 //   from: row 0; rows lie K elements apart.   to: row 0; rows lie ToPitch bytes apart.
 //   s:    the step, for the report of a wait that lasts longer than a.patience.
+//   meanwhile: what is done while the first of it is on its way.
 // A warp takes a row, so that addresses are constants but for its start. Lanes behind the last number read it again.
-template <int K, int ToPitch, int Threads, int Rows, class A>
-DEVICE void gather(const A& a, const typename A::Element* from, char* to, int rows, i64 s) {
+template <int K, int ToPitch, int Threads, int Rows, class A, class Meanwhile>
+DEVICE void gather(const A& a, const typename A::Element* from, char* to, int rows, i64 s, Meanwhile meanwhile) {
   using E = typename A::Element;
   constexpr int Vector = 16 / sizeof(E), PerRow = K / Vector, Warps = Threads / 32;
   constexpr int Each = (PerRow + 31) / 32, Turns = (Rows + Warps - 1) / Warps;
@@ -64,11 +65,15 @@ DEVICE void gather(const A& a, const typename A::Element* from, char* to, int ro
   const int last = PerRow - 32 * (Each - 1) - 1, tail = lane() < last ? lane() : last;
   UNROLL for (int turn = 0; turn < Turns; ++turn) {
     const int row = thread() / 32 + turn * Warps;
-    if (row >= rows) return;
+    if (row >= rows) {
+      if (turn == 0) meanwhile();
+      return;
+    }
     const E *start = from + row * K + lane() * Vector, *end = from + row * K + (tail + 32 * (Each - 1)) * Vector;
     const auto at = [&](int i) { return i + 1 < Each ? start + i * 32 * Vector : end; };
     Four v[Each];
     UNROLL for (int i = 0; i < Each; ++i) v[i] = load_relaxed(at(i));
+    if (turn == 0) meanwhile();
     if (!settle(a, s, v, at)) return;
     char* column = to + row * ToPitch;
     UNROLL for (int i = 0; i + 1 < Each; ++i) *reinterpret_cast<Four*>(column + (lane() + 32 * i) * 16) = v[i];

@@ -127,8 +127,10 @@ struct Product {
   // block. Eight times 16 bytes are asked for together; each makes room for one of the next eight when it is multiplied.
   //   from: column 0; columns lie K elements apart.   columns: how many there are, at least 1; the others repeat the last.
   //   s:    the step, for the report of a wait that lasts longer than a.patience.
-  template <class A>
-  DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, i64 s, float (&d)[MT][NT][4]) const {
+  //   meanwhile: what is done while the first of it is on its way.
+  template <class A, class Meanwhile>
+  DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, i64 s, Meanwhile meanwhile,
+                                  float (&d)[MT][NT][4]) const {
     constexpr int Most = 8 / NT, Batch = Chunks < Most ? Chunks : Most, Batches = (Chunks + Batch - 1) / Batch;
     const E* column[NT];
     UNROLL for (int j = 0; j < NT; ++j) {
@@ -146,6 +148,7 @@ struct Product {
     clear(sums);
     Four v[Batch * NT];
     UNROLL for (int i = 0; i < Batch * NT; ++i) v[i] = load_relaxed(at(0, i));
+    meanwhile();
     UNROLL for (int batch = 0; batch < Batches; ++batch) {
       if (!settle(a, s, v, [&](int i) { return at(batch, i); })) return;
       UNROLL for (int k = 0; k < Batch; ++k) {

@@ -24,9 +24,6 @@ MOST_CELLS: Final = 128 * 1024
 MOST_SUBS: Final = 4
 _HELD: Final = 16
 """Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
-_HELD_BACK: Final = {2: (12, 16), 4: (8, 12, 16)}
-"""Backward with two column tiles, by the bytes of a number: as few as fit shared memory, for sums and operands need
-registers too."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Tiling:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, the staged operand, sums of the warps along K, Σ ā by thread."""
+        """Bytes of shared memory: weights, staged operand, sums of the warps along K, Σ ā, what goes to the next step."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k
@@ -83,9 +80,11 @@ class Tiling:
         alone = self.subs if self.backward else 2 * self.subs
         stages = (0 if self.arrives else 1 if self.blocks > 1 else alone) * columns * pitch
         sums = self.warps_k * columns * (1 + self.arrives)
+        cells, scarce = -(-self.units * columns // self.threads), self.blocks > 1 and self.column_tiles > 1
+        carried = 8 * self.subs * cells * self.threads if scarce or self.subs > 1 else 0
         if self.backward:
-            return weights + stages + sums * (self.units + 4) * 4 + 16 * self.threads
-        return weights + stages + (0 if self.warps_k == 1 else sums * (self.units + 1) * 16)
+            return weights + stages + sums * (self.units + 4) * 4 + 16 * self.threads + carried
+        return weights + stages + (0 if self.warps_k == 1 else sums * (self.units + 1) * 16) + carried
 
     @property
     def template(self) -> str:
@@ -193,9 +192,8 @@ def _cuts(
         chunks = -(-K * size // 64 // warps_k)
         subs = -(-each // (8 * columns))
         sequences = -(-each // subs)
-        for most in _HELD_BACK[size] if backward and columns == 2 else (_HELD,):
-            held = min(chunks, most // tiles)
-            yield Tiling(
-                K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
-                -(-N // (sequences * subs)), sequences, backward,
-            )  # fmt: skip
+        held = min(chunks, _HELD // tiles)
+        yield Tiling(
+            K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
+            -(-N // (sequences * subs)), sequences, backward,
+        )  # fmt: skip
