@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from ..errors import LongshortError, SettingError
 from . import derivative
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of, time_major
 from .cuda import machine as machines
 from .cuda import packing, persistent_plan, step_plan, tiling
 from .cuda.machine import Machine
@@ -108,12 +108,17 @@ def forward(
     """Run a call; what it saves is its tape. `plan` is that of `persistent`."""
     new, options = given.x.new_empty, call.options
     N, T, H, wide = call.N, call.T, call.H, call.wide
+    by_step = time_major(given.x)
+
+    def rows(width: int, dtype: torch.dtype) -> Tensor:
+        return new(T, N, width, dtype=dtype).transpose(0, 1) if by_step else new(N, T, width, dtype=dtype)
+
     outputs = Outputs(
-        new(N, T, call.P),
+        rows(call.P, call.dtype),
         torch.empty_like(given.h, memory_format=torch.contiguous_format),
         torch.empty_like(given.c, memory_format=torch.contiguous_format),
-        new(N, T, H, dtype=wide) if options.keep_cells else None,
-        new(N, T, 4 * H, dtype=wide) if options.keep_gates else None,
+        rows(H, wide) if options.keep_cells else None,
+        rows(4 * H, wide) if options.keep_gates else None,
     )
     saved = tuple(new(shape, dtype=dtype) for shape, dtype in saves(call)) if call.save else ()
     if N * T == 0:
@@ -124,6 +129,7 @@ def forward(
     packed = packing.Packed(call, given)
     for name, tensor in zip(("y", "h", "c", "cells", "gates"), outputs, strict=True):
         packed.put(name, tensor)
+    packed.rows(outputs.y)
     for name, tensor in zip(_tape(call), saved, strict=False):
         packed.put(name, tensor)
     x, w_ih = packing.time_first(call, given), given.w_ih.T
@@ -177,9 +183,9 @@ def backward(
         return derivative.backward(call, given, outputs, nothing, grads, needs)
     machine.report()
     packed = packing.Packed(call, given)
-    packed.put("y", outputs.y)
+    packed.put("y", packed.rows(outputs.y))
     for name, tensor in zip(_tape(call), saved, strict=True):
-        packed.put(name, tensor)
+        packed.put(name, tensor.contiguous())
     packed.arriving(call, grads)
     last_h, last_c = _last(call, given, grads)
     packed.put("dh", last_h)

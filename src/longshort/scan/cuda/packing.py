@@ -145,6 +145,15 @@ class Packed:
         """Write a number."""
         self.layout.put(self.bytes, name, value)
 
+    def rows(self, y: Tensor) -> Tensor:
+        """Say how the rows of y, cells and gates lie; return y, whose rows lie so."""
+        P = y.shape[2]
+        if y.stride(2) != 1 or y.stride(0) % P or y.stride(1) % P:
+            y = y.contiguous()
+        self.number("row_n", y.stride(0) // P)
+        self.number("row_t", y.stride(1) // P)
+        return y
+
     def arriving(self, call: Call, grads: Grads) -> None:
         """Point to the gradients that arrive at every step, with their strides."""
         for name, value, dtype in (
