@@ -91,6 +91,34 @@ def test_strides_do_not_matter(case, machine):
         assert_equations(got, straight[what], what=what)
 
 
+@pytest.mark.parametrize("plan", ["step", "alone"])
+def test_what_is_returned_lies_as_x_does(plan, machine, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
+    case = Case("layout", reset=True, lengths=True, keep="all")
+    tensors = case.make()
+    by_sequence = case.differentiate(tensors, backend="gpu")
+    tensors["x"] = tensors["x"].transpose(0, 1).contiguous().transpose(0, 1)
+    by_step = case.run(tensors, backend="gpu")
+    for name in ("y", "cells", "gates"):
+        assert by_sequence[name].is_contiguous() and by_step[name].transpose(0, 1).is_contiguous(), name
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert torch.equal(got, by_sequence[what]), what
+
+
+def test_what_a_hook_on_saved_tensors_laid_out_anew_is_read_right(machine):
+    case = Case("layout", reset=True)
+    tensors = case.make()
+    want = case.differentiate(tensors, backend="gpu")
+
+    def anew(tensor):
+        return tensor.mT.contiguous().mT if tensor.dim() == 3 else tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, anew):
+        got = case.differentiate(tensors, backend="gpu")
+    for what, value in got.items():
+        assert torch.equal(value, want[what]), what
+
+
 def test_padding_may_hold_nan(machine):
     case = Case("lengths", lengths=True)
     tensors = case.make()

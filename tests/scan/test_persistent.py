@@ -66,6 +66,11 @@ def on(monkeypatch):
     return put
 
 
+def by_step(tensors):
+    """The tensors of a case, x step by step."""
+    return {**tensors, "x": tensors["x"].transpose(0, 1).contiguous().transpose(0, 1)}
+
+
 def check(case, dtype):
     tensors = case.make(dtype)
     doubled = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -83,6 +88,43 @@ def test_one_block_alone(case, dtype, on):
     check(case, dtype)
     if case.checkpoint_every is None and case.N * case.T:
         assert machine.launches == 4  # the first state, the steps; the steps back, the operands
+
+
+@ids([*APART, *PAIRED, MUCH, pair(_OPTION["lengths"], _OPTION["reversed"])])
+def test_where_y_lies_step_by_step_it_is_the_operand(case, on):
+    """Its copy by a fourth launch is left out, but where a reset, a mask or an end puts something else."""
+    case = dataclasses.replace(case, N=case.N and 8)
+    machine, tensors = on(), case.make(torch.float32)
+    want = case.differentiate(tensors, backend="gpu")
+    before = machine.launches
+    for what, got in case.differentiate(by_step(tensors), backend="gpu").items():
+        assert torch.equal(got, want[what]), what
+    if case.checkpoint_every is None and case.N * case.T:
+        copied = case.reset or "variational_h" in case.noise or (case.lengths and case.reverse) or case.T == 1
+        assert (before, machine.launches - before) == (4, 3 + bool(copied))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("where", ["replaced", "kept"])
+def test_a_y_that_a_hook_replaced_is_not_taken_for_the_operands(where, reverse, on):
+    """A hook on saved tensors gives back another y: what lies before it is not the first operand."""
+    machine = on()
+    case = Case("ordinary", N=8, reverse=reverse)
+    tensors = by_step(case.make(torch.float32))
+    want = case.differentiate(tensors, backend="gpu")
+    before = machine.launches
+
+    def unpack(tensor):
+        if where == "kept" or tensor.shape != (8, case.T, case.H):
+            return tensor
+        wider = tensor.new_full((case.T + 2, 8, case.H), torch.nan)[1:-1].transpose(0, 1)
+        return wider.copy_(tensor)
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
+        got = case.differentiate(tensors, backend="gpu")
+    assert machine.launches - before == before + (where == "replaced")
+    for what, value in got.items():
+        assert torch.equal(value, want[what]), what
 
 
 @pytest.mark.parametrize(
@@ -181,8 +223,8 @@ def test_a_wait_ends_and_says_who_waited(on, monkeypatch):
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_a_missing_barrier_is_found(direction, on, monkeypatch):
-    """A test of the test: without the barrier before the sums are read, some order of threads changes the result."""
-    machine = on(multiprocessors=5)
+    """A test of the test: without the barrier before the sums, some order of threads changes the result."""
+    on(multiprocessors=5)
     case = Case("ordinary", N=5, T=3, H=150)
     tensors = case.make(torch.bfloat16)
     right = case.differentiate(tensors, backend="gpu")
@@ -196,7 +238,7 @@ def test_a_missing_barrier_is_found(direction, on, monkeypatch):
     monkeypatch.setattr(sources.Program, "text", without)
     emulator.library.cache_clear()
     try:
-        machine.seed = 1
+        on(multiprocessors=5, seed=1)  # a machine that has no kernel yet
         got = case.differentiate(tensors, backend="gpu")
     finally:
         emulator.library.cache_clear()

@@ -149,6 +149,11 @@ class Backend(NamedTuple):
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
 
 
+def time_major(x: Tensor) -> bool:
+    """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM."""
+    return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(0) < x.stride(1))
+
+
 def inputs_given(inputs: Inputs) -> frozenset[str]:
     """Return the names of the optional inputs that are there."""
     return frozenset(name for name, value in zip(Inputs._fields, inputs, strict=True) if value is not None)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, time_major
 from .variant import Variant
 
 _WEIGHTS: Final = (
@@ -51,7 +51,7 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
         keep_cells=call.options.keep_cells,
         keep_gates=call.options.keep_gates,
         tape=call.save,
-        time_major=_time_major(given.x),
+        time_major=time_major(given.x),
         threads=threads,
     )
     outputs = Outputs(*(None if a is None else torch.from_numpy(a) for a in result[:5]))  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def backward(
         dcells=_array(grads.cells),
         dgates=_array(grads.gates),
         wanted=wanted,
-        time_major=_time_major(given.x),
+        time_major=time_major(given.x),
         threads=threads,
     )
     return tuple(torch.from_numpy(found[name]) if name in found else None for name in names)
@@ -128,11 +128,6 @@ def _shared(call: Call, given: Inputs) -> dict[str, Any]:
         "reverse": call.options.reverse,
         "noise": _noise(call, seed),
     }
-
-
-def _time_major(x: Tensor) -> bool:
-    """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM."""
-    return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(0) < x.stride(1))
 
 
 def _array(tensor: Tensor | None) -> Any:

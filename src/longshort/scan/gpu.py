@@ -14,10 +14,10 @@ from torch.nn.functional import pad
 
 from ..errors import LongshortError, SettingError
 from . import derivative
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of, time_major
 from .cuda import machine as machines
 from .cuda import packing, persistent_plan, step_plan, tiling
-from .cuda.machine import Machine
+from .cuda.machine import Machine, Properties
 
 HELD: Final = 256 << 20
 """Bytes of W_ih x that are held at a time: the recurrence takes them a chunk of steps after another."""
@@ -92,52 +92,66 @@ def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
     return found
 
 
-def _tape(call: Call) -> list[str]:
-    """The names of what is saved, in the order of `saves`."""
+@lru_cache(maxsize=4096)
+def _tape(call: Call) -> tuple[tuple[str, tuple[int, ...], torch.dtype], ...]:
+    """Name, shape and dtype of what is saved, in the order of `saves`."""
     names = ["tape_gates", "tape_cells"]
     if call.variant.norm == "per_gate":
         names += ["hat_r", "scale_r"]
     elif call.variant.norm != "none":
         names += ["hat_z", "scale_z", "hat_r", "scale_r"]
-    return names + ["unclipped"] * (call.variant.projection_clip is not None)
+    names += ["unclipped"] * (call.variant.projection_clip is not None)
+    return tuple((name, *what) for name, what in zip(names, saves(call), strict=True))
 
 
 def forward(
     call: Call, given: Inputs, machine: Machine, plan: str | None = None
 ) -> tuple[Outputs, tuple[Tensor, ...]]:
     """Run a call; what it saves is its tape. `plan` is that of `persistent`."""
-    new, options = given.x.new_empty, call.options
-    N, T, H, wide = call.N, call.T, call.H, call.wide
+    N, T, H, wide, new = call.N, call.T, call.H, call.wide, given.x.new_empty
+    by_step, tilings = time_major(given.x), persistent(call, machine, plan) if N * T else None
+
+    def rows(width: int, dtype: torch.dtype) -> Tensor:
+        if by_step:
+            return given.x.new_empty_strided((N, T, width), (width, N * width, 1), dtype=dtype)
+        return new((N, T, width), dtype=dtype)
+
+    shifted = packing.y_after_first(call, given.x) if by_step and call.save and tilings else None
+    y = rows(call.P, call.dtype) if shifted is None else shifted[0]
     outputs = Outputs(
-        new(N, T, call.P),
+        y,
         torch.empty_like(given.h, memory_format=torch.contiguous_format),
         torch.empty_like(given.c, memory_format=torch.contiguous_format),
-        new(N, T, H, dtype=wide) if options.keep_cells else None,
-        new(N, T, 4 * H, dtype=wide) if options.keep_gates else None,
+        rows(H, wide) if call.options.keep_cells else None,
+        rows(4 * H, wide) if call.options.keep_gates else None,
     )
-    saved = tuple(new(shape, dtype=dtype) for shape, dtype in saves(call)) if call.save else ()
+    tape = _tape(call) if call.save else ()
+    saved = tuple([new(shape, dtype=dtype) for _, shape, dtype in tape])
     if N * T == 0:
         outputs.h.copy_(given.h)
         outputs.c.copy_(given.c)
         return outputs, saved
     machine.report()  # of an earlier kernel, before torch says no more than that the context is lost
     packed = packing.Packed(call, given)
-    for name, tensor in zip(("y", "h", "c", "cells", "gates"), outputs, strict=True):
+    for name, tensor in zip(Outputs._fields, outputs, strict=True):
+        if tensor is not None:
+            packed.put(name, tensor)
+    packed.rows(y)
+    for (name, _, _), tensor in zip(tape, saved, strict=True):
         packed.put(name, tensor)
-    for name, tensor in zip(_tape(call), saved, strict=False):
-        packed.put(name, tensor)
-    x, w_ih = packing.time_first(call, given), given.w_ih.T
-    chunk = max(1, HELD // (N * given.w_ih.shape[0] * wide.itemsize))
+    x, w_ih, rows_ih = packing.inputs(call, given), given.w_ih.t(), given.w_ih.shape[0]
+    chunk = max(1, HELD // (N * rows_ih * wide.itemsize))
 
     def inputs_of(low: int, high: int) -> Tensor:
-        out = new((high - low) * N, given.w_ih.shape[0], dtype=wide)
-        return machine.product(x[low:high].reshape(-1, call.C), w_ih, out)
+        part = x if high - low == T else x[low * N : high * N]
+        return machine.product(part, w_ih, new(((high - low) * N, rows_ih), dtype=wide))
 
     with machine.current():
-        tilings = persistent(call, machine, plan)
         if tilings is None:
             step_plan.forward(machine, call, given, packed, inputs_of, chunk)
         else:
+            # the first operand goes where the way back looks for it, or nowhere: the kernel writes y over it
+            packed.number("operand", y.data_ptr() if shifted is None else shifted[1])
             persistent_plan.forward(machine, call, given, packed, inputs_of, chunk, tilings)
     return outputs, saved
 
@@ -153,11 +167,16 @@ def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.
         raise SettingError(
             f"LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got {wanted!r}. Unset it."
         )
+    return _cut(machine.properties, call, wanted, call.dtype == torch.float32 and machine.tf32())
+
+
+@lru_cache(maxsize=4096)
+def _cut(properties: Properties, call: Call, wanted: str, tf32: bool) -> tiling.Pair | None:
     if wanted == "step" or tiling.refuses(call) is not None:
         return None
     if call.H > tiling.MOST_UNITS and (wanted == "alone" or call.N * call.H > tiling.MOST_CELLS):
         return None
-    return tiling.pair(machine.properties, call, machine.tf32())
+    return tiling.pair(properties, call, tf32)
 
 
 def backward(
@@ -177,92 +196,110 @@ def backward(
         return derivative.backward(call, given, outputs, nothing, grads, needs)
     machine.report()
     packed = packing.Packed(call, given)
-    packed.put("y", outputs.y)
-    for name, tensor in zip(_tape(call), saved, strict=True):
-        packed.put(name, tensor)
+    packed.put("y", packed.rows(outputs.y))
+    for (name, _, _), tensor in zip(_tape(call), saved, strict=True):
+        packed.put(name, tensor.contiguous())
     packed.arriving(call, grads)
-    last_h, last_c = _last(call, given, grads)
-    packed.put("dh", last_h)
-    packed.put("dc", last_c[:, :H].contiguous())
-    packed.put("ds", last_c[:, H:].contiguous())
+    tilings = persistent(call, machine, plan)
+    _arriving_last(call, given, grads, packed, writes=tilings is None)
     places = packing.sums(call)
     for name, place in places.items():
         packed.number(name, place)
-    summed = packed.put("sums", new(N, places["sum_count"], H, dtype=wide).zero_())
+    summed = None
+    if places["sum_count"]:
+        summed = packed.put("sums", given.x.new_zeros((N, places["sum_count"], H), dtype=wide))
     found: dict[str, Any] = {"h": new(given.h.shape, dtype=wide), "c": new(given.c.shape, dtype=wide)}
     packed.put("dh_first", found["h"])
     packed.put("dc_first", found["c"])
     for name, like in (("initial_h", given.h), ("initial_c", given.c)):
         if getattr(given, name) is not None:
-            found[name] = new(like.shape, dtype=wide).zero_()
+            found[name] = given.x.new_zeros(like.shape, dtype=wide)
             packed.put(f"d{name[-1]}_initial", found[name])
     with machine.current():
-        tilings = persistent(call, machine, plan)
         if tilings is None:
-            made = step_plan.backward(machine, call, given, packed)
+            made: dict[str, Any] = step_plan.backward(machine, call, given, packed)
         else:
-            made = persistent_plan.backward(machine, call, given, packed, tilings)
+            operands = packing.operands(call, outputs.y)
+            made = persistent_plan.backward(machine, call, given, packed, operands, tilings)
         found |= _weights(machine, call, given, made, needs)
-    found |= _summed(call, places, summed)
-    return _finished(call, given, found, needs)
+    if summed is not None:
+        found |= _summed(call, places, summed)
+    return _finished(given, found, needs)
 
 
-def _last(call: Call, given: Inputs, grads: Grads) -> tuple[Tensor, Tensor]:
-    """The gradients of the state after the last step, in arrays that the kernels may write."""
-    new = given.x.new_zeros
-    h = new(given.h.shape, dtype=call.wide) if grads.h is None else _own(grads.h, call.wide)
-    c = new(given.c.shape, dtype=call.wide) if grads.c is None else _own(grads.c, call.wide)
-    return h, c
-
-
-def _own(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.empty_like(value, dtype=dtype, memory_format=torch.contiguous_format).copy_(value)
+def _arriving_last(call: Call, given: Inputs, grads: Grads, packed: packing.Packed, writes: bool) -> None:
+    """Point to the gradients of the state after the last step, in arrays of its own for what `writes`."""
+    wide, H = call.wide, call.H
+    if not writes and grads.h is None and grads.c is None:  # one zero for both
+        zero = given.x.new_zeros(given.h.shape, dtype=wide)
+        packed.put("dh", zero)
+        packed.put("dc", zero)
+        return
+    last = []
+    for value, like in ((grads.h, given.h), (grads.c, given.c)):
+        if value is None:
+            last.append(given.x.new_zeros(like.shape, dtype=wide))
+        elif writes:
+            last.append(
+                torch.empty_like(value, dtype=wide, memory_format=torch.contiguous_format).copy_(value)
+            )
+        else:
+            last.append(value.to(wide).contiguous())
+    h, c = last
+    packed.put("dh", h)
+    packed.put("dc", c[:, :H].contiguous() if call.variant.gate_recurrence else c)
+    if call.variant.gate_recurrence:
+        packed.put("ds", c[:, H:].contiguous())
 
 
 def _weights(
-    machine: Machine, call: Call, given: Inputs, made: dict[str, Tensor], needs: Sequence[bool]
+    machine: Machine, call: Call, given: Inputs, made: dict[str, Any], needs: Sequence[bool]
 ) -> dict[str, Tensor]:
     """Return the gradients that are one matrix product over all steps."""
-    wanted = dict(zip(Inputs._fields, needs, strict=True))
-    wide, new = call.wide, given.x.new_empty
-    dr, dz = (made[name].flatten(0, 1) for name in ("dr", "dz"))
-    gates, padding = len(call.variant.gates), dr.shape[1] // len(call.variant.gates) - call.H
-    w_ih = given.w_ih
-    if padding:
-        w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
+    need_x, need_ih, need_hh, need_bias = needs[:4]
+    wide, new, gates = call.wide, given.x.new_empty, len(call.variant.gates)
+    dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
+    padding = dr.shape[1] // gates - call.H
 
-    def product(a: Tensor, b: Tensor, dtype: torch.dtype = wide) -> Tensor:
-        return machine.product(a, b, new(a.shape[0], b.shape[1], dtype=dtype))
+    def product(a: Tensor, b: Tensor, split: bool = True) -> Tensor:
+        # a result that fills the device is summed in one piece, and then rounded once, as it will be anyway
+        shape = (a.shape[0], b.shape[1])
+        whole = not split and shape[0] * shape[1] >= FILLS
+        return machine.product(a, b, new(shape, dtype=call.dtype if whole else wide))
 
     found: dict[str, Tensor] = {}
-    if wanted["x"]:
-        # a result that fills the device is summed in one piece, and then rounded once, as it will be anyway
-        whole = call.T * call.N * call.C >= FILLS
-        found["x"] = (
-            product(dz, w_ih, call.dtype if whole else wide).view(call.T, call.N, call.C).transpose(0, 1)
+    if need_x:
+        w_ih = given.w_ih
+        if padding:
+            w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
+        found["x"] = product(dz, w_ih, split=False).as_strided(
+            (call.N, call.T, call.C), (call.C, call.N * call.C, 1)
         )
-    if wanted["w_ih"]:
-        found["w_ih"] = product(dz.T, packing.time_first(call, given).flatten(0, 1))
-    if wanted["w_hh"]:
-        found["w_hh"] = product(dr.T, made["operand"].flatten(0, 1))
-        if rate := packing.drawn(call).h:
+    if need_ih:
+        found["w_ih"] = product(dz.t(), packing.inputs(call, given), split=False)
+    if need_hh:
+        rate = packing.drawn(call).h
+        found["w_hh"] = product(dr.t(), made["operand"].flatten(0, -2), split=rate > 0)
+        if rate:
             found["w_hh"] *= 1 / (1 - rate)
-    if wanted["bias"] and given.bias is not None and call.variant.norm == "none" and "bias" not in made:
-        found["bias"] = product(dr.new_ones(1, len(dr)), dr)[0]
     if padding:
         for name in found.keys() - {"x"}:
-            rows = found[name].unflatten(0, (gates, call.H + padding))
-            found[name] = rows[:, : call.H].flatten(0, 1)
-    if "bias" in made:
-        found["bias"] = made["bias"]
-    if wanted["w_hr"] and given.w_hr is not None:
+            found[name] = found[name].unflatten(0, (gates, call.H + padding))[:, : call.H]
+    if need_bias and given.bias is not None and call.variant.norm == "none":
+        parts = made.get("bias_parts")
+        found["bias"] = product(dr.new_ones(1, len(dr)), dr)[0] if parts is None else parts.sum(0)
+    if given.w_hr is not None and needs[_W_HR]:
         found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
-    if wanted["w_gates"] and given.w_gates is not None:
+    if given.w_gates is not None and needs[_W_GATES]:
         found["w_gates"] = made["da_sigmoid"].flatten(0, 1).T @ made["gates_before"].flatten(0, 1)
     return found
 
 
-def _summed(call: Call, places: dict[str, int], summed: Any) -> dict[str, Tensor]:
+_W_HR: Final = Inputs._fields.index("w_hr")
+_W_GATES: Final = Inputs._fields.index("w_gates")
+
+
+def _summed(call: Call, places: dict[str, int], summed: Tensor) -> dict[str, Tensor]:
     """Return the gradients that the kernels summed over t, summed over n."""
     v, count = call.variant, len(call.variant.gates)
     total = summed.sum(0)
@@ -282,16 +319,21 @@ def _summed(call: Call, places: dict[str, int], summed: Any) -> dict[str, Tensor
     return found
 
 
-def _finished(
-    call: Call, given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
+def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Return the gradients in the order of the inputs, zeros where nothing arrived."""
     result: list[Tensor | None] = []
     for name, value, wanted in zip(Inputs._fields[:DIFFERENTIABLE], given, needs, strict=False):
         if value is None or not wanted:
             result.append(None)
-        else:
-            result.append(found[name].to(value.dtype) if name in found else torch.zeros_like(value))
+            continue
+        gradient = found.get(name)
+        if gradient is None:
+            result.append(torch.zeros_like(value))
+            continue
+        if gradient.dtype != value.dtype:
+            gradient = gradient.to(value.dtype)
+        # where rows of padding were left out, the copy that makes it dense was the conversion's
+        result.append(gradient.flatten(0, 1) if gradient.dim() > value.dim() else gradient)
     return tuple(result)
 
 

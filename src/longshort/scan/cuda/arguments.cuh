@@ -119,10 +119,12 @@ struct Arguments {
   R* c;                     // state: (N, H + S H) as c_given
   E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product
   R* unprojected;           // out: (N, H)  h̃ before the projection
-  // what the call returns
-  E* y;                     // out: (N, T, P)
+  // what the call returns, laid out as x is: (n, t) is row n row_n + t row_t of each
+  E* y;                     // out: (N, T, P); in on the way back
   R* cells;                 // out: (N, T, H)
   R* gates;                 // out: (N, T, 4 H)  i, f, g, o
+  Size row_n;
+  Size row_t;
   // what the way back needs, written forward and read backward
   E* tape_gates;            // (T, N, 4 H)  i, f, g, o; of type R with a norm, see `tapes_wide`
   R* tape_cells;            // (T, N, H)  the cell after the step

@@ -9,6 +9,12 @@ DEVICE i64 time_of(const A& a, const F& has, i64 s) {
   return has(Reversed) ? a.T - 1 - s : s;
 }
 
+// The row of y, cells and gates at (n, t).
+template <class A>
+DEVICE i64 row_of(const A& a, i64 n, i64 t) {
+  return n * a.row_n + t * a.row_t;
+}
+
 // (8): whether step t of sequence n is one of its own.
 template <class A, class F>
 DEVICE bool active(const A& a, const F& has, i64 n, i64 t) {
@@ -110,7 +116,7 @@ DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k,
     rounded = before;
     narrow(R(0), seen);
   }
-  if (a.y) a.y[(n * a.T + t) * a.P + k] = seen;
+  if (a.y) a.y[row_of(a, n, t) * a.P + k] = seen;
   return resets_after(a, has, n, s) ? initial_h_at(a, n, k) : rounded;
 }
 
@@ -141,7 +147,7 @@ DEVICE void keep_gate(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, t
     else
       narrow(held, a.tape_gates[at]);
   }
-  if (a.gates) a.gates[((n * a.T + t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
+  if (a.gates) a.gates[(row_of(a, n, t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
 }
 template <class A, class F>
 DEVICE void keep_sigmoid(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
@@ -157,7 +163,7 @@ DEVICE void keep_candidate(const A& a, const F& has, i64 n, i64 t, i64 u, const 
 template <class A>
 DEVICE void keep_cell(const A& a, i64 n, i64 t, i64 u, typename A::Wide value, bool on) {
   if (a.tape_cells && on) a.tape_cells[(t * a.N + n) * a.H + u] = value;
-  if (a.cells) a.cells[(n * a.T + t) * a.H + u] = on ? value : typename A::Wide(0);
+  if (a.cells) a.cells[row_of(a, n, t) * a.H + u] = on ? value : typename A::Wide(0);
 }
 
 // ---- the way back

@@ -23,6 +23,7 @@ class Drawn(NamedTuple):
     mix_c: float = 0.0
 
 
+@lru_cache(maxsize=4096)
 def drawn(call: Call) -> Drawn:
     """Return the rates at work in a call."""
     noise = call.options.noise
@@ -33,6 +34,7 @@ def drawn(call: Call) -> Drawn:
     return Drawn(noise.variational_h, noise.recurrent_dropout, noise.zoneout_h, noise.zoneout_c)
 
 
+@lru_cache(maxsize=4096)
 def flags(call: Call) -> int:
     """Return the bits of `arguments.cuh` that a call sets."""
     v, noise = call.variant, drawn(call)
@@ -103,47 +105,70 @@ SIZED: Final = (
 """The numbers of `Sized` in arguments.cuh, in its order."""
 
 
+@lru_cache(maxsize=4096)
 def sized(call: Call) -> tuple[int, ...]:
     """Return what a program compiled for the sizes of a call is compiled for: all but N and T."""
     found = sizes(call)
     return tuple(found[name] for name in SIZED)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _sized(call: Call) -> bytes:
     """The argument of a call with no pointer in it: what one call of a size has of the one before."""
     return bytes(layout().pack(sizes(call)))
 
 
+_POINTED: Final = {"h": "h_given", "c": "c_given"} | {
+    name: name
+    for name in (
+        "seed", "bias", "peephole", "gain_ih", "gain_hh", "gain_c", "shift_c", "initial_h", "initial_c",
+        "reset", "lengths",
+    )
+}  # fmt: skip
+"""Which of `Inputs` the argument points to, and by what name."""
+
+
+@lru_cache(maxsize=4096)
+def _pointed(given: frozenset[str]) -> tuple[tuple[int, str], ...]:
+    """Place in `Inputs` and name of what the argument of a call points to, of what it is given."""
+    names = enumerate(Inputs._fields)
+    return tuple((k, _POINTED[name]) for k, name in names if name in given and name in _POINTED)
+
+
 class Packed:
-    """The argument of a call's kernels, and a hold on every tensor that it points to."""
+    """The argument of a call's kernels, and a hold on every tensor that it points to.
+
+    Every call packs one, so no field costs more than a write to its place.
+    """
 
     def __init__(self, call: Call, given: Inputs) -> None:
         self.layout: Layout = layout()
         self.held: dict[str, Tensor | None] = {}
         self.bytes = bytearray(_sized(call))
-        for name in (
-            "seed", "bias", "peephole", "gain_ih", "gain_hh", "gain_c", "shift_c", "initial_h", "initial_c",
-            "reset", "lengths",
-        ):  # fmt: skip
-            value = getattr(given, name)
-            self.put(name, None if value is None else value.contiguous())
-        self.put("h_given", given.h.contiguous())
-        self.put("c_given", given.c.contiguous())
+        self._word, self._words = self.layout.word, memoryview(self.bytes).cast("q")
+        for k, name in _pointed(call.given):
+            value: Tensor = given[k]  # type: ignore[assignment]  # it is there: `call.given` names it
+            self.put(name, value.contiguous())
 
     def put(self, name: str, value: Tensor | None) -> Tensor | None:
         """Point a field to a tensor, and hold the tensor."""
         self.held[name] = value
-        self.layout.put(self.bytes, name, value)
+        self._words[self._word[name]] = 0 if value is None else value.data_ptr()
         return value
 
-    def point(self, name: str, value: Tensor) -> None:
-        """Point a field to a part of a tensor that the caller holds."""
-        self.layout.put(self.bytes, name, value)
-
     def number(self, name: str, value: int) -> None:
-        """Write a number."""
-        self.layout.put(self.bytes, name, value)
+        """Write a whole number, or the address of what the caller holds."""
+        self._words[self._word[name]] = value
+
+    def rows(self, y: Tensor) -> Tensor:
+        """Say how the rows of y, cells and gates lie; return y, whose rows lie so."""
+        P, (n, t, k) = y.shape[2], y.stride()
+        if k != 1 or n % P or t % P:
+            y = y.contiguous()
+            n, t, k = y.stride()
+        self.number("row_n", n // P)
+        self.number("row_t", t // P)
+        return y
 
     def arriving(self, call: Call, grads: Grads) -> None:
         """Point to the gradients that arrive at every step, with their strides."""
@@ -162,6 +187,7 @@ class Packed:
             self.number(f"{name}_t", value.stride(1))
 
 
+@lru_cache(maxsize=4096)
 def sums(call: Call) -> dict[str, int]:
     """Return the blocks of `sums` that a backward pass collects: the name of each field, its first block.
 
@@ -181,10 +207,51 @@ def sums(call: Call) -> dict[str, int]:
     return {**found, "sum_count": count}
 
 
-def time_first(call: Call, given: Inputs) -> Tensor:
-    """Return x as (T, N, C), dense, with zeros in the padding: a copy only where it is neither."""
+def inputs(call: Call, given: Inputs) -> Tensor:
+    """Return x as (T N, C), step by step, with zeros in the padding: a copy only where it lies otherwise."""
     x = given.x.transpose(0, 1)
     if given.lengths is not None:
         on = torch.arange(call.T, device=x.device)[:, None] < given.lengths
         x = torch.where(on[..., None], x, 0)  # whatever stood there, NaN too
-    return x.contiguous()
+    return x.reshape(call.T * call.N, call.C)
+
+
+# The operand of the recurrent product at step t is h_{t-1}, and the gradient of W_hh reads all of them. y
+# holds them one step late. So where y lies step by step, y and N more rows in front of it (reversed: behind
+# it) are the operands, and nothing is copied. The forward pass writes the first operand there.
+
+
+@lru_cache(maxsize=4096)
+def _is_shifted(call: Call) -> bool:
+    """Whether y of the step before is the operand of every step but the first."""
+    odd = "reset" in call.given or drawn(call).h > 0 or call.variant.gate_recurrence
+    ends = (
+        call.options.reverse and "lengths" in call.given
+    )  # the first step of each sequence stands elsewhere
+    return not odd and not ends and call.N * call.P * call.dtype.itemsize % 16 == 0
+
+
+def y_after_first(call: Call, like: Tensor) -> tuple[Tensor, int] | None:
+    """Return an empty y that lies step by step behind a row for the first operand, and that row's address.
+
+    None where the operands are not y shifted by a step.
+    """
+    if not _is_shifted(call):
+        return None
+    N, T, P = call.N, call.T, call.P
+    whole, row, reverse = like.new_empty(T + 1, N, P), N * P, call.options.reverse
+    y = whole.as_strided((N, T, P), (P, row, 1), 0 if reverse else row).data  # no view, to autograd
+    vars(y.untyped_storage())["of_operands"] = True
+    return y, whole.data_ptr() + reverse * T * row * call.dtype.itemsize
+
+
+def operands(call: Call, y: Tensor) -> Tensor | None:
+    """Return the operands (T N, P) of the steps of t, where `y_after_first` made y; None where it did not.
+
+    The storage says so itself: what a hook on saved tensors gives back in place of y has another one.
+    """
+    if not _is_shifted(call) or "of_operands" not in vars(y.untyped_storage()):
+        return None
+    row = call.N * call.P
+    place = y.storage_offset() + (row if call.options.reverse else -row)
+    return y.as_strided((call.T * call.N, call.P), (call.P, 1), place)

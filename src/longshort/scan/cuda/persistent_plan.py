@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..call import Call, Inputs
-from .machine import Machine
+from . import step_plan
+from .machine import Machine, Runnable
 from .packing import Packed, flags, sized
 from .sources import Entry, Program
 from .step_plan import Steps, span
@@ -30,16 +31,43 @@ def program(call: Call, tiling: Tiling, specialises: bool) -> Program:
     return Program(f"{name}.cu", call.dtype, (entry,), sized(call) if specialises else ())
 
 
-def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Any:
+_KERNELS: dict[tuple[Machine, Call, Tiling | None], Runnable] = {}
+"""Kernels that have been asked for: a call of a known kind names no program and counts no blocks."""
+
+
+def remembered(machine: Machine, call: Call, tiling: Tiling | None, make: Callable[[], Runnable]) -> Runnable:
+    """Return a kernel, made when a call first asks for it."""
+    found = _KERNELS.get((machine, call, tiling))
+    if found is None:
+        if len(_KERNELS) >= 4096:
+            _KERNELS.clear()
+        found = _KERNELS[machine, call, tiling] = make()
+    return found
+
+
+def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Runnable:
     """Return the kernel of one direction; refuse a cooperative one whose blocks do not fit at once."""
-    asked = program(call, tiling, machine.specialises)
-    name = asked.entries[0].name
-    found = machine.kernel(asked, name, tiling.shared)
-    if cooperative:
-        room = found.resident(machine.properties.multiprocessors)
+
+    def make() -> Runnable:
+        asked = program(call, tiling, machine.specialises)
+        name = asked.entries[0].name
+        found = machine.kernel(asked, name, tiling.shared)
+        room = found.resident(machine.properties.multiprocessors) if cooperative else tiling.grid
         if tiling.grid > room:
             raise RuntimeError(f"{tiling.grid} blocks of {name} must be resident, and {room} are")
-    return found
+        return found
+
+    return remembered(machine, call, tiling, make)
+
+
+def begin(machine: Machine, call: Call) -> Runnable:
+    """Return the kernel that makes the first state and operand."""
+
+    def make() -> Runnable:
+        asked = step_plan.program(machine, call, ("step_begin",))
+        return machine.kernel(asked, "step_begin", step_plan.ROW_SHARED)
+
+    return remembered(machine, call, None, make)
 
 
 def waits(machine: Machine, packed: Packed) -> None:
@@ -64,15 +92,20 @@ def forward(
     chunk: int,
     tilings: Pair,
 ) -> None:
-    """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`."""
-    new, tiling, H = given.x.new_empty, tilings.forward, tilings.H
+    """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`.
+
+    `packed` points to where the first operand goes too.
+    """
+    tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
-    packed.put("weights", pad(given.w_hh, (0, H - call.H)).contiguous())
+    padding = H - call.H
+    packed.put("weights", pad(given.w_hh, (0, padding)) if padding else given.w_hh.contiguous())
     packed.number("weight_pitch", H)
     packed.number("sequences", tiling.sequences)
-    packed.put("operand", new(call.N, call.P))
-    waits(machine, packed)
-    Steps(machine, call, packed, ("step_begin",)).bound("step_begin", max(call.P, call.H))(0)
+    if together:
+        waits(machine, packed)
+    parts = -(-max(call.P, call.H) // step_plan.THREADS)
+    begin(machine, call).bind(packed.bytes, call.N, parts)()
     launch = kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
@@ -82,35 +115,50 @@ def forward(
         packed.number("step", s)
         packed.number("steps", last - s)
         if together:
-            packed.put("exchange", blank(new(last - s + 1, call.N, H)))
+            packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, H)))
         launch()
 
 
-def backward(machine: Machine, call: Call, given: Inputs, packed: Packed, tilings: Pair) -> dict[str, Tensor]:
+def backward(
+    machine: Machine, call: Call, given: Inputs, packed: Packed, operands: Tensor | None, tilings: Pair
+) -> dict[str, Any]:
     """Run the steps backward.
 
+    Args:
+        machine:  where.
+        call:     of T > 0 steps.
+        given:    its tensors.
+        packed:   the argument, complete but for what is made here. The arriving `dh` and `dc` are only read.
+        operands: of all steps, (T N, P), if they lie somewhere already.
+        tilings:  of the call.
+
     Returns:
-        `dr` and `dz`, one tensor (T, N, G padded H); `operand` (T, N, P); `bias` (G H), where there is one.
+        `dr` and `dz`, one tensor (T N, G padded H); `operand` (T N, P); `bias_parts` (some rows, G H), whose
+        sum over the rows is the gradient of the bias, where there is one.
     """
     new, tiling, H, G = given.x.new_empty, tilings.backward, tilings.H, len(call.variant.gates)
-    together = tiling.blocks > 1
-    columns = given.w_hh.view(G, call.H, call.P).permute(2, 0, 1)
-    packed.put("weights", pad(columns, (0, H - call.H)).contiguous())
+    together, padding = tiling.blocks > 1, H - call.H
+    if padding:
+        columns = pad(given.w_hh.view(G, call.H, call.P).permute(2, 0, 1), (0, padding))
+    else:
+        columns = given.w_hh.t()
+    packed.put("weights", columns.contiguous())
     packed.number("weight_pitch", G * H)
     packed.number("sequences", tiling.sequences)
     packed.number("pitch", H)
-    da, operand = new(call.T, call.N, G * H), new(call.T, call.N, call.P)
+    da = new(call.T * call.N, G * H)
     packed.put("da", blank(da) if together else da)
-    packed.put("operand", operand)
-    made = {"dr": da, "dz": da, "operand": operand}
+    made = {"dr": da, "dz": da}
     if given.bias is not None:
         rows = tiling.groups * tiling.threads // tiling.units
-        parts = new(rows, G * call.H, dtype=call.wide)
-        packed.put("bias_sums", parts)
-    waits(machine, packed)
+        made["bias_parts"] = new(rows, G * call.H, dtype=call.wide)
+        packed.put("bias_sums", made["bias_parts"])
+    if together:
+        waits(machine, packed)
     kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)()
-    steps = Steps(machine, call, packed, ("step_operands",))
-    steps.bound("step_operands", call.P, call.T * call.N)(0)
-    if given.bias is not None:
-        made["bias"] = parts.sum(0)
+    if operands is None:
+        operands = new(call.T * call.N, call.P)
+        packed.put("operand", operands)
+        Steps(machine, call, packed, ("step_operands",)).bound("step_operands", call.P, call.T * call.N)(0)
+    made["operand"] = operands
     return made

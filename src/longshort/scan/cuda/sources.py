@@ -94,6 +94,7 @@ class Layout:
         fields = [(name, kind, star) for kind, star, name in _FIELD.findall(body)]
         self.place = {name: 8 * k for k, (name, _, _) in enumerate(fields)}
         self.formats = {name: "<d" if kind == "double" and not star else "<q" for name, kind, star in fields}
+        self.word = {name: k for k, (name, _, _) in enumerate(fields)}
         self.size = 8 * len(fields)
 
     def pack(self, values: Mapping[str, Any]) -> bytearray:

@@ -220,7 +220,7 @@ DEVICE void step_operands(const A& a) {
   own_units(a.P, [&](i64 k) {
     typename A::Element h;
     narrow(typename A::Wide(0), h);
-    if (on) h = again ? initial_h_at(a, n, k) : first ? a.h_given[n * a.P + k] : a.y[(n * a.T + earlier) * a.P + k];
+    if (on) h = again ? initial_h_at(a, n, k) : first ? a.h_given[n * a.P + k] : a.y[row_of(a, n, earlier) * a.P + k];
     a.operand[(t * a.N + n) * a.P + k] = operand_of(a, has, n, k, h);
   });
   if (a.gates_before)

@@ -72,7 +72,7 @@ class Tiling:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, staged operand, sums of the warps along K, Σ ā, what goes to the next step."""
+        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what goes to the next step."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k
@@ -120,7 +120,7 @@ def refuses(call: Call) -> str | None:
 
 
 def pair(properties: Properties, call: Call, tf32: bool) -> Pair | None:
-    """Return the tilings of a call that `refuses` lets pass, or None where they do not fit the device, or do not pay.
+    """Return the tilings of a call that `refuses` lets pass, or None where they do not fit or do not pay.
 
     Args:
         properties: of the device.
