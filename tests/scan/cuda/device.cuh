@@ -254,6 +254,26 @@ DEVICE R sum_of_warp(R v) {
   return v;
 }
 
+// A device faults where adjacent elements are not aligned.
+namespace host {
+template <class T, int Count>
+inline void check_aligned(const T* p) {
+  constexpr std::size_t Unit = sizeof(T) * Count < 16 ? sizeof(T) * Count : 16;
+  if (reinterpret_cast<std::uintptr_t>(p) % Unit == 0) return;
+  std::fprintf(stderr, "%d elements of %d bytes are not aligned\n", Count, static_cast<int>(sizeof(T)));
+  failed = true;
+}
+}  // namespace host
+template <int Count, class T>
+DEVICE void load(const T* from, T (&to)[Count]) {
+  host::check_aligned<T, Count>(from);
+  std::memcpy(to, from, sizeof(to));
+}
+template <int Count, class T>
+DEVICE void store(T* to, const T (&from)[Count]) {
+  host::check_aligned<T, Count>(to);
+  std::memcpy(to, from, sizeof(from));
+}
 DEVICE Four load_relaxed(const void* p) {
   Four v;
   std::memcpy(&v, p, 16);

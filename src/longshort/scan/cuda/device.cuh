@@ -84,6 +84,22 @@ DEVICE R sum_of_warp(R v) {
 }
 
 // ---- memory
+// Adjacent elements as they lie, 16 bytes at a time where they are that many; aligned to their size, or to 16 bytes.
+template <class T, int Count>
+struct alignas(sizeof(T) * Count < 16 ? sizeof(T) * Count : 16) Adjacent {
+  T of[Count];
+};
+template <int Count, class T>
+DEVICE void load(const T* from, T (&to)[Count]) {
+  const Adjacent<T, Count> all = *reinterpret_cast<const Adjacent<T, Count>*>(from);
+  UNROLL for (int k = 0; k < Count; ++k) to[k] = all.of[k];
+}
+template <int Count, class T>
+DEVICE void store(T* to, const T (&from)[Count]) {
+  Adjacent<T, Count> all;
+  UNROLL for (int k = 0; k < Count; ++k) all.of[k] = from[k];
+  *reinterpret_cast<Adjacent<T, Count>*>(to) = all;
+}
 // 16 bytes that another block may be writing: never from the first cache, each 2-byte or 4-byte part old or new.
 DEVICE Four load_relaxed(const void* p) {
   Four v;

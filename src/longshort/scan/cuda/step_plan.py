@@ -6,30 +6,74 @@ Backward, at each step:  [step_project_back, W_hr'],  step_backward,  dr W_hh,  
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from ..call import Call, Inputs
 from .machine import Machine
-from .packing import Packed, flags
+from .packing import Packed, flags, sized
 from .sources import Entry, Program
 
-THREADS = 256
+THREADS = 128
+"""Of a block, at most, where no norm spans the row: small blocks spread evenly over the multiprocessors."""
+ROW_THREADS = 256
+"""Of the one block that a norm's row has."""
 ROW_SHARED = 512
 """Bytes that `row.cuh` sums in."""
+UNITS = 4
+"""Adjacent units of a thread, at most: their loads and stores then are of 8 and 16 bytes."""
 AHEAD = ("step_begin", "step_forward", "step_finish")
 BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
 
 
-def program(machine: Machine, call: Call, names: tuple[str, ...]) -> Program:
-    """Return kernels of a call, compiled for its options; all where the machine does not specialise."""
-    template = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
+def width(call: Call, name: str) -> int:
+    """Return how many elements of a row a kernel shares out to threads."""
+    return {
+        "step_begin": max(call.P, call.H),
+        "step_forward": call.H,
+        "step_finish": call.P,
+        "step_project_back": call.P,
+        "step_backward": call.H,
+        "step_end": max(call.P, call.H),
+        "step_operands": call.P,
+    }[name]
+
+
+def adjacent(call: Call, name: str, most: int = UNITS) -> int:
+    """Return how many adjacent units a thread of a kernel owns; `most` is what alignment allows."""
+    if name in ("step_begin", "step_end") or call.variant.norm != "none":
+        return 1
+    return next(units for units in (4, 2, 1) if units <= most and width(call, name) % units == 0)
+
+
+def block(call: Call, name: str, units: int) -> int:
+    """Return the threads of a block of a kernel: warps that share out a row with few to spare."""
+    if call.variant.norm != "none":
+        return ROW_THREADS
+    threads = -(-width(call, name) // units)
+    blocks = -(-threads // THREADS)
+    return -(-threads // (32 * blocks)) * 32
+
+
+def program(machine: Machine, call: Call, names: tuple[str, ...], most: int = UNITS) -> Program:
+    """Return kernels of a call, compiled for its options; all where the machine does not specialise.
+
+    The kernels of the steps are compiled for its sizes too; those of a whole call serve every size.
+    """
+    options = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
     names = names if machine.specialises else AHEAD + BACK
     file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
-    return Program(file, call.dtype, tuple(Entry(name, THREADS, template) for name in names))
+    entries = []
+    for name in names:
+        units = adjacent(call, name, most)
+        template = options if name in ("step_begin", "step_end") else f"{options}, {units}"
+        entries.append(Entry(name, block(call, name, units), template))
+    each_step = machine.specialises and {"step_forward", "step_backward"} & set(names)
+    return Program(file, call.dtype, tuple(entries), sized(call) if each_step else ())
 
 
 def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,21 +82,58 @@ def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if "w_hr" in call.given or name not in projection)
 
 
+_GIVEN: Final = (
+    "bias",
+    "h_given",
+    "c_given",
+    "initial_h",
+    "initial_c",
+    "tape_gates",
+    "tape_cells",
+    "y",
+    "dy",
+)
+"""What the steps read with wide loads and this package has not made just now."""
+
+
+def aligned(packed: Packed) -> int:
+    """Return how many adjacent units the tensors that a call was given allow to load at once."""
+    held = [tensor for tensor in map(packed.held.get, _GIVEN) if tensor is not None]
+    dy = packed.held.get("dy")
+    strides = () if dy is None else dy.stride()[:-1]
+
+    def fits(units: int) -> bool:
+        whole = all(tensor.data_ptr() % min(16, units * tensor.element_size()) == 0 for tensor in held)
+        return whole and all(stride % units == 0 for stride in strides)
+
+    return next((units for units in (4, 2) if fits(units)), 1)
+
+
 class Steps:
     """The launches of a call, bound to its argument. `names`: the kernels to compile together."""
 
     def __init__(self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...]) -> None:
-        self.machine, self.call, self.packed = machine, call, packed
-        self.program = program(machine, call, needed(call, names))
+        self.machine, self.call, self.packed, self.most = machine, call, packed, aligned(packed)
+        self.program = program(machine, call, needed(call, names), self.most)
+        self.step = ctypes.c_longlong.from_buffer(packed.bytes, packed.layout.place["step"])
 
     def bound(self, name: str, width: int, rows: int | None = None) -> Callable[[int], None]:
-        """Return a launch by the number of its step. A norm spans a row, which then is one block's."""
-        parts = 1 if self.call.variant.norm != "none" else -(-width // THREADS)
+        """Return a launch by the number of its step.
+
+        Args:
+            name:  of the kernel.
+            width: elements of a row that its threads share. A norm spans a row, which then is one block's.
+            rows:  how many; by default one for each sequence.
+        """
         kernel = self.machine.kernel(self.program, name, ROW_SHARED)
-        launch = kernel.bind(self.packed.bytes, rows or self.call.N, parts)
+        units = adjacent(self.call, name, self.most)
+        blocks = (
+            -(-width // (units * block(self.call, name, units))) if self.call.variant.norm == "none" else 1
+        )
+        launch, number = kernel.bind(self.packed.bytes, rows or self.call.N, blocks), self.step
 
         def run(step: int) -> None:
-            self.packed.number("step", step)
+            number.value = step
             launch()
 
         return run
