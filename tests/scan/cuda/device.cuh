@@ -198,6 +198,7 @@ DEVICE int block_y() { return host::running->block->y; }
 DEVICE int blocks_y() { return host::grid_y; }
 DEVICE char* shared() { return host::running->block->shared; }
 DEVICE void block_barrier() { host::meet(host::running->block->barrier, host::block_threads); }
+DEVICE void wait_for_previous() {}  // kernels run one after another here
 DEVICE bool any_in_warp(bool value) {
   host::Warp& warp = host::warp();
   warp.votes[lane()] = value;

@@ -1,7 +1,7 @@
 // What the hardware offers the kernels, and the only file with its instructions. Everything else is plain C++,
 // so that the tests can compile the same kernels for the host against a twin of this file.
 //
-// Needs sm_80: mma.sync on bfloat16 and tf32, ld.relaxed.gpu. Nothing here is newer.
+// Needs sm_80: mma.sync on bfloat16 and tf32, ld.relaxed.gpu. What is newer has a way around it.
 #pragma once
 
 #define DEVICE static __device__ __forceinline__
@@ -38,6 +38,15 @@ DEVICE char* shared() {
 }
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE bool any_in_warp(bool value) { return __any_sync(0xffffffffu, value); }
+
+// Waits until the kernel before this one in its stream has ended and what it wrote is seen; `early` in driver.py lets
+// this one start before. Until then only what neither it nor the kernel before it writes may be read, and nothing
+// written. Elsewhere a kernel starts when the one before it has ended.
+DEVICE void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 // ---- numbers
 DEVICE double wide(double v) { return v; }

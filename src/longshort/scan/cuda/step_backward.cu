@@ -16,6 +16,7 @@ DEVICE void step_project_back(const A& a) {
     typename A::Element dy[Units];
     typename A::Wide renewed[Units];
     output_gradients(a, has, n, k, s, dy);
+    wait_for_previous();
     take_outputs(a, has, n, k, s, dy, renewed);
     store(a.dprojected + (t * a.N + n) * a.P + k, renewed);
   });
@@ -99,6 +100,7 @@ DEVICE void step_backward(const A& a) {
   const i64 n = block_x(), s = a.step, t = time_of(a, has, s);
   const StepBack<A, F> back = {a, has, n, s, t};
   if (!active(a, has, n, t)) {
+    wait_for_previous();
     back.template zero_row<Units>();
     return;
   }
@@ -135,6 +137,7 @@ DEVICE void step_backward(const A& a) {
       R m[Units], dc[Units], out[4][Units];
       recall_units(a, has, n, s, u, was);
       output_gradients(a, has, n, u, s, dy);
+      wait_for_previous();
       back.take_cells(u, dc);
       back.enter(u, dy, m);
       UNROLL for (int j = 0; j < Units; ++j) {
@@ -151,6 +154,7 @@ DEVICE void step_backward(const A& a) {
   }
 
   // A norm sums over the row, so every sum needs the one before it.
+  wait_for_previous();
   own_units<1>(a.H, [&](i64 u) {
     E dy[1];
     R dc[1], m[1];

@@ -2,16 +2,13 @@
 //
 // Block (n, part) computes sequence n; without a norm several parts share its units, with one there is a
 // single part, for the norm spans the row. A thread owns its units in every kernel of the call.
+//
+// A kernel may start while the product before it ends: what no kernel of the loop writes (z, the bias, tape, gradients
+// that arrive) is asked for first, and everything else after `wait_for_previous`.
 #include "row.cuh"
 #include "units.cuh"
 
 namespace longshort {
-
-// Whether a norm spans the row: its one block then reads what other threads of it own.
-template <class F>
-DEVICE bool spans_row(const F& has) {
-  return has(NormsProducts) || has(NormsGates) || has(NormsOutput);
-}
 
 // (0) for the first step: the given state, or a reset's, becomes the state and the first operand.
 template <class F, class A>
@@ -96,6 +93,7 @@ struct StepForward {
       load_or_zero(slots[gate] < 0 ? nullptr : z, at, of_x[gate]);
       load_or_zero(slots[gate] < 0 ? nullptr : a.bias, at, bias[gate]);
     }
+    wait_for_previous();
     UNROLL for (int gate = 0; gate < 4; ++gate)
       load_or_zero(slots[gate] < 0 ? nullptr : r, slots[gate] * a.H + u, of_h[gate]);
     load(a.c + n * row + u, c);
@@ -189,7 +187,10 @@ struct StepForward {
 template <class F, int Units, class A>
 DEVICE void step_forward(const A& a) {
   StepForward<Units, A, F> step(a);
-  if (step.has(NormsProducts) || step.has(NormsGates)) step.standardise_row();
+  if (step.has(NormsProducts) || step.has(NormsGates)) {
+    wait_for_previous();
+    step.standardise_row();
+  }
   if (step.has(NormsGates) || step.has(NormsOutput))
     step.run_with_norm_of_cell();
   else
@@ -204,6 +205,7 @@ DEVICE void step_finish(const A& a) {
   const i64 n = block_x();
   own_units<Units>(a.P, [&](i64 k) {
     R fresh[Units];
+    wait_for_previous();
     load(a.projected + n * a.P + k, fresh);
     move_outputs(a, has, n, k, a.step, fresh);
   });

@@ -26,6 +26,8 @@ ROW_SHARED = 512
 """Bytes that `row.cuh` sums in."""
 UNITS = 4
 """Adjacent units of a thread, at most: their loads and stores then are of 8 and 16 bytes."""
+OVERLAPPING = (9, 0)
+"""The first compute capability on which a kernel may start while the one before it ends."""
 AHEAD = ("step_begin", "step_forward", "step_finish")
 BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
 
@@ -125,18 +127,41 @@ class Steps:
             width: elements of a row that its threads share. A norm spans a row, which then is one block's.
             rows:  how many; by default one for each sequence.
         """
-        kernel = self.machine.kernel(self.program, name, ROW_SHARED)
-        units = adjacent(self.call, name, self.most)
-        blocks = (
-            -(-width // (units * block(self.call, name, units))) if self.call.variant.norm == "none" else 1
-        )
-        launch, number = kernel.bind(self.packed.bytes, rows or self.call.N, blocks), self.step
+        launch, number = self._launch(name, width, rows or self.call.N, early=False), self.step
 
         def run(step: int) -> None:
             number.value = step
             launch()
 
         return run
+
+    def after_product(self, name: str, width: int) -> Callable[[int, bool], None]:
+        """Return a launch by the number of its step, which may be `early`.
+
+        Where the device can, an early one starts while the product right before it ends, and waits for it.
+        What the kernel reads without waiting must have been there before the kernel before that product.
+        """
+        launch = later = self._launch(name, width, self.call.N, early=False)
+        if self.machine.properties.capability >= OVERLAPPING:
+            launch = self._launch(name, width, self.call.N, early=True)
+        number = self.step
+
+        def run(step: int, early: bool) -> None:
+            number.value = step
+            if early:
+                launch()
+            else:
+                later()
+
+        return run
+
+    def _launch(self, name: str, width: int, rows: int, early: bool) -> Callable[[], None]:
+        kernel = self.machine.kernel(self.program, name, ROW_SHARED)
+        units = adjacent(self.call, name, self.most)
+        blocks = (
+            -(-width // (units * block(self.call, name, units))) if self.call.variant.norm == "none" else 1
+        )
+        return kernel.bind(self.packed.bytes, rows, blocks, early=early)
 
 
 def forward(
@@ -172,10 +197,10 @@ def forward(
         w_hr, unprojected, projected = given.w_hr.to(wide).T, new(N, H, dtype=wide), new(N, P, dtype=wide)
         packed.put("unprojected", unprojected)
         packed.put("projected", projected)
-        finish = steps.bound("step_finish", P)
+        finish = steps.after_product("step_finish", P)
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
-    begin, move = steps.bound("step_begin", max(P, state.shape[1])), steps.bound("step_forward", H)
+    begin, move = steps.bound("step_begin", max(P, state.shape[1])), steps.after_product("step_forward", H)
     begin(0)
     for s in range(call.T):
         if s % chunk == 0:
@@ -185,10 +210,10 @@ def forward(
         machine.product(operand, w_hh, r)
         if v.gate_recurrence:
             machine.product(state[:, H:], w_gates, r_gates)
-        move(s)
+        move(s, s % chunk > 0)  # z is new at the first step of a chunk
         if given.w_hr is not None:
             machine.product(unprojected, w_hr, projected)
-            finish(s)
+            finish(s, True)
 
 
 def span(call: Call, first: int, last: int) -> tuple[int, int]:
@@ -230,7 +255,7 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
         dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)
         make("unprojected_all", T, N, H, dtype=wide)
         packed.put("m", m)
-        w_hr, project = given.w_hr.to(wide), steps.bound("step_project_back", P)
+        w_hr, project = given.w_hr.to(wide), steps.after_product("step_project_back", P)
     if v.gate_recurrence and given.w_gates is not None:
         da_sigmoid, ds_product = make("da_sigmoid", T, N, SH, dtype=wide), new(N, SH, dtype=wide)
         make("gates_before", T, N, SH, dtype=wide)
@@ -238,13 +263,13 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
     state: Any = packed.held["c_given"]
-    move, end = steps.bound("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
+    move, end = steps.after_product("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
     for s in reversed(range(T)):
         t = span(call, s, s + 1)[0]
         if given.w_hr is not None:
-            project(s)
+            project(s, s + 1 < T)
             machine.product(dprojected[t], w_hr, m)
-        move(s)
+        move(s, s + 1 < T or given.w_hr is not None)
         machine.product(dr[t] if dr_wide is None else dr_wide, w_hh, dh_product)
         packed.put("dh_product", dh_product)
         if v.gate_recurrence:
