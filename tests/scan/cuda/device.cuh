@@ -283,6 +283,9 @@ DEVICE Four load_relaxed(const void* p) {
 template <class T>
 DEVICE void store_relaxed(T* p, T v) { *p = v; }
 DEVICE u64 nanoseconds() { return host::clock; }
+DEVICE u32 mark(u32 word) { return (word >> 16) == 0xffffu || (word & 0xffffu) == 0xffffu; }
+DEVICE u32 gather_marks(u32 a, u32 b) { return a | b; }
+DEVICE bool any_mark(u32 marks) { return marks != 0; }
 DEVICE void relax() { host::yield(); }
 DEVICE void give_up() {
   host::failed = true;

@@ -74,7 +74,11 @@ DEVICE double hyperbolic(double v) { return tanh(v); }
 DEVICE float hyperbolic(float v) { return tanhf(v); }
 // Two instructions, relative error 2^-21: far below what rounding to 16 bits costs. (tanh.approx errs 2^-11, and a
 // float32 cell shows it.)
-DEVICE float exponential_short(float v) { return __expf(v); }
+DEVICE float exponential_short(float v) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v * 1.44269504f));
+  return r;
+}
 DEVICE float inverse_short(float v) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
@@ -140,6 +144,21 @@ DEVICE void publish(i64* p, i64 v) {
   *reinterpret_cast<volatile i64*>(p) = v;
   __threadfence_system();
 }
+
+// Whether any half of a few words has every bit set: `mark` each word, `gather_marks` two, ask once.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+DEVICE u32 mark(u32 word) { return word; }
+DEVICE u32 gather_marks(u32 a, u32 b) {
+  u32 r;
+  asm("max.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+DEVICE bool any_mark(u32 marks) { return marks >= 0xffff0000u || static_cast<u16>(marks) == 0xffffu; }
+#else
+DEVICE u32 mark(u32 word) { return (~word - 0x00010001u) & word & 0x80008000u; }
+DEVICE u32 gather_marks(u32 a, u32 b) { return a | b; }
+DEVICE bool any_mark(u32 marks) { return marks != 0; }
+#endif
 
 // ---- products: d (16 x 8) += a (16 x K) b (K x 8), K = 16 of two bytes or 8 of four
 // Lane l holds, with g = l / 4 and q = l % 4:  d[0..3] at (g, 2q), (g, 2q+1), (g+8, 2q), (g+8, 2q+1).

@@ -1,8 +1,8 @@
 // All steps in one launch, backward: (9) to (20) with W_hh' resident and c̄ in registers.
 //
 // Groups, blocks, sub-batches and owners as forward; a block holds the rows of W_hh' of its Units units. At each step
-// it needs all of ā of the step after: alone it has it in shared memory, else it gathers it from `da`, which is the
-// exchange and, when the kernel is done, the operand of the weights' gradients.
+// it needs all of ā of the step after: alone it has it in shared memory, else it comes from `da`, straight into the
+// lanes' registers. `da` is the exchange and, when the kernel is done, the operand of the weights' gradients.
 #include "cell_back.cuh"
 #include "tiling.cuh"
 
@@ -15,18 +15,21 @@ struct PersistentBackward {
   static constexpr int Tiles = Cut::Units / 16 / Cut::WM;
   using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
   static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
-  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 1 : Cut::Subs;
+  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
+  static constexpr int SumStages = Cut::Exchanges ? 2 : 1;  // no barrier parts their readers from the next writers
   static constexpr int BiasBytes = Cut::Threads * 16;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes + BiasBytes;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + BiasBytes;
   static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
+  static_assert(!Cut::Exchanges || Cut::WM == 1, "each lane's share of the operand is its own");
 
   const A& a;
   F has;
   Core core;
   char* stages;
   float* sums;
+  int products = 0;
   int unit0;
   R past[Cut::Subs][Cells], dc[Cut::Subs][Cells];
   float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
@@ -36,7 +39,7 @@ struct PersistentBackward {
   DEVICE_MEMBER int unit(int k) const { return unit0 + (thread() + k * Cut::Threads) % Cut::Units; }
   DEVICE_MEMBER int column(int k) const { return (thread() + k * Cut::Threads) / Cut::Units; }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
-  DEVICE_MEMBER char* stage(int sub) const { return stages + (Cut::Exchanges ? 0 : sub) * StageBytes; }
+  DEVICE_MEMBER char* stage(int sub) const { return stages + sub * StageBytes; }
 
   DEVICE_MEMBER void begin(char* memory) {
     unit0 = block_x() % Cut::Blocks * Cut::Units;
@@ -48,7 +51,7 @@ struct PersistentBackward {
     sums = reinterpret_cast<float*>(stages + Stages * StageBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
-    bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumBytes) + thread();
+    bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumStages * SumBytes) + thread();
     UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] = 0.0f;
     UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
@@ -80,23 +83,25 @@ struct PersistentBackward {
     const Slice<Cut, A> slice(a, sub);
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
     if (s + 1 >= a.T) return;
-    if (Cut::Exchanges) {
-      const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
-      gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, stage(sub), slice.count, s);
-      block_barrier();
-    }
     float d[Tiles][Cut::NT][4];
-    core.run(stage(sub), d);
+    float* mine = sums;
+    if (Cut::Exchanges) {
+      if (slice.count == 0) return;
+      core.run_arriving(a, a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K, slice.count, s, d);
+      mine += products++ % 2 * (SumBytes / 4);
+    } else {
+      core.run(stage(sub), d);
+    }
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
         UNROLL for (int r = 0; r < 4; ++r)
-          sums[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch +
+          mine[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch +
                (core.wm * Tiles + m) * 16 + r / 2 * 8 + core.group] = d[m][c][r];
     block_barrier();
     UNROLL for (int k = 0; k < Cells; ++k)
       if (owns(slice, k))
         UNROLL for (int w = 0; w < Cut::WK; ++w)
-          found[k] += sums[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
+          found[k] += mine[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
   }
 
   DEVICE_MEMBER void step(int sub, int s) {

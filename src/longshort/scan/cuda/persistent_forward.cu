@@ -2,7 +2,8 @@
 //
 // A group of Blocks blocks holds W_hh once, each block the four gates of Units units, and runs Subs sub-batches of
 // sequences. At each step a block needs the whole operand h_{t-1} of (1): alone it has it in shared memory, else it
-// gathers it from the exchange. Then one product (1), sums over the warps along K, and (2) to (8) with one thread
+// takes it from the exchange: few sequences straight into the lanes' registers, more through shared memory. Then one
+// product (1), sums over the warps along K, and (2) to (8) with one thread
 // for a cell. No norm, projection or gate recurrence: those span units.
 #include "tiling.cuh"
 
@@ -18,12 +19,17 @@ struct PersistentForward {
   static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
   using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
   static constexpr int Cells = Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
-  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 1 : 2 * Cut::Subs;
+  // Few columns go straight into registers: every one of the WM warps reads them, but none waits for a stage.
+  static constexpr bool Arrives = Cut::Exchanges && Cut::NT == 1;
+  static constexpr int StageBytes = Cut::Columns * Core::Pitch;
+  static constexpr int Stages = Arrives ? 0 : Cut::Exchanges ? 1 : 2 * Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 1;  // of 16 bytes
   static constexpr int SumBytes = Direct ? 0 : Cut::WK * Cut::Columns * SumPitch * 16;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes;
+  static constexpr int SumStages = Arrives ? 2 : 1;  // no barrier parts their readers from the next writers
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes;
   static_assert(Tiles % 2 == 0 && Pairs * 8 * Cut::WM == Cut::Units, "a pair of tiles holds four gates of eight units");
   static_assert(Cut::Threads % Cut::Units == 0 || Direct, "a thread's cells have one unit");
+  static_assert(!Arrives || !Direct, "the sums' barrier is the only one of a step");
 
   struct Sums { float i, f, g, o; };
 
@@ -31,7 +37,8 @@ struct PersistentForward {
   F has;
   Core core;
   char* stages;
-  Sums* sums;
+  Sums *all_sums, *sums;
+  int products = 0;
   int unit0;
   R cell[Cut::Subs][Cells];
   E h[Cut::Subs][Cells];
@@ -69,7 +76,7 @@ struct PersistentForward {
       return u < a.H && slot >= 0 ? a.weights + (slot * a.H + u) * a.weight_pitch : nullptr;
     });
     stages = memory + Core::WeightBytes;
-    sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
+    all_sums = sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
     block_barrier();
@@ -149,13 +156,19 @@ struct PersistentForward {
         UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[sub][k][gate];
     if (Ahead && j + 1 < a.steps.value) ask(slice, j + 1, ahead[sub]);
     char* operand = stage(sub, j);
-    if (Cut::Exchanges) {
-      const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
-      gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j);
-      block_barrier();
-    }
+    const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
     float d[Tiles][Cut::NT][4];
-    core.run(operand, d);
+    if (Arrives) {
+      if (slice.count == 0) return;
+      core.run_arriving(a, from, slice.count, a.step + j, d);
+      sums = all_sums + products++ % 2 * (SumBytes / 16);
+    } else {
+      if (Cut::Exchanges) {
+        gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j);
+        block_barrier();
+      }
+      core.run(operand, d);
+    }
     if (!Direct) {
       UNROLL for (int p = 0; p < Pairs; ++p)
         UNROLL for (int c = 0; c < Cut::NT; ++c)
