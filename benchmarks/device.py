@@ -102,11 +102,10 @@ def programs(properties: machine.Properties) -> Iterator[str]:
     """The text of every program that the table runs."""
     specialised: Any = type("Specialised", (), {"specialises": True})
     for dtype, tf32 in gpu.TYPES.values():
-        for names in (("step_begin",), ("step_operands",), step_plan.AHEAD, step_plan.BACK):
-            call = plain(gpu.CASES[0], dtype)
-            yield step_plan.program(specialised, call, step_plan.needed(call, names)).text()
         for case in gpu.CASES:
             call = plain(case, dtype)
+            for names in (("step_begin",), ("step_operands",), step_plan.AHEAD, step_plan.BACK):
+                yield step_plan.program(specialised, call, step_plan.needed(call, names)).text()
             fits = call.H <= tiling.MOST_UNITS or call.N * call.H <= tiling.MOST_CELLS
             cuts = tiling.pair(properties, call, tf32) if fits else None
             if cuts is not None:

@@ -198,6 +198,7 @@ DEVICE int block_y() { return host::running->block->y; }
 DEVICE int blocks_y() { return host::grid_y; }
 DEVICE char* shared() { return host::running->block->shared; }
 DEVICE void block_barrier() { host::meet(host::running->block->barrier, host::block_threads); }
+DEVICE void wait_for_previous() {}  // kernels run one after another here
 DEVICE bool any_in_warp(bool value) {
   host::Warp& warp = host::warp();
   warp.votes[lane()] = value;
@@ -254,6 +255,26 @@ DEVICE R sum_of_warp(R v) {
   return v;
 }
 
+// A device faults where adjacent elements are not aligned.
+namespace host {
+template <class T, int Count>
+inline void check_aligned(const T* p) {
+  constexpr std::size_t Unit = sizeof(T) * Count < 16 ? sizeof(T) * Count : 16;
+  if (reinterpret_cast<std::uintptr_t>(p) % Unit == 0) return;
+  std::fprintf(stderr, "%d elements of %d bytes are not aligned\n", Count, static_cast<int>(sizeof(T)));
+  failed = true;
+}
+}  // namespace host
+template <int Count, class T>
+DEVICE void load(const T* from, T (&to)[Count]) {
+  host::check_aligned<T, Count>(from);
+  std::memcpy(to, from, sizeof(to));
+}
+template <int Count, class T>
+DEVICE void store(T* to, const T (&from)[Count]) {
+  host::check_aligned<T, Count>(to);
+  std::memcpy(to, from, sizeof(from));
+}
 DEVICE Four load_relaxed(const void* p) {
   Four v;
   std::memcpy(&v, p, 16);

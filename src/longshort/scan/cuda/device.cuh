@@ -1,7 +1,7 @@
 // What the hardware offers the kernels, and the only file with its instructions. Everything else is plain C++,
 // so that the tests can compile the same kernels for the host against a twin of this file.
 //
-// Needs sm_80: mma.sync on bfloat16 and tf32, ld.relaxed.gpu. Nothing here is newer.
+// Needs sm_80: mma.sync on bfloat16 and tf32, ld.relaxed.gpu. What is newer has a way around it.
 #pragma once
 
 #define DEVICE static __device__ __forceinline__
@@ -44,6 +44,15 @@ DEVICE bool any_in_warp(bool value) { return __any_sync(0xffffffffu, value); }
 DEVICE int forgotten(int v) {
   asm volatile("" : "+r"(v));
   return v;
+}
+
+// Waits until the kernel before this one in its stream has ended and what it wrote is seen; `early` in driver.py lets
+// this one start before. Until then only what neither it nor the kernel before it writes may be read, and nothing
+// written. Elsewhere a kernel starts when the one before it has ended.
+DEVICE void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 // ---- numbers
@@ -95,6 +104,22 @@ DEVICE R sum_of_warp(R v) {
 }
 
 // ---- memory
+// Adjacent elements as they lie, 16 bytes at a time where they are that many; aligned to their size, or to 16 bytes.
+template <class T, int Count>
+struct alignas(sizeof(T) * Count < 16 ? sizeof(T) * Count : 16) Adjacent {
+  T of[Count];
+};
+template <int Count, class T>
+DEVICE void load(const T* from, T (&to)[Count]) {
+  const Adjacent<T, Count> all = *reinterpret_cast<const Adjacent<T, Count>*>(from);
+  UNROLL for (int k = 0; k < Count; ++k) to[k] = all.of[k];
+}
+template <int Count, class T>
+DEVICE void store(T* to, const T (&from)[Count]) {
+  Adjacent<T, Count> all;
+  UNROLL for (int k = 0; k < Count; ++k) all.of[k] = from[k];
+  *reinterpret_cast<Adjacent<T, Count>*>(to) = all;
+}
 // 16 bytes that another block may be writing: never from the first cache, each 2-byte or 4-byte part old or new.
 DEVICE Four load_relaxed(const void* p) {
   Four v;
