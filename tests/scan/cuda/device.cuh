@@ -99,6 +99,8 @@ inline const void* argument = nullptr;
 inline bool failed = false;
 inline u64 clock = 0;
 inline std::vector<Place> unstarted;
+inline void (*previous)() = nullptr;  // what is still to be done before the launch, once
+inline std::size_t held = 0;          // threads that wait for it
 
 inline void yield() { change(running->context, scheduler); }
 inline void meet(Meeting& meeting, int members) {
@@ -126,7 +128,12 @@ inline void body() {
 
 // Runs a grid; returns false if the kernel gave up, or no thread can go on.
 inline bool launch(void (*kernel)(const void*), const void* a, int threads, int blocks_x, int blocks_y, int bytes,
-                   u64 seed) {
+                   u64 seed, void (*before)()) {
+  previous = before, held = 0;
+  const auto finish_previous = [&] {
+    if (previous) previous();
+    previous = nullptr;
+  };
   constexpr std::size_t Stack = 128 * 1024, Guard = 64;
   entry = kernel, argument = a, block_threads = threads, grid_y = blocks_y, failed = false;
   static std::vector<std::unique_ptr<Fiber>> pool;
@@ -175,9 +182,11 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
       if (!waiting[k]->idle) waiting[left++] = waiting[k];
     }
     waiting.resize(left);
+    if (unstarted.empty() && held == waiting.size()) finish_previous();
     clock += 1000;
     if (++passes > 20000000) failed = true;
   }
+  finish_previous();
   if (failed) pool.clear();  // their stacks hold threads that will never end
   for (Block& block : blocks)
     for (std::size_t k = 0; k < Guard; ++k)
@@ -198,7 +207,11 @@ DEVICE int block_y() { return host::running->block->y; }
 DEVICE int blocks_y() { return host::grid_y; }
 DEVICE char* shared() { return host::running->block->shared; }
 DEVICE void block_barrier() { host::meet(host::running->block->barrier, host::block_threads); }
-DEVICE void wait_for_previous() {}  // kernels run one after another here
+// What came before is done when every thread waits for it or has ended.
+DEVICE void wait_for_previous() {
+  if (host::previous) ++host::held;
+  while (host::previous && !host::failed) host::yield();
+}
 DEVICE bool any_in_warp(bool value) {
   host::Warp& warp = host::warp();
   warp.votes[lane()] = value;
@@ -347,6 +360,7 @@ DEVICE u32 first_part(u32 v) { return rounded_to_tf32(v); }
     const Arguments& a = *static_cast<const Arguments*>(raw);                                                    \
     body;                                                                                                        \
   }                                                                                                              \
-  extern "C" int name(const void* raw, int blocks_x, int blocks_y, int bytes, unsigned long long seed) {         \
-    return longshort::host::launch(run_##name, raw, threads, blocks_x, blocks_y, bytes, seed);                   \
+  extern "C" int name(const void* raw, int blocks_x, int blocks_y, int bytes, unsigned long long seed,           \
+                      void (*before)()) {                                                                        \
+    return longshort::host::launch(run_##name, raw, threads, blocks_x, blocks_y, bytes, seed, before);           \
   }

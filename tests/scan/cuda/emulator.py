@@ -41,6 +41,9 @@ def library(program):
     return ctypes.CDLL(str(path))
 
 
+PREVIOUS = ctypes.CFUNCTYPE(None)
+
+
 class Kernel:
     def __init__(self, machine, function, threads, shared):
         self.machine, self.function, self.threads, self.shared = machine, function, threads, shared
@@ -55,7 +58,10 @@ class Kernel:
         def launch():
             self.machine.launches += 1
             seed = self.machine.seed and self.machine.seed + self.machine.launches
-            if not self.function(memory, x, y, self.shared, ctypes.c_ulonglong(seed)):
+            if not early:
+                self.machine.settle()
+            previous = PREVIOUS(self.machine.settle)
+            if not self.function(memory, x, y, self.shared, ctypes.c_ulonglong(seed), previous):
                 raise RuntimeError("a kernel gave up")
 
         return launch
@@ -72,6 +78,7 @@ class Emulator:
         self.properties = Properties("emulator", (9, 0), multiprocessors, shared)
         self.seed, self.launches, self.allows_tf32 = seed, 0, tf32
         self.reported = torch.zeros(2, dtype=torch.int64)
+        self.unfinished = None
 
     def kernel(self, program, name, shared=0):
         threads = next(e.threads for e in program.entries if e.name == name)
@@ -80,6 +87,20 @@ class Emulator:
 
     def product(self, a, b, out):
         return out.copy_(a.to(out.dtype) @ b.to(out.dtype))
+
+    def repeated(self, a, b, out):
+        """A product done as late as can be: when a kernel waits for it, or before one that would not."""
+
+        def run(s):
+            self.settle()
+            self.unfinished = lambda: self.product(a[s], b, out)
+
+        return run
+
+    def settle(self):
+        done, self.unfinished = self.unfinished, None
+        if done is not None:
+            done()
 
     def current(self):
         return contextlib.nullcontext()

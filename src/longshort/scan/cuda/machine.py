@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BackendError
-from . import compiler, driver
+from . import compiler, driver, products
 from .sources import Program
 
 OLDEST = (8, 0)
@@ -63,6 +63,9 @@ class Machine(Protocol):
     def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         """Write a (m, k) times b (k, n), summed in the dtype of `out`, to `out` (m, n)."""
 
+    def repeated(self, a: Tensor, b: Tensor, out: Tensor) -> Callable[[int], object]:
+        """Return what writes a[s] times b to `out` by s, for a (S, m, k): `product`, prepared once."""
+
     def current(self) -> AbstractContextManager[object]:
         """Make the machine current inside a block."""
 
@@ -111,6 +114,13 @@ class Cuda:
         if a.dtype == out.dtype:
             return torch.mm(a, b, out=out)
         return torch.mm(a, b, out_dtype=out.dtype, out=out)
+
+    def repeated(self, a: Tensor, b: Tensor, out: Tensor) -> Callable[[int], object]:
+        """Prepare a product by cuBLASLt; torch makes it where that cannot."""
+        matmul = torch.backends.cuda.matmul
+        named = getattr(matmul, "fp32_precision", None)
+        tf32 = bool(matmul.allow_tf32) if named is None else named == "tf32"
+        return products.repeated(a, b, out, tf32, lambda s: self.product(a[s], b, out))
 
     def current(self) -> AbstractContextManager[object]:
         """Make the device current: a launch goes to the current one."""

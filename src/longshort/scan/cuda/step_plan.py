@@ -188,15 +188,17 @@ def forward(
     operand, r = new(N, P), new(N, GH, dtype=wide)
     packed.put("operand", operand)
     packed.put("r", r)
-    w_hh = given.w_hh.T
+    multiply = machine.repeated(operand[None], given.w_hh.T, r)
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
-        w_gates, r_gates = given.w_gates.to(wide).T, new(N, len(v.sigmoids) * H, dtype=wide)
+        r_gates = new(N, len(v.sigmoids) * H, dtype=wide)
         packed.put("r_gates", r_gates)
+        multiply_gates = machine.repeated(state[None, :, H:], given.w_gates.to(wide).T, r_gates)
     if given.w_hr is not None:
-        w_hr, unprojected, projected = given.w_hr.to(wide).T, new(N, H, dtype=wide), new(N, P, dtype=wide)
+        unprojected, projected = new(N, H, dtype=wide), new(N, P, dtype=wide)
         packed.put("unprojected", unprojected)
         packed.put("projected", projected)
+        project = machine.repeated(unprojected[None], given.w_hr.to(wide).T, projected)
         finish = steps.after_product("step_finish", P)
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
@@ -207,12 +209,12 @@ def forward(
             low, high = span(call, s, min(s + chunk, call.T))
             packed.put("z", inputs_of(low, high))
             packed.number("z_first", low)
-        machine.product(operand, w_hh, r)
+        multiply(0)
         if v.gate_recurrence:
-            machine.product(state[:, H:], w_gates, r_gates)
+            multiply_gates(0)
         move(s, s % chunk > 0)  # z is new at the first step of a chunk
         if given.w_hr is not None:
-            machine.product(unprojected, w_hr, projected)
+            project(0)
             finish(s, True)
 
 
@@ -248,33 +250,39 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
     if v.norm in ("ba2016", "products"):
         make("dz", T, N, GH, dtype=call.dtype)
     make("operand", T, N, P, dtype=call.dtype)
-    dh_product, w_hh, dr_wide = new(N, P, dtype=wide), given.w_hh, None
+    dh_product, operands = new(N, P, dtype=wide), dr
     if v.norm != "none" and call.dtype != wide:
-        w_hh, dr_wide = given.w_hh.to(wide), packed.put("dr_wide", new(N, GH, dtype=wide))
+        dr_wide = new(N, GH, dtype=wide)
+        packed.put("dr_wide", dr_wide)
+        operands = dr_wide.expand(T, N, GH)
+    multiply = machine.repeated(operands, given.w_hh.to(operands.dtype), dh_product)
     if given.w_hr is not None:
         dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)
         make("unprojected_all", T, N, H, dtype=wide)
         packed.put("m", m)
-        w_hr, project = given.w_hr.to(wide), steps.after_product("step_project_back", P)
+        project = steps.after_product("step_project_back", P)
+        multiply_projected = machine.repeated(dprojected, given.w_hr.to(wide), m)
     if v.gate_recurrence and given.w_gates is not None:
         da_sigmoid, ds_product = make("da_sigmoid", T, N, SH, dtype=wide), new(N, SH, dtype=wide)
         make("gates_before", T, N, SH, dtype=wide)
-        w_gates = given.w_gates.to(wide)
+        multiply_gates = machine.repeated(da_sigmoid, given.w_gates.to(wide), ds_product)
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
     state: Any = packed.held["c_given"]
     move, end = steps.after_product("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
     for s in reversed(range(T)):
-        t = span(call, s, s + 1)[0]
+        t = T - 1 - s if call.options.reverse else s
         if given.w_hr is not None:
             project(s, s + 1 < T)
-            machine.product(dprojected[t], w_hr, m)
+            multiply_projected(t)
         move(s, s + 1 < T or given.w_hr is not None)
-        machine.product(dr[t] if dr_wide is None else dr_wide, w_hh, dh_product)
-        packed.put("dh_product", dh_product)
+        multiply(t)
         if v.gate_recurrence:
-            machine.product(da_sigmoid[t], w_gates, ds_product)
-            packed.put("ds_product", ds_product)
+            multiply_gates(t)
+        if s + 1 == T:  # the last step had none behind it
+            packed.put("dh_product", dh_product)
+            if v.gate_recurrence:
+                packed.put("ds_product", ds_product)
     end(0)
     steps.bound("step_operands", max(P, SH if v.gate_recurrence else 0), T * N)(0)
     made.setdefault("dr", dr)

@@ -1,0 +1,220 @@
+"""One matrix product at every step, by cuBLASLt: prepared once, then one call of the library each.
+
+torch.mm finds shapes, layouts and an algorithm anew every time, for four times as much of the host's time as
+the call itself takes. The library is the one that torch has loaded; where it is missing, or has no algorithm,
+torch multiplies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .driver import stream_of
+
+_TYPES: Final = {torch.float32: 0, torch.float16: 2, torch.bfloat16: 14}  # cudaDataType
+_FLOAT: Final = 68  # CUBLAS_COMPUTE_32F
+_TF32: Final = 77  # CUBLAS_COMPUTE_32F_FAST_TF32
+_TRANSPOSES: Final = 3  # CUBLASLT_MATMUL_DESC_TRANSA
+_WORKSPACE: Final = 1  # CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
+_REDUCTIONS: Final = 3  # CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK
+_IN_FLOAT: Final = (
+    2  # CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: parts of a sum meet in float32, in a fixed order
+)
+_ALIGNMENTS: Final = (5, 6, 7, 8)  # CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, B, C, D
+MOST_WORKSPACE: Final = 32 << 20
+"""Bytes that an algorithm may ask for beside the result."""
+
+
+class _Found(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t, 96 bytes."""
+
+    _fields_ = (
+        ("algorithm", ctypes.c_uint64 * 8),
+        ("workspace", ctypes.c_size_t),
+        ("state", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    )
+
+
+class Shape(NamedTuple):
+    """All that an algorithm depends on."""
+
+    device: int
+    dtype: torch.dtype
+    tf32: bool
+    m: int
+    n: int
+    k: int
+    by_columns: bool
+    "whether b lies column by column"
+    pitches: tuple[int, int, int]
+    "elements from one row of a, of b (or column), of the result to the next"
+    alignments: tuple[int, int, int]
+    "bytes, of the addresses of a, b and the result"
+
+
+@lru_cache(maxsize=1)
+def library() -> Any:
+    """Return the cuBLASLt that torch has loaded, or None. Calls keep the interpreter's lock."""
+    if torch.version.cuda is None:
+        return None
+    try:
+        found = ctypes.PyDLL(f"libcublasLt.so.{torch.version.cuda.partition('.')[0]}")
+    except OSError:
+        return None
+    pointer, integer, size, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_int64
+    found.cublasLtCreate.argtypes = [pointer]
+    found.cublasLtMatmulDescCreate.argtypes = [pointer, integer, integer]
+    found.cublasLtMatmulDescSetAttribute.argtypes = [pointer, integer, pointer, size]
+    found.cublasLtMatrixLayoutCreate.argtypes = [pointer, integer, ctypes.c_uint64, ctypes.c_uint64, long]
+    found.cublasLtMatmulPreferenceCreate.argtypes = [pointer]
+    found.cublasLtMatmulPreferenceSetAttribute.argtypes = [pointer, integer, pointer, size]
+    found.cublasLtMatmulAlgoGetHeuristic.argtypes = [pointer] * 7 + [integer, pointer, pointer]
+    found.cublasLtMatmul.argtypes = [pointer] * 14 + [size, pointer]
+    for name in ("MatmulDesc", "MatrixLayout", "MatmulPreference"):
+        getattr(found, f"cublasLt{name}Destroy").argtypes = [pointer]
+    return found
+
+
+class _RefusedError(Exception):
+    """The library said no."""
+
+
+def _check(code: int) -> None:
+    if code:
+        raise _RefusedError(code)
+
+
+@lru_cache(maxsize=64)
+def _handle(device: int) -> int:
+    """The library's context on the current device, which `device` is."""
+    made = ctypes.c_void_p()
+    _check(library().cublasLtCreate(ctypes.byref(made)))
+    return made.value or 0
+
+
+class Prepared:
+    """A product of one shape: its description and the algorithm that the library's own rule takes.
+
+    Raises:
+        _RefusedError: the library has none.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        self._made: list[tuple[str, ctypes.c_void_p]] = []
+        lt, found, count = library(), _Found(), ctypes.c_int()
+        self.handle = _handle(shape.device)
+        # The library counts by columns, where a row-major matrix is its own transpose: out' = b' a'.
+        self.operation = self._make("MatmulDesc", _TF32 if shape.tf32 else _FLOAT, _TYPES[torch.float32])
+        transposes = ctypes.c_int(shape.by_columns)
+        _check(lt.cublasLtMatmulDescSetAttribute(self.operation, _TRANSPOSES, ctypes.byref(transposes), 4))
+        kind, (of_a, of_b, of_out) = _TYPES[shape.dtype], shape.pitches
+        rows, columns = (shape.k, shape.n) if shape.by_columns else (shape.n, shape.k)
+        self.b = self._make("MatrixLayout", kind, rows, columns, of_b)
+        self.a = self._make("MatrixLayout", kind, shape.k, shape.m, of_a)
+        self.out = self._make("MatrixLayout", _TYPES[torch.float32], shape.n, shape.m, of_out)
+        wishes = self._make("MatmulPreference")
+        a, b, out = shape.alignments
+        for name, value in (
+            (_WORKSPACE, ctypes.c_uint64(MOST_WORKSPACE)),
+            (_REDUCTIONS, ctypes.c_uint32(_IN_FLOAT)),
+            *zip(_ALIGNMENTS, map(ctypes.c_uint32, (b, a, out, out)), strict=True),
+        ):
+            _check(
+                lt.cublasLtMatmulPreferenceSetAttribute(
+                    wishes, name, ctypes.byref(value), ctypes.sizeof(value)
+                )
+            )
+        _check(
+            lt.cublasLtMatmulAlgoGetHeuristic(
+                self.handle, self.operation, self.b, self.a, self.out, self.out, wishes, 1,
+                ctypes.byref(found), ctypes.byref(count),
+            )
+        )  # fmt: skip
+        if count.value < 1 or found.state:
+            raise _RefusedError(found.state)
+        self.algorithm, self.workspace = found.algorithm, found.workspace
+
+    def _make(self, name: str, *words: int) -> int:
+        made = ctypes.c_void_p()
+        _check(getattr(library(), f"cublasLt{name}Create")(ctypes.byref(made), *words))
+        self._made.append((name, made))
+        return made.value or 0
+
+    def __del__(self) -> None:
+        """Give back what the library made."""
+        for name, made in self._made:
+            getattr(library(), f"cublasLt{name}Destroy")(made)
+
+
+@lru_cache(maxsize=256)
+def _prepared(shape: Shape) -> Prepared | None:
+    try:
+        return Prepared(shape)
+    except _RefusedError:
+        return None
+
+
+def repeated(
+    a: Tensor, b: Tensor, out: Tensor, tf32: bool, otherwise: Callable[[int], object]
+) -> Callable[[int], object]:
+    """Prepare a product that is made again and again on torch's current stream.
+
+    Args:
+        a:    (S, m, k), rows dense.
+        b:    (k, n), rows or columns dense.
+        out:  (m, n), in float32.
+        tf32: whether float32 operands may be rounded to tf32.
+        otherwise: makes the product of a number in another way.
+
+    Returns:
+        By s in [0, S): write a[s] times b to `out`. The same inputs give the same bits.
+    """
+    shape = _shape(a, b, out, tf32)
+    found = None if shape is None or library() is None else _prepared(shape)
+    if found is None:
+        return otherwise
+    room = a.new_empty(found.workspace, dtype=torch.uint8)
+    one, zero = ctypes.c_float(1), ctypes.c_float(0)
+    first, step = a.data_ptr(), a.stride(0) * a.element_size()
+    multiply, handle, operation = library().cublasLtMatmul, found.handle, found.operation
+    scale, add, algorithm = (ctypes.addressof(word) for word in (one, zero, found.algorithm))
+    at_b, at_out, at_room, bytes_ = b.data_ptr(), out.data_ptr(), room.data_ptr(), found.workspace
+    of_a, of_b, of_out, stream = found.a, found.b, found.out, stream_of(a.device.index)
+
+    def run(s: int, kept: object = (found, room, one, zero, a, b, out)) -> None:
+        code = multiply(
+            handle, operation, scale, at_b, of_b, first + s * step, of_a, add, at_out, of_out, at_out, of_out,
+            algorithm, at_room, bytes_, stream,
+        )  # fmt: skip
+        if code:
+            otherwise(s)
+
+    return run
+
+
+def _shape(a: Tensor, b: Tensor, out: Tensor, tf32: bool) -> Shape | None:
+    """What the library must know, or None where it does not serve."""
+    steps, m, k = a.shape
+    n = b.shape[1]
+    by_columns = b.stride(0) == 1 and b.stride(1) >= k
+    serves = a.dtype == b.dtype and a.dtype in _TYPES and out.dtype == torch.float32 and min(m, n, k) > 0
+    if not serves or a.stride(2) != 1 or out.stride(1) != 1 or not (by_columns or b.stride(1) == 1):
+        return None
+    pitches = (max(a.stride(1), k) if m == 1 else a.stride(1), b.stride(int(by_columns)), out.stride(0))
+    step = a.stride(0) * a.element_size() if steps > 1 else 0
+    aligned = _alignment(a.data_ptr() | step), _alignment(b.data_ptr()), _alignment(out.data_ptr())
+    rounds = tf32 and a.dtype == torch.float32
+    return Shape(a.device.index or 0, a.dtype, rounds, m, n, k, by_columns, pitches, aligned)
+
+
+def _alignment(address: int) -> int:
+    """The power of two, up to 256, that divides an address."""
+    return min(256, address & -address) or 256
