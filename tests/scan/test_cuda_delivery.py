@@ -247,6 +247,12 @@ def test_a_thread_without_a_context_gets_torch_s(stub):
     assert library.calls[:3] == ["cuCtxGetCurrent", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"]
 
 
+def test_an_early_launch_may_start_before_the_kernel_before_it_ends(stub):
+    library = stub()
+    driver.Kernel(b"binary", "k", threads=256, shared=512, device=0).bind(bytearray(8), 5, early=True)()
+    assert library.launched[4:6] == (1, (6, 1))
+
+
 @pytest.mark.parametrize(
     "where, what",
     [("cuLibraryLoadData", "load a kernel"), ("cuLaunchKernelEx", "launch kernel k in 15 blocks")],
@@ -364,7 +370,9 @@ def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, m
 
             def record(*arguments):
                 config = driver._Config.from_address(arguments[0])
-                seen.append((made[arguments[1].value], config.count, config.grid[0]))
+                attribute = driver._Attribute.from_address(config.attributes)
+                kind = {0: "", 2: "cooperative", 6: "early"}[attribute.id if config.count else 0]
+                seen.append((made[arguments[1].value], kind, config.grid[0]))
                 return answer(*arguments)
 
             return record
@@ -378,6 +386,9 @@ def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, m
     found = gpu.backward(asked, given, outputs, saved, grads, needs, device, plan)
     assert [g.shape for g in found if g is not None] == [t.shape for t in given if t is not None]
     assert [name for name, _, _ in seen] == launches
-    for name, cooperative, grid in seen:
+    for name, kind, grid in seen:
         exchanges = plan == "persistent" and name.startswith("persistent")
-        assert cooperative == exchanges and (grid <= 264 or not exchanges)
+        assert (kind == "cooperative") == exchanges and (grid <= 264 or not exchanges)
+    # the first of each direction comes behind what makes z, or the gradients that arrive
+    early = [kind == "early" for name, kind, _ in seen if name in ("step_forward", "step_backward")]
+    assert early == ([False, True] * 2 if plan == "step" else [])

@@ -12,7 +12,7 @@ from longshort.errors import BackendError
 from longshort.scan import gpu, lstm, plain
 from longshort.scan.call import Inputs
 from oracle import assert_all_as_accurate, assert_equations
-from scan.cases import ALONE, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
+from scan.cases import ALONE, NAMES, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
 import emulator
@@ -57,8 +57,82 @@ def test_rounding(case, machine, dtype):
     assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
 
 
+MUCH = Case(
+    "much at once",
+    variant={"peephole": True, "cell_clip": 0.8},
+    noise={"variational_h": 0.2, "recurrent_dropout": 0.2, "zoneout_h": 0.2, "zoneout_c": 0.1},
+    reset=True,
+    initial=True,
+    lengths=True,
+    reverse=True,
+    keep="all",
+)
+ADJACENT = [
+    dataclasses.replace(case, why=f"{case.why}, {H} units", H=H, N=N, T=4)
+    for H, N in ((8, 3), (6, 3), (600, 2))
+    for case in ([Case("ordinary"), *OPTIONS, MUCH] if H == 8 else [Case("ordinary"), MUCH])
+    if not case.why.startswith("norm")
+]
+"""Threads that own four units, or two; the last in two blocks a row."""
+
+
+@ids(ADJACENT)
+def test_a_thread_of_adjacent_units(case, machine, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
+    machine.seed = 3
+    tensors = case.make()
+    want = exact(case, tensors)
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert_equations(got, want[what], what=what)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])
+@ids([Case("ordinary", H=8), dataclasses.replace(MUCH, H=8)])
+def test_rounding_of_adjacent_units(case, machine, dtype, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
+    tensors = case.make(dtype)
+    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
+    assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
+
+
+def off_by(tensor, elements, pitch=0):
+    """The same numbers, so many elements behind an aligned address, in rows that are longer by `pitch`."""
+    shape = (*tensor.shape[:-1], tensor.shape[-1] + pitch)
+    room = tensor.new_empty(tensor.new_empty(shape).numel() + elements)[elements:].view(shape)
+    return room[..., : tensor.shape[-1]].copy_(tensor)
+
+
+@pytest.mark.parametrize("elements, pitch", [(1, 0), (2, 0), (0, 1)], ids=["odd", "even", "longer rows"])
+@pytest.mark.parametrize("which", ["h", "c", "bias", "initial_h", "initial_c", "dy"])
+def test_what_is_not_aligned_is_read_all_the_same(which, elements, pitch, machine, monkeypatch):
+    """The twin of the device refuses wide loads there, as a device does."""
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
+    case = Case("alignment", H=8, T=3, initial=True, reset=True)
+    tensors = case.make(torch.float32)
+    dy = torch.randn(case.N, case.T, case.H, generator=torch.Generator().manual_seed(1))
+    found = []
+    for moved in (False, True):
+        given = {**tensors, "dy": dy}
+        if moved:
+            given[which] = off_by(given[which], elements, pitch)
+        arriving = given.pop("dy")
+        leaves = [v.requires_grad_() for k, v in given.items() if k in NAMES]
+        y = case.run(given, backend="gpu")["y"]
+        found.append((y.detach(), *torch.autograd.grad(y, leaves, arriving, materialize_grads=True)))
+        for leaf in leaves:
+            leaf.requires_grad_(False)
+    for got, want in zip(*reversed(found), strict=True):
+        assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize(
-    "case, plan", [(Case("ordinary"), "step"), (Case("ordinary"), "alone"), (TOGETHER[0], "step")]
+    "case, plan",
+    [
+        (Case("ordinary"), "step"),
+        (Case("ordinary", H=8), "step"),
+        (Case("ordinary"), "alone"),
+        (TOGETHER[0], "step"),
+    ],
 )
 def test_a_program_for_the_options_of_one_call(case, plan, machine, monkeypatch):
     """What a device compiles: the flags as constants, and only the kernels that the call runs."""

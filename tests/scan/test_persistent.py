@@ -128,18 +128,27 @@ def test_a_y_that_a_hook_replaced_is_not_taken_for_the_operands(where, reverse, 
 
 
 @pytest.mark.parametrize(
-    "case, dtype, multiprocessors",
+    "case, dtype, N, multiprocessors",
     [
-        (Case("ordinary"), torch.bfloat16, 5),
-        (MUCH, torch.bfloat16, 5),
-        (MUCH, torch.bfloat16, 10),
-        (MUCH, torch.float32, 5),
+        (Case("ordinary"), torch.bfloat16, 25, 5),
+        (MUCH, torch.bfloat16, 25, 5),
+        (MUCH, torch.bfloat16, 25, 10),
+        (MUCH, torch.float32, 25, 5),
+        (MUCH, torch.bfloat16, 13, 10),
+        (MUCH, torch.float32, 3, 5),
     ],
-    ids=["two sub-batches", "much, two sub-batches", "much, two groups", "much, float32"],
+    ids=[
+        "two sub-batches",
+        "much, two sub-batches",
+        "much, two groups",
+        "much, float32",
+        "much, into registers",
+        "much, float32, into registers",
+    ],
 )
-def test_blocks_that_exchange(case, dtype, multiprocessors, on):
+def test_blocks_that_exchange(case, dtype, N, multiprocessors, on):
     """150 units in five blocks of 32: the last holds padding, and K divides unevenly among the warps."""
-    case = dataclasses.replace(case, N=25, T=3, H=150)
+    case = dataclasses.replace(case, N=N, T=3, H=150)
     machine = on(multiprocessors=multiprocessors)
     once = check(case, dtype)
     machine.seed = 1
@@ -214,7 +223,7 @@ def test_a_wait_ends_and_says_who_waited(on, monkeypatch):
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_a_missing_barrier_is_found(direction, on, monkeypatch):
-    """A test of the test: without the barrier after the gather, some order of threads changes the result."""
+    """A test of the test: without the barrier before the sums, some order of threads changes the result."""
     on(multiprocessors=5)
     case = Case("ordinary", N=5, T=3, H=150)
     tensors = case.make(torch.bfloat16)
@@ -223,7 +232,7 @@ def test_a_missing_barrier_is_found(direction, on, monkeypatch):
 
     def without(self, twin=None):
         text = whole(self, twin)
-        at = text.find("gather<Cut::K")
+        at = text.find("core.group] =")
         return text if at < 0 else text[:at] + text[at:].replace("block_barrier();", "", 1)
 
     monkeypatch.setattr(sources.Program, "text", without)

@@ -157,10 +157,10 @@ def forward(
 def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.Pair | None:
     """Return how a call is cut to run in one launch, or None where one launch a step runs it.
 
-    LONGSHORT_CUDA_PLAN, or `plan`, names one: "step", "persistent" (where it fits), or "alone", the default:
-    persistent only where no block waits for another. README.md says why.
+    LONGSHORT_CUDA_PLAN, or `plan`, names one: "step", "persistent" (where it fits), the default, or "alone":
+    persistent only where no block waits for another.
     """
-    wanted = plan or os.environ.get("LONGSHORT_CUDA_PLAN") or "alone"
+    wanted = plan or os.environ.get("LONGSHORT_CUDA_PLAN") or "persistent"
     if wanted not in ("step", "alone", "persistent"):
         raise SettingError(
             f"LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got {wanted!r}. Unset it."

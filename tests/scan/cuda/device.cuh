@@ -198,6 +198,7 @@ DEVICE int block_y() { return host::running->block->y; }
 DEVICE int blocks_y() { return host::grid_y; }
 DEVICE char* shared() { return host::running->block->shared; }
 DEVICE void block_barrier() { host::meet(host::running->block->barrier, host::block_threads); }
+DEVICE void wait_for_previous() {}  // kernels run one after another here
 DEVICE bool any_in_warp(bool value) {
   host::Warp& warp = host::warp();
   warp.votes[lane()] = value;
@@ -254,6 +255,26 @@ DEVICE R sum_of_warp(R v) {
   return v;
 }
 
+// A device faults where adjacent elements are not aligned.
+namespace host {
+template <class T, int Count>
+inline void check_aligned(const T* p) {
+  constexpr std::size_t Unit = sizeof(T) * Count < 16 ? sizeof(T) * Count : 16;
+  if (reinterpret_cast<std::uintptr_t>(p) % Unit == 0) return;
+  std::fprintf(stderr, "%d elements of %d bytes are not aligned\n", Count, static_cast<int>(sizeof(T)));
+  failed = true;
+}
+}  // namespace host
+template <int Count, class T>
+DEVICE void load(const T* from, T (&to)[Count]) {
+  host::check_aligned<T, Count>(from);
+  std::memcpy(to, from, sizeof(to));
+}
+template <int Count, class T>
+DEVICE void store(T* to, const T (&from)[Count]) {
+  host::check_aligned<T, Count>(to);
+  std::memcpy(to, from, sizeof(from));
+}
 DEVICE Four load_relaxed(const void* p) {
   Four v;
   std::memcpy(&v, p, 16);
@@ -262,6 +283,11 @@ DEVICE Four load_relaxed(const void* p) {
 template <class T>
 DEVICE void store_relaxed(T* p, T v) { *p = v; }
 DEVICE u64 nanoseconds() { return host::clock; }
+DEVICE int forgotten(int v) { return v; }
+DEVICE void fetch_ahead(const void*) {}
+DEVICE u32 mark(u32 word) { return (word >> 16) == 0xffffu || (word & 0xffffu) == 0xffffu; }
+DEVICE u32 gather_marks(u32 a, u32 b) { return a | b; }
+DEVICE bool any_mark(u32 marks) { return marks != 0; }
 DEVICE void relax() { host::yield(); }
 DEVICE void give_up() {
   host::failed = true;

@@ -45,7 +45,7 @@ class Kernel:
     def __init__(self, machine, function, threads, shared):
         self.machine, self.function, self.threads, self.shared = machine, function, threads, shared
 
-    def bind(self, argument, x, y=1, cooperative=False):
+    def bind(self, argument, x, y=1, cooperative=False, early=False):
         memory = (ctypes.c_char * len(argument)).from_buffer(argument)
         if cooperative:
             assert x * y <= self.resident(self.machine.properties.multiprocessors), (

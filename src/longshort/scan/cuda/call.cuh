@@ -95,13 +95,13 @@ DEVICE typename A::Wide initial_c_at(const A& a, i64 n, i64 k) {
   return a.initial_c ? a.initial_c[n * state_row(a) + k] : typename A::Wide(0);
 }
 
-// (6) from the projection's clip on, (7), (8) for output k: h̃ to y and to the state of the next step.
-// fresh: h̃. before: h of the step before. Returns h as the next step finds it.
+// (6) from the projection's clip on, (7), (8) for output k. fresh: h̃. before: h of the step before. Returns h after
+// the step, which y sees but for the padding.
 template <class A, class F>
-DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide fresh,
-                                         typename A::Element before) {
+DEVICE typename A::Element renewed_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide fresh,
+                                          typename A::Element before, typename A::Element& seen) {
   using R = typename A::Wide;
-  typename A::Element rounded, seen;
+  typename A::Element rounded;
   const i64 t = time_of(a, has, s);
   if (has(ClipsProjection)) {
     const R most = R(a.projection_clip);
@@ -116,7 +116,16 @@ DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k,
     rounded = before;
     narrow(R(0), seen);
   }
-  if (a.y) a.y[row_of(a, n, t) * a.P + k] = seen;
+  return rounded;
+}
+
+// The same for a thread that owns one unit: h̃ to y. Returns h as the next step finds it.
+template <class A, class F>
+DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide fresh,
+                                         typename A::Element before) {
+  typename A::Element seen;
+  const auto rounded = renewed_output(a, has, n, k, s, fresh, before, seen);
+  if (a.y) a.y[row_of(a, n, time_of(a, has, s)) * a.P + k] = seen;
   return resets_after(a, has, n, s) ? initial_h_at(a, n, k) : rounded;
 }
 
@@ -200,6 +209,16 @@ DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
   r.cell = a.tape_cells[row * a.H + u];
   r.before = cell_before(a, has, n, s, u);
   return r;
+}
+
+// Has what `recall` and `output_gradient` will read at step s brought nearer, but for the cell after it, which step
+// s + 1 read.
+template <class A, class F>
+DEVICE void recall_ahead(const A& a, const F& has, i64 n, i64 s, i64 u) {
+  const i64 t = time_of(a, has, s), row = t * a.N + n;
+  UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(a.tape_gates + (row * 4 + gate) * a.H + u);
+  if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
+  if (a.dy) fetch_ahead(a.dy + n * a.dy_n + t * a.dy_t + u);
 }
 
 template <class A, class F>

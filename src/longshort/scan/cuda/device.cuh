@@ -1,7 +1,7 @@
 // What the hardware offers the kernels, and the only file with its instructions. Everything else is plain C++,
 // so that the tests can compile the same kernels for the host against a twin of this file.
 //
-// Needs sm_80: mma.sync on bfloat16 and tf32, ld.relaxed.gpu. Nothing here is newer.
+// Needs sm_80: mma.sync on bfloat16 and tf32, ld.relaxed.gpu. What is newer has a way around it.
 #pragma once
 
 #define DEVICE static __device__ __forceinline__
@@ -39,6 +39,22 @@ DEVICE char* shared() {
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE bool any_in_warp(bool value) { return __any_sync(0xffffffffu, value); }
 
+// The same number, of which the compiler knows nothing: what depends on it is not kept from one step to the next, where
+// registers are scarcer than instructions.
+DEVICE int forgotten(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
+// Waits until the kernel before this one in its stream has ended and what it wrote is seen; `early` in driver.py lets
+// this one start before. Until then only what neither it nor the kernel before it writes may be read, and nothing
+// written. Elsewhere a kernel starts when the one before it has ended.
+DEVICE void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // ---- numbers
 DEVICE double wide(double v) { return v; }
 DEVICE float wide(float v) { return v; }
@@ -65,7 +81,11 @@ DEVICE double hyperbolic(double v) { return tanh(v); }
 DEVICE float hyperbolic(float v) { return tanhf(v); }
 // Two instructions, relative error 2^-21: far below what rounding to 16 bits costs. (tanh.approx errs 2^-11, and a
 // float32 cell shows it.)
-DEVICE float exponential_short(float v) { return __expf(v); }
+DEVICE float exponential_short(float v) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v * 1.44269504f));
+  return r;
+}
 DEVICE float inverse_short(float v) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
@@ -84,6 +104,22 @@ DEVICE R sum_of_warp(R v) {
 }
 
 // ---- memory
+// Adjacent elements as they lie, 16 bytes at a time where they are that many; aligned to their size, or to 16 bytes.
+template <class T, int Count>
+struct alignas(sizeof(T) * Count < 16 ? sizeof(T) * Count : 16) Adjacent {
+  T of[Count];
+};
+template <int Count, class T>
+DEVICE void load(const T* from, T (&to)[Count]) {
+  const Adjacent<T, Count> all = *reinterpret_cast<const Adjacent<T, Count>*>(from);
+  UNROLL for (int k = 0; k < Count; ++k) to[k] = all.of[k];
+}
+template <int Count, class T>
+DEVICE void store(T* to, const T (&from)[Count]) {
+  Adjacent<T, Count> all;
+  UNROLL for (int k = 0; k < Count; ++k) all.of[k] = from[k];
+  *reinterpret_cast<Adjacent<T, Count>*>(to) = all;
+}
 // 16 bytes that another block may be writing: never from the first cache, each 2-byte or 4-byte part old or new.
 DEVICE Four load_relaxed(const void* p) {
   Four v;
@@ -101,6 +137,10 @@ DEVICE void store_relaxed(float16* p, float16 v) {
   asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(v.bits) : "memory");
 }
 
+// Brings what will be read a step later from far memory to the second cache. A load would hold back those behind
+// it: they return in their order.
+DEVICE void fetch_ahead(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // ---- time, for waits that end
 DEVICE u64 nanoseconds() {
   u64 now;
@@ -115,6 +155,21 @@ DEVICE void publish(i64* p, i64 v) {
   *reinterpret_cast<volatile i64*>(p) = v;
   __threadfence_system();
 }
+
+// Whether any half of a few words has every bit set: `mark` each word, `gather_marks` two, ask once.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+DEVICE u32 mark(u32 word) { return word; }
+DEVICE u32 gather_marks(u32 a, u32 b) {
+  u32 r;
+  asm("max.u16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+  return r;
+}
+DEVICE bool any_mark(u32 marks) { return marks >= 0xffff0000u || static_cast<u16>(marks) == 0xffffu; }
+#else
+DEVICE u32 mark(u32 word) { return (~word - 0x00010001u) & word & 0x80008000u; }
+DEVICE u32 gather_marks(u32 a, u32 b) { return a | b; }
+DEVICE bool any_mark(u32 marks) { return marks != 0; }
+#endif
 
 // ---- products: d (16 x 8) += a (16 x K) b (K x 8), K = 16 of two bytes or 8 of four
 // Lane l holds, with g = l / 4 and q = l % 4:  d[0..3] at (g, 2q), (g, 2q+1), (g+8, 2q), (g+8, 2q+1).

@@ -17,6 +17,7 @@ from ...errors import BackendError
 
 _SHARED_ATTRIBUTE: Final = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _COOPERATIVE: Final = 2  # CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+_EARLY: Final = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 
 
 class _Attribute(ctypes.Structure):
@@ -135,7 +136,9 @@ class Kernel:
         )
         return blocks.value * multiprocessors
 
-    def bind(self, argument: bytearray, x: int, y: int = 1, cooperative: bool = False) -> Callable[[], None]:
+    def bind(
+        self, argument: bytearray, x: int, y: int = 1, cooperative: bool = False, early: bool = False
+    ) -> Callable[[], None]:
         """Prepare launches on torch's current stream.
 
         Args:
@@ -143,6 +146,8 @@ class Kernel:
             x:        blocks.
             y:        blocks for each of them.
             cooperative: whether all blocks must be resident at once; the launch fails otherwise.
+            early:    whether it may start while the kernel before it in the stream ends, for which it then
+                waits itself, as `wait_for_previous` of device.cuh says. Needs compute capability 9.0.
 
         Returns:
             The launch. Everything it needs is its own, so threads may launch side by side.
@@ -150,8 +155,10 @@ class Kernel:
         _context(self.device)
         memory = (ctypes.c_char * len(argument)).from_buffer(argument)
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(memory))
-        attributes = (_Attribute * 1)()
-        attributes[0].id, attributes[0].value[0] = _COOPERATIVE, 1
+        wanted = [name for name, on in ((_COOPERATIVE, cooperative), (_EARLY, early)) if on]
+        attributes = (_Attribute * 2)()
+        for attribute, name in zip(attributes, wanted, strict=False):
+            attribute.id, attribute.value[0] = name, 1
         stream = stream_of(self.device)
         config = _Config(
             (x, y, 1),
@@ -159,7 +166,7 @@ class Kernel:
             self.shared,
             stream,
             ctypes.addressof(attributes),
-            int(cooperative),
+            len(wanted),
         )
         start, where, what = library().cuLaunchKernelEx, ctypes.addressof(config), self.handle
 

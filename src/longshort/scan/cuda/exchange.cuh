@@ -8,62 +8,76 @@
 
 namespace longshort {
 
-// Whether any number of type E in these 16 bytes is still to come.
+// Whether a number of type E in some 16 bytes is still to come: what `marked` made of all of them.
 template <class E>
-DEVICE bool missing(const Four& v) {
-  if (sizeof(E) == 4) return v.x == ~0u || v.y == ~0u || v.z == ~0u || v.w == ~0u;
-  const auto full = [](u32 pair) { return (~pair - 0x00010001u) & pair & 0x80008000u; };  // a half with every bit
-  return (full(v.x) | full(v.y) | full(v.z) | full(v.w)) != 0;
+DEVICE u32 marked(u32 marks, const Four& v) {
+  if (sizeof(E) == 4) {
+    const u32 low = v.x > v.y ? v.x : v.y, high = v.z > v.w ? v.z : v.w, most = low > high ? low : high;
+    return marks > most ? marks : most;
+  }
+  const u32 low = gather_marks(mark(v.x), mark(v.y)), high = gather_marks(mark(v.z), mark(v.w));
+  return gather_marks(marks, gather_marks(low, high));
+}
+template <class E>
+DEVICE bool missing(u32 marks) {
+  return sizeof(E) == 4 ? marks == ~0u : any_mark(marks);
+}
+
+// Loads v[0 .. Count-1] from `from(i)`, all at once, until nothing in them is missing: each look takes a way to
+// memory. False if the wait for step s was over, and the kernel with it.
+template <int Count, class A, class From>
+DEVICE bool settle(const A& a, i64 s, Four (&v)[Count], From from) {
+  using E = typename A::Element;
+  u64 deadline = 0;
+  for (int spins = 1;; ++spins) {
+    u32 marks = 0;
+    UNROLL for (int i = 0; i < Count; ++i) marks = marked<E>(marks, v[i]);
+    if (!missing<E>(marks)) return true;
+    UNROLL for (int i = 0; i < Count; ++i)
+      if (missing<E>(marked<E>(0, v[i]))) v[i] = load_relaxed(from(i));
+    if (spins % 256 == 0) {
+      const u64 now = nanoseconds();
+      if (!deadline) deadline = now + static_cast<u64>(a.patience);
+      if (now > deadline) {
+        if (a.stuck) {
+          publish(a.stuck + 1, s);
+          publish(a.stuck, block_x() + 1);
+        }
+        give_up();
+        return false;
+      }
+    }
+    relax();
+  }
 }
 
 // Copies `rows` rows of K numbers, up to Rows, to shared memory, each 16 bytes once all of it is there.
 //   from: row 0; rows lie K elements apart.   to: row 0; rows lie ToPitch bytes apart.
 //   s:    the step, for the report of a wait that lasts longer than a.patience.
-// A thread asks for up to eight times 16 bytes before it looks at the first: each look takes a way to memory. (More
-// than that in fours: eight registers more spill.)
-template <int K, int ToPitch, int Threads, int Rows, class A>
-DEVICE void gather(const A& a, const typename A::Element* from, char* to, int rows, i64 s) {
+//   meanwhile: what is done while the first of it is on its way.
+// A warp takes a row, so that addresses are constants but for its start. Lanes behind the last number read it again.
+template <int K, int ToPitch, int Threads, int Rows, class A, class Meanwhile>
+DEVICE void gather(const A& a, const typename A::Element* from, char* to, int rows, i64 s, Meanwhile meanwhile) {
   using E = typename A::Element;
-  constexpr int Vector = 16 / sizeof(E), PerRow = K / Vector, Each = (Rows * PerRow + Threads - 1) / Threads;
-  constexpr int Together = Each <= 8 ? Each : 4, pitch = K;
-  const int count = rows * PerRow;
-  for (int first = thread(); first < count; first += Threads * Together) {
-    Four v[Together];
-    bool waits[Together];
-    UNROLL for (int i = 0; i < Together; ++i) {
-      const int slot = first + i * Threads;
-      waits[i] = slot < count;
-      if (waits[i]) v[i] = load_relaxed(from + (slot / PerRow) * pitch + (slot % PerRow) * Vector);
+  constexpr int Vector = 16 / sizeof(E), PerRow = K / Vector, Warps = Threads / 32;
+  constexpr int Each = (PerRow + 31) / 32, Turns = (Rows + Warps - 1) / Warps;
+  static_assert(Each <= 8, "a lane waits for at most eight times 16 bytes");
+  const int last = PerRow - 32 * (Each - 1) - 1, tail = lane() < last ? lane() : last;
+  UNROLL for (int turn = 0; turn < Turns; ++turn) {
+    const int row = thread() / 32 + turn * Warps;
+    if (row >= rows) {
+      if (turn == 0) meanwhile();
+      return;
     }
-    u64 deadline = 0;
-    for (int spins = 1;; ++spins) {
-      bool any = false;
-      UNROLL for (int i = 0; i < Together; ++i) {
-        const int slot = first + i * Threads;
-        if (waits[i] && missing<E>(v[i])) {
-          v[i] = load_relaxed(from + (slot / PerRow) * pitch + (slot % PerRow) * Vector);
-          any = true;
-        }
-      }
-      if (!any) break;
-      if (spins % 256 == 0) {
-        const u64 now = nanoseconds();
-        if (!deadline) deadline = now + static_cast<u64>(a.patience);
-        if (now > deadline) {
-          if (a.stuck) {
-            publish(a.stuck + 1, s);
-            publish(a.stuck, block_x() + 1);
-          }
-          give_up();
-          return;
-        }
-      }
-      relax();
-    }
-    UNROLL for (int i = 0; i < Together; ++i) {
-      const int slot = first + i * Threads;
-      if (waits[i]) *reinterpret_cast<Four*>(to + (slot / PerRow) * ToPitch + (slot % PerRow) * 16) = v[i];
-    }
+    const E *start = from + row * K + lane() * Vector, *end = from + row * K + (tail + 32 * (Each - 1)) * Vector;
+    const auto at = [&](int i) { return i + 1 < Each ? start + i * 32 * Vector : end; };
+    Four v[Each];
+    UNROLL for (int i = 0; i < Each; ++i) v[i] = load_relaxed(at(i));
+    if (turn == 0) meanwhile();
+    if (!settle(a, s, v, at)) return;
+    char* column = to + row * ToPitch;
+    UNROLL for (int i = 0; i + 1 < Each; ++i) *reinterpret_cast<Four*>(column + (lane() + 32 * i) * 16) = v[i];
+    *reinterpret_cast<Four*>(column + (tail + 32 * (Each - 1)) * 16) = v[Each - 1];
   }
 }
 

@@ -41,7 +41,9 @@ class Properties:
 class Runnable(Protocol):
     """A kernel on a machine."""
 
-    def bind(self, argument: bytearray, x: int, y: int = 1, cooperative: bool = False) -> Callable[[], None]:
+    def bind(
+        self, argument: bytearray, x: int, y: int = 1, cooperative: bool = False, early: bool = False
+    ) -> Callable[[], None]:
         """Return a launch of x times y blocks."""
 
     def resident(self, multiprocessors: int) -> int:

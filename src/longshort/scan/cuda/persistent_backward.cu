@@ -1,8 +1,8 @@
 // All steps in one launch, backward: (9) to (20) with W_hh' resident and c̄ in registers.
 //
 // Groups, blocks, sub-batches and owners as forward; a block holds the rows of W_hh' of its Units units. At each step
-// it needs all of ā of the step after: alone it has it in shared memory, else it gathers it from `da`, which is the
-// exchange and, when the kernel is done, the operand of the weights' gradients.
+// it needs all of ā of the step after: alone it has it in shared memory, else it comes from `da`, straight into the
+// lanes' registers. `da` is the exchange and, when the kernel is done, the operand of the weights' gradients.
 #include "cell_back.cuh"
 #include "tiling.cuh"
 
@@ -15,20 +15,31 @@ struct PersistentBackward {
   static constexpr int Tiles = Cut::Units / 16 / Cut::WM;
   using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
   static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
-  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 1 : Cut::Subs;
+  // What the tape holds is loaded before the product is waited for, or behind it, where its registers are taken.
+  static constexpr bool Late = Cut::Exchanges && Cut::NT > 1;
+  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
+  static constexpr int SumStages = Cut::Exchanges ? 2 : 1;  // no barrier parts their readers from the next writers
   static constexpr int BiasBytes = Cut::Threads * 16;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes + BiasBytes;
+  static constexpr bool Kept = Cut::Subs == 1 && !Late;  // in registers, what a cell hands to the step before
+  static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + BiasBytes + CarriedBytes;
   static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
+  static_assert(!Cut::Exchanges || Cut::WM == 1, "each lane's share of the operand is its own");
+
+  struct alignas(8) Carried {
+    R past, dc;  // what reaches h past the product, and c̄
+  };
 
   const A& a;
   F has;
   Core core;
   char* stages;
   float* sums;
+  int products = 0;
   int unit0;
-  R past[Cut::Subs][Cells], dc[Cut::Subs][Cells];
+  Carried kept[Cells], *carried;
   float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
   DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments) {}
@@ -36,7 +47,11 @@ struct PersistentBackward {
   DEVICE_MEMBER int unit(int k) const { return unit0 + (thread() + k * Cut::Threads) % Cut::Units; }
   DEVICE_MEMBER int column(int k) const { return (thread() + k * Cut::Threads) / Cut::Units; }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
-  DEVICE_MEMBER char* stage(int sub) const { return stages + (Cut::Exchanges ? 0 : sub) * StageBytes; }
+  DEVICE_MEMBER char* stage(int sub) const { return stages + sub * StageBytes; }
+
+  DEVICE_MEMBER Carried& carry(int sub, int k) {
+    return Kept ? kept[k] : carried[(sub * Cells + k) * Cut::Threads + thread()];
+  }
 
   DEVICE_MEMBER void begin(char* memory) {
     unit0 = block_x() % Cut::Blocks * Cut::Units;
@@ -48,15 +63,15 @@ struct PersistentBackward {
     sums = reinterpret_cast<float*>(stages + Stages * StageBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
-    bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumBytes) + thread();
+    bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumStages * SumBytes) + thread();
     UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] = 0.0f;
-    UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+    carried = reinterpret_cast<Carried*>(reinterpret_cast<char*>(sums) + SumStages * SumBytes + BiasBytes);
+    for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
         const bool mine = owns(slice, k) && u < a.H;
-        past[sub][k] = mine ? a.dh[n * a.H + u] : R(0);
-        dc[sub][k] = mine ? a.dc[n * a.H + u] : R(0);
+        carry(sub, k) = {mine ? a.dh[n * a.H + u] : R(0), mine ? a.dc[n * a.H + u] : R(0)};
       }
     }
   }
@@ -75,28 +90,40 @@ struct PersistentBackward {
     }
   }
 
-  // (18): W_hh' ā of step s+1 for this thread's cells; 0 after the last step.
-  DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells]) {
+  // (18): W_hh' ā of step s+1 for this thread's cells; 0 after the last step. `then` is done between the product and
+  // the barrier.
+  template <class Then>
+  DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells], Then then) {
     const Slice<Cut, A> slice(a, sub);
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
-    if (s + 1 >= a.T) return;
-    if (Cut::Exchanges) {
-      const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
-      gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, stage(sub), slice.count, s);
-      block_barrier();
-    }
+    const bool any = s + 1 < a.T && slice.count > 0;
     float d[Tiles][Cut::NT][4];
-    core.run(stage(sub), d);
+    float* mine = sums;
+    if (any) {
+      if (Cut::Exchanges) {
+        const auto later = [&] {
+          UNROLL for (int k = 0; k < Cells; ++k)
+            if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
+        };
+        const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
+        core.run_arriving(a, from, slice.count, s, later, d);
+        mine += products++ % 2 * (SumBytes / 4);
+      } else {
+        core.run(stage(sub), d);
+      }
+    }
+    then();
+    if (!any) return;
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
         UNROLL for (int r = 0; r < 4; ++r)
-          sums[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch +
+          mine[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch +
                (core.wm * Tiles + m) * 16 + r / 2 * 8 + core.group] = d[m][c][r];
     block_barrier();
     UNROLL for (int k = 0; k < Cells; ++k)
       if (owns(slice, k))
         UNROLL for (int w = 0; w < Cut::WK; ++w)
-          found[k] += sums[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
+          found[k] += mine[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
   }
 
   DEVICE_MEMBER void step(int sub, int s) {
@@ -104,25 +131,32 @@ struct PersistentBackward {
     const i64 t = time_of(a, has, s);
     Recalled<A> was[Cells];
     E dy[Cells];
-    UNROLL for (int k = 0; k < Cells; ++k) {
-      const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k) || u >= a.H || !active(a, has, n, t)) continue;
-      was[k] = recall(a, has, n, s, u);
-      dy[k] = output_gradient(a, has, n, u, s);
-    }
+    const auto remember = [&] {
+      UNROLL for (int k = 0; k < Cells; ++k) {
+        const int n = slice.first + column(k), u = unit(k);
+        if (!owns(slice, k) || u >= a.H || !active(a, has, n, t)) continue;
+        was[k] = recall(a, has, n, s, u);
+        dy[k] = output_gradient(a, has, n, u, s);
+      }
+    };
+    if (!Late) remember();
     float arrived[Cells];
-    product(sub, s, arrived);
+    product(sub, s, arrived, [&] {
+      if (Late) remember();
+    });
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k)) continue;
       R a_bar[4] = {R(0), R(0), R(0), R(0)};
       if (u < a.H) {
-        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], past[sub][k]);
-        dc[sub][k] = arriving_state(a, has, n, u, s, dc[sub][k]);
+        Carried hands = carry(sub, k);
+        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], hands.past);
+        hands.dc = arriving_state(a, has, n, u, s, hands.dc);
         if (active(a, has, n, t)) {
           const CellNorm<R> none = {R(0), R(0), R(0), R(0), nullptr};
-          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, n, t, u), dc[sub][k], a_bar);
+          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, n, t, u), hands.dc, a_bar);
         }
+        carry(sub, k) = hands;
       }
       tell(sub, t, n, column(k), u, a_bar);
       UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[gate];
@@ -142,23 +176,24 @@ struct PersistentBackward {
     begin(shared());
     block_barrier();
     for (int s = a.T.value - 1; s >= 0; --s) {
-      UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+      for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, s);
         if (!Cut::Exchanges && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
       }
       if (!Cut::Exchanges) block_barrier();
     }
     if (a.bias_sums) write_bias();
-    UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {  // the state before the first step
+    for (int sub = 0; sub < Cut::Subs; ++sub) {  // the state before the first step
       const Slice<Cut, A> slice(a, sub);
       float arrived[Cells];
-      product(sub, -1, arrived);
+      product(sub, -1, arrived, [] {});
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;
-        arriving_output(a, has, n, u, -1, R(arrived[k]), output_gradient(a, has, n, u, -1), past[sub][k]);
-        a.dh_first[n * a.H + u] = past[sub][k];
-        a.dc_first[n * a.H + u] = arriving_state(a, has, n, u, -1, dc[sub][k]);
+        Carried hands = carry(sub, k);
+        arriving_output(a, has, n, u, -1, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
+        a.dh_first[n * a.H + u] = hands.past;
+        a.dc_first[n * a.H + u] = arriving_state(a, has, n, u, -1, hands.dc);
       }
       block_barrier();
     }

@@ -2,7 +2,8 @@
 //
 // A group of Blocks blocks holds W_hh once, each block the four gates of Units units, and runs Subs sub-batches of
 // sequences. At each step a block needs the whole operand h_{t-1} of (1): alone it has it in shared memory, else it
-// gathers it from the exchange. Then one product (1), sums over the warps along K, and (2) to (8) with one thread
+// takes it from the exchange: few sequences straight into the lanes' registers, more through shared memory. Then one
+// product (1), sums over the warps along K, and (2) to (8) with one thread
 // for a cell. No norm, projection or gate recurrence: those span units.
 #include "tiling.cuh"
 
@@ -18,23 +19,35 @@ struct PersistentForward {
   static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
   using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
   static constexpr int Cells = Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
-  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 1 : 2 * Cut::Subs;
+  // Few columns go straight into registers: every one of the WM warps reads them, but none waits for a stage.
+  static constexpr bool Arrives = Cut::Exchanges && Cut::NT == 1;
+  static constexpr int StageBytes = Cut::Columns * Core::Pitch;
+  static constexpr int Stages = Arrives ? 0 : Cut::Exchanges ? 1 : 2 * Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 1;  // of 16 bytes
   static constexpr int SumBytes = Direct ? 0 : Cut::WK * Cut::Columns * SumPitch * 16;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumBytes;
+  static constexpr int SumStages = Arrives ? 2 : 1;  // no barrier parts their readers from the next writers
+  // In registers, what a cell hands to the next step: but not where there are several sub-batches or column tiles.
+  static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);
+  static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes;
   static_assert(Tiles % 2 == 0 && Pairs * 8 * Cut::WM == Cut::Units, "a pair of tiles holds four gates of eight units");
   static_assert(Cut::Threads % Cut::Units == 0 || Direct, "a thread's cells have one unit");
+  static_assert(!Arrives || !Direct, "the sums' barrier is the only one of a step");
 
   struct Sums { float i, f, g, o; };
+  struct alignas(8) Carried {
+    R cell;
+    E h;
+  };
 
   const A& a;
   F has;
   Core core;
   char* stages;
-  Sums* sums;
+  Sums *all_sums, *sums;
+  int products = 0;
   int unit0;
-  R cell[Cut::Subs][Cells];
-  E h[Cut::Subs][Cells];
+  Carried kept[Cells], *carried;
   R bias[Direct ? Pairs : 1][4];
   R ahead[Cut::Subs][Cells][4];
 
@@ -50,6 +63,10 @@ struct PersistentForward {
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub, int step) const {
     return stages + (Cut::Exchanges ? 0 : (step % 2 * Cut::Subs + sub)) * StageBytes;
+  }
+
+  DEVICE_MEMBER Carried& carry(int sub, int k) {
+    return Kept ? kept[k] : carried[(sub * Cells + k) * Cut::Threads + thread()];
   }
 
   // The operand of step j of this launch, to whoever needs it: u may lie in the padding, whose operand is 0.
@@ -69,24 +86,25 @@ struct PersistentForward {
       return u < a.H && slot >= 0 ? a.weights + (slot * a.H + u) * a.weight_pitch : nullptr;
     });
     stages = memory + Core::WeightBytes;
-    sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
+    all_sums = sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
+    carried = reinterpret_cast<Carried*>(stages + Stages * StageBytes + SumStages * SumBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
     block_barrier();
-    UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+    for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
-        narrow(R(0), h[sub][k]);
-        cell[sub][k] = R(0);
-        if (!owns(slice, k)) continue;
-        E operand = h[sub][k];
-        if (u < a.H) {
-          h[sub][k] = a.h[n * a.H + u];
-          cell[sub][k] = a.c[n * a.H + u];
-          operand = operand_of(a, has, n, u, h[sub][k]);
+        Carried hands;
+        narrow(R(0), hands.h);
+        hands.cell = R(0);
+        E operand = hands.h;
+        if (owns(slice, k) && u < a.H) {
+          hands = {a.c[n * a.H + u], a.h[n * a.H + u]};
+          operand = operand_of(a, has, n, u, hands.h);
         }
-        tell(sub, 0, n, column(k), u, operand);
+        carry(sub, k) = hands;
+        if (owns(slice, k)) tell(sub, 0, n, column(k), u, operand);
       }
     }
   }
@@ -101,15 +119,15 @@ struct PersistentForward {
     const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
                       fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
     const Peepholes<R> p = peepholes_of(a, has, u);
+    Carried hands = carry(sub, k);
     Cell<R> v;
-    open_gates<E>(has, pre, cell[sub][k], p, candidate_mask(a, has, n, t, u), R(a.cell_clip), v);
+    open_gates<E>(has, pre, hands.cell, p, candidate_mask(a, has, n, t, u), R(a.cell_clip), v);
     open_output<E>(has, pre[3], p, v);
     const R fresh = v.o * activated<E>(has, v.cell);
-    const E next = finish_output(a, has, n, u, s, fresh, h[sub][k]);
-    h[sub][k] = next;
+    const E next = finish_output(a, has, n, u, s, fresh, hands.h);
     if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(a, has, n, u, next));
-    const R c = finish_cell(a, has, n, t, u, v.cell, cell[sub][k]);
-    cell[sub][k] = again ? initial_c_at(a, n, u) : on ? c : cell[sub][k];
+    const R c = finish_cell(a, has, n, t, u, v.cell, hands.cell);
+    carry(sub, k) = {again ? initial_c_at(a, n, u) : on ? c : hands.cell, next};
     keep_cell(a, n, t, u, c, on);
     keep_sigmoid(a, has, n, t, u, 0, v.i, on);
     keep_sigmoid(a, has, n, t, u, 1, v.f, on);
@@ -139,6 +157,18 @@ struct PersistentForward {
     }
   }
 
+  // Has W_ih x of step j brought nearer.
+  DEVICE_MEMBER void ask_ahead(const Slice<Cut, A>& slice, int j) const {
+    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H) continue;
+      const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        if (slots[gate] >= 0) fetch_ahead(row + slots[gate] * a.H);
+    }
+  }
+
   DEVICE_MEMBER void step(int sub, int j) {
     const Slice<Cut, A> slice(a, sub);
     R x[Cells][4];
@@ -149,13 +179,22 @@ struct PersistentForward {
         UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[sub][k][gate];
     if (Ahead && j + 1 < a.steps.value) ask(slice, j + 1, ahead[sub]);
     char* operand = stage(sub, j);
-    if (Cut::Exchanges) {
-      const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
-      gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j);
-      block_barrier();
-    }
+    const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
+    const auto later = [&] {
+      if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
+    };
     float d[Tiles][Cut::NT][4];
-    core.run(operand, d);
+    if (Arrives) {
+      if (slice.count == 0) return;
+      core.run_arriving(a, from, slice.count, a.step + j, later, d);
+      sums = all_sums + products++ % 2 * (SumBytes / 16);
+    } else {
+      if (Cut::Exchanges) {
+        gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j, later);
+        block_barrier();
+      }
+      core.run(operand, d);
+    }
     if (!Direct) {
       UNROLL for (int p = 0; p < Pairs; ++p)
         UNROLL for (int c = 0; c < Cut::NT; ++c)
@@ -194,19 +233,20 @@ struct PersistentForward {
     keep_bias();
     block_barrier();
     for (int j = 0; j < a.steps.value; ++j) {
-      UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+      for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, j);
         if (!Cut::Exchanges && !Direct && sub + 1 < Cut::Subs) block_barrier();
       }
       if (!Cut::Exchanges) block_barrier();
     }
-    UNROLL for (int sub = 0; sub < Cut::Subs; ++sub) {
+    for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;
-        a.h[n * a.H + u] = h[sub][k];
-        a.c[n * a.H + u] = cell[sub][k];
+        const Carried hands = carry(sub, k);
+        a.h[n * a.H + u] = hands.h;
+        a.c[n * a.H + u] = hands.cell;
       }
     }
   }

@@ -5,7 +5,7 @@
 // in the order in which lanes read them. K is permuted inside a chunk, alike in A and B, so that a lane's share
 // of an operand is 16 bytes that lie together.
 #pragma once
-#include "device.cuh"
+#include "exchange.cuh"
 
 namespace longshort {
 
@@ -75,38 +75,93 @@ struct Product {
     multiply(E(), d, f0, f1, f2, f3, g0, g1);
   }
 
-  // stage: Columns rows of Pitch bytes. d[tile][column tile][4] as `multiply` lays it out.
-  DEVICE_MEMBER void run(const char* stage, float (&d)[MT][NT][4]) const {
-    float sums[Chains][MT][NT][4];
+  // Clears the sums of `multiply_chunk`.
+  static DEVICE_MEMBER void clear(float (&sums)[Chains][MT][NT][4]) {
     UNROLL for (int c = 0; c < Chains; ++c)
       UNROLL for (int m = 0; m < MT; ++m)
         UNROLL for (int j = 0; j < NT; ++j)
           UNROLL for (int r = 0; r < 4; ++r) sums[c][m][j][r] = 0.0f;
-    const char* column = stage + group * Pitch + wk * Chunks * 64 + quarter * 16;
-    UNROLL for (int chunk = 0; chunk < Chunks; ++chunk) {
-      Four b[NT];
-      UNROLL for (int j = 0; j < NT; ++j)
-        b[j] = rounded(*reinterpret_cast<const Four*>(column + j * 8 * Pitch + chunk * 64));
-      UNROLL for (int m = 0; m < MT; ++m) {
-        Four lo, hi;
-        if (chunk < InRegisters) {
-          lo = low[chunk < InRegisters ? chunk : 0][m];
-          hi = high[chunk < InRegisters ? chunk : 0][m];
-        } else {
-          const char* at = weights + ((chunk - InRegisters) * MT + m) * 1024;
-          lo = *reinterpret_cast<const Four*>(at);
-          hi = *reinterpret_cast<const Four*>(at + 512);
-        }
-        UNROLL for (int j = 0; j < NT; ++j) add(sums[0][m][j], lo.x, hi.x, lo.y, hi.y, b[j].x, b[j].y);
-        UNROLL for (int j = 0; j < NT; ++j) add(sums[Chains - 1][m][j], lo.z, hi.z, lo.w, hi.w, b[j].z, b[j].w);
+  }
+
+  // Adds a chunk of K. b: this lane's 16 bytes of the operand's columns `group` of each column tile.
+  DEVICE_MEMBER void multiply_chunk(int chunk, const Four (&b)[NT], float (&sums)[Chains][MT][NT][4]) const {
+    UNROLL for (int m = 0; m < MT; ++m) {
+      Four lo, hi;
+      if (chunk < InRegisters) {
+        lo = low[chunk < InRegisters ? chunk : 0][m];
+        hi = high[chunk < InRegisters ? chunk : 0][m];
+      } else {
+        const char* at = weights + ((chunk - InRegisters) * MT + m) * 1024;
+        lo = *reinterpret_cast<const Four*>(at);
+        hi = *reinterpret_cast<const Four*>(at + 512);
       }
+      UNROLL for (int j = 0; j < NT; ++j) add(sums[0][m][j], lo.x, hi.x, lo.y, hi.y, b[j].x, b[j].y);
+      UNROLL for (int j = 0; j < NT; ++j) add(sums[Chains - 1][m][j], lo.z, hi.z, lo.w, hi.w, b[j].z, b[j].w);
     }
+  }
+
+  static DEVICE_MEMBER void total(const float (&sums)[Chains][MT][NT][4], float (&d)[MT][NT][4]) {
     UNROLL for (int m = 0; m < MT; ++m)
       UNROLL for (int j = 0; j < NT; ++j)
         UNROLL for (int r = 0; r < 4; ++r) {
           d[m][j][r] = sums[0][m][j][r];
           if (Chains > 1) d[m][j][r] += sums[Chains - 1][m][j][r];
         }
+  }
+
+  // stage: Columns rows of Pitch bytes. d[tile][column tile][4] as `multiply` lays it out.
+  DEVICE_MEMBER void run(const char* stage, float (&d)[MT][NT][4]) const {
+    float sums[Chains][MT][NT][4];
+    clear(sums);
+    const char* column = stage + group * Pitch + wk * Chunks * 64 + quarter * 16;
+    UNROLL for (int chunk = 0; chunk < Chunks; ++chunk) {
+      Four b[NT];
+      UNROLL for (int j = 0; j < NT; ++j)
+        b[j] = rounded(*reinterpret_cast<const Four*>(column + j * 8 * Pitch + chunk * 64));
+      multiply_chunk(chunk, b, sums);
+    }
+    total(sums, d);
+  }
+
+  // The same of an operand that other blocks are writing: each lane waits for its own share, and no thread for its
+  // block. Eight times 16 bytes are asked for together; each makes room for one of the next eight when it is multiplied.
+  //   from: column 0; columns lie K elements apart.   columns: how many there are, at least 1; the others repeat the last.
+  //   s:    the step, for the report of a wait that lasts longer than a.patience.
+  //   meanwhile: what is done while the first of it is on its way.
+  template <class A, class Meanwhile>
+  DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, i64 s, Meanwhile meanwhile,
+                                  float (&d)[MT][NT][4]) const {
+    constexpr int Most = 8 / NT, Batch = Chunks < Most ? Chunks : Most, Batches = (Chunks + Batch - 1) / Batch;
+    const E* column[NT];
+    UNROLL for (int j = 0; j < NT; ++j) {
+      const int wanted = j * 8 + group;
+      column[j] = from + (wanted < columns ? wanted : columns - 1) * K + wk * Chunks * Chunk + quarter * Vector;
+    }
+    // chunks behind the end of K have no weights: they read the last one that has, and multiply zeros
+    const int last = K / Chunk - 1 - wk * Chunks;
+    const auto over = [&](int chunk) { return WK * Chunks * Chunk != K && chunk > last; };
+    const auto at = [&](int batch, int i) {
+      const int chunk = batch * Batch + i / NT;
+      return column[i % NT] + (over(chunk) ? last : chunk < Chunks ? chunk : Chunks - 1) * Chunk;
+    };
+    float sums[Chains][MT][NT][4];
+    clear(sums);
+    Four v[Batch * NT];
+    UNROLL for (int i = 0; i < Batch * NT; ++i) v[i] = load_relaxed(at(0, i));
+    meanwhile();
+    UNROLL for (int batch = 0; batch < Batches; ++batch) {
+      if (!settle(a, s, v, [&](int i) { return at(batch, i); })) return;
+      UNROLL for (int k = 0; k < Batch; ++k) {
+        if (batch * Batch + k >= Chunks) break;
+        Four b[NT];
+        UNROLL for (int j = 0; j < NT; ++j)
+          b[j] = over(batch * Batch + k) ? Four{0, 0, 0, 0} : rounded(v[k * NT + j]);
+        multiply_chunk(batch * Batch + k, b, sums);
+        if (batch + 1 < Batches)
+          UNROLL for (int j = 0; j < NT; ++j) v[k * NT + j] = load_relaxed(at(batch + 1, k * NT + j));
+      }
+    }
+    total(sums, d);
   }
 };
 

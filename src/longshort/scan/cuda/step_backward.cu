@@ -7,22 +7,19 @@
 
 namespace longshort {
 
-template <class A, class F>
-DEVICE typename A::Wide take_output(const A& a, const F& has, i64 n, i64 k, i64 s) {
-  using R = typename A::Wide;
-  R past = a.dh[n * a.P + k];
-  const R product = a.dh_product ? a.dh_product[n * a.P + k] : R(0);
-  const R renewed = arriving_output(a, has, n, k, s, product, output_gradient(a, has, n, k, s), past);
-  a.dh[n * a.P + k] = past;
-  return renewed;
-}
-
 // (9) to (11) before the projection's product.
-template <class F, class A>
+template <class F, int Units, class A>
 DEVICE void step_project_back(const A& a) {
   const F has(a);
   const i64 n = block_x(), s = a.step, t = time_of(a, has, s);
-  own_units(a.P, [&](i64 k) { a.dprojected[(t * a.N + n) * a.P + k] = take_output(a, has, n, k, s); });
+  own_units<Units>(a.P, [&](i64 k) {
+    typename A::Element dy[Units];
+    typename A::Wide renewed[Units];
+    output_gradients(a, has, n, k, s, dy);
+    wait_for_previous();
+    take_outputs(a, has, n, k, s, dy, renewed);
+    store(a.dprojected + (t * a.N + n) * a.P + k, renewed);
+  });
 }
 
 template <class A, class F>
@@ -42,30 +39,60 @@ struct StepBack {
     return total;
   }
 
+  // (19) for the cells from u on; returns through `dc` what reaches them.
+  template <int Units>
+  DEVICE_MEMBER void take_cells(i64 u, R (&dc)[Units]) const {
+    load(a.dc + n * a.H + u, dc);
+    UNROLL for (int j = 0; j < Units; ++j) dc[j] = arriving_state(a, has, n, u + j, s, dc[j]);
+  }
+
+  // m of (12) for the units from u on, and (19) for the gates behind their cells; dy: of output_gradients.
+  template <int Units>
+  DEVICE_MEMBER void enter(i64 u, const E (&dy)[Units], R (&m)[Units]) const {
+    const i64 at = n * a.S * a.H + u, sigmoids[3] = {a.sigmoid_i, a.sigmoid_f, a.sigmoid_o};
+    UNROLL for (int k = 0; k < 3; ++k)
+      UNROLL for (int j = 0; j < Units; ++j)
+        if (has(GateRecurrence) && sigmoids[k] >= 0)
+          a.ds[at + sigmoids[k] * a.H + j] = take_gate(sigmoids[k], u + j, true);
+    if (has(Projected))
+      load(a.m + n * a.H + u, m);
+    else
+      take_outputs(a, has, n, u, s, dy, m);
+  }
+
+  template <int Units>
   DEVICE_MEMBER void zero_row() const {  // (20)
-    own_units(a.H, [&](i64 u) {
-      a.dc[n * a.H + u] = arriving_state(a, has, n, u, s, a.dc[n * a.H + u]);
-      take_gate(a.sigmoid_i, u, true);
-      take_gate(a.sigmoid_f, u, true);
-      take_gate(a.sigmoid_o, u, true);
-      if (!has(Projected)) take_output(a, has, n, u, s);
-      if (a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = R(0);
-      for (i64 k = 0; k < a.G; ++k) write(k, u, R(0), R(0), R(0));
+    const R zeros[Units] = {};
+    const E dy[Units] = {};
+    own_units<Units>(a.H, [&](i64 u) {
+      R dc[Units], m[Units];
+      take_cells(u, dc);
+      store(a.dc + n * a.H + u, dc);
+      UNROLL for (int j = 0; j < Units; ++j) {
+        take_gate(a.sigmoid_i, u + j, true);
+        take_gate(a.sigmoid_f, u + j, true);
+        take_gate(a.sigmoid_o, u + j, true);
+      }
+      if (!has(Projected)) take_outputs(a, has, n, u, s, dy, m);
+      if (a.unprojected_all) store(a.unprojected_all + (t * a.N + n) * a.H + u, zeros);
+      for (i64 k = 0; k < a.G; ++k) write(k, u, zeros, zeros, zeros);
       for (i64 k = 0; k < a.S; ++k)
-        if (a.da_sigmoid) a.da_sigmoid[((t * a.N + n) * a.S + k) * a.H + u] = R(0);
+        if (a.da_sigmoid) store(a.da_sigmoid + ((t * a.N + n) * a.S + k) * a.H + u, zeros);
     });
   }
 
-  DEVICE_MEMBER void write(i64 slot, i64 u, R plain, R dr, R dz) const {
+  // ā, r̄ and z̄ of one gate.
+  template <int Units>
+  DEVICE_MEMBER void write(i64 slot, i64 u, const R (&plain)[Units], const R (&dr)[Units], const R (&dz)[Units]) const {
     const i64 row = (t * a.N + n) * a.G + slot;
-    if (a.da) narrow(plain, a.da[row * a.pitch + u]);
-    if (a.dr) narrow(dr, a.dr[row * a.H + u]);
-    if (a.dr_wide) a.dr_wide[(n * a.G + slot) * a.H + u] = dr;
-    if (a.dz) narrow(dz, a.dz[row * a.H + u]);
+    if (a.da) store_narrow(a.da + row * a.pitch + u, plain);
+    if (a.dr) store_narrow(a.dr + row * a.H + u, dr);
+    if (a.dr_wide) store(a.dr_wide + (n * a.G + slot) * a.H + u, dr);
+    if (a.dz) store_narrow(a.dz + row * a.H + u, dz);
   }
 };
 
-template <class F, class A>
+template <class F, int Units, class A>
 DEVICE void step_backward(const A& a) {
   using R = typename A::Wide;
   using E = typename A::Element;
@@ -73,16 +100,16 @@ DEVICE void step_backward(const A& a) {
   const i64 n = block_x(), s = a.step, t = time_of(a, has, s);
   const StepBack<A, F> back = {a, has, n, s, t};
   if (!active(a, has, n, t)) {
-    back.zero_row();
+    wait_for_previous();
+    back.template zero_row<Units>();
     return;
   }
   const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
   R* scratch = a.norm_scratch + n * 6 * a.H;  // rows: c̃ before its norm, m̄, and ā of the four gates
   CellNorm<R> norm;
   norm.raw = scratch;
-  const auto arrive = [&](i64 u) { return has(Projected) ? a.m[n * a.H + u] : take_output(a, has, n, u, s); };
-  // `first` stops at what the norm of the cell sums, and returns it
-  const auto unit = [&](i64 u, const Recalled<A>& was, bool first, R m, R (&out)[4]) {
+  // `first` stops at what the norm of the cell sums, and returns it; dc becomes that of the step before
+  const auto unit = [&](i64 u, const Recalled<A>& was, bool first, R m, R& dc, R (&out)[4]) {
     const i64 gates = n * a.S * a.H + u;
     Extra<R> extra = kept_gradient(a, n, t, u);
     if (has(GateRecurrence)) {
@@ -90,10 +117,8 @@ DEVICE void step_backward(const A& a) {
       if (a.sigmoid_f >= 0) extra.f += a.ds[gates + a.sigmoid_f * a.H];
       if (a.sigmoid_o >= 0) extra.o += a.ds[gates + a.sigmoid_o * a.H];
     }
-    R dc = a.dc[n * a.H + u];
     const R q = unit_back(a, has, n, s, u, was, norm, first, m, extra, dc, out);
     if (first) return q;
-    a.dc[n * a.H + u] = dc;
     if (has(GateRecurrence)) {
       const i64 sigmoids[4] = {a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o};
       UNROLL for (int k = 0; k < 4; ++k)
@@ -104,29 +129,40 @@ DEVICE void step_backward(const A& a) {
     }
     return R(0);
   };
-  const auto enter = [&](i64 u) {  // (19), once for each element
-    a.dc[n * a.H + u] = arriving_state(a, has, n, u, s, a.dc[n * a.H + u]);
-    const i64 at = n * a.S * a.H + u;
-    const i64 sigmoids[3] = {a.sigmoid_i, a.sigmoid_f, a.sigmoid_o};
-    UNROLL for (int k = 0; k < 3; ++k)
-      if (has(GateRecurrence) && sigmoids[k] >= 0) a.ds[at + sigmoids[k] * a.H] = back.take_gate(sigmoids[k], u, true);
-    return arrive(u);
-  };
 
   if (!(norms_cell(has) || has(NormsProducts))) {
-    own_units(a.H, [&](i64 u) {
-      R out[4];
-      const Recalled<A> was = recall(a, has, n, s, u);  // before `enter` writes what might lie there, to a compiler
-      const R m = enter(u);
-      unit(u, was, false, m, out);
+    own_units<Units>(a.H, [&](i64 u) {
+      Recalled<A> was[Units];
+      E dy[Units];
+      R m[Units], dc[Units], out[4][Units];
+      recall_units(a, has, n, s, u, was);
+      output_gradients(a, has, n, u, s, dy);
+      wait_for_previous();
+      back.take_cells(u, dc);
+      back.enter(u, dy, m);
+      UNROLL for (int j = 0; j < Units; ++j) {
+        R a_bar[4];
+        unit(u + j, was[j], false, m[j], dc[j], a_bar);
+        UNROLL for (int k = 0; k < 4; ++k) out[k][j] = a_bar[k];
+      }
+      store(a.dc + n * a.H + u, dc);
+      const R zeros[Units] = {};
       UNROLL for (int k = 0; k < 4; ++k)
-        if (slots[k] >= 0) back.write(slots[k], u, out[k], R(0), R(0));
+        if (slots[k] >= 0) back.write(slots[k], u, out[k], zeros, zeros);
     });
     return;
   }
 
-  own_units(a.H, [&](i64 u) {
-    scratch[a.H + u] = enter(u);
+  // A norm sums over the row, so every sum needs the one before it.
+  wait_for_previous();
+  own_units<1>(a.H, [&](i64 u) {
+    E dy[1];
+    R dc[1], m[1];
+    output_gradients(a, has, n, u, s, dy);
+    back.take_cells(u, dc);
+    back.enter(u, dy, m);
+    a.dc[n * a.H + u] = dc[0];
+    scratch[a.H + u] = m[0];
     if (norms_cell(has)) {
       const Recalled<A> was = recall(a, has, n, s, u);
       scratch[u] = cell_again(a, has, opened<A>(has, was), was, n, t, u, candidate_mask(a, has, n, t, u));
@@ -138,9 +174,9 @@ DEVICE void step_backward(const A& a) {
     norm.mean = mean[0];
     norm.scale = scale[0];
     R total[2] = {R(0), R(0)};
-    own_units(a.H, [&](i64 u) {
-      R out[4];
-      const R q = unit(u, recall(a, has, n, s, u), true, scratch[a.H + u], out);
+    own_units<1>(a.H, [&](i64 u) {
+      R out[4], dc = a.dc[n * a.H + u];
+      const R q = unit(u, recall(a, has, n, s, u), true, scratch[a.H + u], dc, out);
       total[0] += q;
       total[1] += q * norm.hat(u);
     });
@@ -151,9 +187,10 @@ DEVICE void step_backward(const A& a) {
   // (18): N' of the products; sums of q and q ⊙ N for z and r, or for each gate
   R total[8] = {R(0), R(0), R(0), R(0), R(0), R(0), R(0), R(0)};
   const i64 saved = (t * a.N + n) * a.G * a.H;
-  own_units(a.H, [&](i64 u) {
-    R out[4];
-    unit(u, recall(a, has, n, s, u), false, scratch[a.H + u], out);
+  own_units<1>(a.H, [&](i64 u) {
+    R out[4], dc = a.dc[n * a.H + u];
+    unit(u, recall(a, has, n, s, u), false, scratch[a.H + u], dc, out);
+    a.dc[n * a.H + u] = dc;
     UNROLL for (int k = 0; k < 4; ++k) {
       if (slots[k] < 0) continue;
       const i64 at = slots[k] * a.H + u;
@@ -173,18 +210,18 @@ DEVICE void step_backward(const A& a) {
   block_sums(total);
   const R count = has(NormsProducts) ? R(a.G * a.H) : R(a.H);
   UNROLL for (int k = 0; k < 8; ++k) total[k] /= count;
-  own_units(a.H, [&](i64 u) {
+  own_units<1>(a.H, [&](i64 u) {
     UNROLL for (int k = 0; k < 4; ++k) {
       if (slots[k] < 0) continue;
       const i64 at = slots[k] * a.H + u, row = t * a.N + n;
-      const R plain = scratch[(2 + k) * a.H + u];
-      const R q_r = plain * wide(a.gain_hh[at]), hat_r = a.hat_r[saved + at];
-      R dr, dz = R(0);
+      const R plain[1] = {scratch[(2 + k) * a.H + u]};
+      const R q_r = plain[0] * wide(a.gain_hh[at]), hat_r = a.hat_r[saved + at];
+      R dr[1], dz[1] = {R(0)};
       if (has(NormsProducts)) {
-        dr = through_norm(q_r, hat_r, total[0], total[1], a.scale_r[row]);
-        dz = through_norm(R(plain * wide(a.gain_ih[at])), a.hat_z[saved + at], total[2], total[3], a.scale_z[row]);
+        dr[0] = through_norm(q_r, hat_r, total[0], total[1], a.scale_r[row]);
+        dz[0] = through_norm(R(plain[0] * wide(a.gain_ih[at])), a.hat_z[saved + at], total[2], total[3], a.scale_z[row]);
       } else {
-        dr = through_norm(q_r, hat_r, total[2 * k], total[2 * k + 1], a.scale_r[row * a.G + slots[k]]);
+        dr[0] = through_norm(q_r, hat_r, total[2 * k], total[2 * k + 1], a.scale_r[row * a.G + slots[k]]);
       }
       back.write(slots[k], u, plain, dr, dz);
     }
@@ -197,13 +234,13 @@ DEVICE void step_end(const A& a) {
   using R = typename A::Wide;
   const F has(a);
   const i64 n = block_x(), row = state_row(a);
-  own_units(a.P, [&](i64 k) {
-    R past = a.dh[n * a.P + k];
+  own_units<1>(a.P, [&](i64 k) {
+    R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     arriving_output(a, has, n, k, -1, a.dh_product ? a.dh_product[n * a.P + k] : R(0), output_gradient(a, has, n, k, -1),
                     past);
     a.dh_first[n * a.P + k] = past;
   });
-  own_units(row, [&](i64 k) {
+  own_units<1>(row, [&](i64 k) {
     const i64 at = n * a.S * a.H + k - a.H;
     const R total = k < a.H ? a.dc[n * a.H + k] : a.ds[at] + (a.ds_product ? a.ds_product[at] : R(0));
     a.dc_first[n * row + k] = arriving_state(a, has, n, k, -1, total);
@@ -212,19 +249,22 @@ DEVICE void step_end(const A& a) {
 
 // What the products of all steps read, again: h_{t-1} as (1) saw it to `operand`, here (T, N, P), and s_{t-1}.
 // Block s N + n computes step s of sequence n.
-template <class F, class A>
+template <class F, int Units, class A>
 DEVICE void step_operands(const A& a) {
+  using E = typename A::Element;
   const F has(a);
   const i64 n = block_x() % a.N, s = block_x() / a.N, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
   const bool again = resets(a, has, n, t), first = s == 0 || !active(a, has, n, earlier), on = active(a, has, n, t);
-  own_units(a.P, [&](i64 k) {
-    typename A::Element h;
-    narrow(typename A::Wide(0), h);
-    if (on) h = again ? initial_h_at(a, n, k) : first ? a.h_given[n * a.P + k] : a.y[row_of(a, n, earlier) * a.P + k];
-    a.operand[(t * a.N + n) * a.P + k] = operand_of(a, has, n, k, h);
+  const E* before = again ? a.initial_h : first ? a.h_given : a.y;
+  const i64 row = (again || first ? n : row_of(a, n, earlier)) * a.P;
+  own_units<Units>(a.P, [&](i64 k) {
+    E h[Units];
+    load_or_zero(on ? before : nullptr, row + k, h);
+    UNROLL for (int j = 0; j < Units; ++j) h[j] = operand_of(a, has, n, k + j, h[j]);
+    store(a.operand + (t * a.N + n) * a.P + k, h);
   });
   if (a.gates_before)
-    own_units(a.S * a.H, [&](i64 k) {
+    own_units<1>(a.S * a.H, [&](i64 k) {
       const i64 block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
       typename A::Wide value(0);
       if (on && again)

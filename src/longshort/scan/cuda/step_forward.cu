@@ -2,17 +2,13 @@
 //
 // Block (n, part) computes sequence n; without a norm several parts share its units, with one there is a
 // single part, for the norm spans the row. A thread owns its units in every kernel of the call.
-#include "call.cuh"
+//
+// A kernel may start while the product before it ends: what no kernel of the loop writes (z, the bias, tape, gradients
+// that arrive) is asked for first, and everything else after `wait_for_previous`.
 #include "row.cuh"
+#include "units.cuh"
 
 namespace longshort {
-
-// Calls each(u) for the units of this thread.
-template <class Each>
-DEVICE void own_units(i64 H, Each each) {
-  for (i64 u = static_cast<i64>(block_y()) * threads() + thread(); u < H; u += static_cast<i64>(blocks_y()) * threads())
-    each(u);
-}
 
 // (0) for the first step: the given state, or a reset's, becomes the state and the first operand.
 template <class F, class A>
@@ -20,149 +16,199 @@ DEVICE void step_begin(const A& a) {
   const F has(a);
   const i64 n = block_x(), row = state_row(a);
   const bool again = resets_after(a, has, n, -1);
-  own_units(a.P, [&](i64 k) {
+  own_units<1>(a.P, [&](i64 k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
     a.operand[n * a.P + k] = operand_of(a, has, n, k, h);
   });
-  own_units(row, [&](i64 k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
+  own_units<1>(row, [&](i64 k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }
 
-// (6) to (8) for output k.
-template <class A, class F>
-DEVICE void move_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide fresh) {
-  const auto h = finish_output(a, has, n, k, s, fresh, a.h[n * a.P + k]);
-  a.h[n * a.P + k] = h;
-  a.operand[n * a.P + k] = operand_of(a, has, n, k, h);
-}
-
-// (2) without peepholes: pre-activations i, f, g, o of one unit.
-template <class A, class F>
-struct PreActivations {
+// One step of the units that a thread owns.
+template <int Units, class A, class F>
+struct StepForward {
   using R = typename A::Wide;
+  using E = typename A::Element;
+  const A& a;
+  const F has;
+  const i64 n, s, t, row, slots[4], sigmoids[4];
+  const bool on, again;
+  const R *z, *r;       // of this sequence
   R mean[4], scale[4];  // of z and r; or of each gate
 
+  DEVICE_MEMBER explicit StepForward(const A& arguments)
+      : a(arguments),
+        has(a),
+        n(block_x()),
+        s(a.step),
+        t(time_of(a, has, s)),
+        row(has(GateRecurrence) ? a.H + a.S * a.H : i64(a.H)),
+        slots{a.slot_i, a.slot_f, a.slot_g, a.slot_o},
+        sigmoids{a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o},
+        on(active(a, has, n, t)),
+        again(resets_after(a, has, n, s)),
+        z(a.z + ((t - a.z_first) * a.N + n) * a.G * a.H),
+        r(a.r + n * a.G * a.H) {}
+
   // The norms of this row, kept for the way back. All threads of the block call it.
-  DEVICE_MEMBER void standardise_row(const A& a, const F& has, i64 n, i64 t, const R* z, const R* r) {
-    const i64 GH = a.G * a.H, row = t * a.N + n;
+  DEVICE_MEMBER void standardise_row() {
+    const i64 GH = a.G * a.H, at = t * a.N + n;
     if (has(NormsProducts)) {
-      R m[2], s[2];
-      standardise(GH, R(a.norm_eps), [&](int which, i64 k) { return which ? r[k] * R(a.scale_h) : z[k]; }, m, s);
-      mean[0] = m[0], mean[1] = m[1], scale[0] = s[0], scale[1] = s[1];
-      if (a.scale_z && thread() == 0) a.scale_z[row] = s[0], a.scale_r[row] = s[1];
-    } else {
-      const auto at = [&](int gate, i64 u) {
+      R m[2], d[2];
+      standardise(GH, R(a.norm_eps), [&](int which, i64 k) { return which ? r[k] * R(a.scale_h) : z[k]; }, m, d);
+      mean[0] = m[0], mean[1] = m[1], scale[0] = d[0], scale[1] = d[1];
+      if (a.scale_z && thread() == 0) a.scale_z[at] = d[0], a.scale_r[at] = d[1];
+    } else if (has(NormsGates)) {
+      const auto value = [&](int gate, i64 u) {
         const i64 k = (gate < a.G ? gate : 0) * a.H + u;
         return z[k] + r[k] * R(a.scale_h);
       };
-      standardise(a.H, R(a.norm_eps), at, mean, scale);
-      if (a.scale_r && thread() < a.G) a.scale_r[row * a.G + thread()] = scale[thread()];
+      standardise(a.H, R(a.norm_eps), value, mean, scale);
+      if (a.scale_r && thread() < a.G) a.scale_r[at * a.G + thread()] = scale[thread()];
     }
   }
 
-  DEVICE_MEMBER R at(const A& a, const F& has, i64 n, i64 t, i64 slot, i64 u, const R* z, const R* r) const {
-    if (slot < 0) return R(0);
-    const i64 k = slot * a.H + u, saved = (t * a.N + n) * a.G * a.H + k;
-    R value;
+  // (2) without peepholes, gates and bias: element k of the row, in the block of rows `slot`.
+  DEVICE_MEMBER R pre_activation(i64 slot, i64 k, R of_x, R of_h) const {
+    const i64 saved = (t * a.N + n) * a.G * a.H + k;
     if (has(NormsProducts)) {
-      const R hat_z = (z[k] - mean[0]) * scale[0], hat_r = (r[k] * R(a.scale_h) - mean[1]) * scale[1];
+      const R hat_z = (of_x - mean[0]) * scale[0], hat_r = (of_h * R(a.scale_h) - mean[1]) * scale[1];
       if (a.hat_z) a.hat_z[saved] = hat_z, a.hat_r[saved] = hat_r;
-      value = hat_z * wide(a.gain_ih[k]) + hat_r * wide(a.gain_hh[k]);
-    } else if (has(NormsGates)) {
-      const R hat = (fused(r[k], R(a.scale_h), z[k]) - mean[slot]) * scale[slot];
-      if (a.hat_r) a.hat_r[saved] = hat;
-      value = hat * wide(a.gain_hh[k]);
-    } else {
-      value = fused(r[k], R(a.scale_h), z[k]);
+      return hat_z * wide(a.gain_ih[k]) + hat_r * wide(a.gain_hh[k]);
     }
-    return a.bias ? value + wide(a.bias[k]) : value;
+    if (has(NormsGates)) {
+      const R hat = (fused(of_h, R(a.scale_h), of_x) - mean[slot]) * scale[slot];
+      if (a.hat_r) a.hat_r[saved] = hat;
+      return hat * wide(a.gain_hh[k]);
+    }
+    return fused(of_h, R(a.scale_h), of_x);
+  }
+
+  // (2) to (4) of the units from u on: their cells, and the pre-activations of o. `c` is the cell before the step.
+  DEVICE_MEMBER void open(i64 u, Cell<R> (&v)[Units], R (&a_o)[Units], R (&c)[Units]) {
+    R of_x[4][Units], of_h[4][Units];
+    E bias[4][Units];
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      const i64 at = slots[gate] * a.H + u;
+      load_or_zero(slots[gate] < 0 ? nullptr : z, at, of_x[gate]);
+      load_or_zero(slots[gate] < 0 ? nullptr : a.bias, at, bias[gate]);
+    }
+    wait_for_previous();
+    UNROLL for (int gate = 0; gate < 4; ++gate)
+      load_or_zero(slots[gate] < 0 ? nullptr : r, slots[gate] * a.H + u, of_h[gate]);
+    load(a.c + n * row + u, c);
+    UNROLL for (int j = 0; j < Units; ++j) {
+      R x[4];
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        x[gate] = slots[gate] < 0 ? R(0)
+                                  : pre_activation(slots[gate], slots[gate] * a.H + u + j, of_x[gate][j], of_h[gate][j]);
+        if (a.bias) x[gate] += wide(bias[gate][j]);
+        if (has(GateRecurrence) && sigmoids[gate] >= 0) x[gate] += a.r_gates[(n * a.S + sigmoids[gate]) * a.H + u + j];
+      }
+      open_gates<E>(has, x, c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, n, t, u + j), R(a.cell_clip),
+                    v[j]);
+      a_o[j] = x[3];
+    }
+    keep_sigmoids<Units>(a, has, n, t, u, 0, on, [&](int j) { return v[j].i; });
+    keep_sigmoids<Units>(a, has, n, t, u, 1, on, [&](int j) { return v[j].f; });
+    keep_candidates(a, has, n, t, u, on, v);
+  }
+
+  // (2): a gate that the next step reads.
+  DEVICE_MEMBER void move_gate(i64 block, i64 u, R value) const {
+    const i64 k = (block + 1) * a.H + u;
+    if (has(GateRecurrence) && block >= 0 && (on || again)) a.c[n * row + k] = again ? initial_c_at(a, n, k) : value;
+  }
+
+  // (5) to (8); `out` is what stands under the tanh of (6).
+  DEVICE_MEMBER void close(i64 u, Cell<R> (&v)[Units], const R (&a_o)[Units], const R (&out)[Units], R (&c)[Units]) {
+    R fresh[Units], kept[Units];
+    UNROLL for (int j = 0; j < Units; ++j) {
+      open_output<E>(has, a_o[j], peepholes_of(a, has, u + j), v[j]);
+      fresh[j] = v[j].o * activated<E>(has, out[j]);
+      kept[j] = finish_cell(a, has, n, t, u + j, v[j].cell, c[j]);
+      c[j] = again ? initial_c_at(a, n, u + j) : on ? kept[j] : c[j];
+      move_gate(a.sigmoid_o, u + j, v[j].o);
+    }
+    keep_sigmoids<Units>(a, has, n, t, u, 3, on, [&](int j) { return v[j].o; });
+    keep_cells(a, n, t, u, kept, on);
+    store(a.c + n * row + u, c);
+    if (has(Projected))
+      store(a.unprojected + n * a.H + u, fresh);
+    else
+      move_outputs(a, has, n, u, s, fresh);
+  }
+
+  DEVICE_MEMBER void run() {
+    own_units<Units>(a.H, [&](i64 u) {
+      Cell<R> v[Units];
+      R a_o[Units], out[Units], c[Units];
+      open(u, v, a_o, c);
+      UNROLL for (int j = 0; j < Units; ++j) {
+        move_gate(a.sigmoid_i, u + j, v[j].i);
+        move_gate(a.sigmoid_f, u + j, v[j].f);
+        out[j] = v[j].cell;
+      }
+      close(u, v, a_o, out, c);
+    });
+  }
+
+  // The same where the output depends on a norm of the whole row of cells.
+  DEVICE_MEMBER void run_with_norm_of_cell() {
+    R* cells = a.norm_scratch + n * 6 * a.H;
+    R* outs = cells + a.H;
+    own_units<Units>(a.H, [&](i64 u) {
+      Cell<R> v[Units];
+      R a_o[Units], c[Units];
+      open(u, v, a_o, c);
+      UNROLL for (int j = 0; j < Units; ++j) {
+        move_gate(a.sigmoid_i, u + j, v[j].i);
+        move_gate(a.sigmoid_f, u + j, v[j].f);
+        outs[u + j] = a_o[j];
+        cells[u + j] = v[j].cell;
+      }
+    });
+    R mean_c[1], scale_c[1];
+    standardise(a.H, R(a.norm_eps), [&](int, i64 u) { return cells[u]; }, mean_c, scale_c);
+    own_units<Units>(a.H, [&](i64 u) {
+      Cell<R> v[Units];
+      R a_o[Units], out[Units], c[Units];
+      load(a.c + n * row + u, c);
+      UNROLL for (int j = 0; j < Units; ++j) {
+        out[j] = (cells[u + j] - mean_c[0]) * scale_c[0] * wide(a.gain_c[u + j]) + wide(a.shift_c[u + j]);
+        v[j].cell = has(NormsGates) ? out[j] : cells[u + j];
+        a_o[j] = outs[u + j];
+      }
+      close(u, v, a_o, out, c);
+    });
   }
 };
 
-template <class F, class A>
+template <class F, int Units, class A>
 DEVICE void step_forward(const A& a) {
-  using R = typename A::Wide;
-  using E = typename A::Element;
-  const F has(a);
-  const i64 n = block_x(), s = a.step, t = time_of(a, has, s), row = state_row(a);
-  const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
-  const R* z = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H;
-  const R* r = a.r + n * a.G * a.H;
-  PreActivations<A, F> pre;
-  if (has(NormsProducts) || has(NormsGates)) pre.standardise_row(a, has, n, t, z, r);
-
-  // (2) to (4): returns the pre-activation of o
-  const auto open = [&](i64 u, Cell<R>& v) {
-    R x[4] = {pre.at(a, has, n, t, a.slot_i, u, z, r), pre.at(a, has, n, t, a.slot_f, u, z, r),
-              pre.at(a, has, n, t, a.slot_g, u, z, r), pre.at(a, has, n, t, a.slot_o, u, z, r)};
-    if (has(GateRecurrence)) {
-      const R* more = a.r_gates + n * a.S * a.H + u;
-      if (a.sigmoid_i >= 0) x[0] += more[a.sigmoid_i * a.H];
-      if (a.sigmoid_f >= 0) x[1] += more[a.sigmoid_f * a.H];
-      if (a.sigmoid_o >= 0) x[3] += more[a.sigmoid_o * a.H];
-    }
-    open_gates<E>(has, x, a.c[n * row + u], peepholes_of(a, has, u), candidate_mask(a, has, n, t, u),
-                  R(a.cell_clip), v);
-    keep_sigmoid(a, has, n, t, u, 0, v.i, on);
-    keep_sigmoid(a, has, n, t, u, 1, v.f, on);
-    keep_candidate(a, has, n, t, u, v, on);
-    return x[3];
-  };
-  const auto move_gate = [&](i64 block, i64 u, R value) {
-    const i64 k = (block + 1) * a.H + u;
-    if (has(GateRecurrence) && block >= 0 && (on || again)) a.c[n * row + k] = again ? initial_c_at(a, n, k) : value;
-  };
-  // (5) to (8); out is what stands under the tanh of (6)
-  const auto close = [&](i64 u, Cell<R>& v, R a_o, R out) {
-    open_output<E>(has, a_o, peepholes_of(a, has, u), v);
-    keep_sigmoid(a, has, n, t, u, 3, v.o, on);
-    const R fresh = v.o * activated<E>(has, out), before = a.c[n * row + u];
-    const R c = finish_cell(a, has, n, t, u, v.cell, before);
-    keep_cell(a, n, t, u, c, on);
-    a.c[n * row + u] = again ? initial_c_at(a, n, u) : on ? c : before;
-    if (has(Projected))
-      a.unprojected[n * a.H + u] = fresh;
-    else
-      move_output(a, has, n, u, s, fresh);
-  };
-
-  if (!has(NormsOutput) && !has(NormsGates)) {
-    own_units(a.H, [&](i64 u) {
-      Cell<R> v;
-      const R a_o = open(u, v);
-      move_gate(a.sigmoid_i, u, v.i);
-      move_gate(a.sigmoid_f, u, v.f);
-      close(u, v, a_o, v.cell);
-      move_gate(a.sigmoid_o, u, v.o);
-    });
-    return;
+  StepForward<Units, A, F> step(a);
+  if (step.has(NormsProducts) || step.has(NormsGates)) {
+    wait_for_previous();
+    step.standardise_row();
   }
-  R* cells = a.norm_scratch + n * 6 * a.H;
-  R* outs = cells + a.H;
-  own_units(a.H, [&](i64 u) {
-    Cell<R> v;
-    outs[u] = open(u, v);
-    move_gate(a.sigmoid_i, u, v.i);
-    move_gate(a.sigmoid_f, u, v.f);
-    cells[u] = v.cell;
-  });
-  R mean[1], scale[1];
-  standardise(a.H, R(a.norm_eps), [&](int, i64 u) { return cells[u]; }, mean, scale);
-  own_units(a.H, [&](i64 u) {
-    Cell<R> v;
-    const R out = (cells[u] - mean[0]) * scale[0] * wide(a.gain_c[u]) + wide(a.shift_c[u]);
-    v.cell = has(NormsGates) ? out : cells[u];
-    close(u, v, outs[u], out);
-    move_gate(a.sigmoid_o, u, v.o);
-  });
+  if (step.has(NormsGates) || step.has(NormsOutput))
+    step.run_with_norm_of_cell();
+  else
+    step.run();
 }
 
 // (6) to (8) after the projection.
-template <class F, class A>
+template <class F, int Units, class A>
 DEVICE void step_finish(const A& a) {
+  using R = typename A::Wide;
   const F has(a);
   const i64 n = block_x();
-  own_units(a.P, [&](i64 k) { move_output(a, has, n, k, a.step, a.projected[n * a.P + k]); });
+  own_units<Units>(a.P, [&](i64 k) {
+    R fresh[Units];
+    wait_for_previous();
+    load(a.projected + n * a.P + k, fresh);
+    move_outputs(a, has, n, k, a.step, fresh);
+  });
 }
 
 }  // namespace longshort

@@ -6,30 +6,76 @@ Backward, at each step:  [step_project_back, W_hr'],  step_backward,  dr W_hh,  
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from ..call import Call, Inputs
 from .machine import Machine
-from .packing import Packed, flags
+from .packing import Packed, flags, sized
 from .sources import Entry, Program
 
-THREADS = 256
+THREADS = 128
+"""Of a block, at most, where no norm spans the row: small blocks spread evenly over the multiprocessors."""
+ROW_THREADS = 256
+"""Of the one block that a norm's row has."""
 ROW_SHARED = 512
 """Bytes that `row.cuh` sums in."""
+UNITS = 4
+"""Adjacent units of a thread, at most: their loads and stores then are of 8 and 16 bytes."""
+OVERLAPPING = (9, 0)
+"""The first compute capability on which a kernel may start while the one before it ends."""
 AHEAD = ("step_begin", "step_forward", "step_finish")
 BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
 
 
-def program(machine: Machine, call: Call, names: tuple[str, ...]) -> Program:
-    """Return kernels of a call, compiled for its options; all where the machine does not specialise."""
-    template = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
+def width(call: Call, name: str) -> int:
+    """Return how many elements of a row a kernel shares out to threads."""
+    return {
+        "step_begin": max(call.P, call.H),
+        "step_forward": call.H,
+        "step_finish": call.P,
+        "step_project_back": call.P,
+        "step_backward": call.H,
+        "step_end": max(call.P, call.H),
+        "step_operands": call.P,
+    }[name]
+
+
+def adjacent(call: Call, name: str, most: int = UNITS) -> int:
+    """Return how many adjacent units a thread of a kernel owns; `most` is what alignment allows."""
+    if name in ("step_begin", "step_end") or call.variant.norm != "none":
+        return 1
+    return next(units for units in (4, 2, 1) if units <= most and width(call, name) % units == 0)
+
+
+def block(call: Call, name: str, units: int) -> int:
+    """Return the threads of a block of a kernel: warps that share out a row with few to spare."""
+    if call.variant.norm != "none":
+        return ROW_THREADS
+    threads = -(-width(call, name) // units)
+    blocks = -(-threads // THREADS)
+    return -(-threads // (32 * blocks)) * 32
+
+
+def program(machine: Machine, call: Call, names: tuple[str, ...], most: int = UNITS) -> Program:
+    """Return kernels of a call, compiled for its options; all where the machine does not specialise.
+
+    The kernels of the steps are compiled for its sizes too; those of a whole call serve every size.
+    """
+    options = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
     names = names if machine.specialises else AHEAD + BACK
     file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
-    return Program(file, call.dtype, tuple(Entry(name, THREADS, template) for name in names))
+    entries = []
+    for name in names:
+        units = adjacent(call, name, most)
+        template = options if name in ("step_begin", "step_end") else f"{options}, {units}"
+        entries.append(Entry(name, block(call, name, units), template))
+    each_step = machine.specialises and {"step_forward", "step_backward"} & set(names)
+    return Program(file, call.dtype, tuple(entries), sized(call) if each_step else ())
 
 
 def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,24 +84,84 @@ def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if "w_hr" in call.given or name not in projection)
 
 
+_GIVEN: Final = (
+    "bias",
+    "h_given",
+    "c_given",
+    "initial_h",
+    "initial_c",
+    "tape_gates",
+    "tape_cells",
+    "y",
+    "dy",
+)
+"""What the steps read with wide loads and this package has not made just now."""
+
+
+def aligned(packed: Packed) -> int:
+    """Return how many adjacent units the tensors that a call was given allow to load at once."""
+    held = [tensor for tensor in map(packed.held.get, _GIVEN) if tensor is not None]
+    dy = packed.held.get("dy")
+    strides = () if dy is None else dy.stride()[:-1]
+
+    def fits(units: int) -> bool:
+        whole = all(tensor.data_ptr() % min(16, units * tensor.element_size()) == 0 for tensor in held)
+        return whole and all(stride % units == 0 for stride in strides)
+
+    return next((units for units in (4, 2) if fits(units)), 1)
+
+
 class Steps:
     """The launches of a call, bound to its argument. `names`: the kernels to compile together."""
 
     def __init__(self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...]) -> None:
-        self.machine, self.call, self.packed = machine, call, packed
-        self.program = program(machine, call, needed(call, names))
+        self.machine, self.call, self.packed, self.most = machine, call, packed, aligned(packed)
+        self.program = program(machine, call, needed(call, names), self.most)
+        self.step = ctypes.c_longlong.from_buffer(packed.bytes, packed.layout.place["step"])
 
     def bound(self, name: str, width: int, rows: int | None = None) -> Callable[[int], None]:
-        """Return a launch by the number of its step. A norm spans a row, which then is one block's."""
-        parts = 1 if self.call.variant.norm != "none" else -(-width // THREADS)
-        kernel = self.machine.kernel(self.program, name, ROW_SHARED)
-        launch = kernel.bind(self.packed.bytes, rows or self.call.N, parts)
+        """Return a launch by the number of its step.
+
+        Args:
+            name:  of the kernel.
+            width: elements of a row that its threads share. A norm spans a row, which then is one block's.
+            rows:  how many; by default one for each sequence.
+        """
+        launch, number = self._launch(name, width, rows or self.call.N, early=False), self.step
 
         def run(step: int) -> None:
-            self.packed.number("step", step)
+            number.value = step
             launch()
 
         return run
+
+    def after_product(self, name: str, width: int) -> Callable[[int, bool], None]:
+        """Return a launch by the number of its step, which may be `early`.
+
+        Where the device can, an early one starts while the product right before it ends, and waits for it.
+        What the kernel reads without waiting must have been there before the kernel before that product.
+        """
+        launch = later = self._launch(name, width, self.call.N, early=False)
+        if self.machine.properties.capability >= OVERLAPPING:
+            launch = self._launch(name, width, self.call.N, early=True)
+        number = self.step
+
+        def run(step: int, early: bool) -> None:
+            number.value = step
+            if early:
+                launch()
+            else:
+                later()
+
+        return run
+
+    def _launch(self, name: str, width: int, rows: int, early: bool) -> Callable[[], None]:
+        kernel = self.machine.kernel(self.program, name, ROW_SHARED)
+        units = adjacent(self.call, name, self.most)
+        blocks = (
+            -(-width // (units * block(self.call, name, units))) if self.call.variant.norm == "none" else 1
+        )
+        return kernel.bind(self.packed.bytes, rows, blocks, early=early)
 
 
 def forward(
@@ -91,10 +197,10 @@ def forward(
         w_hr, unprojected, projected = given.w_hr.to(wide).T, new(N, H, dtype=wide), new(N, P, dtype=wide)
         packed.put("unprojected", unprojected)
         packed.put("projected", projected)
-        finish = steps.bound("step_finish", P)
+        finish = steps.after_product("step_finish", P)
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
-    begin, move = steps.bound("step_begin", max(P, state.shape[1])), steps.bound("step_forward", H)
+    begin, move = steps.bound("step_begin", max(P, state.shape[1])), steps.after_product("step_forward", H)
     begin(0)
     for s in range(call.T):
         if s % chunk == 0:
@@ -104,10 +210,10 @@ def forward(
         machine.product(operand, w_hh, r)
         if v.gate_recurrence:
             machine.product(state[:, H:], w_gates, r_gates)
-        move(s)
+        move(s, s % chunk > 0)  # z is new at the first step of a chunk
         if given.w_hr is not None:
             machine.product(unprojected, w_hr, projected)
-            finish(s)
+            finish(s, True)
 
 
 def span(call: Call, first: int, last: int) -> tuple[int, int]:
@@ -149,7 +255,7 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
         dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)
         make("unprojected_all", T, N, H, dtype=wide)
         packed.put("m", m)
-        w_hr, project = given.w_hr.to(wide), steps.bound("step_project_back", P)
+        w_hr, project = given.w_hr.to(wide), steps.after_product("step_project_back", P)
     if v.gate_recurrence and given.w_gates is not None:
         da_sigmoid, ds_product = make("da_sigmoid", T, N, SH, dtype=wide), new(N, SH, dtype=wide)
         make("gates_before", T, N, SH, dtype=wide)
@@ -157,13 +263,13 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
     state: Any = packed.held["c_given"]
-    move, end = steps.bound("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
+    move, end = steps.after_product("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
     for s in reversed(range(T)):
         t = span(call, s, s + 1)[0]
         if given.w_hr is not None:
-            project(s)
+            project(s, s + 1 < T)
             machine.product(dprojected[t], w_hr, m)
-        move(s)
+        move(s, s + 1 < T or given.w_hr is not None)
         machine.product(dr[t] if dr_wide is None else dr_wide, w_hh, dh_product)
         packed.put("dh_product", dh_product)
         if v.gate_recurrence:

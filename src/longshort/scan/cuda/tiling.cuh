@@ -27,7 +27,7 @@ struct Slice {
   int first;   // sequence of column 0
   int count;   // columns that are sequences
   DEVICE_MEMBER Slice(const A& a, int sub) {
-    const int most = a.sequences.value, left = a.N.value - (block_x() / Cut::Blocks * Cut::Subs + sub) * most;
+    const int most = a.sequences.value, left = forgotten(a.N.value) - (block_x() / Cut::Blocks * Cut::Subs + sub) * most;
     first = a.N.value - left;
     count = left < 0 ? 0 : left < most ? left : most;
   }

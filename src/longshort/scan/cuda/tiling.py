@@ -17,6 +17,8 @@ from .machine import Properties
 
 MOST_UNITS: Final = 128
 """Up to here one block holds all of W_hh, and no block waits for another."""
+MOST_TOGETHER: Final = 1024
+"""H beyond which one product a step is the better plan, where the other fits at all."""
 MOST_CELLS: Final = 128 * 1024
 """N x H from which one product a step is the better plan: measured on the prototype, README.md."""
 MOST_SUBS: Final = 4
@@ -64,18 +66,25 @@ class Tiling:
         return self.groups * self.blocks
 
     @property
+    def arrives(self) -> bool:
+        """Whether the operand of other blocks goes straight into registers, not through shared memory."""
+        return self.blocks > 1 and (self.backward or self.column_tiles == 1)
+
+    @property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, the staged operand, sums of the warps along K, Σ ā by thread."""
+        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what goes to the next step."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k
         columns = 8 * self.column_tiles
         alone = self.subs if self.backward else 2 * self.subs
-        stages = (1 if self.blocks > 1 else alone) * columns * pitch
+        stages = (0 if self.arrives else 1 if self.blocks > 1 else alone) * columns * pitch
+        sums = self.warps_k * columns * (1 + self.arrives)
+        cells, scarce = -(-self.units * columns // self.threads), self.blocks > 1 and self.column_tiles > 1
+        carried = 8 * self.subs * cells * self.threads if scarce or self.subs > 1 else 0
         if self.backward:
-            return weights + stages + self.warps_k * columns * (self.units + 4) * 4 + 16 * self.threads
-        sums = 0 if self.warps_k == 1 else self.warps_k * columns * (self.units + 1) * 16
-        return weights + stages + sums
+            return weights + stages + sums * (self.units + 4) * 4 + 16 * self.threads + carried
+        return weights + stages + (0 if self.warps_k == 1 else sums * (self.units + 1) * 16) + carried
 
     @property
     def template(self) -> str:
@@ -111,7 +120,7 @@ def refuses(call: Call) -> str | None:
 
 
 def pair(properties: Properties, call: Call, tf32: bool) -> Pair | None:
-    """Return the tilings of a call that `refuses` lets pass, or None where they do not fit the device.
+    """Return the tilings of a call that `refuses` lets pass, or None where they do not fit or do not pay.
 
     Args:
         properties: of the device.
@@ -120,6 +129,8 @@ def pair(properties: Properties, call: Call, tf32: bool) -> Pair | None:
     """
     size, G = call.dtype.itemsize, len(call.variant.gates)
     exact = call.dtype == torch.float32 and not tf32
+    if call.H > MOST_TOGETHER:
+        return None
     if call.H <= MOST_UNITS:
         H = -(-call.H // 32) * 32
         found = [_alone(properties, call.N, H, G, size, exact, backward) for backward in (False, True)]
@@ -169,18 +180,19 @@ def _cuts(
 ) -> Iterator[Tiling]:
     """The cuts for a number of units, more columns first."""
     K, blocks = (G * H if backward else H), H // units
-    warps_rows = 1 if backward else units // 8
-    warps_k = 8 // warps_rows
-    tiles = (1 if backward else 4) * units // 16 // warps_rows
-    chunks = -(-K * size // 64 // warps_k)
-    held = min(chunks, _HELD // tiles)
     groups = min(properties.multiprocessors // blocks, N)
     if groups < 1:
         return
     each = -(-N // groups)
     for columns in (2, 1) if each > 8 else (1,):
+        # an operand that goes into registers is read by every warp along the rows: two are few
+        warps_rows = 1 if backward else 2 if columns == 1 else units // 8
+        warps_k = 8 // warps_rows
+        tiles = (1 if backward else 4) * units // 16 // warps_rows
+        chunks = -(-K * size // 64 // warps_k)
         subs = -(-each // (8 * columns))
         sequences = -(-each // subs)
+        held = min(chunks, _HELD // tiles)
         yield Tiling(
             K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
             -(-N // (sequences * subs)), sequences, backward,

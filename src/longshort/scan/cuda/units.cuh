@@ -1,0 +1,151 @@
+// Adjacent units of one thread: what the functions of call.cuh do for one, with loads and stores as wide as they get.
+//
+// A thread owns `Units` units from u on, a multiple of Units; the host sees to it that Units divides the width of
+// every array and that what it was given is aligned. Units is 1 where a width is odd, or a norm spans the row.
+#pragma once
+#include "call.cuh"
+
+namespace longshort {
+
+// Calls each(u) for the first of every few units of this thread.
+template <int Units, class Each>
+DEVICE void own_units(i64 width, Each each) {
+  const i64 all = static_cast<i64>(blocks_y()) * threads() * Units;
+  for (i64 u = (static_cast<i64>(block_y()) * threads() + thread()) * Units; u < width; u += all) each(u);
+}
+
+// Elements from `at` on, or zeros where there is no array.
+template <int Units, class T>
+DEVICE void load_or_zero(const T* from, i64 at, T (&to)[Units]) {
+  if (from) {
+    load(from + at, to);
+    return;
+  }
+  UNROLL for (int j = 0; j < Units; ++j) to[j] = T{};
+}
+
+template <int Units, class R, class E>
+DEVICE void store_narrow(E* to, const R (&from)[Units]) {
+  E values[Units];
+  UNROLL for (int j = 0; j < Units; ++j) narrow(from[j], values[j]);
+  store(to, values);
+}
+
+// Whether h of the step before reaches h past the product, by (7) or (8).
+template <class F>
+DEVICE bool carries_output(const F& has) {
+  return has(ZonesHidden) || has(MixesHidden) || has(Ragged);
+}
+
+// (6) to (8) for the outputs from k on: h̃ to y, to the state of the next step and to the operand of its product.
+template <int Units, class A, class F>
+DEVICE void move_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const typename A::Wide (&fresh)[Units]) {
+  typename A::Element h[Units], seen[Units], operand[Units];
+  const i64 at = n * a.P + k;
+  load_or_zero(carries_output(has) ? a.h : nullptr, at, h);
+  UNROLL for (int j = 0; j < Units; ++j) h[j] = renewed_output(a, has, n, k + j, s, fresh[j], h[j], seen[j]);
+  if (a.y) store(a.y + row_of(a, n, time_of(a, has, s)) * a.P + k, seen);
+  if (resets_after(a, has, n, s))
+    UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
+  UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(a, has, n, k + j, h[j]);
+  if (carries_output(has) || s + 1 == a.T) store(a.h + at, h);
+  store(a.operand + at, operand);
+}
+
+// What was kept of a gate, or of a cell, in the padding.
+template <int Units, class R, class Of>
+DEVICE void store_wide(R* to, bool on, Of of) {
+  R values[Units];
+  UNROLL for (int j = 0; j < Units; ++j) values[j] = on ? of(j) : R(0);
+  store(to, values);
+}
+
+// Keeps a gate, as `keep_gate` of one unit; value(j) and held(j) are those of unit u + j.
+template <int Units, class A, class F, class Value, class Held>
+DEVICE void keep_gates(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, bool on, Value value, Held held) {
+  const i64 at = ((t * a.N + n) * 4 + gate) * a.H + u;
+  if (a.tape_gates && on) {
+    if (tapes_wide(has)) {
+      store_wide<Units>(reinterpret_cast<typename A::Wide*>(a.tape_gates) + at, true, held);
+    } else {
+      typename A::Wide values[Units];
+      UNROLL for (int j = 0; j < Units; ++j) values[j] = held(j);
+      store_narrow(a.tape_gates + at, values);
+    }
+  }
+  if (a.gates) store_wide<Units>(a.gates + (row_of(a, n, t) * 4 + gate) * a.H + u, on, value);
+}
+template <int Units, class A, class F, class Value>
+DEVICE void keep_sigmoids(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, bool on, Value value) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  keep_gates<Units>(a, has, n, t, u, gate, on, value, [&](int j) { return Held::of_sigmoid(value(j)); });
+}
+template <int Units, class A, class F>
+DEVICE void keep_candidates(const A& a, const F& has, i64 n, i64 t, i64 u, bool on,
+                            const Cell<typename A::Wide> (&v)[Units]) {
+  using Held = Tape<typename A::Element, typename A::Wide>;
+  keep_gates<Units>(
+      a, has, n, t, u, 2, on, [&](int j) { return v[j].g; },
+      [&](int j) { return Held::of_candidate(v[j].a_g, v[j].g); });
+}
+template <int Units, class A>
+DEVICE void keep_cells(const A& a, i64 n, i64 t, i64 u, const typename A::Wide (&c)[Units], bool on) {
+  if (a.tape_cells && on) store(a.tape_cells + (t * a.N + n) * a.H + u, c);
+  if (a.cells) store_wide<Units>(a.cells + row_of(a, n, t) * a.H + u, on, [&](int j) { return c[j]; });
+}
+
+// ---- the way back
+
+// The row of c_{t-1} of one sequence, null for zeros: the neighbour's, the first one, or a reset's.
+template <class A, class F>
+DEVICE const typename A::Wide* cells_before(const A& a, const F& has, i64 n, i64 s) {
+  const i64 earlier = time_of(a, has, s - 1);
+  if (resets(a, has, n, time_of(a, has, s))) return a.initial_c ? a.initial_c + n * state_row(a) : nullptr;
+  if (s > 0 && active(a, has, n, earlier)) return a.tape_cells + (earlier * a.N + n) * a.H;
+  return a.c_given + n * state_row(a);
+}
+
+// What memory holds of the units from u on at step s, as `recall` of one.
+template <int Units, class A, class F>
+DEVICE void recall_units(const A& a, const F& has, i64 n, i64 s, i64 u, Recalled<A> (&was)[Units]) {
+  using R = typename A::Wide;
+  const i64 row = time_of(a, has, s) * a.N + n;
+  R cell[Units], before[Units];
+  UNROLL for (int gate = 0; gate < 4; ++gate) {
+    const i64 at = (row * 4 + gate) * a.H + u;
+    if (tapes_wide(has)) {
+      R held[Units];
+      load(reinterpret_cast<const R*>(a.tape_gates) + at, held);
+      UNROLL for (int j = 0; j < Units; ++j) was[j].wide_gates[gate] = held[j];
+    } else {
+      typename A::Element held[Units];
+      load(a.tape_gates + at, held);
+      UNROLL for (int j = 0; j < Units; ++j) was[j].gates[gate] = held[j];
+    }
+  }
+  load(a.tape_cells + row * a.H + u, cell);
+  load_or_zero(cells_before(a, has, n, s), u, before);
+  UNROLL for (int j = 0; j < Units; ++j) was[j].cell = cell[j], was[j].before = before[j];
+}
+
+// What arrives at the outputs from k on of step s from outside, as `output_gradient` of one.
+template <int Units, class A, class F>
+DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Element (&dy)[Units]) {
+  const i64 t = time_of(a, has, s);
+  load_or_zero(active(a, has, n, t) ? a.dy : nullptr, n * a.dy_n + t * a.dy_t + k, dy);
+}
+
+// (9) to (11) for the outputs from k on; dy: of output_gradients. Moves what reaches h past the product.
+template <int Units, class A, class F>
+DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const typename A::Element (&dy)[Units],
+                         typename A::Wide (&renewed)[Units]) {
+  typename A::Wide past[Units], product[Units];
+  const i64 at = n * a.P + k;
+  load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, at, past);
+  load_or_zero(a.dh_product, at, product);
+  UNROLL for (int j = 0; j < Units; ++j)
+    renewed[j] = arriving_output(a, has, n, k + j, s, product[j], dy[j], past[j]);
+  if (carries_output(has)) store(a.dh + at, past);
+}
+
+}  // namespace longshort
