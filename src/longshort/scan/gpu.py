@@ -10,19 +10,17 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..errors import LongshortError, SettingError
 from . import derivative
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of, time_major
 from .cuda import machine as machines
-from .cuda import packing, persistent_plan, step_plan, tiling
+from .cuda import packing, persistent_plan, step_plan, tiling, weights
 from .cuda.machine import Machine, Properties
+from .cuda.weights import AT
 
 HELD: Final = 256 << 20
 """Bytes of W_ih x that are held at a time: the recurrence takes them a chunk of steps after another."""
-FILLS: Final = 1 << 21
-"""Numbers of a result that give every multiprocessor work: cuBLAS then cuts no sum in rounded pieces."""
 
 
 def refuses(call: Call) -> str | None:
@@ -190,9 +188,9 @@ def backward(
     plan: str | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Run the derivative: the loop in the kernels, then one product for each weight."""
-    new, wide, N, H = given.x.new_empty, call.wide, call.N, call.H
+    wide, N, H = call.wide, call.N, call.H
     if N * call.T == 0:
-        nothing = tuple(new(shape, dtype=dtype) for shape, dtype in derivative.saves(call))
+        nothing = tuple(given.x.new_empty(shape, dtype=dtype) for shape, dtype in derivative.saves(call))
         return derivative.backward(call, given, outputs, nothing, grads, needs)
     machine.report()
     packed = packing.Packed(call, given)
@@ -200,17 +198,14 @@ def backward(
     for (name, _, _), tensor in zip(_tape(call), saved, strict=True):
         packed.put(name, tensor.contiguous())
     packed.arriving(call, grads)
-    tilings = persistent(call, machine, plan)
-    _arriving_last(call, given, grads, packed, writes=tilings is None)
     places = packing.sums(call)
     for name, place in places.items():
         packed.number(name, place)
     summed = None
     if places["sum_count"]:
         summed = packed.put("sums", given.x.new_zeros((N, places["sum_count"], H), dtype=wide))
-    found: dict[str, Any] = {"h": new(given.h.shape, dtype=wide), "c": new(given.c.shape, dtype=wide)}
-    packed.put("dh_first", found["h"])
-    packed.put("dc_first", found["c"])
+    tilings = persistent(call, machine, plan)
+    found: dict[str, Any] = _state(call, given, grads, packed, needs, in_place=tilings is not None)
     for name, like in (("initial_h", given.h), ("initial_c", given.c)):
         if getattr(given, name) is not None:
             found[name] = given.x.new_zeros(like.shape, dtype=wide)
@@ -221,102 +216,42 @@ def backward(
         else:
             operands = packing.operands(call, outputs.y)
             made = persistent_plan.backward(machine, call, given, packed, operands, tilings)
-        found |= _weights(machine, call, given, made, needs)
+        found |= weights.products(machine, call, given, made, tuple(needs))
     if summed is not None:
-        found |= _summed(call, places, summed)
+        found |= weights.summed(call, places, summed)
     return _finished(given, found, needs)
 
 
-def _arriving_last(call: Call, given: Inputs, grads: Grads, packed: packing.Packed, writes: bool) -> None:
-    """Point to the gradients of the state after the last step, in arrays of its own for what `writes`."""
-    wide, H = call.wide, call.H
-    if not writes and grads.h is None and grads.c is None:  # one zero for both
-        zero = given.x.new_zeros(given.h.shape, dtype=wide)
-        packed.put("dh", zero)
-        packed.put("dc", zero)
-        return
-    last = []
-    for value, like in ((grads.h, given.h), (grads.c, given.c)):
-        if value is None:
-            last.append(given.x.new_zeros(like.shape, dtype=wide))
-        elif writes:
-            last.append(
-                torch.empty_like(value, dtype=wide, memory_format=torch.contiguous_format).copy_(value)
-            )
-        else:
-            last.append(value.to(wide).contiguous())
-    h, c = last
-    packed.put("dh", h)
-    packed.put("dc", c[:, :H].contiguous() if call.variant.gate_recurrence else c)
-    if call.variant.gate_recurrence:
-        packed.put("ds", c[:, H:].contiguous())
-
-
-def _weights(
-    machine: Machine, call: Call, given: Inputs, made: dict[str, Any], needs: Sequence[bool]
+def _state(
+    call: Call, given: Inputs, grads: Grads, packed: packing.Packed, needs: Sequence[bool], in_place: bool
 ) -> dict[str, Tensor]:
-    """Return the gradients that are one matrix product over all steps."""
-    need_x, need_ih, need_hh, need_bias = needs[:4]
-    wide, new, gates = call.wide, given.x.new_empty, len(call.variant.gates)
-    dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
-    padding = dr.shape[1] // gates - call.H
+    """Point to the gradients of the last state, and to where those of the first state go; return the second.
 
-    def product(a: Tensor, b: Tensor, split: bool = True) -> Tensor:
-        # a result that fills the device is summed in one piece, and then rounded once, as it will be anyway
-        shape = (a.shape[0], b.shape[1])
-        whole = not split and shape[0] * shape[1] >= FILLS
-        return machine.product(a, b, new(shape, dtype=call.dtype if whole else wide))
-
-    found: dict[str, Tensor] = {}
-    if need_x:
-        w_ih = given.w_ih
-        if padding:
-            w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
-        found["x"] = product(dz, w_ih, split=False).as_strided(
-            (call.N, call.T, call.C), (call.C, call.N * call.C, 1)
-        )
-    if need_ih:
-        found["w_ih"] = product(dz.t(), packing.inputs(call, given), split=False)
-    if need_hh:
-        rate = packing.drawn(call).h
-        found["w_hh"] = product(dr.t(), made["operand"].flatten(0, -2), split=rate > 0)
-        if rate:
-            found["w_hh"] *= 1 / (1 - rate)
-    if padding:
-        for name in found.keys() - {"x"}:
-            found[name] = found[name].unflatten(0, (gates, call.H + padding))[:, : call.H]
-    if need_bias and given.bias is not None and call.variant.norm == "none":
-        parts = made.get("bias_parts")
-        found["bias"] = product(dr.new_ones(1, len(dr)), dr)[0] if parts is None else parts.sum(0)
-    if given.w_hr is not None and needs[_W_HR]:
-        found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
-    if given.w_gates is not None and needs[_W_GATES]:
-        found["w_gates"] = made["da_sigmoid"].flatten(0, 1).T @ made["gates_before"].flatten(0, 1)
-    return found
+    `in_place`: the kernels leave the second where they found the first.
+    """
+    like = given.x
+    if in_place and grads.h is None and grads.c is None and not (needs[AT["h"]] or needs[AT["c"]]):
+        h = c = like.new_zeros(given.h.shape, dtype=call.wide)  # zeros come in, and nobody asks what goes out
+    else:
+        h, c = _own(grads.h, given.h, call.wide), _own(grads.c, given.c, call.wide)
+    packed.put("dh", h)
+    if call.variant.gate_recurrence:
+        packed.put("dc", c[:, : call.H].contiguous())
+        packed.put("ds", c[:, call.H :].contiguous())
+    else:
+        packed.put("dc", c)
+    if not in_place:
+        h, c = like.new_empty(h.shape, dtype=call.wide), like.new_empty(c.shape, dtype=call.wide)
+    packed.put("dh_first", h)
+    packed.put("dc_first", c)
+    return {"h": h, "c": c}
 
 
-_W_HR: Final = Inputs._fields.index("w_hr")
-_W_GATES: Final = Inputs._fields.index("w_gates")
-
-
-def _summed(call: Call, places: dict[str, int], summed: Tensor) -> dict[str, Tensor]:
-    """Return the gradients that the kernels summed over t, summed over n."""
-    v, count = call.variant, len(call.variant.gates)
-    total = summed.sum(0)
-    found = {}
-    for field, name, blocks in (
-        ("sum_peephole", "peephole", len(v.sigmoids)),
-        ("sum_cell", "gain_c", 1),
-        ("sum_ih", "gain_ih", count),
-        ("sum_hh", "gain_hh", count),
-        ("sum_bias", "bias", count),
-    ):
-        first = places[field]
-        if first >= 0:
-            found[name] = total[first : first + blocks].flatten()
-    if places["sum_cell"] >= 0:
-        found["shift_c"] = total[places["sum_cell"] + 1]
-    return found
+def _own(value: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a dense copy of a gradient of `like`, or zeros."""
+    if value is None:
+        return like.new_zeros(like.shape, dtype=dtype)
+    return torch.empty_like(value, dtype=dtype, memory_format=torch.contiguous_format).copy_(value)
 
 
 def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:

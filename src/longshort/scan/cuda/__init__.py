@@ -7,6 +7,7 @@ machine.py    one device: its properties, its kernels, its products
 tiling.py     sizes of a call and a device -> how the persistent kernels are cut
 packing.py    a call -> the kernels' one argument
 step_plan.py, persistent_plan.py   the two ways to run a call
+weights.py    what is left when they are done: products over all steps
 
 device.cuh    every hardware instruction         call.cuh      steps, lengths, resets, the state's way
 arguments.cuh the one argument, every pointer    units.cuh     adjacent units of one thread, in wide loads

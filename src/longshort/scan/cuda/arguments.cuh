@@ -38,6 +38,9 @@ enum Flag : u32 {
   Reversed = 1u << 21,
   Ragged = 1u << 22,            // (8): there are lengths
   Resets = 1u << 23,            // (0): there are resets
+  Tapes = 1u << 24,             // forward: for a way back
+  KeepsCells = 1u << 25,        // the call returns them
+  KeepsGates = 1u << 26,
 };
 
 // The flags as the kernel meets them: known when compiled, or in the arguments.
@@ -167,7 +170,7 @@ struct Arguments {
   i64 sum_bias;             // of the G blocks for the bias, with a norm
   i64 sum_count;            // K
   R* norm_scratch;          // state: (N, 6, H), with a norm
-  R* dh_first;              // out: (N, P)  gradient of h_given
+  R* dh_first;              // out: (N, P)  gradient of h_given; persistent, this and the next may be dh and dc
   R* dc_first;              // out: (N, H + S H)
   R* dh_initial;            // state: (N, P)  gradient of initial_h
   R* dc_initial;            // state: (N, H + S H)

@@ -1,0 +1,142 @@
+"""What waits until the loop is over: gradients that are sums over all steps, one matrix product each."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..call import Call, Inputs
+from . import packing
+from .machine import Machine
+
+FILLS: Final = 1 << 21
+"""Numbers of a result that give every multiprocessor work: cuBLAS then cuts no sum in rounded pieces."""
+AT: Final = {name: k for k, name in enumerate(Inputs._fields)}
+"""The place of each input among them, and so in `needs`."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def products(
+    machine: Machine, call: Call, given: Inputs, made: dict[str, Any], needs: tuple[bool, ...]
+) -> dict[str, Tensor]:
+    """Return the gradients of x, the matrices and, without a norm, the bias.
+
+    Args:
+        machine: where.
+        call:    of T > 0 steps.
+        given:   its tensors.
+        made:    what a plan made: `dr`, `dz`, `operand`, with T N rows or as (T, N, ...), and the like.
+        needs:   which inputs need a gradient.
+
+    Returns:
+        Gradients by name, in any dtype. Where rows of padding are left out they have an axis of gates, and
+        are not dense.
+    """
+    new, gates, found = given.x.new_empty, len(call.variant.gates), {}
+    dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
+    padding = dr.shape[1] // gates - call.H
+    if needs[AT["x"]]:
+        w_ih, shape = given.w_ih, (dz.shape[0], call.C)
+        if padding:
+            w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
+        dx = machine.product(dz, w_ih, new(shape, dtype=_dtype(call, shape)))
+        found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
+
+    alone, together = _results(call, dr.shape[1], needs)
+    out = {name: new(shape, dtype=dtype) for name, (shape, dtype) in alone.items()}
+    if together:
+        sums = new(sum(map(_room, together.values())), dtype=call.wide)
+        out |= _pieces(sums, together)
+    if "w_ih" in out:
+        machine.product(dz.t(), packing.inputs(call, given), out["w_ih"])
+    if "w_hh" in out:
+        machine.product(dr.t(), made["operand"].flatten(0, -2), out["w_hh"])
+        if rate := packing.drawn(call).h:
+            out["w_hh"] *= 1 / (1 - rate)
+    if "bias" in out:
+        if "bias_parts" in made:
+            torch.sum(made["bias_parts"], 0, out=out["bias"])
+        else:
+            machine.product(dr.new_ones(1, len(dr)), dr, out["bias"][None])
+    if together:
+        out |= _pieces(sums.to(call.dtype), together)
+    if padding:
+        for name in out.keys() & {"w_ih", "w_hh"}:
+            out[name] = out[name].unflatten(0, (gates, call.H + padding))[:, : call.H]
+
+    if given.w_hr is not None and needs[AT["w_hr"]]:
+        found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
+    if given.w_gates is not None and needs[AT["w_gates"]]:
+        found["w_gates"] = made["da_sigmoid"].flatten(0, 1).T @ made["gates_before"].flatten(0, 1)
+    return found | out
+
+
+def _dtype(call: Call, shape: tuple[int, ...]) -> torch.dtype:
+    """The dtype of a product's result: one that fills the device cuBLAS sums whole, and rounds once."""
+    return call.dtype if prod(shape) >= FILLS else call.wide
+
+
+@lru_cache(maxsize=4096)
+def _results(
+    call: Call, rows: int, needs: tuple[bool, ...]
+) -> tuple[dict[str, tuple[tuple[int, ...], torch.dtype]], Shapes]:
+    """Return shapes and dtypes of the gradients with an array each, and the shapes of those that share one.
+
+    What is still to be rounded to x's dtype shares an array, so that one kernel rounds it.
+    """
+    shapes: Shapes = {"w_ih": (rows, call.C), "w_hh": (rows, call.P)}
+    if "bias" in call.given and call.variant.norm == "none":
+        shapes["bias"] = (len(call.variant.gates) * call.H,)
+    scaled = packing.drawn(call).h > 0
+    alone, together = {}, {}
+    for name, shape in shapes.items():
+        dtype = call.wide if name == "bias" or scaled else _dtype(call, shape)
+        if not needs[AT[name]]:
+            continue
+        if (
+            dtype == call.dtype or rows > len(call.variant.gates) * call.H
+        ):  # padding is cut off as it is rounded
+            alone[name] = shape, dtype
+        else:
+            together[name] = shape
+    return alone, together
+
+
+def _pieces(whole: Tensor, shapes: Shapes) -> dict[str, Tensor]:
+    """Cut an array into dense tensors of some shapes."""
+    found, place = {}, 0
+    for name, shape in shapes.items():
+        found[name] = whole.as_strided(shape, (*shape[1:], 1), place)
+        place += _room(shape)
+    return found
+
+
+def _room(shape: tuple[int, ...]) -> int:
+    """The elements that a tensor takes of such an array: whole lines of a cache."""
+    return -(-prod(shape) // 64) * 64
+
+
+def summed(call: Call, places: dict[str, int], sums: Tensor) -> dict[str, Tensor]:
+    """Return the gradients that the kernels summed over t, summed over n."""
+    v, count = call.variant, len(call.variant.gates)
+    total = sums.sum(0)
+    found = {}
+    for field, name, blocks in (
+        ("sum_peephole", "peephole", len(v.sigmoids)),
+        ("sum_cell", "gain_c", 1),
+        ("sum_ih", "gain_ih", count),
+        ("sum_hh", "gain_hh", count),
+        ("sum_bias", "bias", count),
+    ):
+        first = places[field]
+        if first >= 0:
+            found[name] = total[first : first + blocks].flatten()
+    if places["sum_cell"] >= 0:
+        found["shift_c"] = total[places["sum_cell"] + 1]
+    return found
