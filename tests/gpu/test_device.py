@@ -18,6 +18,8 @@ import longshort as ls
 from gpu.conftest import EMULATED
 from gpu.running import check, differentiate
 from longshort.scan import lstm, plan
+from longshort.scan.cuda import machine as machines
+from longshort.scan.cuda import products
 from oracle import assert_equations
 from scan.cases import OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
 from scan.test_persistent import APART, MUCH
@@ -140,6 +142,50 @@ def test_a_cuda_graph_replays_the_same_bits(plan, layer, monkeypatch):
             x.normal_()
             graph.replay()
             assert torch.equal(y, lstm(x)[0])
+
+
+@needs_a_device
+@pytest.mark.parametrize("by_columns", [True, False], ids=["forward", "backward"])
+@DTYPES
+@pytest.mark.parametrize(
+    "m, k, n", [(64, 512, 2048), (256, 1024, 4096), (5, 24, 96), (1, 1100, 4400), (80, 1152, 1152)]
+)
+def test_the_product_of_a_step_is_torch_s_and_is_prepared(m, k, n, dtype, by_columns, device):
+    """By cuBLASLt, to what float32 rounds, and with the same bits each time."""
+    found = machines.cuda(torch.cuda.current_device())
+    rng = torch.Generator(device).manual_seed(0)
+    a = torch.randn(3, m, k, generator=rng, device=device).to(dtype)
+    b = torch.randn(k, n, generator=rng, device=device).to(dtype)
+    if by_columns:
+        b = b.T.contiguous().T
+    out = torch.empty(m, n, device=device)
+
+    def otherwise(s):
+        raise AssertionError("cuBLASLt was not used")
+
+    with found.current():
+        multiply = products.repeated(a, b, out, False, otherwise)
+        for s in (2, 0, 1):
+            multiply(s)
+            once = out.clone()
+            exact = a[s].double() @ b.double()
+            assert (once - exact).abs().max() <= 1e-5 * (a[s].double().abs() @ b.double().abs()).max()
+            for _ in range(10):
+                multiply(s)
+                assert torch.equal(out, once)
+
+
+@needs_a_device
+@pytest.mark.parametrize("N, H", [(64, 1024), (5, 1100), (7, 130), (33, 264)])
+@DTYPES
+def test_a_launch_a_step_at_size(N, H, dtype, device, monkeypatch):
+    """A kernel that starts before the product before it has ended finds what it wrote, every time."""
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
+    case = Case("sizes", N=N, T=20, C=8, H=H)
+    once = check(case, dtype, device)
+    for _ in range(20):
+        for what, got in differentiate(case, case.make(dtype), device, backend="gpu").items():
+            assert torch.equal(got, once[what]), what
 
 
 @needs_a_device

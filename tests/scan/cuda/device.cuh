@@ -160,6 +160,7 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
   shuffle(unstarted);
   std::vector<Fiber*> waiting;
   u64 passes = 0;
+  int idle = 0;  // passes in which some threads wait for each other, as others wait for what came before
   while ((!waiting.empty() || !unstarted.empty()) && !failed) {
     if (!unstarted.empty()) {
       std::size_t k = 0;
@@ -182,7 +183,7 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
       if (!waiting[k]->idle) waiting[left++] = waiting[k];
     }
     waiting.resize(left);
-    if (unstarted.empty() && held == waiting.size()) finish_previous();
+    if (unstarted.empty() && (held == waiting.size() || ++idle > 1000)) finish_previous();
     clock += 1000;
     if (++passes > 20000000) failed = true;
   }
@@ -207,7 +208,7 @@ DEVICE int block_y() { return host::running->block->y; }
 DEVICE int blocks_y() { return host::grid_y; }
 DEVICE char* shared() { return host::running->block->shared; }
 DEVICE void block_barrier() { host::meet(host::running->block->barrier, host::block_threads); }
-// What came before is done when every thread waits for it or has ended.
+// What came before is done as late as can be: when every thread waits for it, for one that does, or has ended.
 DEVICE void wait_for_previous() {
   if (host::previous) ++host::held;
   while (host::previous && !host::failed) host::yield();
