@@ -108,7 +108,7 @@ class Prepared:
     """
 
     def __init__(self, shape: Shape) -> None:
-        self._made: list[tuple[str, ctypes.c_void_p]] = []
+        self._made: list[tuple[Callable[[Any], int], ctypes.c_void_p]] = []
         lt, found, count = library(), _Found(), ctypes.c_int()
         self.handle = _handle(shape.device)
         # The library counts by columns, where a row-major matrix is its own transpose: out' = b' a'.
@@ -145,13 +145,13 @@ class Prepared:
     def _make(self, name: str, *words: int) -> int:
         made = ctypes.c_void_p()
         _check(getattr(library(), f"cublasLt{name}Create")(ctypes.byref(made), *words))
-        self._made.append((name, made))
+        self._made.append((getattr(library(), f"cublasLt{name}Destroy"), made))
         return made.value or 0
 
     def __del__(self) -> None:
         """Give back what the library made."""
-        for name, made in self._made:
-            getattr(library(), f"cublasLt{name}Destroy")(made)
+        for destroy, made in self._made:
+            destroy(made)
 
 
 @lru_cache(maxsize=256)
