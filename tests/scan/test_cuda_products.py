@@ -14,8 +14,9 @@ ORDINARY = (3, 24, 10)
 class Blas:
     """The library by its rules: matrices by columns, descriptions by handle. `fails` names codes."""
 
-    def __init__(self, workspace=0, found=1, state=0, **fails):
+    def __init__(self, workspace=0, found=1, state=0, splits=1, **fails):
         self.workspace, self.found, self.state, self.fails = workspace, found, state, fails
+        self.splits = splits
         self.known, self.multiplied, self.destroyed, self.streams, self.wishes = {}, 0, 0, [], {}
 
     def new(self, where, value):
@@ -38,7 +39,15 @@ class Blas:
 
     def do_MatrixLayoutCreate(self, where, kind, rows, columns, pitch):
         assert pitch >= rows > 0 and columns > 0
-        self.new(where, (TYPES[kind], rows, columns, pitch))
+        self.new(where, {"matrix": (TYPES[kind], rows, columns, pitch), 5: 1, 6: 0})
+
+    def do_MatrixLayoutSetAttribute(self, which, name, value, size):
+        assert size == ctypes.sizeof(value._obj)
+        self.known[which][name] = value._obj.value
+
+    def do_MatmulAlgoConfigGetAttribute(self, algorithm, name, value, size, written):
+        assert (algorithm._obj.algorithm[0], name, size) == (4321, 2, 4)
+        value._obj.value = self.splits
 
     def do_MatmulPreferenceCreate(self, where):
         self.new(where, self.wishes)
@@ -54,10 +63,11 @@ class Blas:
         count._obj.value = self.found
 
     def matrix(self, layout, address):
-        dtype, rows, columns, pitch = self.known[layout]
-        size = (pitch * (columns - 1) + rows) * dtype.itemsize
+        dtype, rows, columns, pitch = self.known[layout]["matrix"]
+        count, stride = self.known[layout][5], self.known[layout][6]
+        size = (stride * (count - 1) + pitch * (columns - 1) + rows) * dtype.itemsize
         memory = torch.frombuffer((ctypes.c_char * size).from_address(address), dtype=dtype)
-        return memory.as_strided((rows, columns), (1, pitch))
+        return memory.as_strided((count, rows, columns), (stride, 1, pitch))
 
     def do_Matmul(
         self,
@@ -84,7 +94,7 @@ class Blas:
         for address, alignment in zip((a, b, d), (5, 6, 8), strict=True):
             assert address % self.wishes[alignment] == 0
         left, right, result = self.matrix(of_a, a), self.matrix(of_b, b), self.matrix(of_d, d)
-        result.copy_((left.T if self.known[operation][3] else left).float() @ right.float())
+        result.copy_((left.mT if self.known[operation][3] else left).float() @ right.float())
         self.multiplied += 1
         self.streams.append(stream)
 
@@ -126,13 +136,13 @@ def make(m, k, n, steps=4, dtype=torch.bfloat16, by_columns=True):
         if by_columns
         else torch.randn(k, n, generator=rng).to(dtype)
     )
-    return a, b, torch.full((m, n), torch.nan)
+    return a, b, torch.full((1, m, n), torch.nan)
 
 
 def check(run, a, b, out):
     for s in reversed(range(len(a))):
         run(s)
-        torch.testing.assert_close(out, a[s].float() @ b.float(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(out.sum(0), a[s].float() @ b.float(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("by_columns", [True, False], ids=["transposed", "straight"])
@@ -153,7 +163,7 @@ def test_it_multiplies(m, k, n, dtype, by_columns, put):
         lambda a, b, out: (torch.cat([a, a], 2)[..., : a.shape[2]], b, out),
         lambda a, b, out: (a.transpose(0, 1).contiguous().transpose(0, 1), b, out),
         lambda a, b, out: (a, torch.cat([b, b])[: len(b)], out),
-        lambda a, b, out: (a, b, torch.cat([out, out], 1)[:, : out.shape[1]]),
+        lambda a, b, out: (a, b, torch.cat([out, out], 2)[..., : out.shape[2]]),
         lambda a, b, out: (torch.cat([a, a], 1)[:, 1 : 1 + a.shape[1]], b, out),
     ],
     ids=["one", "the same", "longer rows", "steps inside", "longer columns", "a wide result", "odd address"],
@@ -211,7 +221,9 @@ def test_a_shape_is_prepared_once_and_given_back(put):
 def test_what_the_library_refuses_torch_multiplies(settings, put):
     blas = put(**settings)
     a, b, out = make(*ORDINARY)
-    check(products.repeated(a, b, out, False, lambda s: out.copy_(a[s].float() @ b.float())), a, b, out)
+    check(
+        products.repeated(a, b, out, False, lambda s: out.copy_((a[s].float() @ b.float())[None])), a, b, out
+    )
     assert blas.multiplied == 0
 
 
@@ -222,7 +234,7 @@ def test_what_the_library_refuses_torch_multiplies(settings, put):
         lambda a, b, out: (a, b, out.bfloat16()),
         lambda a, b, out: (a.mT.contiguous().mT, b, out),
         lambda a, b, out: (a, b.repeat_interleave(2, 0).repeat_interleave(2, 1)[::2, ::2], out),
-        lambda a, b, out: (a[:, :0], b, out[:0]),
+        lambda a, b, out: (a[:, :0], b, out[:, :0]),
     ],
     ids=["float64", "a short result", "columns of a", "gaps in b", "nothing"],
 )
@@ -231,13 +243,33 @@ def test_what_does_not_serve_is_left_to_torch(change, put):
     assert products.repeated(*change(*make(*ORDINARY)), False, otherwise) is otherwise
 
 
+@pytest.mark.parametrize("by_columns", [True, False], ids=["transposed", "straight"])
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_parts_of_the_sum_are_left_to_be_added(parts, by_columns, put):
+    put()
+    a, b, _ = make(3, 24, 10, by_columns=by_columns)
+    out = torch.full((parts, 3, 10), torch.nan)
+    check(products.repeated(a, b, out, False, otherwise), a, b, out)
+    for got, x, y in zip(out, a[0].chunk(parts, 1), b.chunk(parts), strict=True):
+        torch.testing.assert_close(got, x.float() @ y.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("splits", [1, 2, 7])
+def test_whether_the_library_would_split_is_asked(splits, put):
+    put(splits=splits)
+    assert products.splits(*make(*ORDINARY), False) == (splits > 1)
+
+
 def test_without_the_library_torch_multiplies(monkeypatch):
     monkeypatch.setattr(products, "library", lambda: None)
     assert products.repeated(*make(*ORDINARY), False, otherwise) is otherwise
+    assert not products.splits(*make(*ORDINARY), False)
 
 
-def test_a_machine_without_it_multiplies_by_torch(monkeypatch):
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_machine_without_it_multiplies_by_torch(parts, monkeypatch):
     monkeypatch.setattr(products, "library", lambda: None)
     cuda = machine.Cuda.__new__(machine.Cuda)
-    a, b, out = make(*ORDINARY, dtype=torch.float32)
+    a, b, _ = make(*ORDINARY, dtype=torch.float32)
+    out = torch.full((parts, 3, 10), torch.nan)
     check(cuda.repeated(a, b, out), a, b, out)

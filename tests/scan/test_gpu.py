@@ -144,6 +144,24 @@ def test_a_program_for_the_options_of_one_call(case, plan, machine, monkeypatch)
         torch.testing.assert_close(got, want[what], rtol=1e-4, atol=1e-5, msg=what)
 
 
+@ids(
+    [
+        Case("ordinary", H=8),
+        Case("projection", projected=True),
+        Case("coupled", variant={"coupled": True}),
+        *TOGETHER,
+    ]
+)
+def test_parts_of_a_product_are_added_up(case, machine, monkeypatch):
+    """Where the library would split a sum, the kernel adds up one part for each gate."""
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
+    machine.splits_sums = True
+    tensors = case.make()
+    want = exact(case, tensors)
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert_equations(got, want[what], what=what)
+
+
 @ids([c for c in ALONE if c.why not in ("cells kept", "gates kept", "segments", "no bias")])
 def test_the_order_of_threads_changes_no_bit(case, machine):
     tensors = case.make(torch.float32)

@@ -78,7 +78,7 @@ class Emulator:
         self.properties = Properties("emulator", (9, 0), multiprocessors, shared)
         self.seed, self.launches, self.allows_tf32 = seed, 0, tf32
         self.reported = torch.zeros(2, dtype=torch.int64)
-        self.unfinished = None
+        self.unfinished, self.splits_sums = None, False
 
     def kernel(self, program, name, shared=0):
         threads = next(e.threads for e in program.entries if e.name == name)
@@ -91,11 +91,19 @@ class Emulator:
     def repeated(self, a, b, out):
         """A product done as late as can be: when a kernel waits for it, or before one that would not."""
 
+        pieces = list(zip(a.chunk(len(out), 2), b.chunk(len(out)), out, strict=True))
+
+        def multiply(s):
+            return lambda: [self.product(x[s], y, z) for x, y, z in pieces]
+
         def run(s):
             self.settle()
-            self.unfinished = lambda: self.product(a[s], b, out)
+            self.unfinished = multiply(s)
 
         return run
+
+    def splits(self, a, b, out):
+        return self.splits_sums
 
     def settle(self):
         done, self.unfinished = self.unfinished, None

@@ -147,7 +147,8 @@ struct Arguments {
   i64 dgates_n;
   i64 dgates_t;
   // gradients of the state after the step at hand
-  const R* dh_product;      // in: (N, P)  W_hh' dr of the step after; null at the last step
+  const R* dh_product;      // in: (dh_parts, N, P)  W_hh' dr of the step after, to be added up; null at the last step
+  Size dh_parts;            // up to 4
   R* dh;                    // state: (N, P)  what reaches h past the product
   R* dc;                    // state: (N, H)
   const R* ds_product;      // in: (N, S H)  W_gates' da of the step after; null at the last step

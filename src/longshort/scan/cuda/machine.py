@@ -64,7 +64,13 @@ class Machine(Protocol):
         """Write a (m, k) times b (k, n), summed in the dtype of `out`, to `out` (m, n)."""
 
     def repeated(self, a: Tensor, b: Tensor, out: Tensor) -> Callable[[int], object]:
-        """Return what writes a[s] times b to `out` by s, for a (S, m, k): `product`, prepared once."""
+        """Return what writes a[s] times b to `out` by s: `product`, prepared once.
+
+        a is (S, m, k), b (k, n), out (parts, m, n): the sum over k is left in so many parts.
+        """
+
+    def splits(self, a: Tensor, b: Tensor, out: Tensor) -> bool:
+        """Whether that product, with one part, would add up parts of its sums in a kernel of its own."""
 
     def current(self) -> AbstractContextManager[object]:
         """Make the machine current inside a block."""
@@ -117,10 +123,16 @@ class Cuda:
 
     def repeated(self, a: Tensor, b: Tensor, out: Tensor) -> Callable[[int], object]:
         """Prepare a product by cuBLASLt; torch makes it where that cannot."""
-        matmul = torch.backends.cuda.matmul
-        named = getattr(matmul, "fp32_precision", None)
-        tf32 = bool(matmul.allow_tf32) if named is None else named == "tf32"
-        return products.repeated(a, b, out, tf32, lambda s: self.product(a[s], b, out))
+
+        def otherwise(s: int) -> None:
+            for x, y, z in zip(a[s].chunk(len(out), 1), b.chunk(len(out)), out, strict=True):
+                self.product(x, y, z)
+
+        return products.repeated(a, b, out, _rounds(), otherwise)
+
+    def splits(self, a: Tensor, b: Tensor, out: Tensor) -> bool:
+        """Whether cuBLASLt's own rule splits the sum over k."""
+        return products.splits(a, b, out, _rounds())
 
     def current(self) -> AbstractContextManager[object]:
         """Make the device current: a launch goes to the current one."""
@@ -147,6 +159,13 @@ class Cuda:
         """Follow torch's switch for recurrent networks, as torch.nn.LSTM does, whichever way it was set."""
         named = getattr(getattr(torch.backends.cudnn, "rnn", None), "fp32_precision", None)
         return bool(torch.backends.cudnn.allow_tf32) if named is None else named == "tf32"
+
+
+def _rounds() -> bool:
+    """Whether torch's products of float32 may round their operands to tf32, whichever way it was said."""
+    matmul = torch.backends.cuda.matmul
+    named = getattr(matmul, "fp32_precision", None)
+    return bool(matmul.allow_tf32) if named is None else named == "tf32"
 
 
 @lru_cache(maxsize=64)

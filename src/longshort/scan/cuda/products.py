@@ -26,6 +26,9 @@ _REDUCTIONS: Final = 3  # CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK
 _IN_FLOAT: Final = (
     2  # CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: parts of a sum meet in float32, in a fixed order
 )
+_BATCH: Final = 5  # CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT
+_BATCH_STRIDE: Final = 6  # CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET
+_SPLITS: Final = 2  # CUBLASLT_ALGO_CONFIG_SPLITK_NUM
 _ALIGNMENTS: Final = (5, 6, 7, 8)  # CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, B, C, D
 MOST_WORKSPACE: Final = 32 << 20
 """Bytes that an algorithm may ask for beside the result."""
@@ -58,6 +61,10 @@ class Shape(NamedTuple):
     "elements from one row of a, of b (or column), of the result to the next"
     alignments: tuple[int, int, int]
     "bytes, of the addresses of a, b and the result"
+    parts: int
+    "equal parts of k, each with a result of its own"
+    strides: tuple[int, int, int]
+    "elements from one part to the next of a, of b, of the result"
 
 
 @lru_cache(maxsize=1)
@@ -74,6 +81,8 @@ def library() -> Any:
     found.cublasLtMatmulDescCreate.argtypes = [pointer, integer, integer]
     found.cublasLtMatmulDescSetAttribute.argtypes = [pointer, integer, pointer, size]
     found.cublasLtMatrixLayoutCreate.argtypes = [pointer, integer, ctypes.c_uint64, ctypes.c_uint64, long]
+    found.cublasLtMatrixLayoutSetAttribute.argtypes = [pointer, integer, pointer, size]
+    found.cublasLtMatmulAlgoConfigGetAttribute.argtypes = [pointer, integer, pointer, size, pointer]
     found.cublasLtMatmulPreferenceCreate.argtypes = [pointer]
     found.cublasLtMatmulPreferenceSetAttribute.argtypes = [pointer, integer, pointer, size]
     found.cublasLtMatmulAlgoGetHeuristic.argtypes = [pointer] * 7 + [integer, pointer, pointer]
@@ -115,11 +124,12 @@ class Prepared:
         self.operation = self._make("MatmulDesc", _TF32 if shape.tf32 else _FLOAT, _TYPES[torch.float32])
         transposes = ctypes.c_int(shape.by_columns)
         _check(lt.cublasLtMatmulDescSetAttribute(self.operation, _TRANSPOSES, ctypes.byref(transposes), 4))
-        kind, (of_a, of_b, of_out) = _TYPES[shape.dtype], shape.pitches
-        rows, columns = (shape.k, shape.n) if shape.by_columns else (shape.n, shape.k)
-        self.b = self._make("MatrixLayout", kind, rows, columns, of_b)
-        self.a = self._make("MatrixLayout", kind, shape.k, shape.m, of_a)
-        self.out = self._make("MatrixLayout", _TYPES[torch.float32], shape.n, shape.m, of_out)
+        kind, (of_a, of_b, of_out), k = _TYPES[shape.dtype], shape.pitches, shape.k // shape.parts
+        rows, columns = (k, shape.n) if shape.by_columns else (shape.n, k)
+        to_a, to_b, to_out = shape.strides
+        self.b = self._layout(shape.parts, to_b, kind, rows, columns, of_b)
+        self.a = self._layout(shape.parts, to_a, kind, k, shape.m, of_a)
+        self.out = self._layout(shape.parts, to_out, _TYPES[torch.float32], shape.n, shape.m, of_out)
         wishes = self._make("MatmulPreference")
         a, b, out = shape.alignments
         for name, value in (
@@ -141,6 +151,21 @@ class Prepared:
         if count.value < 1 or found.state:
             raise _RefusedError(found.state)
         self.algorithm, self.workspace = found.algorithm, found.workspace
+        splits, written = ctypes.c_int32(1), ctypes.c_size_t()
+        _check(
+            lt.cublasLtMatmulAlgoConfigGetAttribute(
+                ctypes.byref(found), _SPLITS, ctypes.byref(splits), 4, ctypes.byref(written)
+            )
+        )
+        self.splits = splits.value > 1
+
+    def _layout(self, parts: int, stride: int, *words: int) -> int:
+        made, lt = self._make("MatrixLayout", *words), library()
+        count, offset = ctypes.c_int32(parts), ctypes.c_int64(stride)
+        if parts > 1:
+            _check(lt.cublasLtMatrixLayoutSetAttribute(made, _BATCH, ctypes.byref(count), 4))
+            _check(lt.cublasLtMatrixLayoutSetAttribute(made, _BATCH_STRIDE, ctypes.byref(offset), 8))
+        return made
 
     def _make(self, name: str, *words: int) -> int:
         made = ctypes.c_void_p()
@@ -170,15 +195,14 @@ def repeated(
     Args:
         a:    (S, m, k), rows dense.
         b:    (k, n), rows or columns dense.
-        out:  (m, n), in float32.
+        out:  (parts, m, n), in float32: the sum over k is cut in equal parts, which are left to be added up.
         tf32: whether float32 operands may be rounded to tf32.
         otherwise: makes the product of a number in another way.
 
     Returns:
-        By s in [0, S): write a[s] times b to `out`. The same inputs give the same bits.
+        By s in [0, S): write a[s] times b to `out`, part by part. The same inputs give the same bits.
     """
-    shape = _shape(a, b, out, tf32)
-    found = None if shape is None or library() is None else _prepared(shape)
+    found = _for(a, b, out, tf32)
     if found is None:
         return otherwise
     room = a.new_empty(found.workspace, dtype=torch.uint8)
@@ -200,19 +224,35 @@ def repeated(
     return run
 
 
+def splits(a: Tensor, b: Tensor, out: Tensor, tf32: bool) -> bool:
+    """Whether the library cuts the sums of such a product and adds the parts in a second kernel."""
+    found = _for(a, b, out, tf32)
+    return found is not None and found.splits
+
+
+def _for(a: Tensor, b: Tensor, out: Tensor, tf32: bool) -> Prepared | None:
+    shape = _shape(a, b, out, tf32)
+    return None if shape is None or library() is None else _prepared(shape)
+
+
 def _shape(a: Tensor, b: Tensor, out: Tensor, tf32: bool) -> Shape | None:
     """What the library must know, or None where it does not serve."""
-    steps, m, k = a.shape
-    n = b.shape[1]
+    (steps, m, k), parts, n, size = a.shape, len(out), b.shape[1], a.element_size()
     by_columns = b.stride(0) == 1 and b.stride(1) >= k
     serves = a.dtype == b.dtype and a.dtype in _TYPES and out.dtype == torch.float32 and min(m, n, k) > 0
-    if not serves or a.stride(2) != 1 or out.stride(1) != 1 or not (by_columns or b.stride(1) == 1):
+    if not serves or a.stride(2) != 1 or out.stride(2) != 1 or not (by_columns or b.stride(1) == 1):
         return None
-    pitches = (max(a.stride(1), k) if m == 1 else a.stride(1), b.stride(int(by_columns)), out.stride(0))
-    step = a.stride(0) * a.element_size() if steps > 1 else 0
-    aligned = _alignment(a.data_ptr() | step), _alignment(b.data_ptr()), _alignment(out.data_ptr())
+    pitches = (max(a.stride(1), k) if m == 1 else a.stride(1), b.stride(int(by_columns)), out.stride(1))
+    strides = (k // parts, k // parts * b.stride(0), out.stride(0)) if parts > 1 else (0, 0, 0)
+    to_a = (a.stride(0) * size if steps > 1 else 0) | strides[0] * size
+    aligned = (
+        _alignment(a.data_ptr() | to_a),
+        _alignment(b.data_ptr() | strides[1] * size),
+        _alignment(out.data_ptr() | strides[2] * out.element_size()),
+    )
     rounds = tf32 and a.dtype == torch.float32
-    return Shape(a.device.index or 0, a.dtype, rounds, m, n, k, by_columns, pitches, aligned)
+    device = a.device.index or 0
+    return Shape(device, a.dtype, rounds, m, n, k, by_columns, pitches, aligned, parts, strides)
 
 
 def _alignment(address: int) -> int:

@@ -236,8 +236,9 @@ DEVICE void step_end(const A& a) {
   const i64 n = block_x(), row = state_row(a);
   own_units<1>(a.P, [&](i64 k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
-    arriving_output(a, has, n, k, -1, a.dh_product ? a.dh_product[n * a.P + k] : R(0), output_gradient(a, has, n, k, -1),
-                    past);
+    R product[1];
+    load_product(a, n * a.P + k, product);
+    arriving_output(a, has, n, k, -1, product[0], output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;
   });
   own_units<1>(row, [&](i64 k) {

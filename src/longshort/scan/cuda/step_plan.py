@@ -188,17 +188,17 @@ def forward(
     operand, r = new(N, P), new(N, GH, dtype=wide)
     packed.put("operand", operand)
     packed.put("r", r)
-    multiply = machine.repeated(operand[None], given.w_hh.T, r)
+    multiply = machine.repeated(operand[None], given.w_hh.T, r[None])
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
         r_gates = new(N, len(v.sigmoids) * H, dtype=wide)
         packed.put("r_gates", r_gates)
-        multiply_gates = machine.repeated(state[None, :, H:], given.w_gates.to(wide).T, r_gates)
+        multiply_gates = machine.repeated(state[None, :, H:], given.w_gates.to(wide).T, r_gates[None])
     if given.w_hr is not None:
         unprojected, projected = new(N, H, dtype=wide), new(N, P, dtype=wide)
         packed.put("unprojected", unprojected)
         packed.put("projected", projected)
-        project = machine.repeated(unprojected[None], given.w_hr.to(wide).T, projected)
+        project = machine.repeated(unprojected[None], given.w_hr.to(wide).T, projected[None])
         finish = steps.after_product("step_finish", P)
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
@@ -250,22 +250,26 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
     if v.norm in ("ba2016", "products"):
         make("dz", T, N, GH, dtype=call.dtype)
     make("operand", T, N, P, dtype=call.dtype)
-    dh_product, operands = new(N, P, dtype=wide), dr
+    operands = dr
     if v.norm != "none" and call.dtype != wide:
         dr_wide = new(N, GH, dtype=wide)
         packed.put("dr_wide", dr_wide)
         operands = dr_wide.expand(T, N, GH)
-    multiply = machine.repeated(operands, given.w_hh.to(operands.dtype), dh_product)
+    w_hh, dh_product = given.w_hh.to(operands.dtype), new(1, N, P, dtype=wide)
+    if machine.splits(operands, w_hh, dh_product):  # then by gate, and the step adds up what no kernel need
+        dh_product = new(len(v.gates), N, P, dtype=wide)
+    packed.number("dh_parts", len(dh_product))
+    multiply = machine.repeated(operands, w_hh, dh_product)
     if given.w_hr is not None:
         dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)
         make("unprojected_all", T, N, H, dtype=wide)
         packed.put("m", m)
         project = steps.after_product("step_project_back", P)
-        multiply_projected = machine.repeated(dprojected, given.w_hr.to(wide), m)
+        multiply_projected = machine.repeated(dprojected, given.w_hr.to(wide), m[None])
     if v.gate_recurrence and given.w_gates is not None:
         da_sigmoid, ds_product = make("da_sigmoid", T, N, SH, dtype=wide), new(N, SH, dtype=wide)
         make("gates_before", T, N, SH, dtype=wide)
-        multiply_gates = machine.repeated(da_sigmoid, given.w_gates.to(wide), ds_product)
+        multiply_gates = machine.repeated(da_sigmoid, given.w_gates.to(wide), ds_product[None])
     if v.norm != "none":
         packed.put("norm_scratch", new(N, 6, H, dtype=wide))
     state: Any = packed.held["c_given"]

@@ -135,6 +135,16 @@ DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, type
   load_or_zero(active(a, has, n, t) ? a.dy : nullptr, n * a.dy_n + t * a.dy_t + k, dy);
 }
 
+// W_hh' dr of the step after for the outputs that stand at `at` of (N, P): its parts, added in their order.
+template <int Units, class A>
+DEVICE void load_product(const A& a, i64 at, typename A::Wide (&product)[Units]) {
+  typename A::Wide parts[4][Units];
+  UNROLL for (int part = 0; part < 4; ++part)
+    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, part * a.N * a.P + at, parts[part]);
+  UNROLL for (int j = 0; j < Units; ++j)
+    product[j] = ((parts[0][j] + parts[1][j]) + parts[2][j]) + parts[3][j];
+}
+
 // (9) to (11) for the outputs from k on; dy: of output_gradients. Moves what reaches h past the product.
 template <int Units, class A, class F>
 DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const typename A::Element (&dy)[Units],
@@ -142,7 +152,7 @@ DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const ty
   typename A::Wide past[Units], product[Units];
   const i64 at = n * a.P + k;
   load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, at, past);
-  load_or_zero(a.dh_product, at, product);
+  load_product(a, at, product);
   UNROLL for (int j = 0; j < Units; ++j)
     renewed[j] = arriving_output(a, has, n, k + j, s, product[j], dy[j], past[j]);
   if (carries_output(has)) store(a.dh + at, past);
