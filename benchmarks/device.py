@@ -155,6 +155,7 @@ def tests(log: str, seconds: float, *words: str) -> dict[str, Any]:
         "no:benchmark",
         "-rfE",
         "--tb=short",
+        f"--session-timeout={max(1, int(seconds) - 15)}",  # what failed is said at the end, which so comes
         *words,
     ]
     with open(log, "w") as file:
