@@ -42,8 +42,8 @@ class Used:
     full: float
     "the loss with the whole context"
     horizon: int
-    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where for either start U(0) is
-    within two of its standard errors of nothing, and no more sequences lose than would by chance"""
+    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where for either start U(0)
+    is within two of its standard errors of nothing, and no more sequences lose than would by chance"""
     censored: bool
     "more than the longest context measured"
     note: str
@@ -127,8 +127,8 @@ def _rise(
 
 
 def _matters(rise: Tensor) -> bool:
-    """Whether what is lost is more than chance: by its mean, or, where one sequence that the model has wrong anyway
-    makes the mean uncertain, by how many lose.
+    """Whether what is lost is more than chance: by its mean, or, where one sequence that the model has wrong
+    anyway makes the mean uncertain, by how many lose.
     """
     each = rise.reshape(-1)
     more = (each > 0).sum() - (each < 0).sum()
