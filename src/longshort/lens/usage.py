@@ -42,8 +42,8 @@ class Used:
     full: float
     "the loss with the whole context"
     horizon: int
-    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where for either start U(0)
-    is within two of its standard errors of nothing, and no more sequences lose than would by chance"""
+    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where for a start U(0) is
+    within two of its standard errors of nothing, and no more sequences lose than would by chance"""
     censored: bool
     "more than the longest context measured"
     note: str
