@@ -155,6 +155,7 @@ def tests(log: str, seconds: float, *words: str) -> dict[str, Any]:
         "no:benchmark",
         "-rfE",
         "--tb=short",
+        f"--session-timeout={max(1, int(seconds) - 15)}",  # what failed is said at the end, which so comes
         *words,
     ]
     with open(log, "w") as file:
@@ -227,7 +228,7 @@ def cut_otherwise(case: gpu.Case, way: str) -> dict[str, Any]:
             "fewer in registers": (None, None, 12),
         }[way]
         if held is not None:
-            tiling._HELD = held  # type: ignore[misc]
+            tiling._HELD = tiling._HELD_SCARCE = held  # type: ignore[misc]
         tiling._cuts = only(lambda cut: units in (None, cut.units) and columns in (None, cut.column_tiles))  # type: ignore[assignment]
     properties = machine.cuda(torch.cuda.current_device()).properties
     found = tiling.pair(properties, plain(case, torch.bfloat16), False)

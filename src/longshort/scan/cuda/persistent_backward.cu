@@ -15,14 +15,13 @@ struct PersistentBackward {
   static constexpr int Tiles = Cut::Units / 16 / Cut::WM;
   using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
   static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
-  // What the tape holds is loaded before the product is waited for, or behind it, where its registers are taken.
-  static constexpr bool Late = Cut::Exchanges && Cut::NT > 1;
   static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
   static constexpr int SumStages = Cut::Exchanges ? 2 : 1;  // no barrier parts their readers from the next writers
   static constexpr int BiasBytes = Cut::Threads * 16;
-  static constexpr bool Kept = Cut::Subs == 1 && !Late;  // in registers, what a cell hands to the step before
+  // In registers, what a cell hands to the step before: but not where there are several sub-batches or column tiles.
+  static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
   static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + BiasBytes + CarriedBytes;
   static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
@@ -90,30 +89,24 @@ struct PersistentBackward {
     }
   }
 
-  // (18): W_hh' ā of step s+1 for this thread's cells; 0 after the last step. `then` is done between the product and
-  // the barrier.
-  template <class Then>
-  DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells], Then then) {
+  // (18): W_hh' ā of step s+1 for this thread's cells; 0 after the last step.
+  DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells]) {
     const Slice<Cut, A> slice(a, sub);
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
-    const bool any = s + 1 < a.T && slice.count > 0;
+    if (s + 1 >= a.T || slice.count == 0) return;
     float d[Tiles][Cut::NT][4];
     float* mine = sums;
-    if (any) {
-      if (Cut::Exchanges) {
-        const auto later = [&] {
-          UNROLL for (int k = 0; k < Cells; ++k)
-            if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
-        };
-        const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
-        core.run_arriving(a, from, slice.count, s, later, d);
-        mine += products++ % 2 * (SumBytes / 4);
-      } else {
-        core.run(stage(sub), d);
-      }
+    if (Cut::Exchanges) {
+      const auto later = [&] {
+        UNROLL for (int k = 0; k < Cells; ++k)
+          if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
+      };
+      const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
+      core.run_arriving(a, from, slice.count, s, later, d);
+      mine += products++ % 2 * (SumBytes / 4);
+    } else {
+      core.run(stage(sub), d);
     }
-    then();
-    if (!any) return;
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
         UNROLL for (int r = 0; r < 4; ++r)
@@ -131,19 +124,14 @@ struct PersistentBackward {
     const i64 t = time_of(a, has, s);
     Recalled<A> was[Cells];
     E dy[Cells];
-    const auto remember = [&] {
-      UNROLL for (int k = 0; k < Cells; ++k) {
-        const int n = slice.first + column(k), u = unit(k);
-        if (!owns(slice, k) || u >= a.H || !active(a, has, n, t)) continue;
-        was[k] = recall(a, has, n, s, u);
-        dy[k] = output_gradient(a, has, n, u, s);
-      }
-    };
-    if (!Late) remember();
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H || !active(a, has, n, t)) continue;
+      was[k] = recall(a, has, n, s, u);
+      dy[k] = output_gradient(a, has, n, u, s);
+    }
     float arrived[Cells];
-    product(sub, s, arrived, [&] {
-      if (Late) remember();
-    });
+    product(sub, s, arrived);
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k)) continue;
@@ -186,7 +174,7 @@ struct PersistentBackward {
     for (int sub = 0; sub < Cut::Subs; ++sub) {  // the state before the first step
       const Slice<Cut, A> slice(a, sub);
       float arrived[Cells];
-      product(sub, -1, arrived, [] {});
+      product(sub, -1, arrived);
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;

@@ -24,6 +24,9 @@ MOST_CELLS: Final = 128 * 1024
 MOST_SUBS: Final = 4
 _HELD: Final = 16
 """Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
+_HELD_SCARCE: Final = 12
+"""As many backward with two column tiles, where shared memory holds the rest anyway: more would spill what
+is loaded for the step, and a spill waits for its load."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,8 @@ def _cuts(
         chunks = -(-K * size // 64 // warps_k)
         subs = -(-each // (8 * columns))
         sequences = -(-each // subs)
-        held = min(chunks, _HELD // tiles)
+        scarce = backward and columns == 2 and chunks * tiles > _HELD
+        held = min(chunks, (_HELD_SCARCE if scarce else _HELD) // tiles)
         yield Tiling(
             K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
             -(-N // (sequences * subs)), sequences, backward,
