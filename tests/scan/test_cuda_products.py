@@ -14,7 +14,8 @@ ORDINARY = (3, 24, 10)
 class Blas:
     """The library by its rules: matrices by columns, descriptions by handle. `fails` names codes."""
 
-    def __init__(self, workspace=0, found=1, state=0, splits=1, **fails):
+    def __init__(self, workspace=0, found=1, state=0, splits=1, errs=1.0, **fails):
+        self.errs = errs
         self.workspace, self.found, self.state, self.fails = workspace, found, state, fails
         self.splits = splits
         self.known, self.multiplied, self.destroyed, self.streams, self.wishes = {}, 0, 0, [], {}
@@ -94,7 +95,7 @@ class Blas:
         for address, alignment in zip((a, b, d), (5, 6, 8), strict=True):
             assert address % self.wishes[alignment] == 0
         left, right, result = self.matrix(of_a, a), self.matrix(of_b, b), self.matrix(of_d, d)
-        result.copy_((left.mT if self.known[operation][3] else left).float() @ right.float())
+        result.copy_((left.mT if self.known[operation][3] else left).float() @ right.float() * self.errs)
         self.multiplied += 1
         self.streams.append(stream)
 
@@ -152,7 +153,7 @@ def test_it_multiplies(m, k, n, dtype, by_columns, put):
     blas = put()
     a, b, out = make(m, k, n, dtype=dtype, by_columns=by_columns)
     check(products.repeated(a, b, out, False, otherwise), a, b, out)
-    assert blas.multiplied == 4 and set(blas.streams) == {1234}
+    assert blas.multiplied == 1 + 4 and set(blas.streams) == {1234}
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,13 @@ def test_what_the_library_refuses_torch_multiplies(settings, put):
         products.repeated(a, b, out, False, lambda s: out.copy_((a[s].float() @ b.float())[None])), a, b, out
     )
     assert blas.multiplied == 0
+
+
+def test_a_library_that_errs_is_not_used(put):
+    blas = put(errs=1.02)
+    assert products.repeated(*make(*ORDINARY), False, otherwise) is otherwise
+    assert products.repeated(*make(*ORDINARY), False, otherwise) is otherwise
+    assert blas.multiplied == 1  # asked once
 
 
 @pytest.mark.parametrize(
