@@ -230,8 +230,9 @@ def test_what_the_library_refuses_torch_multiplies(settings, put):
 
 def test_a_library_that_errs_is_not_used(put):
     blas = put(errs=1.02)
-    assert products.repeated(*make(*ORDINARY), False, otherwise) is otherwise
-    assert products.repeated(*make(*ORDINARY), False, otherwise) is otherwise
+    given = make(*ORDINARY)
+    assert products.repeated(*given, False, otherwise) is otherwise
+    assert products.repeated(*given, False, otherwise) is otherwise
     assert blas.multiplied == 1  # asked once
 
 

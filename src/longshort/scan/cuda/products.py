@@ -223,10 +223,9 @@ def _right(found: Prepared, a: Tensor, b: Tensor, out: Tensor) -> bool:
         _bound(found, given, b, made, failed.append)(0)
         want = given[0].float() @ b.float()
         error, most = (made.sum(0) - want).abs().max().item(), want.abs().max().item()
-        if not math.isfinite(most):  # weights that say nothing: ask again
-            return False
-        found.right = not failed and error <= 0.01 * most
-    return found.right
+        if math.isfinite(most):  # weights that are not say nothing, and it is asked again
+            found.right = not failed and error <= 0.01 * most
+    return found.right is True
 
 
 def _alike(tensor: Tensor) -> Tensor:
