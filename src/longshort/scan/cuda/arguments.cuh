@@ -38,6 +38,9 @@ enum Flag : u32 {
   Reversed = 1u << 21,
   Ragged = 1u << 22,            // (8): there are lengths
   Resets = 1u << 23,            // (0): there are resets
+  Tapes = 1u << 24,             // forward: for a way back
+  KeepsCells = 1u << 25,        // the call returns them
+  KeepsGates = 1u << 26,
 };
 
 // The flags as the kernel meets them: known when compiled, or in the arguments.

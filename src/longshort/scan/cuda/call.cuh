@@ -150,13 +150,13 @@ template <class A, class F>
 DEVICE void keep_gate(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value,
                       typename A::Wide held, bool on) {
   const i64 at = ((t * a.N + n) * 4 + gate) * a.H + u;
-  if (a.tape_gates && on) {
+  if (has(Tapes) && on) {
     if (tapes_wide(has))
       reinterpret_cast<typename A::Wide*>(a.tape_gates)[at] = held;
     else
       narrow(held, a.tape_gates[at]);
   }
-  if (a.gates) a.gates[(row_of(a, n, t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
+  if (has(KeepsGates)) a.gates[(row_of(a, n, t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
 }
 template <class A, class F>
 DEVICE void keep_sigmoid(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
@@ -169,10 +169,10 @@ DEVICE void keep_candidate(const A& a, const F& has, i64 n, i64 t, i64 u, const 
   keep_gate(a, has, n, t, u, 2, v.g, Held::of_candidate(v.a_g, v.g), on);
 }
 
-template <class A>
-DEVICE void keep_cell(const A& a, i64 n, i64 t, i64 u, typename A::Wide value, bool on) {
-  if (a.tape_cells && on) a.tape_cells[(t * a.N + n) * a.H + u] = value;
-  if (a.cells) a.cells[row_of(a, n, t) * a.H + u] = on ? value : typename A::Wide(0);
+template <class A, class F>
+DEVICE void keep_cell(const A& a, const F& has, i64 n, i64 t, i64 u, typename A::Wide value, bool on) {
+  if (has(Tapes) && on) a.tape_cells[(t * a.N + n) * a.H + u] = value;
+  if (has(KeepsCells)) a.cells[row_of(a, n, t) * a.H + u] = on ? value : typename A::Wide(0);
 }
 
 // ---- the way back
@@ -301,10 +301,10 @@ DEVICE typename A::Wide arriving_state(const A& a, const F& has, i64 n, i64 k, i
 }
 
 // ḡ_kept.
-template <class A>
-DEVICE Extra<typename A::Wide> kept_gradient(const A& a, i64 n, i64 t, i64 u) {
+template <class A, class F>
+DEVICE Extra<typename A::Wide> kept_gradient(const A& a, const F& has, i64 n, i64 t, i64 u) {
   Extra<typename A::Wide> extra = {0, 0, 0, 0};
-  if (a.dgates) {
+  if (has(KeepsGates) && a.dgates) {
     const typename A::Wide* row = a.dgates + n * a.dgates_n + t * a.dgates_t + u;
     extra.i = row[0];
     extra.f = row[a.H];

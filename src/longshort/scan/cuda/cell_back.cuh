@@ -55,7 +55,7 @@ DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Recalled
   const Peepholes<R> p = peepholes_of(a, has, u);
   const R phi = activated<E>(has, has(NormsOutput) ? normed : v.cell);
   R arrived = dc, past = R(0);
-  if (a.dcells) arrived += a.dcells[n * a.dcells_n + t * a.dcells_t + u];
+  if (has(KeepsCells) && a.dcells) arrived += a.dcells[n * a.dcells_n + t * a.dcells_t + u];
   R renewed = arrived;
   if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) past = arrived, renewed = R(0);
   if (has(MixesCell)) renewed = R(a.share_c) * arrived, past = (R(1) - R(a.share_c)) * arrived;

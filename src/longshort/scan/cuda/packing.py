@@ -63,6 +63,9 @@ def flags(call: Call) -> int:
         "Reversed": call.options.reverse,
         "Ragged": "lengths" in call.given,
         "Resets": "reset" in call.given,
+        "Tapes": call.save,
+        "KeepsCells": call.options.keep_cells,
+        "KeepsGates": call.options.keep_gates,
     }
     return sum(FLAGS[name] for name, on in wanted.items() if on)
 

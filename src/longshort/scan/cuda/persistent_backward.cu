@@ -154,7 +154,7 @@ struct PersistentBackward {
         hands.dc = arriving_state(a, has, n, u, s, hands.dc);
         if (active(a, has, n, t)) {
           const CellNorm<R> none = {R(0), R(0), R(0), R(0), nullptr};
-          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, n, t, u), hands.dc, a_bar);
+          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, has, n, t, u), hands.dc, a_bar);
         }
         carry(sub, k) = hands;
       }

@@ -49,7 +49,7 @@ struct PersistentForward {
   int unit0;
   Carried kept[Cells], *carried;
   R bias[Direct ? Pairs : 1][4];
-  R ahead[Cut::Subs][Cells][4];
+  R ahead[Cells][4];
 
   DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments) {}
 
@@ -128,7 +128,7 @@ struct PersistentForward {
     if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(a, has, n, u, next));
     const R c = finish_cell(a, has, n, t, u, v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, n, u) : on ? c : hands.cell, next};
-    keep_cell(a, n, t, u, c, on);
+    keep_cell(a, has, n, t, u, c, on);
     keep_sigmoid(a, has, n, t, u, 0, v.i, on);
     keep_sigmoid(a, has, n, t, u, 1, v.f, on);
     keep_candidate(a, has, n, t, u, v, on);
@@ -172,12 +172,13 @@ struct PersistentForward {
   DEVICE_MEMBER void step(int sub, int j) {
     const Slice<Cut, A> slice(a, sub);
     R x[Cells][4];
-    if (!Ahead || j == 0)
-      ask(slice, j, x);
-    else
+    if (Ahead) {
       UNROLL for (int k = 0; k < Cells; ++k)
-        UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[sub][k][gate];
-    if (Ahead && j + 1 < a.steps.value) ask(slice, j + 1, ahead[sub]);
+        UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[k][gate];
+      if (j + 1 < a.steps.value) ask(slice, j + 1, ahead);
+    } else {
+      ask(slice, j, x);
+    }
     char* operand = stage(sub, j);
     const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
     const auto later = [&] {
@@ -231,6 +232,8 @@ struct PersistentForward {
   DEVICE_MEMBER void run() {
     begin(shared());
     keep_bias();
+    // Before the loop, not at its first step: a load that only some steps make is waited for at every step.
+    if (Ahead && a.steps.value > 0) ask(Slice<Cut, A>(a, 0), 0, ahead);
     block_barrier();
     for (int j = 0; j < a.steps.value; ++j) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {

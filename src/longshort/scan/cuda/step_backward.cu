@@ -111,7 +111,7 @@ DEVICE void step_backward(const A& a) {
   // `first` stops at what the norm of the cell sums, and returns it; dc becomes that of the step before
   const auto unit = [&](i64 u, const Recalled<A>& was, bool first, R m, R& dc, R (&out)[4]) {
     const i64 gates = n * a.S * a.H + u;
-    Extra<R> extra = kept_gradient(a, n, t, u);
+    Extra<R> extra = kept_gradient(a, has, n, t, u);
     if (has(GateRecurrence)) {
       if (a.sigmoid_i >= 0) extra.i += a.ds[gates + a.sigmoid_i * a.H];
       if (a.sigmoid_f >= 0) extra.f += a.ds[gates + a.sigmoid_f * a.H];

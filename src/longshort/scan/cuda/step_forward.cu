@@ -131,7 +131,7 @@ struct StepForward {
       move_gate(a.sigmoid_o, u + j, v[j].o);
     }
     keep_sigmoids<Units>(a, has, n, t, u, 3, on, [&](int j) { return v[j].o; });
-    keep_cells(a, n, t, u, kept, on);
+    keep_cells(a, has, n, t, u, kept, on);
     store(a.c + n * row + u, c);
     if (has(Projected))
       store(a.unprojected + n * a.H + u, fresh);

@@ -64,7 +64,7 @@ DEVICE void store_wide(R* to, bool on, Of of) {
 template <int Units, class A, class F, class Value, class Held>
 DEVICE void keep_gates(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, bool on, Value value, Held held) {
   const i64 at = ((t * a.N + n) * 4 + gate) * a.H + u;
-  if (a.tape_gates && on) {
+  if (has(Tapes) && on) {
     if (tapes_wide(has)) {
       store_wide<Units>(reinterpret_cast<typename A::Wide*>(a.tape_gates) + at, true, held);
     } else {
@@ -73,7 +73,7 @@ DEVICE void keep_gates(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, 
       store_narrow(a.tape_gates + at, values);
     }
   }
-  if (a.gates) store_wide<Units>(a.gates + (row_of(a, n, t) * 4 + gate) * a.H + u, on, value);
+  if (has(KeepsGates)) store_wide<Units>(a.gates + (row_of(a, n, t) * 4 + gate) * a.H + u, on, value);
 }
 template <int Units, class A, class F, class Value>
 DEVICE void keep_sigmoids(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, bool on, Value value) {
@@ -88,10 +88,10 @@ DEVICE void keep_candidates(const A& a, const F& has, i64 n, i64 t, i64 u, bool 
       a, has, n, t, u, 2, on, [&](int j) { return v[j].g; },
       [&](int j) { return Held::of_candidate(v[j].a_g, v[j].g); });
 }
-template <int Units, class A>
-DEVICE void keep_cells(const A& a, i64 n, i64 t, i64 u, const typename A::Wide (&c)[Units], bool on) {
-  if (a.tape_cells && on) store(a.tape_cells + (t * a.N + n) * a.H + u, c);
-  if (a.cells) store_wide<Units>(a.cells + row_of(a, n, t) * a.H + u, on, [&](int j) { return c[j]; });
+template <int Units, class A, class F>
+DEVICE void keep_cells(const A& a, const F& has, i64 n, i64 t, i64 u, const typename A::Wide (&c)[Units], bool on) {
+  if (has(Tapes) && on) store(a.tape_cells + (t * a.N + n) * a.H + u, c);
+  if (has(KeepsCells)) store_wide<Units>(a.cells + row_of(a, n, t) * a.H + u, on, [&](int j) { return c[j]; });
 }
 
 // ---- the way back
