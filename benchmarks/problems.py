@@ -54,7 +54,11 @@ PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"cells": ("lstm-1997",), "lags": (100,), "seeds": 20, "rates": (0.01,)},
     ),
     "adding": ("adding", "below 1e-3 in 600 s at 400 and 600", {**CHRONO, "lags": (400, 600), "seeds": 1}),
-    "copy": ("copy", "solved at 200", {**CHRONO, "lags": (200,), "seeds": 1}),
+    "copy": (
+        "copy",
+        "solved at 200",
+        {**CHRONO, "lags": (200,), "seeds": 1, "rates": (0.003,), "max_steps": 40_000},
+    ),
     "samosa": (
         "samosa",
         "all seeds at lags 100 and 500",

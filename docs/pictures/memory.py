@@ -44,6 +44,6 @@ def wolf() -> None:
 
 
 if __name__ == "__main__":
-    scores("recall", "recall", "recall-bias1", "recall-long")
+    scores("recall", "recall", "recall-bias1", "recall-stops", "recall-long")
     scores("loan", "loan", "loan-long")
     wolf()

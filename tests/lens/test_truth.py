@@ -36,6 +36,16 @@ def test_recall_is_learnable_stored_and_used_at_its_lag(recalled):
     assert seen.bits[-1] > 1, "one bit was to be kept"
 
 
+def test_one_sequence_that_is_wrong_anyway_does_not_hide_what_is_used(recalled):
+    """Its loss moves the mean by more than two standard errors hide; the other 59 all lose by the cut."""
+    specimen, y = recalled
+    asked = y.clone()
+    asked[0] = 12 * (1 - 2 * (y[0] > 0).to(y.dtype))
+    wrong = Specimen(specimen.model, specimen.inputs, loss=lambda out: (out[:, 0] - asked).square())
+    assert used(wrong).zero[0] < 2 * used(wrong).error[0]
+    assert used(wrong).horizon == L
+
+
 def test_recall_rests_on_the_first_step_by_every_method(recalled):
     specimen, _ = recalled
     seen = influence(specimen)

@@ -42,8 +42,8 @@ class Used:
     full: float
     "the loss with the whole context"
     horizon: int
-    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where U(0) of either start
-    is within two of its standard errors of nothing"""
+    """steps back: k - 1 for the k of equation (2), by the start that harms less; 0 where for either start U(0) is
+    within two of its standard errors of nothing, and no more sequences lose than would by chance"""
     censored: bool
     "more than the longest context measured"
     note: str
@@ -77,9 +77,9 @@ def used(specimen: Specimen, lags: Tensor | None = None, *, trace: Trace | None 
         whole = specimen.losses(trace.output)
         rows = [[_rise(specimen, int(k), T, start, whole) for k in lags] for start in (None, means)]
     zero, mean = (torch.stack([rise.mean() for rise in row]) for row in rows)
-    error, other = (torch.stack([_error(rise) for rise in row]) for row in rows)
+    error = torch.stack([_error(rise) for rise in rows[0]])
     smaller = torch.minimum(zero, mean)
-    matters = bool(zero[0] > 2 * error[0]) and bool(mean[0] > 2 * other[0])
+    matters = all(_matters(row[0]) for row in rows)
     fine = smaller <= max(SMALL * smaller[0].item(), 1e-9)
     bad = (~fine).nonzero().flatten()
     place = int(bad[-1]) + 1 if len(bad) and matters else 0
@@ -124,6 +124,15 @@ def _rise(
         rises = [specimen.losses(specimen.run(_cut(t - k + 1, start)))[:, t] - whole[:, t] for t in spots]
         return torch.stack(rises).mean(0)
     return specimen.losses(specimen.run(_cut(T - k, start, from_end=k))) - whole
+
+
+def _matters(rise: Tensor) -> bool:
+    """Whether what is lost is more than chance: by its mean, or, where one sequence that the model has wrong anyway
+    makes the mean uncertain, by how many lose.
+    """
+    each = rise.reshape(-1)
+    more = (each > 0).sum() - (each < 0).sum()
+    return bool(rise.mean() > 2 * _error(rise)) or bool(rise.mean() > 0 and more > 3 * len(each) ** 0.5)
 
 
 def _error(rise: Tensor) -> Tensor:
