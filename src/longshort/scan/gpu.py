@@ -198,10 +198,7 @@ def backward(
     for (name, _, _), tensor in zip(_tape(call), saved, strict=True):
         packed.put(name, tensor.contiguous())
     packed.arriving(call, grads)
-    places = packing.sums(call)
-    for name, place in places.items():
-        packed.number(name, place)
-    summed = None
+    places, summed = packing.sums(call), None
     if places["sum_count"]:
         summed = packed.put("sums", given.x.new_zeros((N, places["sum_count"], H), dtype=wide))
     tilings = persistent(call, machine, plan)
@@ -256,19 +253,18 @@ def _own(value: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Return the gradients in the order of the inputs, zeros where nothing arrived."""
-    result: list[Tensor | None] = []
-    for name, value, wanted in zip(Inputs._fields[:DIFFERENTIABLE], given, needs, strict=False):
-        if value is None or not wanted:
-            result.append(None)
+    result: list[Tensor | None] = [None] * DIFFERENTIABLE
+    for k, wanted in enumerate(needs[:DIFFERENTIABLE]):
+        value = given[k]
+        if not wanted or value is None:
             continue
-        gradient = found.get(name)
+        gradient = found.get(Inputs._fields[k])
         if gradient is None:
-            result.append(torch.zeros_like(value))
-            continue
-        if gradient.dtype != value.dtype:
+            gradient = torch.zeros_like(value)
+        elif gradient.dtype != value.dtype:
             gradient = gradient.to(value.dtype)
         # where rows of padding were left out, the copy that makes it dense was the conversion's
-        result.append(gradient.flatten(0, 1) if gradient.dim() > value.dim() else gradient)
+        result[k] = gradient.flatten(0, 1) if gradient.dim() > value.dim() else gradient
     return tuple(result)
 
 
