@@ -195,7 +195,8 @@ class Library:
             if name == "cuLaunchKernelEx":
                 config = driver._Config.from_address(arguments[0])
                 attribute = driver._Attribute.from_address(config.attributes)
-                first = ctypes.c_longlong.from_address(arguments[2][0]).value
+                packed = ctypes.c_void_p.from_address(arguments[2]).value
+                first = ctypes.c_longlong.from_address(packed).value
                 self.launched = (
                     tuple(config.grid), config.block[0], config.shared, config.stream, config.count,
                     (attribute.id, attribute.value[0]), arguments[1].value, first, threading.get_ident(),
