@@ -340,8 +340,8 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             "step",
             ["step_begin", *["step_forward"] * 2, *["step_backward"] * 2, "step_end", "step_operands"],
         ),
-        (3, 40, "alone", ["step_begin", "persistent_forward", "persistent_backward", "step_operands"]),
-        (64, 160, "persistent", ["step_begin", "persistent_forward", "persistent_backward", "step_operands"]),
+        (3, 40, "alone", ["persistent_forward", "persistent_backward", "step_operands"]),
+        (64, 160, "persistent", ["persistent_forward", "persistent_backward", "step_operands"]),
     ],
 )
 def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, monkeypatch, tmp_path):

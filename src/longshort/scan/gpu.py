@@ -148,8 +148,8 @@ def forward(
         if tilings is None:
             step_plan.forward(machine, call, given, packed, inputs_of, chunk)
         else:
-            # the first operand goes where the way back looks for it, or nowhere: the kernel writes y over it
-            packed.number("operand", y.data_ptr() if shifted is None else shifted[1])
+            if shifted is not None:
+                packed.number("operand", shifted[1])
             persistent_plan.forward(machine, call, given, packed, inputs_of, chunk, tilings)
     return outputs, saved
 
@@ -202,7 +202,7 @@ def backward(
     if places["sum_count"]:
         summed = packed.put("sums", given.x.new_zeros((N, places["sum_count"], H), dtype=wide))
     tilings = persistent(call, machine, plan)
-    found: dict[str, Any] = _state(call, given, grads, packed, needs, in_place=tilings is not None)
+    found: dict[str, Any] = _state(call, given, grads, packed, needs, writes=tilings is None)
     for name, like in (("initial_h", given.h), ("initial_c", given.c)):
         if getattr(given, name) is not None:
             found[name] = given.x.new_zeros(like.shape, dtype=wide)
@@ -220,34 +220,29 @@ def backward(
 
 
 def _state(
-    call: Call, given: Inputs, grads: Grads, packed: packing.Packed, needs: Sequence[bool], in_place: bool
+    call: Call, given: Inputs, grads: Grads, packed: packing.Packed, needs: Sequence[bool], writes: bool
 ) -> dict[str, Tensor]:
     """Point to the gradients of the last state, and to where those of the first state go; return the second.
 
-    `in_place`: the kernels leave the second where they found the first.
+    Where no kernel `writes` to the first, null is zero there, and null again what nobody needs.
     """
-    like = given.x
-    if in_place and grads.h is None and grads.c is None and not (needs[AT["h"]] or needs[AT["c"]]):
-        h = c = like.new_zeros(given.h.shape, dtype=call.wide)  # zeros come in, and nobody asks what goes out
-    else:
-        h, c = _own(grads.h, given.h, call.wide), _own(grads.c, given.c, call.wide)
-    packed.put("dh", h)
-    if call.variant.gate_recurrence:
-        packed.put("dc", c[:, : call.H].contiguous())
-        packed.put("ds", c[:, call.H :].contiguous())
-    else:
-        packed.put("dc", c)
-    if not in_place:
-        h, c = like.new_empty(h.shape, dtype=call.wide), like.new_empty(c.shape, dtype=call.wide)
-    packed.put("dh_first", h)
-    packed.put("dc_first", c)
-    return {"h": h, "c": c}
+    like, found = given.x, {}
+    for name, value, first in (("h", grads.h, given.h), ("c", grads.c, given.c)):
+        if writes:
+            last = like.new_zeros(first.shape, dtype=call.wide) if value is None else _own(value, call.wide)
+            if name == "c" and call.variant.gate_recurrence:
+                packed.put("ds", last[:, call.H :].contiguous())
+                last = last[:, : call.H].contiguous()
+            packed.put(f"d{name}", last)
+        elif value is not None:
+            packed.put(f"d{name}", value.to(call.wide).contiguous())
+        if writes or needs[AT[name]]:
+            found[name] = like.new_empty(first.shape, dtype=call.wide)
+            packed.put(f"d{name}_first", found[name])
+    return found
 
 
-def _own(value: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a dense copy of a gradient of `like`, or zeros."""
-    if value is None:
-        return like.new_zeros(like.shape, dtype=dtype)
+def _own(value: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(value, dtype=dtype, memory_format=torch.contiguous_format).copy_(value)
 
 
