@@ -87,7 +87,7 @@ def main():
             program = step_plan.program(_Compiled(), call(CASES[3], dtype), kind)
             steps.setdefault(str(dtype), {})[kind[0]] = measured(program.text())
     print(write("kernels", {
-        "state": "every kernel compiles, and runs the table of cases on the host; on a device: device-h200.json",
+        "state": "every one compiles, and runs the table of cases on the host; on a device: device-h200.json",
         "nvrtc": ".".join(map(str, compiler.version())),
         "open": OPEN,
         "persistent kernels": cases,
