@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
+import longshort as ls
 from longshort import exchange
 from longshort.errors import DataError
 
@@ -33,6 +34,18 @@ def test_the_six_cases_of_onnx():
         got = [y.detach().numpy() for y, name in zip(got, node.output, strict=False) if name]
         for mine, theirs in zip(got, wanted, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6, err_msg=case.name)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_layer_comes_back_with_its_layout(batch_first, tmp_path):
+    """The node itself is time first; what is batch first has a transposition before it."""
+    torch.manual_seed(0)
+    layer = ls.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=batch_first).eval()
+    ls.export(layer, tmp_path / "layer.onnx")
+    again = exchange.load_onnx(tmp_path / "layer.onnx")
+    assert again.batch_first == batch_first
+    x = torch.randn(5, 2, 3)
+    torch.testing.assert_close(again(x)[0], layer(x)[0], rtol=0, atol=1e-6)
 
 
 def node_model(*, C=3, H=4, D=1, opset=18, bias=True, peephole=False, weights=None, **attributes):

@@ -147,10 +147,16 @@ def checked(layers: Layers, caller: str) -> None:
     for k, directions in enumerate(layers.weights):
         for weights, suffix in zip(directions, ("", " reverse"), strict=False):
             where = f"{caller}, layer {k}{suffix}"
-            if sorted(weights) != first_kind or len(directions) != len(layers.weights[0]):
+            ways = len(directions), len(layers.weights[0])
+            if ways[0] != ways[1]:
                 raise DataError(
-                    f"{where}: must have the weights of layer 0, {', '.join(first_kind)}, in the same "
-                    f"directions, got {', '.join(sorted(weights))}. Take the layers one by one."
+                    f"{where}: must run in as many directions as layer 0, {ways[1]}, got {ways[0]}. "
+                    f"Take the layers one by one, each by its name."
+                )
+            if sorted(weights) != first_kind:
+                raise DataError(
+                    f"{where}: must have the weights of layer 0, {', '.join(first_kind)}, "
+                    f"got {', '.join(sorted(weights))}. Take the layers one by one, each by its name."
                 )
             sizes = agreeing(where, weights, layers.variant)
             if (sizes["H"], sizes.get("P", sizes["H"])) != (layers.H, layers.P):

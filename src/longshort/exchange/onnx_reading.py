@@ -96,7 +96,8 @@ def load_onnx(
         values: arrays for graph inputs that the nodes take as weights.
 
     Returns:
-        The layer in evaluation mode, batch first where the node has layout 1.
+        The layer in evaluation mode, batch first where the node has layout 1 or a transposition before it
+        swaps N and T, as PyTorch and this package write a layer that is batch first.
 
     Raises:
         DataError: the file is missing, damaged, of a newer opset, or holds no LSTM; a node has a `clip`, an
@@ -303,7 +304,18 @@ def _stacks(graph: Any, nodes: Sequence[OnnxLSTM]) -> Iterator[tuple[OnnxLSTM, L
             chain = [group]
             while (following := after.get(tuple(chain[-1]))) is not None and following not in chain:
                 chain.append(following)
-            yield nodes[group[0]], _joined([[nodes[k] for k in one] for one in chain])
+            turned = _turned(protos[group[0]].input[0], makers)
+            yield nodes[group[0]], _joined([[nodes[k] for k in one] for one in chain], turned)
+
+
+def _turned(value: str, makers: Mapping[str, Any]) -> bool:
+    """Whether a value is made by swapping N and T just before: the layer around its reader is batch first."""
+    maker = makers.get(value)
+    return (
+        maker is not None
+        and maker.op_type == "Transpose"
+        and list(attributes_of(maker, "").get("perm", [])) == [1, 0, 2]
+    )
 
 
 def _paired(together: list[int], nodes: Sequence[OnnxLSTM]) -> list[list[int]]:
@@ -336,9 +348,9 @@ def _behind(value: str, makers: Mapping[str, Any], protos: Sequence[Any]) -> tup
     return (value,)
 
 
-def _joined(chain: Sequence[Sequence[OnnxLSTM]]) -> Layers | None:
+def _joined(chain: Sequence[Sequence[OnnxLSTM]], turned: bool) -> Layers | None:
     first = chain[0][0]
     if first.direction == "reverse":
         return None
     weights = tuple(tuple(w for node in group for w in node.layers.weights[0]) for group in chain)
-    return replace(first.layers, weights=weights, batch_first=first.layout == 1)
+    return replace(first.layers, weights=weights, batch_first=first.layout == 1 or turned)
