@@ -39,17 +39,20 @@ def surgery(
     layer: str | None = None,
     *,
     exact: int = 20,
+    also: Sequence[int] = (),
     trace: Trace | None = None,
     screen: Tensor | None = None,
 ) -> Surgery:
     """Silence units and hold gates still, and measure the rise of the loss.
 
-    All units are screened (`screened`); the first `exact` of them are silenced in turn.
+    All units are screened (`screened`); the first of them are silenced in turn.
 
     Args:
         specimen: a model, its inputs and its loss.
         layer: whose units; the last one by default. Gates of all layers are held.
         exact: how many units are silenced exactly.
+        also: units that are silenced whatever the screen says, as long as they are no more than half of
+            `exact`; such as those of the longest memory.
         trace: a trace of the same specimen, if there is one.
         screen: what `screened` gave for the same layer, if it was called already.
 
@@ -64,7 +67,7 @@ def surgery(
     with torch.no_grad():
         loss = specimen.losses(trace.output).mean().item()
     screen = screened(specimen, part.name, trace=trace) if screen is None else screen
-    order = screen.argsort(descending=True)[:exact].tolist()
+    order = list(dict.fromkeys([*also[: exact // 2], *screen.argsort(descending=True).tolist()]))[:exact]
     units = {j: ablate(specimen, trace, part.name, [j]) - loss for j in sorted(order)}
     gates = {
         f"{one.name}.{gate}": freeze(specimen, trace, one.name, gate) - loss

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from .memory import HalfLife, Health
+from .memory import Health
+from .probes import Stored
 from .replay import Layer
 from .vocabulary import worded
 
@@ -21,6 +23,12 @@ MOSTLY = 0.9
 """The share of steps from which on a gate counts as saturated, a readout as blocked."""
 FEW = 0.2
 """The share of units above which dead or saturated ones are worth a warning."""
+LONGEST = 3
+"""Units of the longest memory that are named, and silenced."""
+LITTLE = 0.01
+"""The share of what the whole past is worth below which a unit or a gate is not needed."""
+MUCH = 0.1
+"""The share of all influence from which on a step is named."""
 ORDER = {"warning": 0, "note": 1, "good": 2}
 
 
@@ -48,16 +56,30 @@ class Finding:
 
 
 def find(look: Look) -> list[Finding]:
-    """All findings about a model, warnings first.
+    """All findings about a model, those first that say what it remembers and whether it uses it.
 
     Args:
         look: its numbers; what was not measured is not spoken of.
 
     Returns:
-        At most a dozen.
+        At most a dozen: the three horizons, the longest memories, then warnings, then the rest.
     """
-    found = [*_replay(look), *_horizons(look), *_memory(look), *_units(look), *_flow(look), *_use(look)]
-    return sorted(found, key=lambda f: ORDER[f.tone])[:12]
+    first = [*_unmeasured(look), *_horizons(look), *_longest(look)]
+    then = [*_memory(look), *_units(look), *_flow(look), *_use(look)]
+    then.sort(key=lambda f: ORDER[f.tone])
+    return [*[*first, *then][:11], *_replay(look)]
+
+
+def _unmeasured(look: Look) -> Iterator[Finding]:
+    if look.used is None:
+        yield Finding(
+            "note",
+            "Whether the model uses its memory was not measured: that takes a loss.",
+            0.0,
+            0.0,
+            "Pass loss=lambda out: ... that gives the loss of each sequence (N,) or step (N, T).",
+            "findings",
+        )
 
 
 def _replay(look: Look) -> Iterator[Finding]:
@@ -83,12 +105,12 @@ def _horizons(look: Look) -> Iterator[Finding]:
     if flow is not None:
         parts.append(f"learnable over {_steps(flow.horizon, flow.censored)}")
     if stored is not None:
-        parts.append(f"stored for {_steps(max(stored.horizon, 0), stored.censored)}")
+        parts.append(f"stored for {_kept(stored)} ({_stored_of(look)})")
     if used is not None:
         parts.append(f"used over {_steps(used.horizon, used.censored)}")
     if not parts:
         return
-    text = "Three horizons: the memory is " + ", ".join(parts)
+    text = f"Three horizons of {look.layer}: the memory is " + ", ".join(parts)
     text += f"; the task needs {need}." if need else "."
     enough = need is None or used is None or used.censored or used.horizon >= need
     number = float(used.horizon if used is not None else flow.horizon if flow is not None else stored.horizon)  # type: ignore[union-attr]
@@ -102,64 +124,153 @@ def _horizons(look: Look) -> Iterator[Finding]:
     )
 
 
+def _stored_of(look: Look) -> str:
+    """Whose input a probe looked for, and what of it lasts."""
+    whose = look.asked or f"what `{look.layer}` reads"
+    channel = look.stored.channel if look.stored is not None else -1
+    if channel < 0:
+        return f"of {whose}"
+    names = look.channels
+    name = f"`{names[channel]}`" if channel < len(names) else f"channel {channel}"
+    return f"of {whose}, {name} longest"
+
+
 def diagnosis(look: Look) -> str:
     """What the three horizons say together, as a sentence; empty where one is missing."""
     flow, stored, used = look.flow, look.stored, look.used
     if flow is None or stored is None or used is None:
         return ""
     need = look.required or max(4, look.length // 10)
-    long = [flow.horizon >= need, stored.horizon >= need, used.horizon >= need]
+    needed = f"the {need} that are needed" if look.required else f"{need}, a tenth of the sequence or four"
+    L, S, U = flow.horizon, max(stored.horizon, 0), used.horizon
+    long = [need <= L, need <= S, need <= U]
     if long[2] and not long[1]:
-        return "It uses more than a linear probe can read from the state: what it keeps is coded nonlinearly."
+        return (
+            f"It uses {_steps(U, used.censored)} and a linear probe reads {S} from the state: what is older "
+            "is coded nonlinearly, or in another layer."
+        )
     if long[2]:
-        return "It keeps and uses its past as far as is asked here; verify it on longer sequences."
+        far = " as far as is needed" if look.required else ""
+        return f"It keeps and uses its past{far}; verify it on longer sequences."
     if not any(long):
         return (
-            "Short on all three: raise the bias of the {f} (1 to ln of the lag needed), train on longer "
-            "windows, or be content if the task needs no more."
+            f"All three are below {needed}: raise the bias of the {{f}} (1 to ln of the lag needed), train "
+            "on longer windows, or be content if the task needs no more."
         )
     if long[0] and long[1]:
+        kept = f"{U or 'None'} of the {_kept(stored)} that are stored {'is' if U < 2 else 'are'} used, "
+        kept += f"and gradient reaches {L}"
+        if look.required:
+            return (
+                f"{kept}, so what is needed could be learnt: train longer, and look whether the readout "
+                "takes in the units that keep longest."
+            )
         return (
-            "The past is learnable and stored, and not used: the task does not need it, or the readout "
-            "ignores it. If it does not, a simpler model is fine."
+            f"{kept}, so more could be learnt: if the task needs no more than {U}, a simpler model would do; "
+            "if it does, train longer, or look at the readout."
         )
     if long[1]:
         return (
-            "The past is kept and no gradient reaches it: it cannot learn to use it. Add a loss at more "
-            "steps, or start the {f} at long time scales (bias ln u, u uniform up to the lag needed)."
+            f"{_kept(stored)} are stored and gradient reaches {L}: it cannot learn to use more than the {U} "
+            "it uses. Add a loss at more steps, or start the {f} at long time scales (bias ln u, u uniform up "
+            "to the lag needed)."
         )
     return (
-        "The gradient reaches far, and the past is overwritten: give it more units, or look "
+        f"Gradient reaches {L} steps, and the past is overwritten after {S}: give it more units, or look "
         "whether the {i} stays open."
     )
 
 
-def _memory(look: Look) -> Iterator[Finding]:
-    for layer, half in look.half_lives.items():
-        yield _half_life(look, look.trace.layers[layer], half)
+def _kept(stored: Stored) -> str:
+    return _steps(max(stored.horizon, 0), False) + (" or more" if stored.censored else "")
 
 
-def _half_life(look: Look, layer: Layer, half: HalfLife) -> Finding:
-    H = layer.units
-    longest = int(torch.where(half.censored, half.steps + 1, half.steps).argmax())
-    short = int((half.steps < SHORT).sum())
-    best = f"unit {longest} of {layer.name} keeps its {{c}} longest, with a half-life of {half.text(longest)}"
-    used = look.used.horizon if look.used is not None else 0
-    need = look.required or used
-    enough = int(((half.steps >= need / 3) | half.censored).sum())
-    if short > FEW * H and need > SHORT and enough < max(1, H // 10):
-        return Finding(
-            "warning",
-            f"{short} of {H} cells of {layer.name} forget half in under {SHORT:.0f} steps, where {need} are "
-            f"needed; {best}.",
-            float(short),
-            FEW * H,
-            f"Raise the bias of the {{f}}: ln {need} ≈ {torch.tensor(float(need)).log().item():.1f} gives "
-            f"half-lives near {0.69 * need:.0f} steps.",
-            "units",
+def _worth(look: Look) -> float:
+    """How much the loss rises without any past, or without the unit that it misses most."""
+    rises = list(look.surgery.units.values()) if look.surgery is not None else []
+    past = 0.0 if look.used is None else float(torch.minimum(look.used.zero, look.used.mean)[0])
+    return max([past, 0.0, *rises])
+
+
+def _longest(look: Look) -> Iterator[Finding]:
+    """Which cells keep longest, and whether the loss needs them: one sentence."""
+    half, layer = look.half_lives.get(look.layer), look.trace.layers[look.layer]
+    if half is None:
+        return
+    first, units = half.order()[:LONGEST], look.surgery.units if look.surgery is not None else {}
+    named = []
+    for j in first:
+        average = "" if half.upper[j] < 1.2 * half.steps[j] else f", {half.text(j)} on average"
+        cost = f", silenced the loss rises by {units[j]:.2g}" if j in units else ""
+        named.append(f"unit {j} ({half.upper_text(j)}{average}{cost})")
+    text = f"Longest memory: of {layer.name} {_listed(named)} {'keep' if len(named) > 1 else 'keeps'} "
+    text += "half of the {c} longest, by the half-life that a quarter of the sequences exceed"
+    cut, worth, remedy = look.surgery, _worth(look), ""
+    if cut is not None and units:
+        tried = f"of the {len(units)} tried"
+        needs = [j for j in first if units.get(j, 0.0) >= LITTLE * worth > 0]
+        best, rise = max(units.items(), key=lambda pair: pair[1])
+        if not needs:
+            text += "; the model does without any one of them"
+        elif len(needs) < len(first):
+            without = [str(j) for j in first if j not in needs]
+            text += f"; the model uses {_listed([str(j) for j in needs])} and does without {_listed(without)}"
+        else:
+            text += f"; the model uses {'all of them' if len(first) > 1 else 'it'}"
+        if best in needs and len(first) > 1:
+            text += f", unit {best} most {tried}"
+        elif best not in first and rise > 0:
+            text += (
+                f", and misses unit {best} most {tried} ({half.upper_text(best)}, silenced the loss rises from "
+                f"{cut.loss:.2g} by {rise:.2g})"
+            )
+    used, longest = look.used, float(half.upper[first[0]])
+    if used is not None and not half.upper_censored[first[0]] and 2 ** (-used.horizon / longest) < 0.05:
+        remedy = (
+            f"By these half-lives {2 ** (-used.horizon / longest):.1%} of a cell or less is left after the "
+            f"{used.horizon} steps that are used: what is kept so long is written anew through the recurrence."
         )
-    text = f"Of {H} cells {best}; {short} forget half in under {SHORT:.0f} steps."
-    return Finding("note", text[0].upper() + text[1:], float(half.steps[longest]), SHORT, "", "units")
+    yield Finding("note", f"{text}.", longest, LITTLE * worth, remedy, "units")
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _reaches(look: Look) -> bool:
+    """Whether the memory goes as far back as is needed, so far as anybody knows."""
+    if look.required is None:
+        return True
+    if look.used is not None:
+        return look.used.censored or look.used.horizon >= look.required
+    return look.stored is not None and look.stored.horizon >= look.required
+
+
+def _memory(look: Look) -> Iterator[Finding]:
+    for name, half in look.half_lives.items():
+        layer, H = look.trace.layers[name], look.trace.layers[name].units
+        longest = half.order()[0]
+        short, need = int((half.steps < SHORT).sum()), look.required or 0
+        best = f"unit {longest} keeps its {{c}} longest, with a half-life that a quarter of the sequences "
+        best += f"exceed of {half.upper_text(longest)}"
+        enough = int(((half.upper >= need / 3) | half.upper_censored).sum())
+        text = f"{short} of {H} cells of {layer.name} forget half in under {SHORT:.0f} steps"
+        if not _reaches(look) and short > FEW * H and need > SHORT and enough < max(1, H // 10):
+            yield Finding(
+                "warning",
+                f"{text}, where {need} are needed; {best}.",
+                float(short),
+                FEW * H,
+                f"Raise the bias of the {{f}}: ln {need} ≈ {math.log(need):.1f} gives half-lives near "
+                f"{0.69 * need:.0f} steps.",
+                "units",
+            )
+            continue
+        text += ", on average over all sequences and steps"
+        if name != look.layer:
+            text += f"; {best}"
+        remedy = "" if name == look.layer else f'To measure this layer: look(..., layer="{name}").'
+        yield Finding("note", f"{text}.", float(short), FEW * H, remedy, "units")
 
 
 def _units(look: Look) -> Iterator[Finding]:
@@ -255,26 +366,24 @@ def _flow(look: Look) -> Iterator[Finding]:
 def _use(look: Look) -> Iterator[Finding]:
     cut = look.surgery
     if cut is not None and cut.units:
-        best, rise = max(cut.units.items(), key=lambda pair: pair[1])
-        worth = (
-            rise if look.used is None else max(rise, float(torch.minimum(look.used.zero, look.used.mean)[0]))
-        )
-        if 0 < rise < 0.01 * worth:
+        rise, worth = max(cut.units.values()), _worth(look)
+        if 0 < rise < LITTLE * worth:
             yield Finding(
                 "note",
-                f"Silencing one unit of {look.layer} raises the loss by at most {rise:.2g} "
-                f"({len(cut.units)} were tried), cutting off the past by {worth:.2g}: the memory is spread "
-                "over many.",
+                f"Silencing one unit of {look.layer} raises the loss by at most {rise:.2g} (of the "
+                f"{len(cut.units)} tried), cutting off the past by {worth:.2g}: the memory is spread over "
+                "many.",
                 rise,
-                0.01 * worth,
+                LITTLE * worth,
                 "",
                 "units",
             )
-        elif rise > 0:
+        elif rise > 0 and look.layer not in look.half_lives:  # else `_longest` names it
+            best = max(cut.units, key=lambda j: cut.units[j])
             yield Finding(
                 "note",
-                f"Silencing unit {best} of {look.layer} raises the loss most: from {cut.loss:.4g} by "
-                f"{rise:.3g}.",
+                f"Of the {len(cut.units)} units of {look.layer} tried, silencing unit {best} raises the loss "
+                f"most: from {cut.loss:.4g} by {rise:.3g}.",
                 rise,
                 0.0,
                 "",
@@ -282,17 +391,21 @@ def _use(look: Look) -> Iterator[Finding]:
             )
         held = {k: v for k, v in cut.gates.items() if k.endswith((".f", ".z"))}
         for name, cost in held.items():
-            if worth > 0 and cost < 0.01 * worth:
+            if worth > 0 and cost < LITTLE * worth:
                 yield Finding(
                     "note",
                     f"Holding the {{{name[-1]}}} of {name[:-2]} at its mean costs {max(cost, 0.0):.2g}: it "
                     "decides nothing, and the layer is a leaky integrator.",
                     cost,
-                    0.01 * worth,
+                    LITTLE * worth,
                     "A layer with fixed decay would do as well.",
                     "units",
                 )
     yield from _influence(look)
+
+
+def _place(back: int) -> str:
+    return f"{_steps(back, False)} before the last" if back else "of the last step"
 
 
 def _influence(look: Look) -> Iterator[Finding]:
@@ -303,13 +416,13 @@ def _influence(look: Look) -> Iterator[Finding]:
     if total.sum() <= 0:
         return
     share = total / total.sum()
-    step = int(share.argmax())
-    back = len(share) - 1 - step
-    where = f"{_steps(back, False)} before the last" if back else "of the last step"
+    order = share.argsort(descending=True).tolist()
+    step = order[0]
+    others = [f"{_place(len(share) - 1 - t)} {share[t]:.0%}" for t in order[1:6] if share[t] >= MUCH]
     yield Finding(
         "note",
-        f"The answer rests most on the {{x}} {where}: {share[step]:.0%} of what "
-        "replacing single steps changes.",
+        f"The answer rests most on the {{x}} {_place(len(share) - 1 - step)}: {share[step]:.0%} of what "
+        f"replacing single steps changes{'; then ' + ', '.join(others) if others else ''}.",
         float(share[step]),
         1 / len(share),
         "",
