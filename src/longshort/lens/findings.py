@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from .memory import Health
+from .memory import HalfLife, Health
 from .probes import Stored
 from .replay import Layer
 from .vocabulary import worded
@@ -172,8 +172,8 @@ def diagnosis(look: Look) -> str:
     if long[1]:
         return (
             f"{_kept(stored)} are stored and gradient reaches {L}: it cannot learn to use more than the {U} "
-            "it uses. Add a loss at more steps, or start the {f} at long time scales (bias ln u, u uniform up "
-            "to the lag needed)."
+            "it uses. Add a loss at more steps, or start the {f} at long time scales (bias ln u, u uniform "
+            "up to the lag needed)."
         )
     return (
         f"Gradient reaches {L} steps, and the past is overwritten after {S}: give it more units, or look "
@@ -201,10 +201,10 @@ def _longest(look: Look) -> Iterator[Finding]:
     named = []
     for j in first:
         average = "" if half.upper[j] < 1.2 * half.steps[j] else f", {half.text(j)} on average"
-        cost = f", silenced the loss rises by {units[j]:.2g}" if j in units else ""
-        named.append(f"unit {j} ({half.upper_text(j)}{average}{cost})")
-    text = f"Longest memory: of {layer.name} {_listed(named)} {'keep' if len(named) > 1 else 'keeps'} "
-    text += "half of the {c} longest, by the half-life that a quarter of the sequences exceed"
+        cost = f"; silenced, the loss rises by {units[j]:.2g}" if j in units else ""
+        named.append(f"unit {j} (half-life {half.upper_text(j)}{average}{cost})")
+    text = f"Longest memory of {layer.name}, by half-lives of the {{c}} that a quarter of the sequences "
+    text += f"exceed: {_listed(named)}"
     cut, worth, remedy = look.surgery, _worth(look), ""
     if cut is not None and units:
         tried = f"of the {len(units)} tried"
@@ -218,19 +218,28 @@ def _longest(look: Look) -> Iterator[Finding]:
         else:
             text += f"; the model uses {'all of them' if len(first) > 1 else 'it'}"
         if best in needs and len(first) > 1:
-            text += f", unit {best} most {tried}"
+            text += f", and misses unit {best} most {tried}"
         elif best not in first and rise > 0:
             text += (
-                f", and misses unit {best} most {tried} ({half.upper_text(best)}, silenced the loss rises from "
-                f"{cut.loss:.2g} by {rise:.2g})"
+                f", and misses unit {best} most {tried} (half-life {half.upper_text(best)}; silenced, the "
+                f"loss rises from {cut.loss:.2g} by {rise:.2g})"
             )
-    used, longest = look.used, float(half.upper[first[0]])
-    if used is not None and not half.upper_censored[first[0]] and 2 ** (-used.horizon / longest) < 0.05:
-        remedy = (
-            f"By these half-lives {2 ** (-used.horizon / longest):.1%} of a cell or less is left after the "
-            f"{used.horizon} steps that are used: what is kept so long is written anew through the recurrence."
-        )
-    yield Finding("note", f"{text}.", longest, LITTLE * worth, remedy, "units")
+        remedy = _anew(look, half, [*needs, best])
+    yield Finding("note", f"{text}.", float(half.upper[first[0]]), LITTLE * worth, remedy, "units")
+
+
+def _anew(look: Look, half: HalfLife, units: Sequence[int]) -> str:
+    """Says so where what is used reaches beyond what the cells that are used can hold."""
+    reach = look.used.horizon if look.used is not None else 0
+    left = 2 ** -(reach / max(float(half.upper[j]) for j in units))
+    if bool(half.upper_censored[list(units)].any()) or left > 0.05:
+        return ""
+    share = "less than 0.1%" if left < 1e-3 else f"{left:.1%} or less"
+    below = "" if look.layer == next(iter(look.trace.layers)) else " or by the layer below"
+    return (
+        f"By the half-lives of those it uses {share} of a cell is left after the {reach} steps that are used: "
+        f"what is kept so long is written anew, through the recurrence{below}."
+    )
 
 
 def _listed(words: list[str]) -> str:
@@ -251,8 +260,12 @@ def _memory(look: Look) -> Iterator[Finding]:
         layer, H = look.trace.layers[name], look.trace.layers[name].units
         longest = half.order()[0]
         short, need = int((half.steps < SHORT).sum()), look.required or 0
-        best = f"unit {longest} keeps its {{c}} longest, with a half-life that a quarter of the sequences "
-        best += f"exceed of {half.upper_text(longest)}"
+        cost = look.surgery.elsewhere.get((name, longest)) if look.surgery is not None else None
+        silenced = "" if cost is None else f"; silenced, the loss rises by {cost:.2g}"
+        best = (
+            f"unit {longest} keeps its {{c}} longest (half-life {half.upper_text(longest)} in a quarter of "
+        )
+        best += f"the sequences{silenced})"
         enough = int(((half.upper >= need / 3) | half.upper_censored).sum())
         text = f"{short} of {H} cells of {layer.name} forget half in under {SHORT:.0f} steps"
         if not _reaches(look) and short > FEW * H and need > SHORT and enough < max(1, H // 10):

@@ -335,8 +335,11 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
     if not lossy:
         return
     made.used = used(specimen, trace=trace)
-    half = made.half_lives.get(made.layer)
-    long = [] if half is None else half.order()[:LONGEST]
+    long = {
+        name: half.order()[: LONGEST if name == made.layer else 1]
+        for name, half in made.half_lives.items()
+        if name == made.layer or not heavy
+    }
     made.surgery = surgery(
         specimen, made.layer, exact=4 if heavy else 20, also=long, trace=trace, screen=screen
     )
