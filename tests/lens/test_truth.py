@@ -1,5 +1,7 @@
 """Tasks of which the answer is known: what each view must show there."""
 
+import re
+
 import pytest
 import torch
 from models import Embedded, Reader, adding, early, echo, latch, recall, recent, trained, zeroed
@@ -130,6 +132,35 @@ def test_a_lag_that_fails_does_not_end_what_is_stored():
     layer.values["h"] = layer.values["h"][..., [0, 7]]
     seen = stored(layer, lags=torch.arange(12))
     assert seen.bits[3] < 0.1 and seen.horizon == 7
+
+
+def test_what_today_foretells_is_no_memory():
+    """A sine and its cosine tell their own past; units that hold today's alone store nothing of it."""
+    phase = 6.3 * torch.rand(30, 1, generator=torch.Generator().manual_seed(0))
+    angle = 0.5 * torch.arange(40) + phase
+    model = zeroed(nn.RNN(2, 2, batch_first=True).double())
+    with torch.no_grad():
+        model.weight_ih_l0.copy_(0.01 * torch.eye(2))
+    x = torch.stack((angle.sin(), angle.cos()), 2).double()
+    seen = stored(Specimen(model, (x,)).trace().layer(), lags=torch.arange(12))
+    assert (seen.bits > 5).all() and seen.horizon == 0
+
+
+def test_a_unit_that_the_loss_needs_is_named_first_among_those_beyond_the_sequence(recalled):
+    specimen, _ = recalled
+    with torch.no_grad():
+        model = Reader(nn.LSTM, 2, 8, 1)
+        model.load_state_dict(specimen.model.state_dict())
+        model.rnn.bias_ih_l0[8:16] += 20.0  # every cell keeps all
+    made = look(model, specimen.inputs, loss=specimen.loss)
+    assert made.half_lives["rnn.l0"].upper_censored.all()
+    order = sorted(made.surgery.units, key=made.surgery.units.get, reverse=True)
+    text = made.findings()[1].line()
+    assert [int(unit) for unit in re.findall(r"unit (\d+) \(half-life > 13 steps", text)] == order[:3]
+    assert (
+        "and 5 more of 8 units that keep beyond the sequence; of those tried the loss needs these most"
+        in text
+    )
 
 
 def test_short_half_lives_are_no_warning_where_the_need_is_met(kept):

@@ -166,8 +166,8 @@ def diagnosis(look: Look) -> str:
                 "takes in the units that keep longest."
             )
         return (
-            f"{kept}, so more could be learnt: if the task needs no more than {U}, a simpler model would do; "
-            "if it does, train longer, or look at the readout."
+            f"{kept}, so more could be learnt: if the task needs {f'no more than {U}' if U else 'no past'}, "
+            "a simpler model would do; if it does, train longer, or look at the readout."
         )
     if long[1]:
         return (
@@ -197,16 +197,23 @@ def _longest(look: Look) -> Iterator[Finding]:
     half, layer = look.half_lives.get(look.layer), look.trace.layers[look.layer]
     if half is None:
         return
-    first, units = half.order()[:LONGEST], look.surgery.units if look.surgery is not None else {}
+    units = look.surgery.units if look.surgery is not None else {}
+    need = torch.tensor([units.get(j, -math.inf) for j in range(layer.units)])
+    first, far = half.order(need)[:LONGEST], int(half.upper_censored.sum())
     named = []
     for j in first:
         average = "" if half.upper[j] < 1.2 * half.steps[j] else f", {half.text(j)} on average"
-        cost = f"; silenced, the loss rises by {units[j]:.2g}" if j in units else ""
+        cost = _silenced(units.get(j))
         named.append(f"unit {j} (half-life {half.upper_text(j)}{average}{cost})")
     text = f"Longest memory of {layer.name}, by half-lives of the {{c}} that a quarter of the sequences "
     text += f"exceed: {_listed(named)}"
+    if far > len(first):
+        needed = "; of those tried the loss needs these most" if units else ""
+        text += f", and {far - len(first)} more of {layer.units} units that keep beyond the sequence{needed}"
     cut, worth, remedy = look.surgery, _worth(look), ""
-    if cut is not None and units:
+    if cut is not None and look.used is not None and look.used.horizon == 0:
+        text += "; the model uses none of the past, and so none of them as a memory"
+    elif cut is not None and units:
         tried = f"of the {len(units)} tried"
         needs = [j for j in first if units.get(j, 0.0) >= LITTLE * worth > 0]
         best, rise = max(units.items(), key=lambda pair: pair[1])
@@ -224,7 +231,8 @@ def _longest(look: Look) -> Iterator[Finding]:
                 f", and misses unit {best} most {tried} (half-life {half.upper_text(best)}; silenced, the "
                 f"loss rises from {cut.loss:.2g} by {rise:.2g})"
             )
-        remedy = _anew(look, half, [*needs, best])
+        needs += [best] if rise >= LITTLE * worth else []
+        remedy = _anew(look, half, needs) if needs else ""
     yield Finding("note", f"{text}.", float(half.upper[first[0]]), LITTLE * worth, remedy, "units")
 
 
@@ -237,9 +245,15 @@ def _anew(look: Look, half: HalfLife, units: Sequence[int]) -> str:
     share = "less than 0.1%" if left < 1e-3 else f"{left:.1%} or less"
     below = "" if look.layer == next(iter(look.trace.layers)) else " or by the layer below"
     return (
-        f"By the half-lives of those it uses {share} of a cell is left after the {reach} steps that are used: "
-        f"what is kept so long is written anew, through the recurrence{below}."
+        f"By the half-lives of those it uses {share} of a cell is left after the {reach} steps that are "
+        f"used: what is kept so long is written anew, through the recurrence{below}."
     )
+
+
+def _silenced(rise: float | None) -> str:
+    if rise is None:
+        return ""
+    return f"; silenced, the loss {f'rises by {rise:.2g}' if rise > 0 else 'does not rise'}"
 
 
 def _listed(words: list[str]) -> str:
@@ -261,11 +275,10 @@ def _memory(look: Look) -> Iterator[Finding]:
         longest = half.order()[0]
         short, need = int((half.steps < SHORT).sum()), look.required or 0
         cost = look.surgery.elsewhere.get((name, longest)) if look.surgery is not None else None
-        silenced = "" if cost is None else f"; silenced, the loss rises by {cost:.2g}"
         best = (
             f"unit {longest} keeps its {{c}} longest (half-life {half.upper_text(longest)} in a quarter of "
         )
-        best += f"the sequences{silenced})"
+        best += f"the sequences{_silenced(cost)})"
         enough = int(((half.upper >= need / 3) | half.upper_censored).sum())
         text = f"{short} of {H} cells of {layer.name} forget half in under {SHORT:.0f} steps"
         if not _reaches(look) and short > FEW * H and need > SHORT and enough < max(1, H // 10):
@@ -282,6 +295,8 @@ def _memory(look: Look) -> Iterator[Finding]:
         text += ", on average over all sequences and steps"
         if name != look.layer:
             text += f"; {best}"
+        elif not short:
+            continue
         remedy = "" if name == look.layer else f'To measure this layer: look(..., layer="{name}").'
         yield Finding("note", f"{text}.", float(short), FEW * H, remedy, "units")
 

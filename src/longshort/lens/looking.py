@@ -336,7 +336,7 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
         return
     made.used = used(specimen, trace=trace)
     long = {
-        name: half.order()[: LONGEST if name == made.layer else 1]
+        name: half.order(screen)[:LONGEST] if name == made.layer else half.order()[:1]
         for name, half in made.half_lives.items()
         if name == made.layer or not heavy
     }

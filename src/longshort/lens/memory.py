@@ -42,10 +42,20 @@ class HalfLife:
         """The upper quartile over sequences, in the same words."""
         return _steps(self.upper[unit].item(), bool(self.upper_censored[unit]))
 
-    def order(self) -> list[int]:
-        """The units, those that keep longest in the upper quarter of the sequences first."""
-        first: list[int] = (self.upper + self.steps * 1e-6).argsort(descending=True, stable=True).tolist()
-        return first
+    def order(self, need: Tensor | None = None) -> list[int]:
+        """The units, by `upper` from the longest; beyond the sequence, where nobody knows, by need, then by
+        `steps`.
+
+        Args:
+            need: (H,) how much the loss needs each, if that is known.
+        """
+        ties = torch.zeros_like(self.upper) if need is None else need
+        rows = zip(self.upper.tolist(), ties.tolist(), self.steps.tolist(), strict=True)
+        keys = [
+            (u, n, s) if far else (u, 0.0, s)
+            for (u, n, s), far in zip(rows, self.upper_censored, strict=True)
+        ]
+        return sorted(range(len(keys)), key=lambda j: keys[j], reverse=True)
 
 
 def _steps(value: float, censored: bool) -> str:

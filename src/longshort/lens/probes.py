@@ -12,7 +12,8 @@ stored, and a channel that speaks at the first step alone would drown in its own
 of the channel, b0(k) the larger of its control and of what x_t alone gives, and S the standard error,
 
     (3)  stored at lag k: b(k) > b0(k) + 2 S, and the probe explains a tenth of what b0 leaves open,
-         1 - 4^-(b(k) - b0(k)) >= 0.1 for a real channel, b(k) - b0(k) >= 0.1 H(x) for symbols
+         1 - 4^-(b(k) - b0(k)) >= 0.1, and a hundredth of the channel, 4^-b0(k) - 4^-b(k) >= 0.01;
+         of symbols a tenth of their entropy, b(k) - b0(k) >= 0.1 H(x)
 
 and the stored horizon is the last such lag of any channel, whether or not earlier ones fail.
 
@@ -41,6 +42,8 @@ READ = 256
 bound."""
 SHARE = 0.1
 """Of what x_t and chance leave open, the share that a probe must explain for a lag to count: equation (3)."""
+LEAST = 0.01
+"""And the share of the channel itself: x_t may leave next to nothing of it open."""
 SYMBOLS = 32
 """Symbols told apart; the rarer ones count as one."""
 
@@ -220,6 +223,7 @@ def _last(seen: Probed, c: int, symbols: bool) -> int:
     gain = bits - floor
     share = gain / seen.unknown[:, c].clamp(min=1e-12) if symbols else 1 - 4.0**-gain
     over = (gain > 2 * error) & (share >= SHARE)
+    over &= symbols | (4.0**-floor - 4.0**-bits >= LEAST)
     near = torch.cat((over[1:], over[-1:])) | torch.cat((over[:1], over[:-1]))
     kept = (over & (near | (gain > 4 * error))).nonzero().flatten()
     return int(kept[-1]) if len(kept) else -1
