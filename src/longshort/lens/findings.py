@@ -145,9 +145,10 @@ def diagnosis(look: Look) -> str:
     L, S, U = flow.horizon, max(stored.horizon, 0), used.horizon
     long = [need <= L, need <= S, need <= U]
     if long[2] and not long[1]:
+        other = ", or in another layer" if len(look.trace.layers) > 1 else ""
         return (
             f"It uses {_steps(U, used.censored)} and a linear probe reads {S} from the state: what is older "
-            "is coded nonlinearly, or in another layer."
+            f"is coded nonlinearly{other}."
         )
     if long[2]:
         far = " as far as is needed" if look.required else ""

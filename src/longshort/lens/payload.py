@@ -216,8 +216,9 @@ def _horizon(look: Look) -> dict[str, Any]:
         foot.append(f"The gradient at lag 0 has size {flow.scale:.2e}.")
     if stored is not None:
         foot.append(
-            "Stored: the last lag at which a probe explains a tenth or more of what x_t and chance leave "
-            f"open of any channel; probes are scored on {stored.held_out}."
+            "Stored: the last lag at which a probe explains a tenth or more of "
+            + ("a symbol's entropy" if math.isnan(stored.capacity) else "what x_t leaves open of any channel")
+            + f", beyond chance; probes are scored on {stored.held_out}."
         )
         if not math.isnan(stored.capacity):
             foot.append(f"Memory capacity (the sum of R² over lags) {stored.capacity:.1f}.")
