@@ -195,7 +195,8 @@ class Library:
             if name == "cuLaunchKernelEx":
                 config = driver._Config.from_address(arguments[0])
                 attribute = driver._Attribute.from_address(config.attributes)
-                first = ctypes.c_longlong.from_address(arguments[2][0]).value
+                packed = ctypes.c_void_p.from_address(arguments[2]).value
+                first = ctypes.c_longlong.from_address(packed).value
                 self.launched = (
                     tuple(config.grid), config.block[0], config.shared, config.stream, config.count,
                     (attribute.id, attribute.value[0]), arguments[1].value, first, threading.get_ident(),
@@ -339,8 +340,8 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             "step",
             ["step_begin", *["step_forward"] * 2, *["step_backward"] * 2, "step_end", "step_operands"],
         ),
-        (3, 40, "alone", ["step_begin", "persistent_forward", "persistent_backward", "step_operands"]),
-        (64, 160, "persistent", ["step_begin", "persistent_forward", "persistent_backward", "step_operands"]),
+        (3, 40, "alone", ["persistent_forward", "persistent_backward", "step_operands"]),
+        (64, 160, "persistent", ["persistent_forward", "persistent_backward", "step_operands"]),
     ],
 )
 def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, monkeypatch, tmp_path):

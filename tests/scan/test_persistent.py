@@ -12,7 +12,7 @@ import torch
 
 from longshort.errors import SettingError
 from longshort.scan import gpu, plain
-from longshort.scan.cuda import persistent_plan, sources, tiling
+from longshort.scan.cuda import persistent_plan, sources, tiling, weights
 from longshort.scan.cuda.machine import Properties
 from oracle import assert_all_as_accurate
 from scan.cases import OPTIONS, SIZES, Case, ids, pair
@@ -87,12 +87,12 @@ def test_one_block_alone(case, dtype, on):
     machine = on(seed=3)
     check(case, dtype)
     if case.checkpoint_every is None and case.N * case.T:
-        assert machine.launches == 4  # the first state, the steps; the steps back, the operands
+        assert machine.launches == 3  # the steps; the steps back, the operands
 
 
 @ids([*APART, *PAIRED, MUCH, pair(_OPTION["lengths"], _OPTION["reversed"])])
 def test_where_y_lies_step_by_step_it_is_the_operand(case, on):
-    """Its copy by a fourth launch is left out, but where a reset, a mask or an end puts something else."""
+    """Its copy by a third launch is left out, but where a reset, a mask or an end puts something else."""
     case = dataclasses.replace(case, N=case.N and 8)
     machine, tensors = on(), case.make(torch.float32)
     want = case.differentiate(tensors, backend="gpu")
@@ -101,7 +101,7 @@ def test_where_y_lies_step_by_step_it_is_the_operand(case, on):
         assert torch.equal(got, want[what]), what
     if case.checkpoint_every is None and case.N * case.T:
         copied = case.reset or "variational_h" in case.noise or (case.lengths and case.reverse) or case.T == 1
-        assert (before, machine.launches - before) == (4, 3 + bool(copied))
+        assert (before, machine.launches - before) == (3, 2 + bool(copied))
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -154,6 +154,43 @@ def test_blocks_that_exchange(case, dtype, N, multiprocessors, on):
     machine.seed = 1
     for what, got in case.differentiate(case.make(dtype), backend="gpu").items():
         assert torch.equal(got, once[what]), what
+
+
+@pytest.mark.parametrize(
+    "case", [Case("ordinary", N=8), Case("bias", N=8, bias=False), Case("wide", N=3, H=150, T=4)]
+)
+@DTYPES
+def test_what_nobody_asks_for_changes_nothing_else(case, dtype, on):
+    """Where only y has a gradient and only weights want one, the state's gradients share memory."""
+    on(multiprocessors=5)
+    tensors = by_step(case.make(dtype))
+    weight = torch.randn(case.N, case.T, case.H, generator=torch.Generator().manual_seed(2)).to(dtype)
+
+    def gradients(names):
+        leaves = {k: tensors[k].clone().requires_grad_() for k in names}
+        y = case.run({**tensors, **leaves}, backend="gpu")["y"]
+        return dict(zip(names, torch.autograd.grad((y * weight).sum(), list(leaves.values())), strict=True))
+
+    everything = [k for k in ("x", "w_ih", "w_hh", "bias", "h", "c") if k in tensors]
+    want = gradients(everything)
+    for names in (everything[1:-2], ["x"], ["w_hh"], ["h"], ["c"]):
+        for name, got in gradients(names).items():
+            assert torch.equal(got, want[name]), (names, name)
+
+
+def test_large_gradients_are_rounded_by_their_product(on, monkeypatch):
+    machine, narrow = on(), []
+    product = machine.product
+
+    def seen(a, b, out):
+        narrow.append(tuple(out.shape)) if out.dtype == torch.bfloat16 else None
+        return product(a, b, out)
+
+    monkeypatch.setattr(machine, "product", seen)
+    monkeypatch.setattr(weights, "FILLS", 400)
+    check(Case("ordinary", N=6, C=3, H=32, T=40), torch.bfloat16)
+    assert narrow == [(40 * 6, 3), (4 * 32, 32)]  # dx and dW_hh; dW_ih is smaller
+    weights._results.cache_clear()
 
 
 def test_float16(on):

@@ -173,7 +173,8 @@ class LSTM(nn.Module):
 
     def _weights(self, k: int) -> dict[str, Tensor]:
         """The parameters of layer and direction k, without their suffix."""
-        return {name: getattr(self, full) for name, full in self._names[k].items()}
+        own: dict[str, Any] = self._parameters  # but for a parametrised one, which is a property
+        return {n: own[full] if full in own else getattr(self, full) for n, full in self._names[k].items()}
 
     def _places(self, layer: int) -> range:
         directions = 2 if self.bidirectional else 1
@@ -296,7 +297,7 @@ class LSTM(nn.Module):
 
 
 def _stacked(states: list[Tensor]) -> Tensor:
-    return states[0][None] if len(states) == 1 else torch.stack(states)
+    return states[0].unsqueeze(0) if len(states) == 1 else torch.stack(states)
 
 
 class Plans(list[tuple[str, Any]]):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import shapes
 from ..errors import SettingError, ShapeError
-from .call import DIFFERENTIABLE, Inputs, Options
+from .call import DIFFERENTIABLE, Call, Inputs, Options, call_of
 from .variant import Variant
 
 HINT = "Weights follow torch.nn.LSTM: gates i, f, g, o stacked along dim 0; bias is b_ih + b_hh."
@@ -28,24 +28,29 @@ def axes(variant: Variant, given: Inputs) -> dict[str, str]:
     return contract | {"reset": "N T", "lengths": "N"}
 
 
-def agree(caller: str, options: Options, given: Inputs) -> None:
-    """Check everything about a call but the values of its tensors.
+def agree(caller: str, options: Options, given: Inputs, save: bool) -> Call:
+    """Check everything about a call but the values of its tensors, and describe it.
+
+    Returns:
+        `call_of` the arguments.
 
     Raises:
         ShapeError:   a shape, dtype or device disagrees.
         SettingError: a weight is missing or has no use in this variant, or an option is out of range.
     """
-    met = (options, tuple([None if t is None else (t.shape, t.dtype, t.device) for t in given]))
-    if met in _MET:
-        return
-    agree_once(caller, options, given)
-    if len(_MET) >= 4096:
-        _MET.clear()
-    _MET.add(met)
+    kinds = [None if t is None else (t.shape, t.dtype, t.device) for t in given]
+    met = (options, save, *kinds)
+    call = _MET.get(met)
+    if call is None:
+        agree_once(caller, options, given)
+        if len(_MET) >= 4096:
+            _MET.clear()
+        call = _MET[met] = call_of(options, given, save)
+    return call
 
 
-_MET: set[Hashable] = set()
-"""Shapes, dtypes and devices that have passed: a call looks itself up here before it is checked."""
+_MET: dict[Hashable, Call] = {}
+"""Calls by shapes, dtypes and devices that have passed: a call looks itself up here before it is checked."""
 
 
 def agree_once(caller: str, options: Options, given: Inputs) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import checks, graph, operator
-from .call import Inputs, Options, call_of
+from .call import Inputs, Options
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
 from .state import Kept, State
@@ -100,8 +100,7 @@ def run(options: Options, given: Inputs) -> Any:
 
             return symbolic.run(options, given)
         return graph.run(options, given, save and not torch.compiler.is_exporting())
-    checks.agree("lstm", options, given)
-    call = call_of(options, given, save)
+    call = checks.agree("lstm", options, given, save)
     return operator.run(choose(call)[0], call, given)
 
 
@@ -199,8 +198,7 @@ def plan(
 
 def planned_call(options: Options, given: Inputs) -> Plan:
     """Return the plan of a call that a layer has gathered."""
-    checks.agree("plan", options, given)
-    return planned(call_of(options, given, save=True))
+    return planned(checks.agree("plan", options, given, save=True))
 
 
 def prepared_step(
@@ -215,8 +213,7 @@ def prepared_step(
     Returns:
         The backend's own prepared step, or one call of its forward pass.
     """
-    checks.agree("lstm", options, given)
-    call = call_of(options, given, save=False)
+    call = checks.agree("lstm", options, given, save=False)
     backend = choose(call)[0]
     call, given = operator.outside(call, given)
     if backend.step is not None:

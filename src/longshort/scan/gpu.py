@@ -148,8 +148,8 @@ def forward(
         if tilings is None:
             step_plan.forward(machine, call, given, packed, inputs_of, chunk)
         else:
-            # the first operand goes where the way back looks for it, or nowhere: the kernel writes y over it
-            packed.number("operand", y.data_ptr() if shifted is None else shifted[1])
+            if shifted is not None:
+                packed.number("operand", shifted[1])
             persistent_plan.forward(machine, call, given, packed, inputs_of, chunk, tilings)
     return outputs, saved
 
@@ -198,14 +198,11 @@ def backward(
     for (name, _, _), tensor in zip(_tape(call), saved, strict=True):
         packed.put(name, tensor.contiguous())
     packed.arriving(call, grads)
-    places = packing.sums(call)
-    for name, place in places.items():
-        packed.number(name, place)
-    summed = None
+    places, summed = packing.sums(call), None
     if places["sum_count"]:
         summed = packed.put("sums", given.x.new_zeros((N, places["sum_count"], H), dtype=wide))
     tilings = persistent(call, machine, plan)
-    found: dict[str, Any] = _state(call, given, grads, packed, needs, in_place=tilings is not None)
+    found: dict[str, Any] = _state(call, given, grads, packed, needs, writes=tilings is None)
     for name, like in (("initial_h", given.h), ("initial_c", given.c)):
         if getattr(given, name) is not None:
             found[name] = given.x.new_zeros(like.shape, dtype=wide)
@@ -223,52 +220,46 @@ def backward(
 
 
 def _state(
-    call: Call, given: Inputs, grads: Grads, packed: packing.Packed, needs: Sequence[bool], in_place: bool
+    call: Call, given: Inputs, grads: Grads, packed: packing.Packed, needs: Sequence[bool], writes: bool
 ) -> dict[str, Tensor]:
     """Point to the gradients of the last state, and to where those of the first state go; return the second.
 
-    `in_place`: the kernels leave the second where they found the first.
+    Where no kernel `writes` to the first, null is zero there, and null again what nobody needs.
     """
-    like = given.x
-    if in_place and grads.h is None and grads.c is None and not (needs[AT["h"]] or needs[AT["c"]]):
-        h = c = like.new_zeros(given.h.shape, dtype=call.wide)  # zeros come in, and nobody asks what goes out
-    else:
-        h, c = _own(grads.h, given.h, call.wide), _own(grads.c, given.c, call.wide)
-    packed.put("dh", h)
-    if call.variant.gate_recurrence:
-        packed.put("dc", c[:, : call.H].contiguous())
-        packed.put("ds", c[:, call.H :].contiguous())
-    else:
-        packed.put("dc", c)
-    if not in_place:
-        h, c = like.new_empty(h.shape, dtype=call.wide), like.new_empty(c.shape, dtype=call.wide)
-    packed.put("dh_first", h)
-    packed.put("dc_first", c)
-    return {"h": h, "c": c}
+    like, found = given.x, {}
+    for name, value, first in (("h", grads.h, given.h), ("c", grads.c, given.c)):
+        if writes:
+            last = like.new_zeros(first.shape, dtype=call.wide) if value is None else _own(value, call.wide)
+            if name == "c" and call.variant.gate_recurrence:
+                packed.put("ds", last[:, call.H :].contiguous())
+                last = last[:, : call.H].contiguous()
+            packed.put(f"d{name}", last)
+        elif value is not None:
+            packed.put(f"d{name}", value.to(call.wide).contiguous())
+        if writes or needs[AT[name]]:
+            found[name] = like.new_empty(first.shape, dtype=call.wide)
+            packed.put(f"d{name}_first", found[name])
+    return found
 
 
-def _own(value: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a dense copy of a gradient of `like`, or zeros."""
-    if value is None:
-        return like.new_zeros(like.shape, dtype=dtype)
+def _own(value: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(value, dtype=dtype, memory_format=torch.contiguous_format).copy_(value)
 
 
 def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Return the gradients in the order of the inputs, zeros where nothing arrived."""
-    result: list[Tensor | None] = []
-    for name, value, wanted in zip(Inputs._fields[:DIFFERENTIABLE], given, needs, strict=False):
-        if value is None or not wanted:
-            result.append(None)
+    result: list[Tensor | None] = [None] * DIFFERENTIABLE
+    for k, wanted in enumerate(needs[:DIFFERENTIABLE]):
+        value = given[k]
+        if not wanted or value is None:
             continue
-        gradient = found.get(name)
+        gradient = found.get(Inputs._fields[k])
         if gradient is None:
-            result.append(torch.zeros_like(value))
-            continue
-        if gradient.dtype != value.dtype:
+            gradient = torch.zeros_like(value)
+        elif gradient.dtype != value.dtype:
             gradient = gradient.to(value.dtype)
         # where rows of padding were left out, the copy that makes it dense was the conversion's
-        result.append(gradient.flatten(0, 1) if gradient.dim() > value.dim() else gradient)
+        result[k] = gradient.flatten(0, 1) if gradient.dim() > value.dim() else gradient
     return tuple(result)
 
 

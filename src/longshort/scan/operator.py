@@ -65,9 +65,8 @@ def transformed() -> bool:
 
 def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
     """Return the outputs from the flat list that an operator returns; what it saved comes after them."""
-    left = iter(flat)
-    wanted = (True, True, True, call.options.keep_cells, call.options.keep_gates)
-    return Outputs(*(next(left) if want else None for want in wanted))  # type: ignore[arg-type]
+    cells, gates = call.options.keep_cells, call.options.keep_gates
+    return Outputs(flat[0], flat[1], flat[2], flat[3] if cells else None, flat[3 + cells] if gates else None)
 
 
 def forward(backend: Backend, call: Call, given: Inputs) -> tuple[Tensor, ...]:
@@ -99,7 +98,7 @@ def backward(
             if noise.weight_drop and found[2] is not None:
                 found[2] = masks.dropped_weight(found[2], noise.weight_drop, given.seed)
     return tuple(
-        None if value is None or tensor is None else value.to(tensor.dtype)
+        value if value is None or tensor is None or value.dtype == tensor.dtype else value.to(tensor.dtype)
         for value, tensor in zip(found, given, strict=False)
     )
 

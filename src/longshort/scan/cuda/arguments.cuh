@@ -120,7 +120,8 @@ struct Arguments {
   // the state from which the next step starts, reset and all
   E* h;                     // state: (N, P)
   R* c;                     // state: (N, H + S H) as c_given
-  E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product
+  E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product.
+                            // persistent: the first one, or null
   R* unprojected;           // out: (N, H)  h̃ before the projection
   // what the call returns, laid out as x is: (n, t) is row n row_n + t row_t of each
   E* y;                     // out: (N, T, P); in on the way back
@@ -149,8 +150,8 @@ struct Arguments {
   // gradients of the state after the step at hand
   const R* dh_product;      // in: (dh_parts, N, P)  W_hh' dr of the step after, to be added up; null at the last step
   Size dh_parts;            // up to 4
-  R* dh;                    // state: (N, P)  what reaches h past the product
-  R* dc;                    // state: (N, H)
+  R* dh;                    // state: (N, P)  what reaches h past the product; persistent, in, and null is zero
+  R* dc;                    // state: (N, H)  likewise
   const R* ds_product;      // in: (N, S H)  W_gates' da of the step after; null at the last step
   R* ds;                    // state: (N, S H)  what reaches s past the product
   const R* m;               // in: (N, H)  W_hr' dprojected
@@ -171,8 +172,8 @@ struct Arguments {
   i64 sum_bias;             // of the G blocks for the bias, with a norm
   i64 sum_count;            // K
   R* norm_scratch;          // state: (N, 6, H), with a norm
-  R* dh_first;              // out: (N, P)  gradient of h_given; persistent, this and the next may be dh and dc
-  R* dc_first;              // out: (N, H + S H)
+  R* dh_first;              // out: (N, P)  gradient of h_given; persistent, null where nobody needs it
+  R* dc_first;              // out: (N, H + S H)  likewise
   R* dh_initial;            // state: (N, P)  gradient of initial_h
   R* dc_initial;            // state: (N, H + S H)
   // persistent plan

@@ -7,6 +7,7 @@ been stable since CUDA 12.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
@@ -37,6 +38,15 @@ class _Config(ctypes.Structure):
         ("attributes", ctypes.c_void_p),
         ("count", ctypes.c_uint),
     )
+
+
+class _Launch(ctypes.Structure):
+    """What a launch is told, side by side: `config` points to `attributes`, `argument` to what is packed."""
+
+    _fields_ = (("attributes", _Attribute * 2), ("config", _Config), ("argument", ctypes.c_void_p))
+
+
+_ADDRESS, _ADDRESSES = struct.Struct("=Q"), struct.Struct("=QQ")
 
 
 @lru_cache(maxsize=1)
@@ -121,6 +131,7 @@ class Kernel:
                 f"give kernel {name} {shared} bytes of shared memory",
             )
         self.name, self.handle = name, handle
+        self._forms: dict[tuple[int, int, bool, bool], bytes] = {}
 
     def resident(self, multiprocessors: int) -> int:
         """Return how many blocks the device can hold at once, which bounds a cooperative launch."""
@@ -153,29 +164,35 @@ class Kernel:
             The launch. Everything it needs is its own, so threads may launch side by side.
         """
         _context(self.device)
-        memory = (ctypes.c_char * len(argument)).from_buffer(argument)
-        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(memory))
-        wanted = [name for name, on in ((_COOPERATIVE, cooperative), (_EARLY, early)) if on]
-        attributes = (_Attribute * 2)()
-        for attribute, name in zip(attributes, wanted, strict=False):
-            attribute.id, attribute.value[0] = name, 1
-        stream = stream_of(self.device)
-        config = _Config(
-            (x, y, 1),
-            (self.threads, 1, 1),
-            self.shared,
-            stream,
-            ctypes.addressof(attributes),
-            len(wanted),
+        form = self._forms.get((x, y, cooperative, early))
+        if form is None:
+            form = self._forms[x, y, cooperative, early] = _form(x, y, self, cooperative, early)
+        made = bytearray(form)
+        here, memory = ctypes.c_char.from_buffer(made), ctypes.c_char.from_buffer(argument)
+        where = ctypes.addressof(here)
+        _ADDRESSES.pack_into(
+            made, _Launch.config.offset + _Config.stream.offset, stream_of(self.device), where
         )
-        start, where, what = library().cuLaunchKernelEx, ctypes.addressof(config), self.handle
+        _ADDRESS.pack_into(made, _Launch.argument.offset, ctypes.addressof(memory))
+        start, arguments, what = library().cuLaunchKernelEx, where + _Launch.argument.offset, self.handle
+        where += _Launch.config.offset
 
-        def launch(kept: object = (memory, attributes, config)) -> None:
-            code = start(where, what, pointers, None)
+        def launch(kept: object = (here, memory)) -> None:
+            code = start(where, what, arguments, None)
             if code:
                 check(code, f"launch kernel {self.name} in {x * y} blocks")
 
         return launch
+
+
+def _form(x: int, y: int, kernel: Kernel, cooperative: bool, early: bool) -> bytes:
+    """A launch's structures, complete but for addresses and the stream."""
+    made = _Launch()
+    wanted = [name for name, on in ((_COOPERATIVE, cooperative), (_EARLY, early)) if on]
+    for attribute, name in zip(made.attributes, wanted, strict=False):
+        attribute.id, attribute.value[0] = name, 1
+    made.config = _Config((x, y, 1), (kernel.threads, 1, 1), kernel.shared, None, None, len(wanted))
+    return bytes(made)
 
 
 def _context(device: int) -> None:

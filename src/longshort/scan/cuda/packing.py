@@ -98,7 +98,7 @@ def sizes(call: Call) -> dict[str, Any]:
         "scale_g": 1 / (1 - noise.g),
         "share_h": 1 - noise.mix_h,
         "share_c": 1 - noise.mix_c,
-        **dict.fromkeys(("sum_peephole", "sum_cell", "sum_ih", "sum_hh", "sum_bias"), -1),
+        **sums(call),
     }
 
 

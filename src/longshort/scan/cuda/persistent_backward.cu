@@ -70,7 +70,7 @@ struct PersistentBackward {
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
         const bool mine = owns(slice, k) && u < a.H;
-        carry(sub, k) = {mine ? a.dh[n * a.H + u] : R(0), mine ? a.dc[n * a.H + u] : R(0)};
+        carry(sub, k) = {mine && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
       }
     }
   }
@@ -180,8 +180,9 @@ struct PersistentBackward {
         if (!owns(slice, k) || u >= a.H) continue;
         Carried hands = carry(sub, k);
         arriving_output(a, has, n, u, -1, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
-        a.dh_first[n * a.H + u] = hands.past;
-        a.dc_first[n * a.H + u] = arriving_state(a, has, n, u, -1, hands.dc);
+        const R first = arriving_state(a, has, n, u, -1, hands.dc);
+        if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
+        if (a.dc_first) a.dc_first[n * a.H + u] = first;
       }
       block_barrier();
     }

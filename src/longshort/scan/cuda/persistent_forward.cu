@@ -77,6 +77,14 @@ struct PersistentForward {
       *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = value;
   }
 
+  // The state from which this launch starts: of the launch before it, or the given one, or a reset's (0).
+  DEVICE_MEMBER Carried enter(int n, int u) const {
+    const int at = n * a.H + u;
+    if (a.step.value > 0) return {a.c[at], a.h[at]};
+    if (resets_after(a, has, n, -1)) return {initial_c_at(a, n, u), initial_h_at(a, n, u)};
+    return {a.c_given[at], a.h_given[at]};
+  }
+
   DEVICE_MEMBER void begin(char* memory) {
     const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     unit0 = block_x() % Cut::Blocks * Cut::Units;
@@ -100,8 +108,9 @@ struct PersistentForward {
         hands.cell = R(0);
         E operand = hands.h;
         if (owns(slice, k) && u < a.H) {
-          hands = {a.c[n * a.H + u], a.h[n * a.H + u]};
+          hands = enter(n, u);
           operand = operand_of(a, has, n, u, hands.h);
+          if (a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
         }
         carry(sub, k) = hands;
         if (owns(slice, k)) tell(sub, 0, n, column(k), u, operand);

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..call import Call, Inputs
-from . import step_plan
 from .machine import Machine, Runnable
 from .packing import Packed, flags, sized
 from .sources import Entry, Program
@@ -31,43 +30,24 @@ def program(call: Call, tiling: Tiling, specialises: bool) -> Program:
     return Program(f"{name}.cu", call.dtype, (entry,), sized(call) if specialises else ())
 
 
-_KERNELS: dict[tuple[Machine, Call, Tiling | None], Runnable] = {}
+_KERNELS: dict[tuple[Machine, Call, Tiling], Runnable] = {}
 """Kernels that have been asked for: a call of a known kind names no program and counts no blocks."""
-
-
-def remembered(machine: Machine, call: Call, tiling: Tiling | None, make: Callable[[], Runnable]) -> Runnable:
-    """Return a kernel, made when a call first asks for it."""
-    found = _KERNELS.get((machine, call, tiling))
-    if found is None:
-        if len(_KERNELS) >= 4096:
-            _KERNELS.clear()
-        found = _KERNELS[machine, call, tiling] = make()
-    return found
 
 
 def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Runnable:
     """Return the kernel of one direction; refuse a cooperative one whose blocks do not fit at once."""
-
-    def make() -> Runnable:
+    found = _KERNELS.get((machine, call, tiling))
+    if found is None:
         asked = program(call, tiling, machine.specialises)
         name = asked.entries[0].name
         found = machine.kernel(asked, name, tiling.shared)
         room = found.resident(machine.properties.multiprocessors) if cooperative else tiling.grid
         if tiling.grid > room:
             raise RuntimeError(f"{tiling.grid} blocks of {name} must be resident, and {room} are")
-        return found
-
-    return remembered(machine, call, tiling, make)
-
-
-def begin(machine: Machine, call: Call) -> Runnable:
-    """Return the kernel that makes the first state and operand."""
-
-    def make() -> Runnable:
-        asked = step_plan.program(machine, call, ("step_begin",))
-        return machine.kernel(asked, "step_begin", step_plan.ROW_SHARED)
-
-    return remembered(machine, call, None, make)
+        if len(_KERNELS) >= 4096:
+            _KERNELS.clear()
+        _KERNELS[machine, call, tiling] = found
+    return found
 
 
 def waits(machine: Machine, packed: Packed) -> None:
@@ -94,7 +74,7 @@ def forward(
 ) -> None:
     """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`.
 
-    `packed` points to where the first operand goes too.
+    `packed` points to where the first operand goes too, if anywhere.
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
@@ -104,8 +84,6 @@ def forward(
     packed.number("sequences", tiling.sequences)
     if together:
         waits(machine, packed)
-    parts = -(-max(call.P, call.H) // step_plan.THREADS)
-    begin(machine, call).bind(packed.bytes, call.N, parts)()
     launch = kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
