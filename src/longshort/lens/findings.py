@@ -130,8 +130,10 @@ def _stored_of(look: Look) -> str:
     channel = look.stored.channel if look.stored is not None else -1
     if channel < 0:
         return f"of {whose}"
-    names = look.channels
-    name = f"`{names[channel]}`" if channel < len(names) else f"channel {channel}"
+    names, source = look.channels, look.source
+    own = source is not None and source.dim() == 3 and len(names) == source.shape[2]
+    own &= look.asked != f"what `{look.layer}` reads"
+    name = f"`{names[channel]}`" if own else f"channel {channel}"
     return f"of {whose}, {name} longest"
 
 
@@ -204,8 +206,7 @@ def _longest(look: Look) -> Iterator[Finding]:
     named = []
     for j in first:
         average = "" if half.upper[j] < 1.2 * half.steps[j] else f", {half.text(j)} on average"
-        cost = _silenced(units.get(j))
-        named.append(f"unit {j} (half-life {half.upper_text(j)}{average}{cost})")
+        named.append(f"unit {j} (half-life {half.upper_text(j)}{average}{_silenced(units.get(j))})")
     text = f"Longest memory of {layer.name}, by half-lives of the {{c}} that a quarter of the sequences "
     text += f"exceed: {_listed(named)}"
     if far > len(first):
@@ -232,8 +233,8 @@ def _longest(look: Look) -> Iterator[Finding]:
                 f", and misses unit {best} most {tried} (half-life {half.upper_text(best)}; silenced, the "
                 f"loss rises from {cut.loss:.2g} by {rise:.2g})"
             )
-        needs += [best] if rise >= LITTLE * worth else []
-        remedy = _anew(look, half, needs) if needs else ""
+        every = [j for j, cost in units.items() if cost >= LITTLE * worth]
+        remedy = _anew(look, half, every) if every and worth > 0 else ""
     yield Finding("note", f"{text}.", float(half.upper[first[0]]), LITTLE * worth, remedy, "units")
 
 
@@ -246,8 +247,8 @@ def _anew(look: Look, half: HalfLife, units: Sequence[int]) -> str:
     share = "less than 0.1%" if left < 1e-3 else f"{left:.1%} or less"
     below = "" if look.layer == next(iter(look.trace.layers)) else " or by the layer below"
     return (
-        f"By the half-lives of those it uses {share} of a cell is left after the {reach} steps that are "
-        f"used: what is kept so long is written anew, through the recurrence{below}."
+        f"By the half-lives of all that it misses {share} of a cell is left after the {reach} steps that are "
+        f"used: what is kept so long is written anew, through the recurrence{below}, or spread over many."
     )
 
 

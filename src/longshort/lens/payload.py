@@ -57,7 +57,8 @@ def payload(look: Look, limit: float) -> dict[str, Any]:
     source = call.x if look.source is None or not look.source.is_floating_point() else look.source
     channels = source[:rows, first:].transpose(1, 2)
     strongest = channels.float().std((0, 2)).argsort(descending=True)[:6].sort().values
-    labels = [*look.channels, *(f"channel {c}" for c in range(len(look.channels), source.shape[2]))]
+    named = len(look.channels) == source.shape[2]
+    labels = look.channels if named else [f"channel {c}" for c in range(source.shape[2])]
     lengths = part.mask.sum(1).tolist()
     return {
         "words": WORDS,
