@@ -14,7 +14,8 @@ from ..errors import DataError, SettingError
 from .attribution import Influence, influence
 from .cutting import Surgery, screened, surgery
 from .driving import Drivers, drivers
-from .findings import LONGEST, Finding, find
+from .finding import LONGEST, Finding
+from .findings import find
 from .gradients import Flow, River, flow, river
 from .layers import Call
 from .memory import HalfLife, Health, half_life, health

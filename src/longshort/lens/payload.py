@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .account import has_ledger
-from .findings import diagnosis
+from .memory_findings import diagnosis
 from .replay import QUANTITIES, Layer, zoneout
 from .vocabulary import NOTE, WORDS
 
