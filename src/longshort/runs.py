@@ -226,11 +226,32 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     except OSError as error:
         raise RunError(
-            f"{path}: cannot be written: {error.strerror}. What stood there before is unchanged."
+            f"{path}: cannot be written: {error.strerror}."
+            + (" What stood there before is unchanged." if path.exists() else "")
         ) from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | Path) -> None:
+    """Find out before long work whether a file can be written after it; nothing is left behind.
+
+    Args:
+        path: the final name, for `replacing`.
+
+    Raises:
+        RunError: it cannot, and what stood at `path` is untouched; or it is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise RunError(f"{path}: cannot be written: it is a folder. Give the name of a file in it.")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}.") from None
 
 
 def _umask() -> int:

@@ -115,7 +115,7 @@ def test_prediction_reads_standard_input(files):
 def test_a_missing_future_covariate(files, capsys):
     assert longshort("predict", files / "heat") == 1
     assert capsys.readouterr().err == (
-        "longshort predict: predict: 6 values of covariates known in advance are missing "
+        "longshort predict: 6 values of covariates known in advance are missing "
         "(series, time, column):\n"
         + "".join(f"  load {hour} heat\n" for hour in range(100, 106))
         + "  Give them with `future` (--future FILE), or as rows of the table with an empty target.\n"

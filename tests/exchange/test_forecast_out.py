@@ -286,7 +286,7 @@ def test_a_file_that_is_there_stays(run, capsys):
 def test_only_onnx_has_a_graph_of_one_step(run, capsys):
     assert export(run.folder, "--to", "runtime", "--streaming") == 1
     assert capsys.readouterr().err == (
-        "longshort export: export: `streaming` and `reset` are for ONNX; a folder for the runtime streams "
+        "longshort export: `streaming` and `reset` are for ONNX; a folder for the runtime streams "
         "anyway. Leave them out.\n"
     )
 

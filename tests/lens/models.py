@@ -98,3 +98,41 @@ def adding(T, rng):
         return x, (x[:, :, 0] * x[:, :, 1]).sum(1)
 
     return batch
+
+
+class Embedded(nn.Module):
+    """Numbers embedded, two layers, and a linear answer at every step."""
+
+    def __init__(self, C, H, layers=2):
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(C, 6), nn.ReLU())
+        self.rnn = nn.LSTM(6, H, layers, batch_first=True)
+        self.out = nn.Linear(H, 1)
+
+    def forward(self, x):
+        return self.out(self.rnn(self.embed(x))[0])[..., 0]
+
+
+def early(T, rng):
+    """Batches of a sensor, a flag that is shown at step 0 alone, and noise; the answer at every step is the
+    sensor times the flag.
+    """
+
+    def batch(N):
+        x = torch.randn(N, T, 3, generator=rng)
+        x[:, :, 1] = 0
+        x[:, 0, 1] = torch.randint(0, 2, (N,), generator=rng) * 2.0 - 1
+        return x, x[:, :, 0] * x[:, :1, 1]
+
+    return batch
+
+
+def recent(T, rng):
+    """Batches of a sensor and noise; the answer is s_t + s_{t-1} / 2 - s_{t-2} / 2."""
+
+    def batch(N):
+        x = torch.randn(N, T, 2, generator=rng)
+        s = torch.cat((torch.zeros(N, 2), x[:, :, 0]), 1)
+        return x, s[:, 2:] + 0.5 * s[:, 1:-1] - 0.5 * s[:, :-2]
+
+    return batch

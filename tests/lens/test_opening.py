@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from models import Reader
+from models import Embedded, Reader
 from torch import nn
 
 from longshort import Forecaster, LanguageModel, look
@@ -56,21 +56,33 @@ def test_the_verb_writes_the_page_and_prints_the_findings(forecaster, tmp_path):
     _, folder = forecaster
     result = verb(folder, "--out", tmp_path / "look.html", "--words", "torch")
     assert result.returncode == 0, result.stderr
-    assert "c_t" in result.stdout and "Three horizons" in result.stdout
+    assert "half-lives of the c_t" in result.stdout and "Three horizons" in result.stdout
     assert f"{tmp_path / 'look.html'}: the page, " in result.stdout
     assert (tmp_path / "look.html").read_text("utf8").count("<title>wave</title>") == 1
 
 
+FILE = (
+    "longshort look: FILE must be the folder of a run, and is a file. A model that torch saved is looked at "
+    'from Python: load it, then longshort.look(model, input).save("look.html").\n'
+)
+
+
 @pytest.mark.parametrize(("words", "message"), [
-    (["nowhere"], "nowhere"),
+    (["nowhere"], "longshort look: nowhere: is not a run: there is no such folder. "),
+    (["FILE"], FILE),
     (["RUN", "missing.csv"], "missing.csv"),
-    (["RUN", "--out", "missing/look.html"], "missing"),
+    (["RUN", "--out", "missing/look.html"],
+     "longshort look: missing/look.html: cannot be written: No such file or directory.\n"),
+    (["RUN", "--out", "."],
+     "longshort look: .: cannot be written: it is a folder. Give the name of a file in it.\n"),
 ])  # fmt: skip
 def test_what_fails_says_what(forecaster, words, message):
-    result = verb(*[forecaster[1] if word == "RUN" else word for word in words])
+    file = str(forecaster[1] / "settings.json")
+    result = verb(*[{"RUN": forecaster[1], "FILE": file}.get(word, word) for word in words])
     assert result.returncode == 1
-    assert result.stderr.startswith("longshort look: ") and message in result.stderr
+    assert result.stderr.startswith("longshort look: ") and message.replace("FILE", file) in result.stderr
     assert "Traceback" not in result.stderr
+    assert result.stdout == "", "found out before the work"
 
 
 def test_a_run_of_another_task(tmp_path):
@@ -216,13 +228,66 @@ LSTM = nn.LSTM(3, 4, batch_first=True)
      "look: `input` must have a sequence or more, and `lstm` was given none."),
     ((LSTM, torch.zeros(4, 5, 3), lambda out: out.sum(2).T), SettingError,
      "look: `loss` must give the loss of each step (4, 5), of each sequence (4,), or a scalar, got (5, 4)."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: out.square()), SettingError,
+     "look: `loss` must give the loss of each step (4, 5), of each sequence (4,), or a scalar, got "
+     "(4, 5, 4). Average over what comes after them: .mean(-1)."),
+    ((LSTM, torch.zeros(4, 5, 3), lambda out: out.sum((1, 2)) * torch.nan), DataError,
+     "look: `loss` must be finite, got nan."),
     ((LSTM, torch.zeros(4, 5, 3), lambda out: 1.0), SettingError,
      "look: `loss` must give a tensor, got float."),
-], ids=["no input", "no sequences", "loss across", "loss a number"])  # fmt: skip
+], ids=["no input", "no sequences", "across", "of channels", "not finite", "a number"])  # fmt: skip
 def test_what_cannot_be_looked_at_says_why(arguments, error, message):
     with pytest.raises(error) as raised:
         look(*arguments[:2], loss=(*arguments, None, None)[2])
     assert str(raised.value) == message
+
+
+def test_weights_after_the_layers_that_are_not_finite_are_named():
+    model = Reader(nn.LSTM, 3, 4, 2)
+    with torch.no_grad():
+        model.out.weight[1, 2] = torch.nan
+    with pytest.raises(DataError) as raised:
+        look(model, torch.randn(6, 9, 3))
+    assert str(raised.value) == (
+        "look: what Reader returns must be finite; 6 of 12 numbers are not, the first is nan. The weights "
+        "`out.weight` are not finite: load an earlier checkpoint."
+    )
+
+
+def test_channels_are_those_of_the_model_or_of_its_layer():
+    model, x = Embedded(3, 4), torch.randn(8, 9, 3)
+    asked = look(model, x, channels=["a", "b", "c"])
+    assert payload(asked, 2e6)["channels"] == ["a", "b", "c"] and asked.asked == "the model's input"
+    assert torch.equal(asked.source, x)
+    read = look(model, x, channels=list("uvwxyz"))
+    assert set(payload(read, 2e6)["channels"]) <= set("uvwxyz") and read.asked == "what `rnn` reads"
+    with pytest.raises(SettingError) as raised:
+        look(model, x, channels=["a", "b"])
+    assert str(raised.value) == (
+        "look: `channels` must name each of the 3 channels of the model's input, or each of the 6 channels "
+        "that `rnn` reads, got 2 names."
+    )
+
+
+class TimeFirst(nn.Module):
+    """Sequences in the middle, as torch's default has it; or symbols."""
+
+    def __init__(self, symbols):
+        super().__init__()
+        self.embed = nn.Embedding(5, 3) if symbols else nn.Identity()
+        self.rnn = nn.LSTM(3, 4, batch_first=symbols)
+
+    def forward(self, x):
+        return self.rnn(self.embed(x))[0]
+
+
+@pytest.mark.parametrize("symbols", [False, True])
+def test_the_models_own_input_is_found_in_either_order(symbols):
+    x = torch.randint(0, 5, (8, 9)) if symbols else torch.randn(9, 8, 3)
+    made = look(TimeFirst(symbols), x)
+    assert made.asked == "the model's input"
+    assert torch.equal(made.source, x if symbols else x.transpose(0, 1))
+    assert "of the model's input" in str(made)
 
 
 def test_a_recorder_sees_memory_being_learnt_and_disturbs_nothing():

@@ -276,6 +276,25 @@ def test_hostile_text_stays_text(opened, hostile):
     assert page.evaluate("document.documentElement.scrollWidth") <= 1200
 
 
+def test_units_that_were_not_silenced_are_no_dots_and_headings_name_the_layer(opened):
+    torch.manual_seed(0)
+    model, x = Reader(nn.LSTM, 2, 24, 1, num_layers=2), torch.randn(12, 9, 2)
+    made = look(model, x, loss=lambda out: out[:, 0].square())
+    page = opened(made)
+    assert (page.locator("#units .tried").count(), page.locator("#units .untried").count()) == (20, 4)
+    assert "of the 20 of 24 units tried" in page.locator("#units svg").first.text_content()
+    assert "Of the 24 units of rnn.l1 20 were silenced" in page.text_content("#findings .notes")
+    untried = next(j for j in range(24) if j not in made.surgery.units)
+    page.evaluate(f"import('lens/state').then(m => m.set({{ unit: {untried} }}))")
+    page.wait_for_timeout(80)
+    assert "on average, not silenced." in page.text_content("#units .foot")
+    assert page.text_content("#units h2") == "Units and surgery: rnn.l1"
+    assert page.text_content("#horizon h2") == "Three horizons: rnn.l1"
+    assert "stored: bits about the model's input k steps ago" in page.text_content("#horizon svg")
+    ends = page.eval_on_selector_all("#river svg text", "all => all.map(e => e.textContent)")[-2:]
+    assert all(re.fullmatch(r"1e−?\d+", text) for text in ends), "whole decades"
+
+
 def test_a_unit_and_a_layer_are_chosen_everywhere(opened, hostile):
     page = opened(hostile)
     names = page.eval_on_selector_all("#pick-layer option", "all => all.map(e => e.textContent)")

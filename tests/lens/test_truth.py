@@ -1,8 +1,10 @@
 """Tasks of which the answer is known: what each view must show there."""
 
+import re
+
 import pytest
 import torch
-from models import Reader, adding, echo, latch, recall, trained, zeroed
+from models import Embedded, Reader, adding, early, echo, latch, recall, recent, trained, zeroed
 from torch import nn
 
 from longshort.lens import Specimen, ablate, attention, flow, half_life, influence, ledger, look, stored, used
@@ -68,6 +70,155 @@ def test_recall_as_findings(recalled):
     assert f"the input {L} steps before the last" in text
     assert "The replay agrees with the model's own output" in text
     assert all(f.remedy or f.tone != "warning" for f in made.findings())
+
+
+def squared(y):
+    return lambda out: (out.reshape(y.shape) - y).square()
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """A model of two layers behind an embedding that multiplies its sensor with the flag of step 0."""
+    torch.manual_seed(0)
+    batch = early(16, torch.Generator().manual_seed(0))
+    model = trained(Embedded(3, 16), batch, lambda out, y: (out - y).square(), 700)
+    x, y = batch(60)
+    made = look(model, x, loss=squared(y), required=15, channels=["sensor", "flag", "noise"])
+    return model, x, made
+
+
+@pytest.fixture(scope="module")
+def late():
+    """A model of the last three values of its sensor."""
+    torch.manual_seed(0)
+    batch = recent(20, torch.Generator().manual_seed(0))
+    model = Reader(nn.LSTM, 2, 12, 1, every=True)
+    trained(model, batch, lambda out, y: (out[..., 0] - y).square(), 500)
+    x, y = batch(60)
+    return model, x, look(model, x, loss=squared(y), channels=["sensor", "noise"])
+
+
+def test_a_flag_of_the_first_step_is_stored_to_the_last(kept):
+    """It speaks at one step of sixteen, behind an embedding and another layer."""
+    *_, made = kept
+    assert made.surgery.loss < 0.01 and made.used.horizon == 15
+    assert made.stored.horizon == 15 and made.stored.channel == 1
+    assert (made.stored.bits > 0.5).all(), "at every lag"
+    text = str(made).split("\n")[0]
+    assert "stored for 15 steps or more (of the model's input, `flag` longest), used over 15 steps" in text
+    assert "It keeps and uses its past as far as is needed" in text
+
+
+def test_what_fades_is_stored_while_a_tenth_of_it_can_be_read(late):
+    """Against least squares of the sensor from the state, on sequences of its own."""
+    model, x, made = late
+    trace = Specimen(model, (x,)).trace()
+    states = torch.cat((trace["rnn.l0.h"], trace["rnn.l0.c"]), 2).double()
+    explained = []
+    for k in range(8):
+        read, then = states[:, k:], x[:, : 20 - k, :1].double()
+        read = torch.cat((read, torch.ones_like(read[..., :1])), 2)
+        weights = torch.linalg.lstsq(read[:40].flatten(0, 1), then[:40].flatten(0, 1)).solution
+        wrong = then[40:] - read[40:] @ weights
+        explained.append(1 - float(wrong.square().mean() / then[40:].var()))
+    assert made.stored.horizon == max(k for k in range(8) if explained[k] >= 0.1)
+    assert made.used.horizon == 2 and made.stored.channel == 0
+
+
+def test_a_lag_that_fails_does_not_end_what_is_stored():
+    """Of a delay line only the units that hold today's input and that of 7 steps ago are read."""
+    x = torch.randn(30, 60, 1, generator=torch.Generator().manual_seed(0)).double()
+    layer = Specimen(echo(7), (x,)).trace().layer()
+    layer.values["h"] = layer.values["h"][..., [0, 7]]
+    seen = stored(layer, lags=torch.arange(12))
+    assert seen.bits[3] < 0.1 and seen.horizon == 7
+
+
+def test_what_today_foretells_is_no_memory():
+    """A sine and its cosine tell their own past; units that hold today's alone store nothing of it."""
+    phase = 6.3 * torch.rand(30, 1, generator=torch.Generator().manual_seed(0))
+    angle = 0.5 * torch.arange(40) + phase
+    model = zeroed(nn.RNN(2, 2, batch_first=True).double())
+    with torch.no_grad():
+        model.weight_ih_l0.copy_(0.01 * torch.eye(2))
+    x = torch.stack((angle.sin(), angle.cos()), 2).double()
+    seen = stored(Specimen(model, (x,)).trace().layer(), lags=torch.arange(12))
+    assert (seen.bits > 5).all() and seen.horizon == 0
+
+
+def test_a_unit_that_the_loss_needs_is_named_first_among_those_beyond_the_sequence(recalled):
+    specimen, _ = recalled
+    with torch.no_grad():
+        model = Reader(nn.LSTM, 2, 8, 1)
+        model.load_state_dict(specimen.model.state_dict())
+        model.rnn.bias_ih_l0[8:16] += 20.0  # every cell keeps all
+    made = look(model, specimen.inputs, loss=specimen.loss)
+    assert made.half_lives["rnn.l0"].upper_censored.all()
+    order = sorted(made.surgery.units, key=made.surgery.units.get, reverse=True)
+    text = made.findings()[1].line()
+    assert [int(unit) for unit in re.findall(r"unit (\d+) \(half-life > 13 steps", text)] == order[:3]
+    assert (
+        "and 5 more of 8 units that keep beyond the sequence; of those tried the loss needs these most"
+        in text
+    )
+
+
+def test_short_half_lives_are_no_warning_where_the_need_is_met(kept):
+    *_, made = kept
+    assert made.half_lives["rnn.l1"].steps.max() < 3
+    assert not [f for f in made.findings() if f.tone == "warning" and f.view == "units"]
+    assert "cells of rnn.l1 forget half in under 3 steps, on average over all sequences and" in str(made)
+
+
+def test_one_sentence_names_the_longest_memories_and_what_each_is_worth(kept, late):
+    for *_, made in (kept, late):
+        half, cost = made.half_lives[made.layer], made.surgery.units
+        text = made.findings()[1].line()
+        assert text.startswith(f"· Longest memory of {made.layer}, by half-lives of the cell state that a ")
+        longest = half.upper.argsort(descending=True).tolist()[:3]
+        for unit in longest:
+            assert f"unit {unit} (half-life {half.upper_text(unit)}" in text
+            assert f"silenced, the loss rises by {cost[unit]:.2g})" in text
+        worth = max(*cost.values(), float(torch.minimum(made.used.zero, made.used.mean)[0]))
+        idle = [unit for unit in longest if cost[unit] < 0.01 * worth]
+        assert idle and f"does without {' and '.join(map(str, idle))}" in text
+        needed = max(cost, key=cost.get)
+        assert f"misses unit {needed} most of the {len(cost)} tried" in text
+    below = next(f.text for f in kept[-1].findings() if "of rnn.l0 forget" in f.text)
+    assert "silenced, the loss rises by" in below
+
+
+def test_what_is_not_used_is_said_with_its_numbers(late):
+    *_, made = late
+    text = str(made)
+    assert f"2 of the {made.stored.horizon} steps that are stored are used, and gradient reaches" in text
+    assert "not used" not in text
+
+
+def test_every_step_that_carries_a_tenth_is_named(kept):
+    text = str(kept[-1])
+    line = next(row for row in text.split("\n") if "rests most" in row)
+    assert "of the last step" in line and "15 steps before the last" in line
+
+
+def test_without_a_loss_the_first_finding_says_how_to_measure_use(kept):
+    made = look(kept[0], kept[1], required=15)
+    assert made.findings()[0].line() == (
+        "· Whether the model uses its memory was not measured: that takes a loss. Pass loss=lambda out: ... "
+        "that gives the loss of each sequence (N,) or step (N, T)."
+    )
+    assert "Three horizons" in made.findings()[1].text and "Longest memory" in made.findings()[2].text
+
+
+def test_the_half_life_of_a_cell_that_keeps_in_some_sequences_is_seen():
+    """Half of the sequences hold for good, the others for a step: the mean hides it, not the quartile."""
+    model = zeroed(nn.LSTM(1, 1, batch_first=True).double())
+    with torch.no_grad():
+        model.weight_ih_l0[1] = 10.0
+    x = torch.ones(8, 20, 1).double()
+    x[::2] = -0.1
+    half = half_life(Specimen(model, (x,)).trace().layer())
+    assert half.steps[0] < 2 and half.upper_text(0) == "> 20 steps" and half.order() == [0]
 
 
 def test_a_fresh_model_forgets_at_once_and_is_told_to_raise_the_bias():

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     except LongshortError as error:
         if args.debug:
             raise
-        print(f"longshort {args.verb}: {error}", file=sys.stderr)
+        print(f"longshort {args.verb}: {str(error).removeprefix(f'{args.verb}: ')}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of a pipe has gone: `longshort predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

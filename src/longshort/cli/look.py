@@ -45,9 +45,14 @@ def run(args: argparse.Namespace) -> None:
     """Look."""
     from ..lens import look_at
     from ..lens.opening import open_run
+    from ..runs import require_writable
 
-    made = look_at(open_run(args.folder, args.source), vocabulary=args.words)
+    opened = open_run(args.folder, args.source)
+    out = args.out or Path(args.folder) / "look.html"
+    if not args.findings:
+        require_writable(out)
+    made = look_at(opened, vocabulary=args.words)
     print(made)
     if not args.findings:
-        path = made.save(args.out or Path(args.folder) / "look.html", args.limit * 1e6)
+        path = made.save(out, args.limit * 1e6)
         print(f"\n{path}: the page, {path.stat().st_size / 1e6:.1f} MB")

@@ -5,7 +5,7 @@ from .attribution import Influence, influence
 from .cutting import Surgery, ablate, freeze, override, surgery
 from .driving import Drivers, drivers
 from .filming import Recorder
-from .findings import Finding
+from .finding import Finding
 from .gradients import Flow, River, flow, river
 from .looking import Look, look, look_at
 from .memory import HalfLife, Health, half_life, health, survival

@@ -7,8 +7,9 @@ proves need under this baseline, nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Surgery:
     "unit -> the exact rise when it is silenced, for the first of the screen"
     gates: dict[str, float]
     "layer and gate, such as 'lstm.l0.f' -> the rise when it is held at its mean"
+    elsewhere: dict[tuple[str, int], float] = field(default_factory=dict)
+    "layer and unit -> the rise when it is silenced, for units of other layers that were asked for"
 
 
 def surgery(
@@ -39,17 +42,20 @@ def surgery(
     layer: str | None = None,
     *,
     exact: int = 20,
+    also: Mapping[str, Sequence[int]] = MappingProxyType({}),
     trace: Trace | None = None,
     screen: Tensor | None = None,
 ) -> Surgery:
     """Silence units and hold gates still, and measure the rise of the loss.
 
-    All units are screened (`screened`); the first `exact` of them are silenced in turn.
+    All units are screened (`screened`); the first of them are silenced in turn.
 
     Args:
         specimen: a model, its inputs and its loss.
         layer: whose units; the last one by default. Gates of all layers are held.
         exact: how many units are silenced exactly.
+        also: layer -> units that are silenced whatever the screen says, such as those of the longest memory;
+            in the layer itself half of `exact` at most.
         trace: a trace of the same specimen, if there is one.
         screen: what `screened` gave for the same layer, if it was called already.
 
@@ -64,14 +70,21 @@ def surgery(
     with torch.no_grad():
         loss = specimen.losses(trace.output).mean().item()
     screen = screened(specimen, part.name, trace=trace) if screen is None else screen
-    order = screen.argsort(descending=True)[:exact].tolist()
+    order = list(
+        dict.fromkeys([*also.get(part.name, ())[: exact // 2], *screen.argsort(descending=True).tolist()])
+    )[:exact]
     units = {j: ablate(specimen, trace, part.name, [j]) - loss for j in sorted(order)}
     gates = {
         f"{one.name}.{gate}": freeze(specimen, trace, one.name, gate) - loss
         for one in trace.layers.values()
         for gate in (one.gates if one.kind != "rnn" else ())
     }
-    return Surgery(loss, screen, units, gates)
+    elsewhere = {
+        (name, j): ablate(specimen, trace, name, [j]) - loss
+        for name, several in also.items()
+        for j in (several if name != part.name else ())
+    }
+    return Surgery(loss, screen, units, gates, elsewhere)
 
 
 def screened(

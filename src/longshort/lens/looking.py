@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingError
+from ..errors import DataError, SettingError
 from .attribution import Influence, influence
 from .cutting import Surgery, screened, surgery
 from .driving import Drivers, drivers
-from .findings import Finding, find
+from .finding import LONGEST, Finding
+from .findings import find
 from .gradients import Flow, River, flow, river
+from .layers import Call
 from .memory import HalfLife, Health, half_life, health
 from .opening import Opened, open_model
 from .probes import Stored, stored
-from .replay import Layer
-from .specimen import Specimen
+from .specimen import Specimen, require_finite_answer
 from .trace import Trace
 from .usage import Used, used
 from .vocabulary import WORDS
@@ -65,7 +66,13 @@ class Look:
     "models compared in the horizon view, one a seed; further seeds of this one under its own name"
     required: int | None = None
     "steps the task needs, if known"
+    source: Tensor | None = None
+    """(N, T, C) numbers or (N, T) symbols that memory is asked about: the model's own input where it has the
+    sequences and steps of the layers, else what the first recurrent layer reads"""
+    asked: str = ""
+    "whose input that is, in words"
     channels: list[str] = field(default_factory=list)
+    "names of the channels of `source`, or of what the first recurrent layer reads"
     tokens: list[list[str]] | None = None
     names: list[str] = field(default_factory=list)
     answer: str = ""
@@ -81,7 +88,9 @@ class Look:
         return int(self.trace.layer(self.layer).mask.shape[1])
 
     def findings(self) -> list[Finding]:
-        """Plain sentences, warnings first, each with its number, threshold and remedy."""
+        """Plain sentences, each with its number, threshold and remedy: how far back the memory reaches, which
+        cells keep longest and whether the model uses them, then warnings, then the rest.
+        """
         return find(self)
 
     def __str__(self) -> str:
@@ -155,7 +164,8 @@ def look(
         compare: other models for the same input, by name, to stand beside this one in the horizon view; a
             list holds one model a seed.
         title: of the page; the model's class if empty.
-        channels: names of the layer's input channels.
+        channels: names of the channels of the model's own input (N, T, C), or of what its first recurrent
+            layer reads.
         tokens: the text at each step of each sequence, for models of text.
         names: of the sequences.
         vocabulary: "classic", "LTM/STM" or "torch"; the page can switch.
@@ -166,9 +176,10 @@ def look(
         A Look: `print` it for its findings, `save` it as a page.
 
     Raises:
-        SettingError: no recurrent layer, a loss of another shape, or an argument outside its range.
+        SettingError: no recurrent layer, a loss of another shape, names for another number of channels, or an
+            argument outside its range.
         ShapeError: the model refuses the input.
-        DataError: an activation is not finite; layer, gate and first step are named.
+        DataError: an activation is not finite; layer, gate and first step are named. Or the answer is not.
         BackendError: the replay differs from the model.
 
     Memory: about ten times N T H numbers; past 12 million N T H, gradients go through the last steps only.
@@ -201,7 +212,9 @@ def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "clas
     specimen = Specimen(opened.model, opened.inputs, opened.output, opened.loss)
     trace = specimen.trace()
     part = trace.layer(layer)
+    require_finite_answer(specimen, trace)
     _fitting_loss(specimen, trace)
+    source, asked = _source(opened, trace)
     made = Look(
         opened.title,
         trace,
@@ -211,6 +224,8 @@ def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "clas
         {},
         name=opened.name,
         required=opened.required,
+        source=source,
+        asked=asked,
         channels=opened.channels,
         tokens=opened.tokens,
         names=opened.names,
@@ -223,8 +238,47 @@ def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "clas
     _measure(made, specimen, opened.answer, seed)
     for name, models in opened.compare.items():
         each = (Specimen(other, specimen.inputs, specimen.output, specimen.loss) for other in models)
-        made.others[name] = [_compared(one, made.tokens, seed) for one in each]
+        made.others[name] = [_compared(one, source, seed) for one in each]
     return made
+
+
+def _source(opened: Opened, trace: Trace) -> tuple[Tensor, str]:
+    """What memory is asked about, (N, T, C) numbers or (N, T) symbols, and whose input it is.
+
+    Raises:
+        SettingError: names for another number of channels.
+    """
+    call, count = trace.calls[0], len(opened.channels)
+    reads = f"what `{call.name}` reads"
+    codes = _codes(opened.tokens, call)
+    own = _own(opened, call)
+    if own is not None and own.dim() == 3 and count in (0, own.shape[2]):
+        return (own, "the model's input") if codes is None else (codes, "the tokens")
+    if count not in (0, call.x.shape[2]):
+        whose = f"each of the {call.x.shape[2]} channels that `{call.name}` reads"
+        if own is not None and own.dim() == 3:
+            whose = f"each of the {own.shape[2]} channels of the model's input, or {whose}"
+        raise SettingError(f"look: `channels` must name {whose}, got {count} name{'s' if count > 1 else ''}.")
+    if codes is not None:
+        return codes, "the tokens"
+    return (own, "the model's input") if own is not None and own.dim() == 2 else (call.x, reads)
+
+
+def _own(opened: Opened, call: Call) -> Tensor | None:
+    """The model's first input as (N, T, C), or (N, T) symbols, zero in the padding; None where it is not of
+    the sequences and steps of the call, or not finite there.
+    """
+    x = opened.inputs[0] if opened.own and opened.inputs else None
+    N, T = call.x.shape[:2]
+    if not isinstance(x, Tensor) or x.dim() != (3 if x.is_floating_point() else 2):
+        return None
+    turned = x.transpose(0, 1)
+    order = (x, turned) if call.module.batch_first or N != T else (turned, x)
+    found = next((one for one in order if one.shape[:2] == (N, T)), None)
+    if found is None or not found[call.mask].isfinite().all():
+        return None
+    mask = call.mask if found.dim() == 2 else call.mask[..., None]
+    return torch.where(mask, found.detach(), torch.zeros((), dtype=found.dtype, device=found.device))
 
 
 def _fitting_loss(specimen: Specimen, trace: Trace) -> None:
@@ -233,12 +287,16 @@ def _fitting_loss(specimen: Specimen, trace: Trace) -> None:
         return
     N, T = trace.calls[-1].x.shape[:2]
     with torch.no_grad():
-        shape = tuple(specimen.losses(trace.output).shape)
+        losses = specimen.losses(trace.output)
+    shape = tuple(losses.shape)
     if shape not in ((), (N,), (N, T)):
+        hint = " Average over what comes after them: .mean(-1)." if shape[:2] == (N, T) else ""
         raise SettingError(
             f"look: `loss` must give the loss of each step ({N}, {T}), of each sequence ({N},), or a scalar, "
-            f"got {shape}."
+            f"got {shape}.{hint}"
         )
+    if not losses.isfinite().all():
+        raise DataError(f"look: `loss` must be finite, got {losses[~losses.isfinite()][0].item()}.")
 
 
 def _driven(trace: Trace, notes: list[str]) -> dict[str, Drivers]:
@@ -269,33 +327,45 @@ def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> N
     lossy, trace = specimen.loss is not None, made.trace
     screen = screened(specimen, made.layer, trace=trace, window=window, played=played) if lossy else None
     del played  # its graph is the largest thing in memory
-    made.stored = stored(part, _codes(made.tokens, part), seed=seed)
+    fits = made.source is not None and made.source.shape[:2] == part.mask.shape
+    made.asked = made.asked if fits else f"what `{part.name}` reads"
+    made.stored = stored(part, made.source if fits else None, seed=seed)
     made.notes += made.stored.notes
     made.influence = influence(specimen, output=answer, seed=seed, window=window, trace=trace)
     made.notes += made.influence.notes
     if not lossy:
-        made.notes.append("Without a loss, what is used and what is needed cannot be measured: pass loss=.")
         return
     made.used = used(specimen, trace=trace)
-    made.surgery = surgery(specimen, made.layer, exact=4 if heavy else 20, trace=trace, screen=screen)
-    if heavy:
-        made.notes.append("A model this large had four units silenced, not twenty.")
+    long = {
+        name: half.order(screen)[:LONGEST] if name == made.layer else half.order()[:1]
+        for name, half in made.half_lives.items()
+        if name == made.layer or not heavy
+    }
+    made.surgery = surgery(
+        specimen, made.layer, exact=4 if heavy else 20, also=long, trace=trace, screen=screen
+    )
+    tried = len(made.surgery.units)
+    if tried < part.units:
+        made.notes.append(
+            f"Of the {part.units:,} units of {made.layer} {tried} were silenced: those that a first-order "
+            "estimate puts first, and the longest memories. What the others cost was not measured."
+        )
 
 
-def _codes(tokens: list[list[str]] | None, part: Layer) -> Tensor | None:
+def _codes(tokens: list[list[str]] | None, call: Call) -> Tensor | None:
     """(N, T) a number for each token, so that a probe may look for symbols; None without tokens."""
-    if tokens is None or [len(row) for row in tokens] != [part.mask.shape[1]] * len(part.mask):
+    if tokens is None or [len(row) for row in tokens] != [call.x.shape[1]] * len(call.x):
         return None
     known = {word: k for k, word in enumerate(sorted({word for row in tokens for word in row}))}
     return torch.tensor([[known[word] for word in row] for row in tokens])
 
 
-def _compared(specimen: Specimen, tokens: list[list[str]] | None, seed: int) -> Horizons:
+def _compared(specimen: Specimen, source: Tensor, seed: int) -> Horizons:
     trace = specimen.trace()
     part = trace.layer()
     return Horizons(
         part.kind,
         flow(specimen, seed=seed),
-        stored(part, _codes(tokens, part), seed=seed),
+        stored(part, source if source.shape[:2] == part.mask.shape else None, seed=seed),
         None if specimen.loss is None else used(specimen, trace=trace),
     )

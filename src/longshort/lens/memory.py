@@ -28,11 +28,38 @@ class HalfLife:
     "(H,) never more than the longest sequence"
     censored: Tensor
     "(H,) bool: more than the longest sequence, so the number is only a lower bound"
+    upper: Tensor
+    """(H,) the upper quartile over sequences, each with its own mean log: a cell that keeps what it holds in
+    some sequences and drops it in others is long there, and short on average"""
+    upper_censored: Tensor
+    "(H,) bool, as `censored`, of `upper`"
 
     def text(self, unit: int) -> str:
         """The half-life of a unit in words: "3.4 steps", or "> 200 steps"."""
-        value = self.steps[unit].item()
-        return f"> {value:.0f} steps" if self.censored[unit] else f"{value:.1f} steps"
+        return _steps(self.steps[unit].item(), bool(self.censored[unit]))
+
+    def upper_text(self, unit: int) -> str:
+        """The upper quartile over sequences, in the same words."""
+        return _steps(self.upper[unit].item(), bool(self.upper_censored[unit]))
+
+    def order(self, need: Tensor | None = None) -> list[int]:
+        """The units, by `upper` from the longest; beyond the sequence, where nobody knows, by need, then by
+        `steps`.
+
+        Args:
+            need: (H,) how much the loss needs each, if that is known.
+        """
+        ties = torch.zeros_like(self.upper) if need is None else need
+        rows = zip(self.upper.tolist(), ties.tolist(), self.steps.tolist(), strict=True)
+        keys = [
+            (u, n, s) if far else (u, 0.0, s)
+            for (u, n, s), far in zip(rows, self.upper_censored, strict=True)
+        ]
+        return sorted(range(len(keys)), key=lambda j: keys[j], reverse=True)
+
+
+def _steps(value: float, censored: bool) -> str:
+    return f"> {value:.0f} steps" if censored else f"{value:.1f} steps"
 
 
 def half_life(layer: Layer) -> HalfLife:
@@ -40,8 +67,9 @@ def half_life(layer: Layer) -> HalfLife:
 
     $$n_j = \frac{\ln 2}{-\frac{1}{|S|}\sum_{(n,t) \in S} \ln f_{n,t,j}}$$
 
-    over all steps that are no padding. The mean is of the logarithm because it is the product that decays;
-    a mean of f itself is always too optimistic. A GRU's update gate z takes the place of f.
+    over all steps of all sequences that are no padding; `upper` has the same of each sequence alone, and the
+    upper quartile of those. The mean is of the logarithm because it is the product that decays; a mean of f
+    itself is always too optimistic. A GRU's update gate z takes the place of f.
 
     Args:
         layer: a replayed LSTM or GRU.
@@ -62,7 +90,10 @@ def half_life(layer: Layer) -> HalfLife:
         log = torch.where(torch.isfinite(log), log, 0)
     mean = log.sum((0, 1)) / layer.mask.sum()
     steps = math.log(2) / (-mean).clamp(min=1e-300)
-    return HalfLife(steps.clamp(max=longest), steps > longest)
+    count = layer.mask.sum(1)
+    each = log.sum(1)[count > 0] / count[count > 0, None]
+    upper = math.log(2) / (-each.clamp(min=-1e300)).quantile(0.25, 0).clamp(min=1e-300)
+    return HalfLife(steps.clamp(max=longest), steps > longest, upper.clamp(max=longest), upper > longest)
 
 
 def survival(layer: Layer, lags: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ class Opened:
     compare: dict[str, list[nn.Module]] = field(default_factory=dict)
     "other models for the same inputs by name, one a seed; more seeds of this model under its own name"
     film: list[dict[str, Any]] = field(default_factory=list)
+    own: bool = False
+    "the first input may be what memory is asked about, where it has the sequences and steps of the layers"
 
 
 def open_model(model: Any, input: Any) -> Opened:
@@ -60,7 +62,9 @@ def open_model(model: Any, input: Any) -> Opened:
                 f"look: `input` must be what the forward of {type(model).__name__} takes, a tensor or a "
                 "tuple of arguments, got None."
             )
-        return Opened(model, input if type(input) is tuple else (input,), title=type(model).__name__)
+        return Opened(
+            model, input if type(input) is tuple else (input,), title=type(model).__name__, own=True
+        )
     if type(model).__name__ == "Forecaster":
         return open_forecaster(model, input)
     if type(model).__name__ == "LanguageModel":
@@ -86,6 +90,11 @@ def open_run(folder: str | Path, source: Any = None) -> Opened:
     """
     from ..runs import Run
 
+    if Path(folder).is_file():
+        raise RunError(
+            f"look: {folder} must be the folder of a run, and is a file. A model that torch saved is looked "
+            'at from Python: load it, then longshort.look(model, input).save("look.html").'
+        )
     run = Run.open(folder)
     title = Path(folder).resolve().name
     if run.task == "forecast":

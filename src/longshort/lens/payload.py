@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .account import has_ledger
-from .findings import diagnosis
+from .memory_findings import diagnosis
 from .replay import QUANTITIES, Layer, zoneout
 from .vocabulary import NOTE, WORDS
 
@@ -54,9 +54,11 @@ def payload(look: Look, limit: float) -> dict[str, Any]:
     names = [*look.names, *(f"{n + 1}" for n in range(len(look.names), N))]
     layers = [_layer(look, layer, plan, first) for layer in trace.layers.values()]
     call = trace.calls[0]
-    channels = call.x[:rows, first:].transpose(1, 2)
+    source = call.x if look.source is None or not look.source.is_floating_point() else look.source
+    channels = source[:rows, first:].transpose(1, 2)
     strongest = channels.float().std((0, 2)).argsort(descending=True)[:6].sort().values
-    labels = [*look.channels, *(f"channel {c}" for c in range(len(look.channels), call.x.shape[2]))]
+    named = len(look.channels) == source.shape[2]
+    labels = look.channels if named else [f"channel {c}" for c in range(source.shape[2])]
     lengths = part.mask.sum(1).tolist()
     return {
         "words": WORDS,
@@ -139,8 +141,7 @@ def _plan(look: Look, limit: float, notes: list[str]) -> dict[str, int]:
 def _rank(look: Look, layer: Layer) -> list[int]:
     """Units, first those that the loss needs, then those that remember long."""
     half = look.half_lives.get(layer.name)
-    long = (half.steps + half.censored) if half else -torch.arange(float(layer.units))
-    order: list[int] = long.argsort(descending=True).tolist()
+    order = half.order() if half else list(range(layer.units))
     cut = look.surgery if look.surgery is not None and layer.name == look.layer else None
     needed = [j for j, rise in sorted(cut.units.items(), key=lambda p: -p[1]) if rise > 0] if cut else []
     half_way = [
@@ -153,7 +154,7 @@ def _layer(look: Look, layer: Layer, plan: dict[str, int], first: int) -> dict[s
     seen, rows = plan["sequences"], _rank(look, layer)[: plan["units"]]
     half, health = look.half_lives.get(layer.name), look.healths[layer.name]
     if half is not None:
-        rows.sort(key=lambda j: (-int(half.censored[j]), -float(half.steps[j])))
+        rows.sort(key=half.order().index)
     pinned = _rank(look, layer)[: plan["pinned"]]
     values = dict(layer.values)
     projected = values["h"].shape[-1] != layer.units
@@ -215,9 +216,13 @@ def _horizon(look: Look) -> dict[str, Any]:
     if flow is not None:
         foot.append(f"The gradient at lag 0 has size {flow.scale:.2e}.")
     if stored is not None:
-        foot.append(f"Probes are scored on {stored.held_out}.")
+        foot.append(
+            "Stored: the last lag at which a probe explains a tenth or more of "
+            + ("a symbol's entropy" if math.isnan(stored.capacity) else "what x_t leaves open of any channel")
+            + f", beyond chance; probes are scored on {stored.held_out}."
+        )
         if not math.isnan(stored.capacity):
-            foot.append(f"Memory capacity {stored.capacity:.1f}.")
+            foot.append(f"Memory capacity (the sum of R² over lags) {stored.capacity:.1f}.")
     if look.used is not None and look.used.note:
         foot.append(look.used.note)
     if look.others:
@@ -225,9 +230,11 @@ def _horizon(look: Look) -> dict[str, Any]:
     return {
         "models": models,
         "required": look.required,
-        "half": [] if half is None else _list(half.steps),
-        "censored": [] if half is None else half.censored.tolist(),
+        "half": [] if half is None else _list(half.upper),
+        "censored": [] if half is None else half.upper_censored.tolist(),
         "length": look.length,
+        "layer": look.layer,
+        "asked": look.asked,
         "longest": max(longest, look.required or 0, 1),
         "sentence": diagnosis(look),
         "foot": " ".join(foot),
@@ -299,8 +306,10 @@ def _units(look: Look) -> dict[str, Any]:
     half, cut, driven = look.half_lives.get(look.layer), look.surgery, look.driven.get(look.layer)
     units = look.trace.layer(look.layer).units
     return {
-        "half": [] if half is None else _list(half.steps),
-        "censored": [] if half is None else half.censored.tolist(),
+        "layer": look.layer,
+        "half": [] if half is None else _list(half.upper),
+        "average": [] if half is None else _list(half.steps),
+        "censored": [] if half is None else half.upper_censored.tolist(),
         "screen": [0.0] * units if cut is None else _list(cut.screen),
         "exact": {} if cut is None else {str(j): rise for j, rise in cut.units.items()},
         "gates": {} if cut is None else cut.gates,

@@ -27,7 +27,7 @@ def picture(look: Look, format: str = "png") -> bytes:
     """
     layer = look.trace.layer(look.layer)
     half = look.half_lives.get(look.layer)
-    order = half.steps.argsort(descending=True) if half is not None else None
+    order = half.order() if half is not None else None
     length = int(layer.mask[0].sum())
     first, seen = max(0, length - STEPS), min(layer.units, UNITS)
     strips = []

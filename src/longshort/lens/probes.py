@@ -7,6 +7,16 @@ Both are lower bounds of the mutual information in expectation ((1) for Gaussian
 sampling error. A probe that was fitted to shuffled targets is the control; a probe that sees only x_t shows
 what the input's own correlation gives away without any memory. A probe proves presence, never use.
 
+A channel is probed at the steps at which it differs between the sequences: of a constant nothing can be
+stored, and a channel that speaks at the first step alone would drown in its own silence. With b(k) the bits
+of the channel, b0(k) the larger of its control and of what x_t alone gives, and S the standard error,
+
+    (3)  stored at lag k: b(k) > b0(k) + 2 S, and the probe explains a tenth of what b0 leaves open,
+         1 - 4^-(b(k) - b0(k)) >= 0.1, and a hundredth of the channel, 4^-b0(k) - 4^-b(k) >= 0.01;
+         of symbols a tenth of their entropy, b(k) - b0(k) >= 0.1 H(x)
+
+and the stored horizon is the last such lag of any channel, whether or not earlier ones fail.
+
 Source: Jaeger (2001) for memory capacity; Hewitt & Liang (2019) for the control.
 """
 
@@ -15,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +40,10 @@ SAMPLES = 4000
 READ = 256
 """Numbers of a state that a probe reads; a larger state is projected at random to so many: still a lower
 bound."""
+SHARE = 0.1
+"""Of what x_t and chance leave open, the share that a probe must explain for a lag to count: equation (3)."""
+LEAST = 0.01
+"""And the share of the channel itself: x_t may leave next to nothing of it open."""
 SYMBOLS = 32
 """Symbols told apart; the rarer ones count as one."""
 
@@ -50,7 +65,9 @@ class Stored:
     capacity: float
     "sum over all lags of R², at most the number of state variables for white input; NaN for symbols"
     horizon: int
-    "largest lag with bits > max(control, from_input) + 2 standard errors (4 where no neighbour joins); or -1"
+    "largest lag of equation (3) for any channel (by 4 standard errors where no neighbour joins); or -1"
+    channel: int
+    "the input channel that is stored for so long; -1 for symbols, or where nothing is stored"
     censored: bool
     "that is the largest lag measured"
     held_out: str
@@ -96,7 +113,7 @@ def stored(
         ).to(states)
     wanted = layer.x if target is None else target
     symbols = not wanted.is_floating_point()
-    wanted = _codes(wanted) if symbols else _channels(wanted.double(), layer.mask)
+    wanted, order = (_codes(wanted), [-1]) if symbols else _channels(wanted.double(), layer.mask)
     lengths = layer.mask.sum(1)
     shortest = int(lengths.min())
     lags = lag_grid(shortest) if lags is None else lags[lags < shortest]
@@ -107,17 +124,22 @@ def stored(
         notes.append(f"Probes were fitted to, and scored on, {SAMPLES:,} of {count:,} states for each lag.")
     if len(lags) < shortest:
         notes.append(f"What is stored and what is used was measured at {len(lags)} of {shortest:,} lags.")
-    rows = [_at_lag(int(k), layer, states, wanted, held, at_end, symbols, rng) for k in lags]
-    bits, control, error, alone, fit = (
-        torch.tensor(column, dtype=torch.float64) for column in zip(*rows, strict=True)
-    )
-    floor = torch.maximum(control.clamp(min=0), alone.clamp(min=0)) + 2 * error
-    over = (bits > floor) & (bits > 0.01)
-    near = torch.cat((over[1:], over[-1:])) | torch.cat((over[:1], over[:-1]))
-    kept = (over & (near | (bits > floor + 2 * error))).nonzero().flatten()
-    horizon = int(lags[kept[-1]]) if len(kept) else -1
+    groups = _groups(wanted, layer.mask, symbols)
+    rows = []
+    for k in lags:
+        made = [_at_lag(int(k), layer, states, wanted, *g, held, at_end, symbols, rng) for g in groups]
+        rows.append(Probed(*(torch.cat(column) for column in zip(*made, strict=True))))
+    seen = Probed(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    last = [_last(seen, c, symbols) for c in range(seen.bits.shape[1])]
+    best = max(range(len(last)), key=lambda c: (last[c], float(seen.bits[last[c], c])), default=0)
+    horizon = int(lags[last[best]]) if last and last[best] >= 0 else -1
+    channel = -1 if symbols or horizon < 0 else order[best]
+    fit = seen.fit.mean(1) if seen.fit.shape[1] else torch.zeros(len(lags), dtype=torch.float64)
     total = math.nan if symbols else float(torch.trapezoid(fit, lags.double())) + float(fit[0])
-    return Stored(lags, bits, control, error, alone, total, horizon, horizon == int(lags[-1]), words, notes)
+    return Stored(
+        lags, seen.bits.sum(1), seen.control.sum(1), seen.error.square().sum(1).sqrt(), seen.alone.sum(1),
+        total, horizon, channel, horizon == int(lags[-1]), words, notes,
+    )  # fmt: skip
 
 
 def lag_grid(T: int, count: int = 24) -> Tensor:
@@ -148,12 +170,63 @@ def _codes(x: Tensor) -> Tensor:
     return rank[inverse].clamp(max=SYMBOLS - 1)
 
 
-def _channels(x: Tensor, mask: Tensor) -> Tensor:
+class Probed(NamedTuple):
+    """What one probe found for each channel (C,), or for symbols (1,); stacked over lags (K, C)."""
+
+    bits: Tensor
+    control: Tensor
+    error: Tensor
+    "standard error of `bits`"
+    alone: Tensor
+    "bits from x_t alone"
+    fit: Tensor
+    "R² of numbers, the share that is right of symbols"
+    unknown: Tensor
+    "bits there are to know: the entropy of symbols; infinite for numbers"
+
+
+def _channels(x: Tensor, mask: Tensor) -> tuple[Tensor, list[int]]:
+    """The channels of the largest variance, and which they are."""
     x = x if x.dim() == 3 else x[..., None]
     spread = x[mask].var(0)
     best = spread.argsort(descending=True)[:CHANNELS]
-    kept: Tensor = x[..., best[spread[best] > 1e-12]]
-    return kept
+    best = best[spread[best] > 1e-12]
+    return x[..., best], best.tolist()
+
+
+def _groups(wanted: Tensor, mask: Tensor, symbols: bool) -> list[tuple[Tensor, Tensor]]:
+    """Targets (N, T, C') or (N, T), each with the (T,) steps at which they differ between the sequences.
+
+    In order of channels, so that neighbours with the same steps share a probe.
+    """
+    T, C = mask.shape[1], 1 if symbols else wanted.shape[2]
+    where = torch.ones(C, T, dtype=torch.bool, device=mask.device)
+    if not symbols and len(mask) >= 6:
+        count = mask.sum(0).clamp(min=1)[:, None]
+        mean = (wanted * mask[..., None]).sum(0) / count
+        spread = ((wanted - mean).square() * mask[..., None]).sum(0) / count  # (T, C)
+        differs = (spread > 1e-9 * spread.amax(0)).T
+        where = torch.where(differs.any(1, keepdim=True), differs, where)
+    groups: list[tuple[Tensor, Tensor]] = []
+    first = 0
+    for c in range(1, C + 1):
+        if c == C or not torch.equal(where[c], where[first]):
+            groups.append((wanted if symbols else wanted[..., first:c], where[first]))
+            first = c
+    return groups
+
+
+def _last(seen: Probed, c: int, symbols: bool) -> int:
+    """The place of the last lag of equation (3) for one channel; -1 where there is none."""
+    bits, error = seen.bits[:, c], seen.error[:, c]
+    floor = torch.maximum(seen.control[:, c], seen.alone[:, c]).clamp(min=0)
+    gain = bits - floor
+    share = gain / seen.unknown[:, c].clamp(min=1e-12) if symbols else 1 - 4.0**-gain
+    over = (gain > 2 * error) & (share >= SHARE)
+    over &= symbols | (4.0**-floor - 4.0**-bits >= LEAST)
+    near = torch.cat((over[1:], over[-1:])) | torch.cat((over[:1], over[:-1]))
+    kept = (over & (near | (gain > 4 * error))).nonzero().flatten()
+    return int(kept[-1]) if len(kept) else -1
 
 
 def _at_lag(
@@ -161,19 +234,22 @@ def _at_lag(
     layer: Layer,
     states: Tensor,
     wanted: Tensor,
+    target: Tensor,
+    where: Tensor,
     held: Tensor,
     at_end: bool,
     symbols: bool,
     rng: torch.Generator,
-) -> tuple[float, float, float, float, float]:
-    """Bits, control, standard error, bits from x_t alone and mean R² of one lag."""
+) -> Probed:
+    """What is read of `target`, which differs between sequences at the steps `where`, at one lag."""
     T = layer.mask.shape[1]
     usable = layer.mask.clone()
     if layer.reverse:  # the reversed layer's past lies to the right
         usable[:, T - k :] = False
-        usable &= torch.cat((layer.mask[:, k:], torch.zeros_like(layer.mask[:, :k])), 1)
+        usable &= torch.cat((layer.mask[:, k:] & where[k:], torch.zeros_like(layer.mask[:, :k])), 1)
     else:
         usable[:, :k] = False
+        usable[:, k:] &= where[: T - k]
         if at_end:
             last = layer.mask.sum(1)[:, None] - 1
             usable &= torch.arange(T)[None] == last
@@ -181,29 +257,31 @@ def _at_lag(
     if len(n) > SAMPLES:
         some = torch.randperm(len(n), generator=rng)[:SAMPLES].sort().values
         n, t = n[some], t[some]
-    then = wanted[n, t + k if layer.reverse else t - k]
+    then = target[n, t + k if layer.reverse else t - k]
     now = wanted[n, t]
     now = torch.nn.functional.one_hot(now, SYMBOLS).double() if symbols else now
     test, group = held[n, t], n if layer.mask.shape[0] >= 6 else t * 8 // T + 8 * n
     if test.sum() < 4 or (~test).sum() < 8:
-        return 0.0, 0.0, 1.0, 0.0, 0.0
-    probe: Callable[..., tuple[float, float, float]] = _soft if symbols else _ridge
+        none = torch.zeros(1 if symbols else target.shape[2], dtype=torch.float64)
+        return Probed(none, none, none + 1, none, none, none + math.inf)
+    probe: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = _soft if symbols else _ridge
     now_at = states[n, t].double()
-    bits, error, fit = probe(now_at, then, test, group)
+    bits, error, fit, unknown = probe(now_at, then, test, group)
     order = torch.arange(len(then))
     for side in (test, ~test):
         places = side.nonzero().flatten()
         order[places] = places[torch.randperm(len(places), generator=rng)]
     control = probe(now_at, then[order], test, group)[0]
-    alone = probe(now, then, test, group)[0] if k else 0.0
-    return bits, control, error, alone, fit
+    alone = probe(now, then, test, group)[0] if k else torch.zeros_like(bits)
+    return Probed(bits, control, error, alone, fit, unknown)
 
 
-def _ridge(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[float, float, float]:
+def _ridge(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bits, their error, R² and infinity of each channel."""
     x = torch.cat(((x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6), torch.ones(len(x), 1).to(x)), 1)
     gram, cross = x[~test].T @ x[~test], x[~test].T @ y[~test]
     best: tuple[Tensor, Tensor] | None = None
-    for strength in (1e-3, 1e-1, 10.0):  # chosen by leave-one-out on the fitting part
+    for strength in (1e-3, 1e-1, 10.0, 100.0):  # chosen by leave-one-out on the fitting part
         inverse = torch.linalg.inv(gram + strength * torch.eye(len(gram)).to(x))
         weights = inverse @ cross
         leverage = ((x[~test] @ inverse) * x[~test]).sum(1, keepdim=True).clamp(max=0.999)
@@ -213,14 +291,15 @@ def _ridge(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[float, fl
     wrong = (y[test] - x[test] @ (best[1] if best else cross)).square()
     spread = (y[test] - y[~test].mean(0)).square()
     share = (wrong.mean(0) / spread.mean(0).clamp(min=1e-12)).clamp(min=1e-6)
-    bits = (-0.5 * share.log2()).clamp(min=0).sum().item()
-    score = (wrong / wrong.mean(0).clamp(min=1e-12) - spread / spread.mean(0).clamp(min=1e-12)).sum(1) / (
+    bits = (-0.5 * share.log2()).clamp(min=0)
+    score = (wrong / wrong.mean(0).clamp(min=1e-12) - spread / spread.mean(0).clamp(min=1e-12)) / (
         2 * math.log(2)
     )
-    return bits, _error(score, group[test]), max(0.0, 1 - share.mean().item())
+    return bits, _error(score, group[test]), (1 - share).clamp(min=0), torch.full_like(bits, math.inf)
 
 
-def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[float, float, float]:
+def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bits, their error, the share that is right and the entropy of the symbols, each (1,)."""
     x = torch.cat(((x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6), torch.ones(len(x), 1).to(x)), 1)
     count = int(y.max()) + 1
     weights = torch.zeros(x.shape[1], count, dtype=x.dtype, requires_grad=True)
@@ -238,16 +317,21 @@ def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[float, flo
         wrong = torch.nn.functional.cross_entropy(x[test] @ weights, y[test], reduction="none") / math.log(2)
     share = (torch.bincount(y[~test], minlength=count).double() + 0.5) / (len(y[~test]) + 0.5 * count)
     prior = -share.log2()[y[test]]
-    right = float((wrong < 1).double().mean())
-    return max(0.0, (prior - wrong).mean().item()), _error(prior - wrong, group[test]), right
+    right = (wrong < 1).double().mean()[None]
+    gain = (prior - wrong)[:, None]
+    return gain.mean(0).clamp(min=0), _error(gain, group[test]), right, prior.mean()[None]
 
 
-def _error(scores: Tensor, group: Tensor) -> float:
-    """Standard error of the mean over groups: steps of one sequence are not independent."""
+def _error(scores: Tensor, group: Tensor) -> Tensor:
+    """Standard error (C,) of the mean of scores (M, C) over groups: steps of one sequence are not
+    independent.
+    """
     names, inverse = group.unique(return_inverse=True)
     if len(names) < 2:
-        return float(scores.std() / max(len(scores), 1) ** 0.5) if len(scores) > 1 else 1.0
-    sums = torch.zeros(len(names)).to(scores).index_add(0, inverse, scores)
-    counts = torch.zeros(len(names)).to(scores).index_add(0, inverse, torch.ones_like(scores))
-    gaps = sums - counts * scores.mean()
-    return float(gaps.square().sum().sqrt() / counts.sum())
+        return scores.std(0) / len(scores) ** 0.5 if len(scores) > 1 else torch.ones_like(scores[0])
+    sums = torch.zeros(len(names), scores.shape[1]).to(scores).index_add(0, inverse, scores)
+    counts = (
+        torch.zeros(len(names), 1).to(scores).index_add(0, inverse, torch.ones(len(scores), 1).to(scores))
+    )
+    gaps = sums - counts * scores.mean(0)
+    return gaps.square().sum(0).sqrt() / counts.sum()

@@ -233,6 +233,25 @@ def require_finite(layer: Layer) -> None:
         )
 
 
+def require_finite_answer(specimen: Specimen, trace: Trace) -> None:
+    """Raise where what the model returns is not finite, and say which of its weights are not."""
+    out = trace.output
+    if out.isfinite().all():
+        return
+    weights = [name for name, p in specimen.model.named_parameters() if not p.isfinite().all()]
+    why = (
+        f"The weights `{'`, `'.join(weights)}` are not finite: load an earlier checkpoint."
+        if weights
+        else "Its recurrent layers are; look at what comes after them, or pass output= that picks numbers "
+        "which are."
+    )
+    bad = out[~out.isfinite()]
+    raise DataError(
+        f"look: what {type(specimen.model).__name__} returns must be finite; {bad.numel():,} of "
+        f"{out.numel():,} numbers are not, the first is {bad[0].item()}. {why}"
+    )
+
+
 def answers(out: Tensor, call: Call) -> Tensor:
     """What the model says at each sequence's last step: (N, K).
 

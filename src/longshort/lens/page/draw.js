@@ -90,6 +90,9 @@ export function number(value, digits = 3) {
   return text.replaceAll("-", "−");
 }
 
+/** A text of `most` letters at most. */
+export const brief = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
 export function axisY(drawing, place, values, { left, right, format = number }) {
   const { grid, soft } = colours();
   for (const value of values) {

@@ -8,7 +8,7 @@ const MARKS = { warning: ["!", "Look into this"], note: ["·", "Worth knowing"],
 
 const { body } = view("findings", {
   title: "Findings",
-  about: "What the measurements below say in plain words, warnings first. Each sentence leads to the view that shows it.",
+  about: "What the measurements below say in plain words: how far back the memory reaches, which cells keep longest and whether the model uses them, then warnings, then the rest. Each sentence leads to the view that shows it.",
   formula: null,
 });
 

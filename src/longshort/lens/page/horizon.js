@@ -1,14 +1,14 @@
 // Three horizons on one axis: what could be learnt, what is stored, what is used.
 import { data } from "lens/data";
-import { axisX, axisY, canvasOf, colours, html, line, number, scale, shade, svg, ticks } from "lens/draw";
+import { axisX, axisY, brief, canvasOf, colours, html, line, number, scale, shade, svg, ticks } from "lens/draw";
 import { onChange } from "lens/state";
 import { choice, view } from "lens/view";
 import { label, worded } from "lens/words";
 
 const H = data.horizon;
 const { body, foot } = view("horizon", {
-  title: "Three horizons",
-  about: "How far back the memory reaches, asked in three ways: does gradient arrive, can the past be read from the state, does the loss suffer when the past is cut off. Where they disagree lies the diagnosis.",
+  title: `Three horizons: ${H.layer}`,
+  about: "How far back the memory reaches, asked in three ways: does gradient arrive, can the past be read from the state, does the loss suffer when the past is cut off. Where they disagree lies the diagnosis. The first two are of the layer named above, by look(…, layer=…).",
   formula: "learnable G(k) = ‖dL/dc(T−k)‖ / ‖dL/dc(T)‖      stored bits(k) = −½ log₂(1 − R²)      used U(k) = L(last k) − L(all)",
   table: () => {
     const rows = [["model", "curve", "lag", "value"]];
@@ -43,7 +43,7 @@ function draw() {
   const left = 52;
   const each = 128;
   const gap = 34;
-  const panels = [["learnable", "learnable: gradient by lag"], ["stored", "stored: bits about the {x} k steps ago"], ["used", "used: rise of the loss with k steps only"]].filter(([name]) => H.models.some((m) => m[name]));
+  const panels = [["learnable", "learnable: gradient by lag"], ["stored", narrow ? `stored: bits about ${brief(H.asked, 24)}` : `stored: bits about ${brief(H.asked, 60)} k steps ago`], ["used", `used, by the whole model: rise of the loss${narrow ? "" : " with k steps only"}`]].filter(([name]) => H.models.some((m) => m[name]));
   const { drawing, width } = canvasOf(place, panels.length * (each + gap) + 36, "Three horizons by lag");
   const right = width - 14;
   const to = (k) => (logarithmic ? Math.log10(k + 1) : k);
@@ -148,7 +148,7 @@ function halves() {
   const x = scale(0, bins + 1, 52, width - 14);
   const y = scale(0, Math.max(...counts), 84, 22);
   const { ink, f, mark } = colours();
-  drawing.append(svg("text", { x: 52, y: 12, fill: ink, "font-weight": 600 }, "half-lives of the units"));
+  drawing.append(svg("text", { x: 52, y: 12, fill: ink, "font-weight": 600 }, width < 560 ? "half-lives that a quarter exceed" : "half-lives of the units, that a quarter of the sequences exceed"));
   axisY(drawing, y, ticks(0, Math.max(...counts), 3).filter(Number.isInteger), { left: 52, right: width - 14 });
   counts.forEach((n, k) => drawing.append(svg("rect", { x: x(k) + 1, width: x(1) - x(0) - 2, y: y(n), height: y(0) - y(n), fill: k === bins ? mark : f, "fill-opacity": 0.85 })));
   const places = [0, 4, 8, 12];

@@ -25,8 +25,8 @@ function draw() {
   const { drawing, width } = canvasOf(place, height, "Gradient per gate and step");
   const x = scale(-0.5, data.steps - 0.5, left, width - 12);
   const logs = data.rivers.flatMap((r) => Array.from(r.norms.values, (v) => Math.log10(v))).filter(Number.isFinite);
-  const high = Math.max(...logs, -30);
-  const low = Math.max(Math.min(...logs, high - 1), high - 8);
+  const high = Math.ceil(Math.max(...logs, -30));  // whole decades, so that the scale's ends are round
+  const low = Math.floor(Math.max(Math.min(...logs, high - 1), high - 8));
   const { ink } = colours();
   let y = 0;
   for (const river of data.rivers) {
@@ -41,7 +41,7 @@ function draw() {
     });
   }
   axisX(drawing, x, ticks(0, data.steps - 1, narrow ? 4 : 10).filter(Number.isInteger), { y, format: (t) => String(t + data.first), title: "step" });
-  legend(drawing, { x: left + 60, y: height - 12, map: "magma", low: `1e${low.toFixed(1)}`.replace("-", "−"), high: `1e${high.toFixed(1)}`.replace("-", "−") });
+  legend(drawing, { x: left + 60, y: height - 12, map: "magma", low: `1e${low}`.replace("-", "−"), high: `1e${high}`.replace("-", "−") });
   const set_ = cursor(drawing, 18, y);
   move = () => {
     set_(x(state.t));

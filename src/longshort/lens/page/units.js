@@ -7,10 +7,10 @@ import { label, worded } from "lens/words";
 
 const U = data.units;
 const { body, foot } = view("units", {
-  title: "Units and surgery",
-  about: "Each dot is a unit: to the right those that remember long, above those that the loss misses when they are silenced. Click one to see it everywhere.",
-  formula: "half-life = ln 2 / −mean ln f      silenced: {c} clamped to its mean      held: a gate kept at its mean",
-  table: () => [["unit", "half-life", "beyond the sequence", "estimated rise", "rise when silenced"], ...U.screen.map((v, j) => [j, U.half[j] ?? "", U.censored[j] ?? "", v, U.exact[j] ?? ""])],
+  title: `Units and surgery: ${U.layer}`,
+  about: "Each dot is a unit of the layer named above, by look(…, layer=…): to the right those that remember long, above those that the loss misses when they are silenced. A tick below is a unit that was not silenced. Click one to see it everywhere.",
+  formula: "half-life = ln 2 / −mean ln f of a sequence; a quarter of the sequences exceed it      silenced: {c} clamped to its mean      held: a gate kept at its mean",
+  table: () => [["unit", "half-life a quarter exceed", "beyond the sequence", "half-life on average", "estimated rise", "rise when silenced"], ...U.screen.map((v, j) => [j, U.half[j] ?? "", U.censored[j] ?? "", U.average[j] ?? "", v, U.exact[j] ?? ""])],
 });
 const pair = html("div", { class: "pair" });
 const dots = html("div", { class: "stage" });
@@ -24,43 +24,52 @@ function draw() {
   const exactly = Object.keys(U.exact).length > 0;
   const ups = U.screen.map((v, j) => (exactly ? U.exact[j] : v));
   const known = ups.map((v, j) => [j, v]).filter(([, v]) => v !== undefined && v !== null);
-  const { drawing, width } = canvasOf(dots, 330, "Units by half-life and need");
+  const untried = exactly ? ups.length - known.length : 0;
+  const { drawing, width } = canvasOf(dots, 354, "Units by half-life and need");
   const half = U.half.length ? U.half : U.screen.map((_, j) => j + 1);
   const logs = half.map((v) => Math.log10(Math.max(v, 0.05)));
   const x = scale(Math.min(...logs) - 0.05, Math.max(...logs) + 0.05 * (Math.max(...logs) - Math.min(...logs)) + 0.02, 64, width - 20);
   const values = known.map(([, v]) => v);
   const [low, high] = [Math.min(0, ...values), Math.max(1e-9, ...values)];
-  const y = scale(low, high, 270, 30);
+  const y = scale(low, high, 270, 46);
+  const floor = untried ? 292 : 270;
   const { soft, ink, f, mark: red, faint } = colours();
   axisY(drawing, y, ticks(low, high, 5), { left: 64, right: width - 20 });
   const marks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter((v) => Math.log10(v) >= Math.min(...logs) - 0.05 && Math.log10(v) <= Math.max(...logs) + 0.1);
   const span = [10 ** Math.min(...logs), 10 ** Math.max(...logs)];
-  if (U.half.length) axisX(drawing, (v) => x(Math.log10(v)), marks.length > 2 ? marks.filter((_, k) => width > 420 || k % 2 === 0) : ticks(...span, width > 420 ? 6 : 3), { y: 270, format: (v) => number(v, 2), title: "half-life, steps (open: longer than the sequence)" });
-  else axisX(drawing, (j) => x(Math.log10(j + 1)), [0, 1, 3, 7, 15, 31, 63, 127, 255, 511].filter((j) => j < half.length), { y: 270, format: String, title: "unit (a plain RNN has no half-life)" });
-  drawing.append(svg("text", { x: 64, y: 16, fill: ink, "font-weight": 600 }, exactly ? "rise of the loss when silenced" : U.loss === null ? "units by half-life (no loss was given, so need is unknown)" : "estimated rise of the loss"));
+  if (U.half.length) axisX(drawing, (v) => x(Math.log10(v)), marks.length > 2 ? marks.filter((_, k) => width > 420 || k % 2 === 0) : ticks(...span, width > 420 ? 6 : 3), { y: floor, format: (v) => number(v, 2), title: `half-life, steps${U.censored.some(Boolean) ? " (open: longer than the sequence)" : ""}` });
+  else axisX(drawing, (j) => x(Math.log10(j + 1)), [0, 1, 3, 7, 15, 31, 63, 127, 255, 511].filter((j) => j < half.length), { y: floor, format: String, title: "unit (a plain RNN has no half-life)" });
+  drawing.append(svg("text", { x: 64, y: 16, fill: ink, "font-weight": 600 }, exactly ? `rise ${width > 400 ? "of the loss " : ""}when silenced, of ${untried ? `the ${known.length} of ${ups.length} units tried` : `all ${ups.length} units`}` : U.loss === null ? "units by half-life (no loss was given, so need is unknown)" : "estimated rise of the loss"));
   const shapes = new Map();
   half.forEach((v, j) => {
     const up = ups[j];
-    const at = up === undefined || up === null ? y(0) : y(up);
+    const tried = up !== undefined && up !== null;
+    const at = tried ? y(up) : floor - 8;
     const beside = U.censored[j] ? ((j % 9) - 4) * 2.5 : 0;
-    const dot = svg("circle", { cx: x(logs[j]) + beside, cy: at, r: up === undefined || up === null ? 3 : 5.5, fill: U.censored[j] ? "none" : up === undefined || up === null ? faint : f, stroke: f, "fill-opacity": 0.8, tabindex: -1, style: "cursor: pointer" });
-    dot.append(svg("title", {}, `unit ${j}`));
+    const dot = tried
+      ? svg("circle", { class: "tried", cx: x(logs[j]) + beside, cy: at, r: 5.5, fill: U.censored[j] ? "none" : f, stroke: f, "fill-opacity": 0.8 })
+      : svg("rect", { class: "untried", x: x(logs[j]) + beside - 1.5, width: 3, y: at - 5, height: 10, fill: soft });
+    dot.setAttribute("tabindex", -1);
+    dot.setAttribute("style", "cursor: pointer");
+    dot.dataset.x = x(logs[j]) + beside;
+    dot.dataset.y = at;
+    dot.append(svg("title", {}, `unit ${j}${tried ? "" : ", not silenced"}`));
     dot.addEventListener("click", () => set({ layer: data.measured, unit: j }));
     shapes.set(j, dot);
     drawing.append(dot);
   });
-  for (const [j, v] of [...known].sort((p, q) => q[1] - p[1]).slice(0, 4)) if (v > 0) drawing.append(svg("text", { x: x(logs[j]) - 16, y: y(v) + 4, "text-anchor": "end", fill: soft, "font-size": 11 }, String(j)));
+  for (const [j, v] of [...known].sort((p, q) => q[1] - p[1]).slice(0, 4)) if (v > 0) drawing.append(svg("text", { x: x(logs[j]) + (x(logs[j]) < 104 ? 10 : -16), y: y(v) + 4, "text-anchor": x(logs[j]) < 104 ? "start" : "end", fill: soft, "font-size": 11 }, String(j)));
   const ring = svg("circle", { r: 9, fill: "none", stroke: red, "stroke-width": 2, "pointer-events": "none" });
   drawing.append(ring);
   mark = () => {
     const dot = state.layer === data.measured ? shapes.get(state.unit) : null;
     ring.setAttribute("visibility", dot ? "visible" : "hidden");
     if (!dot) return;
-    ring.setAttribute("cx", dot.getAttribute("cx"));
-    ring.setAttribute("cy", dot.getAttribute("cy"));
+    ring.setAttribute("cx", dot.dataset.x);
+    ring.setAttribute("cy", dot.dataset.y);
     const j = state.unit;
-    const life = U.half.length ? `half-life ${U.censored[j] ? "> " : ""}${number(U.half[j], 3)} steps` : "";
-    foot.textContent = worded(`Unit ${j} of ${measured.name}: ${[life, U.exact[j] !== undefined ? `silenced, the loss rises by ${number(U.exact[j], 3)}` : ""].filter(Boolean).join(", ")}.`) + (U.loss === null ? "" : ` Loss ${number(U.loss, 4)}.`);
+    const life = U.half.length ? `half-life ${U.censored[j] ? "> " : ""}${number(U.half[j], 3)} steps in a quarter of the sequences, ${number(U.average[j], 3)} on average` : "";
+    foot.textContent = worded(`Unit ${j} of ${measured.name}: ${[life, U.exact[j] !== undefined ? `silenced, the loss rises by ${number(U.exact[j], 3)}` : exactly ? "not silenced" : ""].filter(Boolean).join(", ")}.`) + (U.loss === null ? "" : ` Loss ${number(U.loss, 4)}.`);
   };
   mark();
   gates();
