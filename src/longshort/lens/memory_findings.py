@@ -149,7 +149,7 @@ def longest_memory(look: Look) -> Iterator[Finding]:
             without = [str(j) for j in first if j not in needs]
             text += f"; the model uses {_listed([str(j) for j in needs])} and does without {_listed(without)}"
         else:
-            text += f"; the model uses {'all of them' if len(first) > 1 else 'it'}"
+            text += f"; the model uses {f'these {len(first)}' if len(first) > 1 else 'it'}"
         if best in needs and len(first) > 1:
             text += f", and misses unit {best} most {tried}"
         elif best not in first and rise > 0:
