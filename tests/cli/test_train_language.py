@@ -226,7 +226,7 @@ def test_the_help_lists_the_recipes(capsys):
         ),
         (["predict", "RUN", "a", "--seed", "-1"], "language: `seed` must be at least 0, got -1."),
         (["predict", "RUN", "--prompt-file", "none"], "none: cannot be read: No such file or directory."),
-        (["predict", "RUN", "a", "--length", "0"], "predict: `length` must be at least 1, got 0."),
+        (["predict", "RUN", "a", "--length", "0"], "`length` must be at least 1, got 0."),
         (
             ["predict", "RUN", "a", "--levels", "80"],
             "--levels is for runs of forecast, and RUN is one of language.",
