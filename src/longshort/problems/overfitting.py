@@ -256,8 +256,31 @@ def overfitting(
         fitted = fit(model, WordObjective(train, held), how, run=mine, device=device, quiet=quiet)
         if fitted.interrupted:
             return None
-        rows.append(_row(name, regulariser, mine.read_metrics()))
+        rows.append(row_of(name, mine))
     return rows
+
+
+def row_of(name: str, run: Run) -> dict[str, Any]:
+    """What a row's validations say, be it trained to its end or not.
+
+    Args:
+        name: the row, of REGULARISERS.
+        run: its run.
+
+    Returns:
+        Losses on both texts and their gap at the best validation, the last validation, and every one.
+    """
+    metrics = run.read_metrics()
+    best = min(metrics, key=lambda line: float(line["held-out"]))
+    return {
+        "name": name,
+        "about": REGULARISERS[name].about,
+        "step": best["step"],
+        **{key: best[key] for key in ("perplexity", "held-out", "training")},
+        "gap": best["held-out"] - best["training"],
+        "last": {key: metrics[-1][key] for key in ("step", "perplexity", "held-out", "training")},
+        "curve": [[line["step"], line["held-out"], line["training"]] for line in metrics],
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -291,16 +314,3 @@ def _words(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text at byte {error.start}.") from None
     return [word for line in text.splitlines() for word in [*line.split(), "<eos>"]]
-
-
-def _row(name: str, regulariser: Regulariser, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    best = min(metrics, key=lambda line: float(line["held-out"]))
-    return {
-        "name": name,
-        "about": regulariser.about,
-        "step": best["step"],
-        **{key: best[key] for key in ("perplexity", "held-out", "training")},
-        "gap": best["held-out"] - best["training"],
-        "last": {key: metrics[-1][key] for key in ("step", "perplexity", "held-out", "training")},
-        "curve": [[line["step"], line["held-out"], line["training"]] for line in metrics],
-    }
