@@ -70,10 +70,11 @@ PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "max_steps": 30_000,
         },
     ),
-    "samosa": (
+    "samosa": ("samosa", "all seeds", {**CHRONO, "lags": (10,), "rates": (0.01,), "max_steps": 20_000}),
+    "samosa-long": (
         "samosa",
         "all seeds at lags 100 and 500",
-        {**CHRONO, "lags": (10,), "rates": (0.005,)},
+        {**CHRONO, "lags": (100, 500), "rates": (0.01,), "max_steps": 20_000},
     ),
     "wolf": (
         "wolf",

@@ -142,15 +142,29 @@ def test_loan_s_clauses_do_not_tell_the_tense():
     assert abs(words["had"] / counts["had"] - words["need"] / counts["need"]) < 0.25
 
 
+def between(x):
+    """The words of a story between its three facts and its first question."""
+    text = PROBLEMS["samosa"].vocabulary.text(x)
+    facts, _, rest = text.partition(" the favourite cuisine of ")[0].rpartition(" . ")
+    assert facts.count(" .") == 2 and rest.endswith(",")
+    return len(rest.split())
+
+
 @pytest.mark.parametrize("lag", range(4, 30))
 def test_a_story_has_exactly_the_words_asked_for(lag):
-    batch = drawn("samosa", lag, 3)
-    for x in batch.x:
-        text = PROBLEMS["samosa"].vocabulary.text(x)
-        facts, _, rest = text.partition(" the favourite cuisine of ")[0].rpartition(" . ")
-        filler = rest.split()
-        assert len(filler) == lag and filler[-1] == ","
-        assert facts.count(" .") == 2
+    assert {between(x) for x in drawn("samosa", lag, 3, "test").x} == {lag}
+
+
+@pytest.mark.parametrize("lag", [4, 60])
+def test_the_stories_of_a_training_s_batch_have_one_length_up_to_the_lag(lag):
+    problem, lengths = PROBLEMS["samosa"], []
+    for seed in range(400):
+        batch = problem.draw(lag, 2, np.random.default_rng(seed))
+        (length,) = {between(x) for x in batch.x}
+        lengths.append(length)
+    assert min(lengths) == 4 and max(lengths) == lag
+    if lag > 4:  # as likely below the middle of the logarithms as above
+        assert 160 < sum(length < (4 * (lag + 1)) ** 0.5 for length in lengths) < 240
 
 
 def test_samosa_asks_for_each_of_three_people():

@@ -6,8 +6,10 @@ Italian." Here three people of four are told of, one after the other, each with 
 cuisines (three foods each); then come exactly L words of clauses that say nothing of them, drawn at random;
 then each of the three is asked for, in random order: "the favourite cuisine of Dhaval is". At each "is" the
 network says which of the four it is, and is not told whether it was right; the score is the share of wrong
-ones. People, foods and order are drawn at random, and two people may like the same cuisine. Words enter
-through a learned embedding of 32 numbers. A name must be bound to its cuisine: one who knows which cuisines
+ones. People, foods and order are drawn at random, and two people may like the same cuisine. The stories of a
+training's batch have a number of words there that is drawn anew for each batch, as likely short as long on a
+logarithmic scale, from 4 to L; those of the validation and the test have L. Words enter through a learned
+embedding of 32 numbers. A name must be bound to its cuisine: one who knows which cuisines
 were named, but not whose they are, is wrong for 44 of 100.
 
 Without memory: 3 of 4 answers are wrong.
@@ -91,7 +93,9 @@ class Samosa(Problem):
         return words[:-1], answers
 
     def draw(self, lag: int, N: int, rng: np.random.Generator, part: str = "train") -> Batch:
-        """N stories."""
+        """N stories: with the lag's words between, or up to as many in a batch of the training."""
+        if part == "train":
+            lag = min(lag, int(self.least * ((lag + 1) / self.least) ** rng.random()))
         made = [self.story(lag, rng) for _ in range(N)]
         x = self.vocabulary.padded([words for words, _ in made])
         target, asked = np.zeros_like(x), np.zeros(x.shape, bool)
