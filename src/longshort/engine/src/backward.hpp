@@ -333,6 +333,7 @@ class Backward {
     for (Index k = 0; k < count_; ++k) {
       Row& row = row_[k];
       fetch_cells_before(k);
+      if (k + RowsFetched < count_) fetch_tape<false>(row_[k + RowsFetched].tape, layout_);
       Real* dh = dh_ + row.local * carry_stride_;
       RowBack<Real> back{};
       back.tape = row.tape;

@@ -293,60 +293,85 @@ class Forward {
         tile_for<Real>(rows, PanelVectors)(fed_ + first, panel, w_.recurrent_depth(), start, out);
       });
     }
+    const Options<Real> options = options_;  // of its own: no store in the loop can change it
     for (Index k = 0; k < count_; ++k) {
       Row& row = row_[k];
       Real* a = products_ + k * layout_.wide;
-      norm_products(row, const_cast<Real*>(starts_[k]), a);
+      if (k + RowsFetched < count_) fetch_tape<true>(row_[k + RowsFetched].tape, layout_);
+      norm_products(row, starts_[k], a);
       for (Index block = 0; block < layout_.blocks; ++block)
-        gates_of_block<Real>(options_, w_, block, a + block * PanelColumns<Real>, row.c + block * L, row.noise,
+        gates_of_block<Real>(options, w_, block, a + block * PanelColumns<Real>, row.c + block * L, row.noise,
                              row.tape + block * layout_.fields * L);
       if (w_.variant.norm != Norm::products) norm_cell(row);
       for (Index block = 0; block < layout_.blocks; ++block) {
         Real* fields = row.tape + block * layout_.fields * L;
         const HalfCell<Real> half{load(fields + FieldO * L), load(fields + FieldNew * L)};
-        emit(row, block, fields, output_of_block<Real>(options_, w_, block, half, fields, row.c + block * L, row.noise));
+        emit(row, block, fields, output_of_block<Real>(options, w_, block, half, fields, row.c + block * L, row.noise));
       }
     }
   }
 
   // (2) with a norm: r (in a) and z become the pre-activations (in a).
-  void norm_products(Row& row, Real* z, Real* a) {
+  void norm_products(Row& row, const Real* z, Real* a) {
     constexpr int L = Lanes<Real>;
     const GateList gates(w_.variant);
     Real* statistics = row.tape + layout_.statistics;
-    const auto field = [&](Index block, int which) { return row.tape + (block * layout_.fields + which) * L; };
+    const auto field = [&, tape = row.tape, fields = layout_.fields](Index block, int which) { return tape + (block * fields + which) * L; };
+    const Real *bias = w_.bias, *gain_z = w_.gain_ih, *gain_r = w_.gain_hh;
     if (w_.variant.norm == Norm::per_gate) {
       for (int p = 0; p < gates.count; ++p) {
         const int q = gates.gate[p];
-        const auto at = [&](Index block, Index) { return a + block * PanelColumns<Real> + q * L; };
-        statistics[InverseR + q] = normalise<Real>(w_.H, 1, w_.variant.norm_eps, at, [&](Index block, Index, Vector<Real> n) {
-          const Index place = block * PanelColumns<Real> + q * L;
-          store(field(block, FieldNormR + q), n);
-          store(a + place, load(w_.gain_hh + place) * n + load(w_.bias + place));
-        });
+        const auto place = [&](Index block) { return block * PanelColumns<Real> + q * L; };
+        statistics[InverseR + q] = normalise<Real>(w_.H, w_.variant.norm_eps, [&](Index block) { return a + place(block); },
+            [&](Index block, Vector<Real> n) {
+              store(field(block, FieldNormR + q), n);
+              store(a + place(block), load(gain_r + place(block)) * n + load(bias + place(block)));
+            });
       }
       return;
     }
-    const auto place = [&](Index block, Index p) { return block * PanelColumns<Real> + gates.gate[p] * L; };
-    statistics[InverseZ] = normalise<Real>(w_.H, gates.count, w_.variant.norm_eps,
-        [&](Index block, Index p) { return z + place(block, p); },
-        [&](Index block, Index p, Vector<Real> n) { store(field(block, FieldNormZ + gates.gate[p]), n); });
-    statistics[InverseR] = normalise<Real>(w_.H, gates.count, w_.variant.norm_eps,
-        [&](Index block, Index p) { return a + place(block, p); },
-        [&](Index block, Index p, Vector<Real> n) {
-          const int q = gates.gate[p];
-          const Index at = place(block, p);
-          store(field(block, FieldNormR + q), n);
-          store(a + at, load(w_.gain_ih + at) * load(field(block, FieldNormZ + q)) + load(w_.gain_hh + at) * n + load(w_.bias + at));
-        });
+    const Index blocks = layout_.blocks;
+    const double count = static_cast<double>(w_.H * gates.count), eps = w_.variant.norm_eps;
+    const Vector<Real> last = units_of_block<Real>(blocks - 1, w_.H);
+    const auto each = [&](auto&& body) {
+      for (Index block = 0; block < blocks; ++block)
+        for (int p = 0; p < gates.count; ++p) body(block, gates.gate[p], block * PanelColumns<Real> + gates.gate[p] * L);
+    };
+    // Both norms in the same passes: each waits for chains of its own.
+    Vector<Real> sum_z{}, sum_r{}, squares_z{}, squares_r{};
+    each([&](Index, int, Index place) {
+      sum_z += load(z + place);
+      sum_r += load(a + place);
+    });
+    Normal<Real> norm_z(sum_z, count), norm_r(sum_r, count);
+    const auto centred = [&](Index block, Vector<Real> value, const Normal<Real>& norm) {
+      value -= norm.mean;
+      return block == blocks - 1 ? value * last : value;
+    };
+    each([&](Index block, int, Index place) {
+      const Vector<Real> of_z = centred(block, load(z + place), norm_z), of_r = centred(block, load(a + place), norm_r);
+      squares_z += of_z * of_z;
+      squares_r += of_r * of_r;
+    });
+    norm_z.scale(squares_z, count, eps);
+    norm_r.scale(squares_r, count, eps);
+    each([&](Index block, int q, Index place) {
+      const Vector<Real> of_z = centred(block, load(z + place), norm_z) * norm_z.inverse;
+      const Vector<Real> of_r = centred(block, load(a + place), norm_r) * norm_r.inverse;
+      store(field(block, FieldNormZ + q), of_z);
+      store(field(block, FieldNormR + q), of_r);
+      store(a + place, load(gain_z + place) * of_z + load(gain_r + place) * of_r + load(bias + place));
+    });
+    statistics[InverseZ] = norm_z.inverse;
+    statistics[InverseR] = norm_r.inverse;
   }
 
   void norm_cell(Row& row) {
     constexpr int L = Lanes<Real>;
     const auto field = [&](Index block, int which) { return row.tape + (block * layout_.fields + which) * L; };
-    row.tape[layout_.statistics + InverseC] = normalise<Real>(w_.H, 1, w_.variant.norm_eps,
-        [&](Index block, Index) { return field(block, FieldNew); },
-        [&](Index block, Index, Vector<Real> n) {
+    row.tape[layout_.statistics + InverseC] = normalise<Real>(w_.H, w_.variant.norm_eps,
+        [&](Index block) { return field(block, FieldNew); },
+        [&](Index block, Vector<Real> n) {
           store(field(block, FieldNormC), n);
           if (w_.variant.norm == Norm::per_gate)
             store(field(block, FieldNew), load(w_.gain_c + block * L) * n + load(w_.shift_c + block * L));

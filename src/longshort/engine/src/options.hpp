@@ -80,6 +80,15 @@ struct Layout {
   }
 };
 
+// A cell with options passes over a row's tape in pieces, and no stream of loads or stores announces the rows behind it:
+// they are fetched while this one is worked on.
+constexpr Index RowsFetched = 2;
+
+template <bool Written, class Real>
+inline void fetch_tape(const Real* tape, const Layout<Real>& layout) {
+  for (Index at = -layout.noise; at < layout.row - layout.noise; at += Lanes<Real>) __builtin_prefetch(tape + at, Written, 2);
+}
+
 // The noise of one row and step, a word of bits for each block of units; null where there is none of its kind.
 struct RowNoise {
   const std::uint32_t* g = nullptr;      // set where the candidate survives, times scale_g
