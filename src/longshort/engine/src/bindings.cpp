@@ -219,7 +219,10 @@ class Step {
       raise_shape("engine: `stored` = 'int8' serves up to " + std::to_string(most) + " inputs and units, got " + std::to_string(std::max(w.C, w.H)) + ".");
     kernels_ = &kernels_of<Real>(*from.set);
     weights_ = kernels_->store(w, stored == "int8" ? Stored::int8 : stored == "bfloat16" ? Stored::bfloat16 : Stored::full, copies_);
-    if (stored == "full") owner_ = packed;
+    if (stored == "full") {
+      owner_ = packed;
+      packed_ = &w;
+    }
   }
 
   nb::tuple run(const Given& x, const Given& h, const Given& c) {
@@ -236,7 +239,8 @@ class Step {
     call.c_n = rows<Real>(c_n);
     for (Index n = 0; call.T == 0 && n < call.N; ++n)
       std::memcpy(call.c_n.row(n), call.c.row(n), static_cast<std::size_t>(H) * sizeof(Real));
-    go(call);
+    if (packed_ && call.T > 1) stream(call);
+    else go(call);
     return nb::make_tuple(y, c_n);
   }
 
@@ -293,6 +297,23 @@ class Step {
     return call;
   }
 
+  // On the weights as packed, a stream is a sequence like any other.
+  void stream(const StepCall<Real>& steps) const {
+    const Taken h_n = fresh<Real>({steps.N, weights_.H});
+    ForwardCall<Real> call;
+    call.N = steps.N;
+    call.T = steps.T;
+    call.x = steps.x;
+    call.h = steps.h;
+    call.c = steps.c;
+    call.y = steps.y;
+    call.h_n = rows<Real>(h_n);
+    call.c_n = steps.c_n;
+    call.threads = threads_;
+    const nb::gil_scoped_release unlocked;
+    kernels_->forward(call, *packed_);
+  }
+
   void go(StepCall<Real>& call) {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard<std::mutex> turn(turn_);
@@ -302,6 +323,7 @@ class Step {
   }
 
   nb::object owner_;
+  const PackedWeights<Real>* packed_ = nullptr;  // the owner's, where no copies are stored
   const Kernels<Real>* kernels_;
   StepWeights<Real> weights_;
   Room copies_, desk_;

@@ -32,9 +32,9 @@ class Forward {
   }
 
   // sequences: this group's rows. blocks: this member's units. barrier: the group's, null where it is one.
-  Forward(const Call& call, const Packed& w, Range sequences, Range blocks, Barrier* barrier, Arena& arena)
+  Forward(const Call& call, const Packed& w, Range sequences, Range blocks, Barrier* barrier, int member, Arena& arena)
       : call_(call), w_(w), options_(w, call.noise), layout_(w, options_), sequences_(sequences),
-        blocks_(blocks), barrier_(barrier), rows_(sequences.size()) {
+        blocks_(blocks), barrier_(barrier), member_(member), rows_(sequences.size()) {
     steps_ahead_ = chunk_steps(call.T, rows_, layout_.wide * static_cast<Index>(sizeof(Real)));
     ahead_stride_ = layout_.wide + Lanes<Real>;  // off the power of two: rows would share cache sets
     mask_stride_ = ceil_div(w.P, 4) * 4;
@@ -69,14 +69,16 @@ class Forward {
       multiply_inputs(first, steps);
       for (Index s = first; s < first + steps; ++s) {
         begin_step(s, s - first);
+        if (!takes_one_row()) await_others();
         if (options_.plain) call_.tape ? plain_step<true>() : plain_step<false>();
         else if (options_.normed) normed_step();
         else variant_step();
         if (options_.projected) project();
-        if (barrier_) barrier_->wait();
+        if (barrier_) barrier_->arrive(member_);
         end_step();
       }
     }
+    await_others();
     finish();
   }
 
@@ -87,6 +89,11 @@ class Forward {
     const Real* h_old;
     RowNoise noise;
   };
+
+  // Until the h of the step before stands whole.
+  void await_others() {
+    if (barrier_) barrier_->await(member_);
+  }
 
   Index time(Index s) const { return call_.reverse ? call_.T - 1 - s : s; }
   bool active(Index n, Index t) const { return !call_.lengths || t < call_.lengths[n]; }
@@ -191,10 +198,12 @@ class Forward {
     if (call_.gates) std::memset(call_.gates.row(n, t), 0, static_cast<std::size_t>(Gates * w_.H) * sizeof(Real));
   }
 
+  const Real* recurrent_panel(Index block) const { return w_.recurrent + block * PanelColumns<Real> * w_.recurrent_depth(); }
+
   // Calls cell(row, a) for each active row of a block, a the block's pre-activations while they are in cache.
   template <class CellOfRow>
   void multiply_block(Index block, CellOfRow&& cell) {
-    const Real* panel = w_.recurrent + block * PanelColumns<Real> * w_.recurrent_depth();
+    const Real* panel = recurrent_panel(block);
     for_each_tile(count_, [&](Index first, int rows) {
       alignas(RegisterBytes) Real a[TileRows][PanelColumns<Real>];
       const Real* start[TileRows];
@@ -218,21 +227,50 @@ class Forward {
 
   template <bool Keep>
   void plain_step() {
-    constexpr int L = Lanes<Real>;
+    if (takes_one_row()) return plain_step_of_one<Keep>();
     for (Index block = blocks_.first; block < blocks_.last; ++block)
       multiply_block(block, [&](Row& row, const Real* a) {
-        Real* fields = Keep ? row.tape + block * TapeFields * L : nullptr;
-        put(row.y, plain_cell<Real, Keep>(a, row.c + block * L, fields), block);
-        if (Keep) keep(row, block, fields);
-        else if (row.cells) put(row.cells, load(row.c + block * L), block);
-        if (!Keep && row.gates) keep_plain_gates(row, block, a);
+        PlainCell<Real> cell;
+        cell.a = a;
+        cell.c = row.c + block * Lanes<Real>;
+        cell.run();
+        keep_plain<Keep>(row, block, cell);
       });
   }
 
-  void keep_plain_gates(Row& row, Index block, const Real* a) {
-    constexpr int L = Lanes<Real>;
-    for (int q = 0; q < Gates; ++q)
-      put(row.gates + q * w_.H, q == 2 ? tanh<Real>(load(a + q * L)) : sigmoid<Real>(load(a + q * L)), block);
+  bool takes_one_row() const { return options_.plain && count_ == 1; }
+
+  // Every other step from the last block: what was read last is still in cache. The first member's own units of the
+  // step before are the first values of h: it multiplies them before it awaits the others.
+  template <bool Keep>
+  void plain_step_of_one() {
+    Row& row = row_[0];
+    const Index depth = w_.recurrent_depth(), early = barrier_ && member_ == 0 ? std::min(blocks_.last * Lanes<Real>, depth) : 0;
+    turns_ = !turns_;
+    const auto block_of = [&](Index k) { return turns_ ? blocks_.first + k : blocks_.last - 1 - k; };
+    const auto start_of = [&](Index block) { return starts_[0] + block * PanelColumns<Real>; };
+    cells_of_one_row<Real>(blocks_.size(),
+        [&](Real* out) {
+          const Real *panel = recurrent_panel(block_of(0)), *start = start_of(block_of(0)), *rest = fed_[0] + early;
+          tile<Real, 1, PanelVectors>(fed_, panel, early, &start, &out);
+          await_others();
+          for (Index k = early; k < depth; k += Lanes<Real>) __builtin_prefetch(fed_[0] + k);  // from the others' caches, at once
+          start = out;
+          tile<Real, 1, PanelVectors>(&rest, panel + early * PanelColumns<Real>, depth - early, &start, &out);
+        },
+        [&](Index k, Real* out, PlainCell<Real>& before) {
+          tile_beside_cell<Real>(fed_[0], recurrent_panel(block_of(k)), depth, start_of(block_of(k)), out, before);
+        },
+        [&](Index k) { return row.c + block_of(k) * Lanes<Real>; },
+        [&](Index k, const PlainCell<Real>& cell) { keep_plain<Keep>(row, block_of(k), cell); });
+  }
+
+  template <bool Keep>
+  void keep_plain(Row& row, Index block, const PlainCell<Real>& cell) {
+    put(row.y, cell.h, block);
+    if constexpr (Keep) cell.keep(row.tape + block * TapeFields * Lanes<Real>);
+    if (row.cells) put(row.cells, cell.cell, block);
+    for (int q = 0; row.gates && q < Gates; ++q) put(row.gates + q * w_.H, cell.gate(q), block);
   }
 
   void keep(Row& row, Index block, const Real* fields) {
@@ -422,6 +460,7 @@ class Forward {
   const Layout<Real> layout_;
   const Range sequences_, blocks_;
   Barrier* const barrier_;
+  const int member_;
   const Index rows_;
   StepNoise<Real> noise_;
   Index steps_ahead_ = 0, ahead_stride_ = 0, mask_stride_ = 0, fed_stride_ = 0, count_ = 0, parity_ = 0;
@@ -430,6 +469,7 @@ class Forward {
   const Real **x_rows_ = nullptr, **starts_ = nullptr, **fed_ = nullptr, **h_ = nullptr;
   Real **ahead_rows_ = nullptr, **ends_ = nullptr;
   Row* row_ = nullptr;
+  bool turns_ = false;
 };
 
 template <class Real>
@@ -448,7 +488,7 @@ void run_forward(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
   run_team(cut.threads(), [&](int i) {
     const int group = i / cut.members;
     Forward<Real>(call, w, part(call.N, cut.groups, group), part(blocks, cut.members, i % cut.members),
-                  cut.members > 1 ? barriers[static_cast<std::size_t>(group)].get() : nullptr,
+                  cut.members > 1 ? barriers[static_cast<std::size_t>(group)].get() : nullptr, i % cut.members,
                   *arenas[static_cast<std::size_t>(i)]).run();
   });
 }

@@ -16,7 +16,7 @@ struct Options {
   Noise noise;
   bool projected;
   bool drops_g, zones_h, zones_c, drops_h;
-  bool plain;       // torch.nn.LSTM's cell: plain_cell serves it
+  bool plain;       // torch.nn.LSTM's cell: PlainCell serves it
   bool normed;      // a step needs whole rows before it can go on
   bool feeds_copy;  // the recurrent product reads a copy of h, masked or with gates behind it
   Real share_h, share_c;  // of the old value, in evaluation
