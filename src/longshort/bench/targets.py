@@ -40,7 +40,7 @@ class Row:
     measured: float
     at_most: bool = False
     bound: float | None = None
-    "what it would be if ours multiplied, added and read weights at the cores' full rates, where these bound it"
+    "what it would be if ours multiplied, added and read weights at the cores' full rates, if these bound it"
 
     @property
     def met(self) -> bool:
