@@ -357,6 +357,41 @@ class Moving {
 };
 
 template <class Real>
+typename MatrixCall<Real>::Matrix matrix(const Given& given, const char* name) {
+  if (given->ndim() != 2 || given->dtype() != nb::dtype<Real>())
+    raise_shape(std::string("engine: `") + name + "` must be a matrix of the other's type, float32 or float64.");
+  const Index rows = static_cast<Index>(given->stride(0)), columns = static_cast<Index>(given->stride(1));
+  const bool by_rows = columns == 1 || given->shape(1) <= 1, by_columns = rows == 1 || given->shape(0) <= 1;
+  if (!by_rows && !by_columns) raise_shape(std::string("engine: `") + name + "` must have one contiguous axis. Copy it.");
+  return {static_cast<const Real*>(given->data()), by_rows ? rows : 1, by_rows ? 1 : columns};
+}
+
+template <class Real>
+Taken multiply_as(const Given& a, const Given& b, const Given& bias, int threads) {
+  MatrixCall<Real> call;
+  call.a = matrix<Real>(a, "a");
+  call.b = matrix<Real>(b, "b");
+  call.M = static_cast<Index>(a->shape(0));
+  call.C = static_cast<Index>(a->shape(1));
+  call.K = static_cast<Index>(b->shape(0));
+  if (static_cast<Index>(b->shape(1)) != call.C)
+    raise_shape("engine: `b` must be (K, C) with C = " + std::to_string(call.C) + " columns as `a` has, got " + std::to_string(b->shape(1)) + ".");
+  if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+  call.bias = vector<Real>(bias, "bias", "(K)", call.K);
+  call.threads = threads;
+  const Taken out = fresh<Real>({call.M, call.K});
+  call.out = rows<Real>(out);
+  const nb::gil_scoped_release unlocked;
+  kernels_of<Real>(instruction_set()).multiply(call);
+  return out;
+}
+
+Taken multiply(const Given& a, const Given& b, const Given& bias, int threads) {
+  if (a->dtype() == nb::dtype<double>()) return multiply_as<double>(a, b, bias, threads);
+  return multiply_as<float>(a, b, bias, threads);
+}
+
+template <class Real>
 Taken activate(const std::string& name, const Given& x) {
   const Index count = static_cast<Index>(x->size());
   const Real* from = vector<Real>(x, "x", "(K)", count);
@@ -471,6 +506,7 @@ NB_MODULE(_core, m) {
   m.def("tape_row64", tape_row<double>);
   m.def("peak", [] { return instruction_set().single_precision.peak(); });
   m.def("reading", [](Index bytes) { return instruction_set().single_precision.reading(bytes); });
+  m.def("multiply", multiply, nb::arg("a"), nb::arg("b"), nb::arg("bias").none(), nb::arg("threads"));
   m.def("meeting", meeting);
   m.def("trim", trim);
   m.def("join_openmp", join_openmp);
