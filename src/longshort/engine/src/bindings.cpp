@@ -358,11 +358,12 @@ class Moving {
 
 template <class Real>
 typename MatrixCall<Real>::Matrix matrix(const Given& given, const char* name) {
-  if (given->ndim() != 2 || given->dtype() != nb::dtype<Real>())
-    raise_shape(std::string("engine: `") + name + "` must be a matrix of the other's type, float32 or float64.");
+  const auto refuse = [&](const std::string& why) { raise_shape(std::string("engine: `") + name + "` " + why); };
+  if (given->ndim() != 2) refuse("must be a matrix, got " + std::to_string(given->ndim()) + " axes.");
+  if (given->dtype() != nb::dtype<Real>()) refuse(std::string("must be ") + (sizeof(Real) == 4 ? "float32: both are, or both float64." : "float64, as `a` is."));
   const Index rows = static_cast<Index>(given->stride(0)), columns = static_cast<Index>(given->stride(1));
   const bool by_rows = columns == 1 || given->shape(1) <= 1, by_columns = rows == 1 || given->shape(0) <= 1;
-  if (!by_rows && !by_columns) raise_shape(std::string("engine: `") + name + "` must have one contiguous axis. Copy it.");
+  if (!by_rows && !by_columns) refuse("must have one contiguous axis. Copy it.");
   return {static_cast<const Real*>(given->data()), by_rows ? rows : 1, by_rows ? 1 : columns};
 }
 
