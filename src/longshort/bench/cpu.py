@@ -246,6 +246,7 @@ def machine(threads: int) -> dict[str, Any]:
         "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gigaflops of one core": engine.peak() / 1e9,
         "gigabytes a second of one core": _reading(threads),
+        "nanoseconds in which two threads meet": engine.meeting() * 1e9,
         "versions": versions,
     }
 
