@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -96,9 +97,7 @@ class Options(NamedTuple):
     backend: str = "auto"
 
 
-class Call(NamedTuple):
-    """All that a backend may know when it decides, and when it runs: no tensor, so no value."""
-
+class _Call(NamedTuple):
     options: Options
     device: str
     dtype: torch.dtype
@@ -114,15 +113,44 @@ class Call(NamedTuple):
     first: int = 0
     "the number of step 0 in the counters of the noise"
 
-    @property
+
+class Call(_Call):
+    """All that a backend may know when it decides, and when it runs: no tensor, so no value.
+
+    Equal calls are one object where `checks.agree` describes them. So what follows from a call is worked out
+    once: here, or in a table with the call as its key, whose hash is worked out once as well.
+    """
+
+    @cached_property
     def variant(self) -> Variant:
         """The layer's variant."""
         return self.options.variant
 
-    @property
+    @cached_property
     def wide(self) -> torch.dtype:
         """The dtype of the cell and of all sums: float32 for 16 bits."""
         return torch.float32 if self.dtype in (torch.float16, torch.bfloat16) else self.dtype
+
+    @cached_property
+    def kind(self) -> Call:
+        """The call with all blanked out that a backend may not look at when it decides."""
+        return self._replace(N=0, T=0, save=True, first=0)
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """The places in `Inputs` of the tensors that are there."""
+        always = frozenset(("x", "w_ih", "w_hh", "h", "c"))
+        return tuple(k for k, name in enumerate(Inputs._fields) if name in self.given | always)
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Call], tuple[Any, ...]]:
+        return Call, tuple(self)  # without the hash, which holds in one process only
 
 
 Refuses = Callable[[Call], str | None]
@@ -152,6 +180,14 @@ class Backend(NamedTuple):
 def time_major(x: Tensor) -> bool:
     """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM."""
     return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(0) < x.stride(1))
+
+
+def scattered(call: Call, tensors: Sequence[Tensor]) -> Inputs:
+    """Return the inputs of a call from those that are there, in order."""
+    found: list[Any] = [None] * len(Inputs._fields)
+    for k, tensor in zip(call.places, tensors, strict=True):
+        found[k] = tensor
+    return Inputs(*found)
 
 
 def inputs_given(inputs: Inputs) -> frozenset[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
+from operator import is_
 from typing import Any, Final
 
 import torch
@@ -41,24 +42,30 @@ def refuses(call: Call) -> str | None:
 
 def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     """Run the engine forward; what it saves is its tape."""
-    threads = torch.get_num_threads()
-    result = engine.forward(
+    threads, options = torch.get_num_threads(), call.options
+    y, h, c, cells, gates, tape = engine.forward(
         _packed(call, given, back=call.save, threads=threads),
         _array(given.x),
         _array(given.h),
         _array(given.c),
         **_shared(call, given),
-        keep_cells=call.options.keep_cells,
-        keep_gates=call.options.keep_gates,
+        keep_cells=options.keep_cells,
+        keep_gates=options.keep_gates,
         tape=call.save,
         time_major=time_major(given.x),
         threads=threads,
     )
-    outputs = Outputs(*(None if a is None else torch.from_numpy(a) for a in result[:5]))  # type: ignore[arg-type]
-    if result.tape is None:
+    outputs = Outputs(
+        torch.from_numpy(y),
+        torch.from_numpy(h),
+        torch.from_numpy(c),
+        None if cells is None else torch.from_numpy(cells),
+        None if gates is None else torch.from_numpy(gates),
+    )
+    if tape is None:
         return outputs, ()
-    row = result.tape.size // (call.T * call.N) if call.T * call.N else _tape_row(call)
-    return outputs, (torch.from_numpy(result.tape).view(call.T, call.N, row),)
+    row = tape.size // (call.T * call.N) if call.T * call.N else _tape_row(call)
+    return outputs, (torch.from_numpy(tape.reshape(call.T, call.N, row)),)
 
 
 def backward(
@@ -71,10 +78,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Run the engine backward over the tape."""
     threads = torch.get_num_threads()
-    names = Inputs._fields[:DIFFERENTIABLE]
-    wanted = [
-        name for name, need in zip(names, needs, strict=False) if need and getattr(given, name) is not None
-    ]
+    wanted = [(k, Inputs._fields[k]) for k in call.places if k < DIFFERENTIABLE and needs[k]]
     found = engine.backward(
         _packed(call, given, back=True, threads=threads, looks=False),
         saved[0].numpy().reshape(-1),
@@ -88,11 +92,14 @@ def backward(
         dc=_array(grads.c),
         dcells=_array(grads.cells),
         dgates=_array(grads.gates),
-        wanted=wanted,
+        wanted=[name for _, name in wanted],
         time_major=time_major(given.x),
         threads=threads,
     )
-    return tuple(torch.from_numpy(found[name]) if name in found else None for name in names)
+    result: list[Tensor | None] = [None] * DIFFERENTIABLE
+    for k, name in wanted:
+        result[k] = torch.from_numpy(found[name])
+    return tuple(result)
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -117,8 +124,17 @@ def _noise(call: Call, seed: int) -> Any:
     return engine.noise(call.options.noise, seed=seed, first=call.first, training=call.options.training)
 
 
+@lru_cache(maxsize=4096)
+def _extras(call: Call) -> bool:
+    """Whether there is anything for `_shared` to say."""
+    more = {"reset", "lengths", "initial_h", "initial_c"} & call.given
+    return bool(more) or call.options.reverse or not call.options.noise.silent
+
+
 def _shared(call: Call, given: Inputs) -> dict[str, Any]:
     """What forward and backward are told alike."""
+    if not _extras(call):
+        return {}
     seed = int(given.seed) if given.seed is not None and not call.options.noise.silent else 0
     return {
         "reset": None if given.reset is None else given.reset.numpy(),
@@ -134,12 +150,18 @@ def _array(tensor: Tensor | None) -> Any:
     """The tensor's memory as an array whose last axis is contiguous: a copy only where it is not."""
     if tensor is None:
         return None
-    if tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+    if not tensor.is_contiguous() and tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
         tensor = tensor.contiguous()
-    return tensor.detach().numpy()
+    return tensor.numpy() if not torch.is_grad_enabled() else tensor.detach().numpy()
 
 
-_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, tuple[int, ...], list[weakref.ref[Tensor]]]] = OrderedDict()
+@lru_cache(maxsize=4096)
+def _weights(call: Call) -> tuple[tuple[int, str], ...]:
+    """Place in `Inputs` and name of each weight that is packed."""
+    return tuple((k, Inputs._fields[k]) for k in call.places if Inputs._fields[k] in _WEIGHTS)
+
+
+_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, list[int], list[weakref.ref[Tensor]]]] = OrderedDict()
 
 
 def _packed(call: Call, given: Inputs, back: bool, threads: int, looks: bool = True) -> Any:
@@ -150,34 +172,32 @@ def _packed(call: Call, given: Inputs, back: bool, threads: int, looks: bool = T
     is read each time. A layer has one packing: that of weights which an optimiser has moved on from is given
     back before the new one is made.
     """
-    present = {name: weight for name in _WEIGHTS if (weight := getattr(given, name)) is not None}
-    tensors = list(present.values())
-    key = (call.variant, back, engine.isa(), *(id(t) for t in tensors))
-    versions = tuple(t._version for t in tensors)
+    names = _weights(call)
+    tensors: list[Any] = [given[k] for k, _ in names]
+    key = (call.variant, back, engine.isa(), *map(id, tensors))
+    versions = [t._version for t in tensors]
     found = _PACKED.pop(key, None)
+    arrays: dict[str, Any] = {}
+    if looks or found is None or found[1] != versions:
+        arrays = {name: _array(tensor) for (_, name), tensor in zip(names, tensors, strict=True)}
     if (
         found is not None
         and found[1] == versions
-        and all(r() is t for r, t in zip(found[2], tensors, strict=True))
-        and (not looks or found[0].holds(**_arrays(present), threads=threads))
+        and all(map(is_, [r() for r in found[2]], tensors))
+        and (not looks or found[0].holds(**arrays, threads=threads))
     ):
         _PACKED[key] = found
         if looks:
             found[0].set_bias(_array(given.bias))
         return found[0]
     del found
-    bias = _array(given.bias)
-    packed = engine.pack(bias=bias, **_arrays(present), variant=call.variant, back=back, threads=threads)
+    packed = engine.pack(bias=_array(given.bias), **arrays, variant=call.variant, back=back, threads=threads)
     forget = partial(_PACKED.pop, key, None)
     watched = [weakref.ref(t, lambda _: forget()) for t in tensors]  # dropped weights live for one call
     _PACKED[key] = (packed, versions, watched)
     while len(_PACKED) > _REMEMBERED:
         _PACKED.popitem(last=False)
     return packed
-
-
-def _arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    return {name: _array(tensor) for name, tensor in tensors.items()}
 
 
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
