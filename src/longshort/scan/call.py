@@ -161,8 +161,23 @@ Backward = Callable[
 Saves = Callable[[Call], list[tuple[tuple[int, ...], torch.dtype]]]
 
 
+Bound = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""x, and h (L, N, P) and c (L, N, H) of all layers -> y, and h (1, N, P) and c (1, N, H) of one."""
+
+
+class Site(NamedTuple):
+    """Where a call stands in a layer's: what a backend needs to bind it."""
+
+    row: int
+    "of the state (L, N, ...)"
+    time_first: bool
+    "whether x and y are (T, N, ...)"
+    biases: tuple[Tensor, ...]
+    "the one or two whose sum is the bias"
+
+
 class Backend(NamedTuple):
-    """One implementation. README.md says what each of the four functions gets and returns."""
+    """One implementation. README.md says what each of the functions gets and returns."""
 
     name: str
     refuses: Refuses
@@ -173,13 +188,28 @@ class Backend(NamedTuple):
     "shape and dtype of each saved tensor, in order; N and T may be symbols"
     step: Callable[[Call, Inputs], Callable[[Tensor, Tensor, Tensor], Any]] | None = None
     "optional: a prepared single step, (x, h, c) -> (h, c), for evaluation without gradients"
+    bind: Callable[[Call, Inputs, Site], Bound] | None = None
+    "optional: a call without resets and lengths for evaluation without gradients, with these very weights"
     device: str | None = None
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
 
 
-def time_major(x: Tensor) -> bool:
-    """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM."""
-    return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(0) < x.stride(1))
+def time_major(x: Tensor, n: int = 0) -> bool:
+    """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM.
+
+    Args:
+        x: (N, T, C), or (T, N, C).
+        n: the axis of the sequences, 0 or 1.
+    """
+    return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(n) < x.stride(1 - n))
+
+
+def version(tensor: Tensor) -> int:
+    """Return a number that changes with a write into a tensor, but for writes through `.data`.
+
+    What was made in inference mode counts no writes: its number stays.
+    """
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def scattered(call: Call, tensors: Sequence[Tensor]) -> Inputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from operator import is_
 from typing import Any, Final
 
@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, time_major
+from .call import (
+    DIFFERENTIABLE,
+    Backend,
+    Bound,
+    Call,
+    Grads,
+    Inputs,
+    Outputs,
+    Site,
+    time_major,
+    version,
+)
 from .variant import Variant
 
 _WEIGHTS: Final = (
@@ -44,7 +55,7 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     """Run the engine forward; what it saves is its tape."""
     threads, options = torch.get_num_threads(), call.options
     y, h, c, cells, gates, tape = engine.forward(
-        _packed(call, given, back=call.save, threads=threads),
+        _Weights(call, given).packed(_array(given.bias), call.save, threads),
         _array(given.x),
         _array(given.h),
         _array(given.c),
@@ -80,7 +91,7 @@ def backward(
     threads = torch.get_num_threads()
     wanted = [(k, Inputs._fields[k]) for k in call.places if k < DIFFERENTIABLE and needs[k]]
     found = engine.backward(
-        _packed(call, given, back=True, threads=threads, looks=False),
+        _Weights(call, given).packed(_array(given.bias), True, threads, looks=False),
         saved[0].numpy().reshape(-1),
         _array(given.x),
         _array(outputs.y),
@@ -155,49 +166,78 @@ def _array(tensor: Tensor | None) -> Any:
     return tensor.numpy() if not torch.is_grad_enabled() else tensor.detach().numpy()
 
 
-@lru_cache(maxsize=4096)
-def _weights(call: Call) -> tuple[tuple[int, str], ...]:
-    """Place in `Inputs` and name of each weight that is packed."""
-    return tuple((k, Inputs._fields[k]) for k in call.places if Inputs._fields[k] in _WEIGHTS)
-
-
 _PACKED: OrderedDict[tuple[Any, ...], tuple[Any, list[int], list[weakref.ref[Tensor]]]] = OrderedDict()
 
 
-def _packed(call: Call, given: Inputs, back: bool, threads: int, looks: bool = True) -> Any:
-    """Return the weights as the engine reads them, packed anew only when they have changed.
+class _Weights:
+    """The weights of a call but for the bias, a sum of each call."""
 
-    Identity and version show most changes. A write through `.data` shows in neither, so a call that `looks`
-    compares the sums of all rows as well; a way back needs no second look. The bias, a sum of each call,
-    is read each time. A layer has one packing: that of weights which an optimiser has moved on from is given
-    back before the new one is made.
-    """
-    names = _weights(call)
-    tensors: list[Any] = [given[k] for k, _ in names]
-    key = (call.variant, back, engine.isa(), *map(id, tensors))
-    versions = [t._version for t in tensors]
-    found = _PACKED.pop(key, None)
-    arrays: dict[str, Any] = {}
-    if looks or found is None or found[1] != versions:
-        arrays = {name: _array(tensor) for (_, name), tensor in zip(names, tensors, strict=True)}
-    if (
-        found is not None
-        and found[1] == versions
-        and all(map(is_, [r() for r in found[2]], tensors))
-        and (not looks or found[0].holds(**arrays, threads=threads))
-    ):
-        _PACKED[key] = found
-        if looks:
-            found[0].set_bias(_array(given.bias))
-        return found[0]
-    del found
-    packed = engine.pack(bias=_array(given.bias), **arrays, variant=call.variant, back=back, threads=threads)
-    forget = partial(_PACKED.pop, key, None)
-    watched = [weakref.ref(t, lambda _: forget()) for t in tensors]  # dropped weights live for one call
-    _PACKED[key] = (packed, versions, watched)
-    while len(_PACKED) > _REMEMBERED:
-        _PACKED.popitem(last=False)
-    return packed
+    def __init__(self, call: Call, given: Inputs) -> None:
+        self.all = [getattr(given, name) for name in _WEIGHTS]
+        self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
+        self.places = tuple(map(id, self.tensors))
+
+    @cached_property
+    def arrays(self) -> list[Any]:
+        """Their memory, in the order of `_WEIGHTS`."""
+        return list(map(_array, self.all))
+
+    def packed(self, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
+        """Return them as the engine reads them, packed anew only when they have changed.
+
+        Identity and version show most changes. A write through `.data` shows in neither, so a call that
+        `looks` compares the sums of all rows as well, and reads the bias; a way back needs no second look. A
+        layer has one packing: that of weights which an optimiser has moved on from is given back before the
+        new one is made.
+        """
+        key = (self.variant, back, engine.isa(), self.places)
+        versions = [version(t) for t in self.tensors]
+        found = _PACKED.pop(key, None)
+        if (
+            found is not None
+            and found[1] == versions
+            and all(map(is_, [seen() for seen in found[2]], self.tensors))
+            and (not looks or found[0].holds(*self.arrays, threads))
+        ):
+            _PACKED[key] = found
+            if looks:
+                found[0].set_bias(bias)
+            return found[0]
+        del found
+        named = dict(zip(_WEIGHTS, self.arrays, strict=True))
+        packed = engine.pack(bias=bias, **named, variant=self.variant, back=back, threads=threads)
+        forget = partial(_PACKED.pop, key, None)
+        watched = [weakref.ref(t, lambda _: forget()) for t in self.tensors]  # dropped weights: for one call
+        _PACKED[key] = (packed, versions, watched)
+        while len(_PACKED) > _REMEMBERED:
+            _PACKED.popitem(last=False)
+        return packed
+
+
+def bind(call: Call, given: Inputs, site: Site) -> Bound:
+    """Bind the memory of the weights. They are looked at, and the biases read, at every call."""
+    weights, biases = _Weights(call, given), [_array(bias) for bias in site.biases]
+    k, time_first, shared = site.row, site.time_first, _shared(call, given)
+    several = call.N > 1 and call.T > 1
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        threads = torch.get_num_threads()
+        bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
+        packed = weights.packed(bias, False, threads)
+        rows = _array(x).swapaxes(0, 1) if time_first else _array(x)
+        y, h_n, c_n, *_ = engine.forward(
+            packed,
+            rows,
+            _array(h)[k],
+            _array(c)[k],
+            **shared,
+            time_major=several and time_major(x, int(time_first)),
+            threads=threads,
+        )
+        y = y.swapaxes(0, 1) if time_first else y
+        return torch.from_numpy(y), torch.from_numpy(h_n[None]), torch.from_numpy(c_n[None])
+
+    return run
 
 
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
@@ -245,4 +285,4 @@ def _is_plain(call: Call) -> bool:
     return call.variant == Variant() and "w_hr" not in call.given and call.options.noise.silent
 
 
-BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step)
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind)

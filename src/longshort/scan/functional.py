@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import checks, graph, operator
-from .call import Inputs, Options
+from .call import Bound, Inputs, Options, Site
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
 from .state import Kept, State
@@ -199,6 +199,22 @@ def plan(
 def planned_call(options: Options, given: Inputs) -> Plan:
     """Return the plan of a call that a layer has gathered."""
     return planned(checks.agree("plan", options, given, save=True))
+
+
+def bound(options: Options, given: Inputs, site: Site) -> Bound | None:
+    """Check a call in evaluation and bind it to its weights, or return None where its backend cannot.
+
+    Args:
+        options: with `training` false, and nothing to keep.
+        given:   the weights, and x, h, c as examples; no `reset` and no `lengths`.
+        site:    where the call stands among those of a layer.
+
+    Returns:
+        What runs further calls: of tensors with the shapes and dtypes of the examples, on their device.
+    """
+    call = checks.agree("lstm", options, given, save=False)
+    backend = choose(call)[0]
+    return None if backend.bind is None else backend.bind(*operator.outside(call, given), site)
 
 
 def prepared_step(

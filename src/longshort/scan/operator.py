@@ -109,9 +109,9 @@ def backward(
                 found[0] = masks.dropped_input(found[0], noise.variational_x, given.seed)
             if noise.weight_drop and found[2] is not None:
                 found[2] = masks.dropped_weight(found[2], noise.weight_drop, given.seed)
-    for k, value in enumerate(found):
-        if value is not None and value.dtype != given[k].dtype:
-            found[k] = value.to(given[k].dtype)
+    for k, (value, tensor) in enumerate(zip(found, given, strict=False)):
+        if value is not None and tensor is not None and value.dtype != tensor.dtype:
+            found[k] = value.to(tensor.dtype)
     return tuple(found)
 
 
@@ -144,7 +144,7 @@ _AS_IT_IS: Final = nullcontext()
 
 def casting(device: str) -> bool:
     """Whether autocast is on for a type of device; the meta device knows no autocast."""
-    return device != "meta" and torch.is_autocast_enabled(device)
+    return torch._C._is_any_autocast_enabled() and device != "meta" and torch.is_autocast_enabled(device)
 
 
 def exact(call: Call) -> AbstractContextManager[object]:

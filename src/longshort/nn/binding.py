@@ -1,0 +1,117 @@
+"""A call like the one before it, for its numbers alone: checked, chosen and bound once, then only run.
+
+What a call of a layer does on the host depends on its arguments' shapes, dtypes and devices and on the layer,
+and not on the numbers. So where nobody looks on (no gradient, graph, transform, cast or noise), the second
+call that is like the one before it binds each layer and direction to the memory of its weights, and the calls
+after it go straight to the backend. The values of the weights are no part of it: the backend looks at them
+each time, as it does for any call. A `Stamp` says what is alike; the layer forgets what it has bound when an
+attribute is set and when it moves, and neither copies nor pickles it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..scan import State
+from ..scan.call import Bound, Site, version
+from ..scan.functional import bound
+from ..scan.operator import casting, transformed
+from .reading import read_call
+
+if TYPE_CHECKING:
+    from .layer import LSTM
+
+FORGOTTEN = ("_bound", "_prepared")
+"""The attributes of a layer that hold what it has bound."""
+
+Stamp = tuple[Any, ...]
+
+
+class Seen(NamedTuple):
+    """The last call that could be bound."""
+
+    stamp: Stamp
+    runs: list[Bound]
+    "one for each layer and direction; none before the second call"
+    zeros: State | None
+    "the first state of a call that is given none"
+
+
+def run(layer: LSTM, input: object, hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State] | None:
+    """Run a bound call, or return None where the call has to go the long way.
+
+    Args:
+        layer: any.
+        input: of `LSTM.forward`, and so is `hx`; there are no other arguments.
+        hx:    as there.
+    """
+    if type(input) is not Tensor or not unobserved(layer, input) or (hx is None and layer.learn_initial):
+        return None
+    stamp = stamp_of(layer, input, *(hx or (None, None)))
+    seen: Seen | None = layer.__dict__.get("_bound")
+    if seen is None or seen.stamp != stamp:
+        layer.__dict__["_bound"] = Seen(stamp, [], None)
+        return None
+    if not seen.runs:
+        made = _bind(layer, stamp, input, hx)
+        if made is None:
+            return None
+        layer.__dict__["_bound"] = seen = made
+    h, c = hx or seen.zeros  # type: ignore[misc]  # the zeros are there where `hx` is not
+    if len(seen.runs) == 1:
+        y, h, c = seen.runs[0](input, h, c)
+        return y, State(h, c)
+    directions, x, hs, cs = 2 if layer.bidirectional else 1, input, [], []
+    for first in range(0, len(seen.runs), directions):
+        outs = [one(x, h, c) for one in seen.runs[first : first + directions]]
+        x = outs[0][0] if directions == 1 else torch.cat([y for y, _, _ in outs], dim=-1)
+        hs += [h_n for _, h_n, _ in outs]
+        cs += [c_n for _, _, c_n in outs]
+    return x, State(torch.cat(hs), torch.cat(cs))
+
+
+def unobserved(layer: LSTM, x: Tensor) -> bool:
+    """Whether nothing but the numbers is wanted: no gradient, graph, transform, cast or noise."""
+    return not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or transformed()
+        or (layer.training and not (layer.noise.silent and not layer.dropout))
+        or casting(x.device.type)
+    )
+
+
+def stamp_of(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Stamp:
+    """Return what has to stay for a bound call to serve: the form of the arguments, and every weight.
+
+    A weight that was replaced shows in its identity, one that was moved or assigned through `.data` in its
+    address, one that was written in its version.
+    """
+    weights = layer._parameters.values()
+    state = () if h is None or c is None else (h.shape, c.shape, h.dtype, c.dtype, h.device, c.device)
+    marks = [(id(w), w.data_ptr(), version(w), w.is_contiguous()) for w in weights if w is not None]
+    return x.shape, x.dtype, x.device, state, marks
+
+
+def bindable(layer: LSTM) -> bool:
+    """Whether every weight is a parameter of the layer and lies as it was made: else the stamp shows less."""
+    own = layer._parameters
+    found = [own.get(name) for names in layer._names for name in names.values()]
+    return all(w is not None and w.is_contiguous() for w in found)
+
+
+def _bind(layer: LSTM, stamp: Stamp, input: Tensor, hx: tuple[Tensor, Tensor] | None) -> Seen | None:
+    if not bindable(layer) or input.dim() != 3:
+        return None
+    zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1]) if hx is None else None
+    runs = []
+    for k, options, given in layer._calls(read_call(layer, input, hx or zeros, None, None, None, None)):
+        biases = tuple(w for name, w in layer._weights(k).items() if name.startswith("bias"))
+        made = bound(options, given, Site(k, not layer.batch_first, biases))
+        if made is None:
+            return None
+        runs.append(made)
+    return Seen(stamp, runs, zeros)
