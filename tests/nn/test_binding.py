@@ -240,6 +240,20 @@ def test_the_form_of_the_arguments_may_change_from_call_to_call():
     assert last.h.shape == (1, H)
 
 
+def test_a_state_of_any_kind_that_unpacks():
+    layer = made()
+    x, state = arguments(layer)
+    want = the_long_way(layer, x, state)
+    with torch.no_grad():
+        for hx in (ls.State(*state), list(state), torch.stack(state), state) * 2:
+            assert all(map(torch.equal, called(layer, x, hx), want))
+        for _ in range(3):
+            zeros = called(layer, x, None)
+            with pytest.raises(AttributeError):
+                layer(x, (None, None))
+    assert all(map(torch.equal, zeros, called(layer, x, tuple(map(torch.zeros_like, state)))))
+
+
 def test_what_a_bound_call_returns_is_its_own():
     layer = made()
     x, state = arguments(layer)
@@ -263,9 +277,11 @@ REFUSED = {
     "device of h": (lambda x, h, c: (x, (h.to("meta"), c)), ShapeError),
     "axes": (lambda x, h, c: (x[None], (h, c)), ShapeError),
     "no tensor": (lambda x, h, c: (x.numpy(), (h, c)), ShapeError),
+    "no layout of ours": (lambda x, h, c: (torch.nested.nested_tensor([x[0], x[1]]), (h, c)), ShapeError),
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_bound_layer_refuses_what_it_refused_before_in_the_same_words(what):
     spoil, error = REFUSED[what]
@@ -273,9 +289,10 @@ def test_a_bound_layer_refuses_what_it_refused_before_in_the_same_words(what):
     x, state = arguments(layer)
     said = []
     for _ in range(4):
-        with torch.no_grad(), pytest.raises(error) as raised:
-            layer(*spoil(x, *state))
-        said.append(str(raised.value))
+        for _ in range(3):
+            with torch.no_grad(), pytest.raises(error) as raised:
+                layer(*spoil(x, *state))
+            said.append(str(raised.value))
         with torch.no_grad():
             for _ in range(2):
                 layer(x, state)

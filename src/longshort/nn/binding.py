@@ -5,7 +5,8 @@ and not on the numbers. So where nobody looks on (no gradient, graph, transform,
 call that is like the one before it binds each layer and direction to the memory of its weights, and the calls
 after it go straight to the backend. The values of the weights are no part of it: the backend looks at them
 each time, as it does for any call. A `Stamp` says what is alike; the layer forgets what it has bound when an
-attribute is set and when it moves, and neither copies nor pickles it.
+attribute is set and when it moves, and neither copies nor pickles it. Calls on the CPU are bound: where a device
+computes, the host prepares the next call meanwhile.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class Seen(NamedTuple):
     """The last call that could be bound."""
 
     stamp: Stamp
-    runs: list[Bound]
-    "one for each layer and direction; none before the second call"
-    zeros: State | None
+    runs: list[Bound] | None = None
+    "one for each layer and direction; empty where a backend binds nothing; None before the second call"
+    zeros: State | None = None
     "the first state of a call that is given none"
 
 
-def run(layer: LSTM, input: object, hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State] | None:
+def run(layer: LSTM, input: object, hx: object) -> tuple[Tensor, State] | None:
     """Run a bound call, or return None where the call has to go the long way.
 
     Args:
@@ -48,19 +49,24 @@ def run(layer: LSTM, input: object, hx: tuple[Tensor, Tensor] | None) -> tuple[T
         input: of `LSTM.forward`, and so is `hx`; there are no other arguments.
         hx:    as there.
     """
-    if type(input) is not Tensor or not unobserved(layer, input) or (hx is None and layer.learn_initial):
+    if type(input) is not Tensor or not input.is_cpu or input.is_nested or not unobserved(layer, input):
         return None
-    stamp = stamp_of(layer, input, *(hx or (None, None)))
+    h, c = hx if isinstance(hx, tuple) and len(hx) == 2 else (None, None)
+    if type(h) is not Tensor or type(c) is not Tensor:
+        if hx is not None or layer.learn_initial:
+            return None
+        h = c = None
+    stamp = stamp_of(layer, input, h, c)
     seen: Seen | None = layer.__dict__.get("_bound")
     if seen is None or seen.stamp != stamp:
-        layer.__dict__["_bound"] = Seen(stamp, [], None)
+        layer.__dict__["_bound"] = Seen(stamp)
         return None
+    if seen.runs is None:
+        layer.__dict__["_bound"] = seen = _bind(layer, stamp, input, h, c)
     if not seen.runs:
-        made = _bind(layer, stamp, input, hx)
-        if made is None:
-            return None
-        layer.__dict__["_bound"] = seen = made
-    h, c = hx or seen.zeros  # type: ignore[misc]  # the zeros are there where `hx` is not
+        return None
+    if h is None or c is None:
+        h, c = seen.zeros  # type: ignore[misc]  # there are some, for this very stamp
     if len(seen.runs) == 1:
         y, h, c = seen.runs[0](input, h, c)
         return y, State(h, c)
@@ -103,15 +109,17 @@ def bindable(layer: LSTM) -> bool:
     return all(w is not None and w.is_contiguous() for w in found)
 
 
-def _bind(layer: LSTM, stamp: Stamp, input: Tensor, hx: tuple[Tensor, Tensor] | None) -> Seen | None:
+def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor | None) -> Seen:
     if not bindable(layer) or input.dim() != 3:
-        return None
-    zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1]) if hx is None else None
-    runs = []
-    for k, options, given in layer._calls(read_call(layer, input, hx or zeros, None, None, None, None)):
+        return Seen(stamp, [])
+    zeros = None
+    if h is None or c is None:
+        h, c = zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1])
+    runs: list[Bound] = []
+    for k, options, given in layer._calls(read_call(layer, input, (h, c), None, None, None, None)):
         biases = tuple(w for name, w in layer._weights(k).items() if name.startswith("bias"))
         made = bound(options, given, Site(k, not layer.batch_first, biases))
         if made is None:
-            return None
+            return Seen(stamp, [])
         runs.append(made)
     return Seen(stamp, runs, zeros)
