@@ -18,7 +18,7 @@ from longshort.errors import SettingError, ShapeError
 from longshort.scan import Noise, Variant, cpu
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
-N, T, C, H = 3, 5, 4, 6
+N, T, C, H = 3, 5, 4, 16
 
 
 def made(*sizes, dtype=torch.float32, **options):
@@ -54,8 +54,14 @@ def stepped(layer, x, state):
 
 
 def the_long_way(layer, x, state):
-    with torch.enable_grad():  # with gradients nothing is bound
-        return called(layer, x, state)
+    """With gradients, so that nothing is bound, and with weights packed for this call alone."""
+    kept = dict(cpu._PACKED)
+    cpu._PACKED.clear()
+    with torch.enable_grad():
+        found = called(layer, x, state)
+    cpu._PACKED.clear()
+    cpu._PACKED.update(kept)
+    return found
 
 
 def is_bound(layer):
@@ -79,8 +85,13 @@ def in_place(layer):
         layer.weight_hh_l0.mul_(1.5)
 
 
-def one_element_through_data(layer):
-    layer.weight_ih_l0.data[2, 1] += 3
+def one_element_in_place(layer):
+    with torch.no_grad():
+        layer.weight_ih_l0[2, 1] += 3
+
+
+def rows_through_data(layer):
+    layer.weight_ih_l0.data[2:4] += 3
 
 
 def a_bias_through_data(layer):
@@ -160,9 +171,9 @@ def moved_and_back(layer):
 
 
 CHANGES = [
-    in_place, one_element_through_data, a_bias_through_data, data_assigned, from_a_vector, loaded, assigned,
-    replaced, an_optimiser_s_step, drawn_anew, parametrised, no_longer_parametrised, pruned, lies_across,
-    another_backend, another_variant, zoneout, shared_memory, moved_and_back,
+    in_place, one_element_in_place, rows_through_data, a_bias_through_data, data_assigned, from_a_vector,
+    loaded, assigned, replaced, an_optimiser_s_step, drawn_anew, parametrised, no_longer_parametrised, pruned,
+    lies_across, another_backend, another_variant, zoneout, shared_memory, moved_and_back,
 ]  # fmt: skip
 
 
@@ -174,6 +185,35 @@ def test_a_change_of_the_layer_is_seen(change, way):
     agree(layer, x, state, way)
     change(layer)
     agree(layer, x, state, way)
+
+
+def test_one_element_written_through_data_is_seen_by_a_call():
+    """A step looks at 64 places of each matrix."""
+    layer = made()
+    x, state = arguments(layer)
+    agree(layer, x, state, called)
+    layer.weight_ih_l0.data[2, 1] += 3
+    agree(layer, x, state, called)
+
+
+@pytest.mark.parametrize("way", [called, stepped])
+def test_a_square_weight_turned_where_it_lies_is_seen(way):
+    layer = made(variant=Variant(gate_recurrence=True))
+    x, state = arguments(layer)
+    agree(layer, x, state, way)
+    layer.weight_gates_l0.data = layer.weight_gates_l0.data.t()
+    agree(layer, x, state, way)
+
+
+def test_gradients_flow_through_a_bound_layer():
+    layer = made()
+    x, state = arguments(layer)
+    agree(layer, x, state, called)
+    assert is_bound(layer)
+    for _ in range(3):
+        layer.zero_grad()
+        layer(x, state)[0].sum().backward()
+        assert layer.weight_hh_l0.grad.abs().max() > 0
 
 
 LAYERS = {

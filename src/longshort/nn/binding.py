@@ -5,8 +5,8 @@ and not on the numbers. So where nobody looks on (no gradient, graph, transform,
 call that is like the one before it binds each layer and direction to the memory of its weights, and the calls
 after it go straight to the backend. The values of the weights are no part of it: the backend looks at them
 each time, as it does for any call. A `Stamp` says what is alike; the layer forgets what it has bound when an
-attribute is set and when it moves, and neither copies nor pickles it. Calls on the CPU are bound: where a device
-computes, the host prepares the next call meanwhile.
+attribute is set and when it moves, and neither copies nor pickles it. Calls on the CPU are bound: where a
+device computes, the host prepares the next call meanwhile.
 """
 
 from __future__ import annotations
