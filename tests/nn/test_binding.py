@@ -230,6 +230,10 @@ LAYERS = {
     "zoneout": {"noise": Noise(zoneout_h=0.3, zoneout_c=0.2)},
     "weight drop": {"noise": Noise(weight_drop=0.5)},
     "dropout": {"num_layers": 2, "dropout": 0.5},
+    "in plain torch": {"backend": "plain", "num_layers": 2, "bidirectional": True},
+    "by the definition": {"backend": "definition", "batch_first": True},
+    "in segments": {"checkpoint_every": 2},
+    "of 16 bits": {"dtype": torch.bfloat16},
 }
 
 

@@ -5,8 +5,7 @@ and not on the numbers. So where nobody looks on (no gradient, graph, transform,
 call that is like the one before it binds each layer and direction to the memory of its weights, and the calls
 after it go straight to the backend. The values of the weights are no part of it: the backend looks at them
 each time, as it does for any call. A `Stamp` says what is alike; the layer forgets what it has bound when an
-attribute is set and when it moves, and neither copies nor pickles it. Calls on the CPU are bound: where a
-device computes, the host prepares the next call meanwhile.
+attribute is set and when it moves, and neither copies nor pickles it.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class Seen(NamedTuple):
 
     stamp: Stamp
     runs: list[Bound] | None = None
-    "one for each layer and direction; empty where a backend binds nothing; None before the second call"
+    "one for each layer and direction; empty where the layer cannot be bound; None before the second call"
     zeros: State | None = None
     "the first state of a call that is given none"
 
@@ -49,7 +48,7 @@ def run(layer: LSTM, input: object, hx: object) -> tuple[Tensor, State] | None:
         input: of `LSTM.forward`, and so is `hx`; there are no other arguments.
         hx:    as there.
     """
-    if type(input) is not Tensor or not input.is_cpu or input.is_nested or not unobserved(layer, input):
+    if type(input) is not Tensor or input.is_nested or not unobserved(layer, input):
         return None
     h, c = hx if isinstance(hx, tuple) and len(hx) == 2 else (None, None)
     if type(h) is not Tensor or type(c) is not Tensor:
@@ -115,11 +114,8 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
     zeros = None
     if h is None or c is None:
         h, c = zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1])
-    runs: list[Bound] = []
+    runs = []
     for k, options, given in layer._calls(read_call(layer, input, (h, c), None, None, None, None)):
         biases = tuple(w for name, w in layer._weights(k).items() if name.startswith("bias"))
-        made = bound(options, given, Site(k, not layer.batch_first, biases))
-        if made is None:
-            return Seen(stamp, [])
-        runs.append(made)
+        runs.append(bound(options, given, Site(k, not layer.batch_first, biases)))
     return Seen(stamp, runs, zeros)

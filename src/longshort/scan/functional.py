@@ -201,20 +201,32 @@ def planned_call(options: Options, given: Inputs) -> Plan:
     return planned(checks.agree("plan", options, given, save=True))
 
 
-def bound(options: Options, given: Inputs, site: Site) -> Bound | None:
-    """Check a call in evaluation and bind it to its weights, or return None where its backend cannot.
+def bound(options: Options, given: Inputs, site: Site) -> Bound:
+    """Check a call in evaluation and bind it to its weights.
 
     Args:
-        options: with `training` false, and nothing to keep.
+        options: with no noise to draw and nothing to keep.
         given:   the weights, and x, h, c as examples; no `reset` and no `lengths`.
         site:    where the call stands among those of a layer.
 
     Returns:
-        What runs further calls: of tensors with the shapes and dtypes of the examples, on their device.
+        What runs further calls: of tensors with the shapes and dtypes of the examples, on their device. It is
+        the backend's own, or leads to its forward pass without a check.
     """
     call = checks.agree("lstm", options, given, save=False)
     backend = choose(call)[0]
-    return None if backend.bind is None else backend.bind(*operator.outside(call, given), site)
+    if backend.bind is not None:
+        return backend.bind(*operator.outside(call, given), site)
+    k, biases = site.row, site.biases
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows = x.transpose(0, 1) if site.time_first else x
+        bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
+        out, _ = operator.ran(backend, call, given._replace(x=rows, bias=bias, h=h[k], c=c[k]))
+        y = out.y.transpose(0, 1) if site.time_first else out.y
+        return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
+
+    return run
 
 
 def prepared_step(
