@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -97,6 +97,26 @@ class Options(NamedTuple):
     backend: str = "auto"
 
 
+Frozen = TypeVar("Frozen")
+
+
+def hashed_once(cls: type[Frozen]) -> type[Frozen]:
+    """Keep the hash of each object of a class whose objects never change: they are keys of many tables."""
+    whole = cls.__hash__
+
+    def once(self: Any) -> int:
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = whole(self)
+        return found
+
+    def state(self: Any) -> dict[str, Any]:  # the hash of a word holds in one process only
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
+    cls.__hash__, cls.__getstate__ = once, state  # type: ignore[method-assign]
+    return cls
+
+
 class _Call(NamedTuple):
     options: Options
     device: str
@@ -114,11 +134,12 @@ class _Call(NamedTuple):
     "the number of step 0 in the counters of the noise"
 
 
+@hashed_once
 class Call(_Call):
     """All that a backend may know when it decides, and when it runs: no tensor, so no value.
 
     Equal calls are one object where `checks.agree` describes them. So what follows from a call is worked out
-    once: here, or in a table with the call as its key, whose hash is worked out once as well.
+    once: here, or in a table with the call as its key.
     """
 
     @cached_property
@@ -141,16 +162,6 @@ class Call(_Call):
         """The places in `Inputs` of the tensors that are there."""
         always = frozenset(("x", "w_ih", "w_hh", "h", "c"))
         return tuple(k for k, name in enumerate(Inputs._fields) if name in self.given | always)
-
-    @cached_property
-    def _hash(self) -> int:
-        return super().__hash__()
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __reduce__(self) -> tuple[type[Call], tuple[Any, ...]]:
-        return Call, tuple(self)  # without the hash, which holds in one process only
 
 
 Refuses = Callable[[Call], str | None]

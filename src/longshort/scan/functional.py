@@ -217,7 +217,8 @@ def bound(options: Options, given: Inputs, site: Site) -> Bound:
     backend = choose(call)[0]
     if backend.bind is not None:
         return backend.bind(*operator.outside(call, given), site)
-    k, biases = site.row, site.biases
+    k, biases, none = site.row, site.biases, given.w_ih[:0]
+    given = given._replace(x=none, h=none, c=none, bias=None)  # no example is held
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = x.transpose(0, 1) if site.time_first else x
