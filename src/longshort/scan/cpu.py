@@ -30,6 +30,7 @@ from .variant import Variant
 _WEIGHTS: Final = (
     "w_ih", "w_hh", "w_hr", "peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"
 )  # fmt: skip
+_PLACES: Final = tuple(map(Inputs._fields.index, _WEIGHTS))
 if engine.available():
     engine.join_openmp()
 
@@ -173,14 +174,14 @@ class _Weights:
     """The weights of a call but for the bias, a sum of each call."""
 
     def __init__(self, call: Call, given: Inputs) -> None:
-        self.all = [getattr(given, name) for name in _WEIGHTS]
+        self.all = [given[k] for k in _PLACES]
         self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
         self.places = tuple(map(id, self.tensors))
 
     @cached_property
     def arrays(self) -> list[Any]:
         """Their memory, in the order of `_WEIGHTS`."""
-        return list(map(_array, self.all))
+        return [None if t is None else _array(t) for t in self.all]
 
     def packed(self, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
         """Return them as the engine reads them, packed anew only when they have changed.
