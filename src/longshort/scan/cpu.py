@@ -225,12 +225,13 @@ def bind(call: Call, given: Inputs, site: Site) -> Bound:
         threads = torch.get_num_threads()
         bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
         packed = weights.packed(bias, False, threads)
-        rows = _array(x).swapaxes(0, 1) if time_first else _array(x)
-        y, h_n, c_n, *_ = engine.forward(
+        rows = x.numpy() if x.is_contiguous() else _array(x)
+        rows = rows.swapaxes(0, 1) if time_first else rows
+        y, h_n, c_n, _, _, _ = engine.forward(
             packed,
             rows,
-            _array(h)[k],
-            _array(c)[k],
+            (h.numpy() if h.is_contiguous() else _array(h))[k],
+            (c.numpy() if c.is_contiguous() else _array(c))[k],
             **shared,
             time_major=several and time_major(x, int(time_first)),
             threads=threads,

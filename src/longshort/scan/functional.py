@@ -217,13 +217,14 @@ def bound(options: Options, given: Inputs, site: Site) -> Bound:
     backend = choose(call)[0]
     if backend.bind is not None:
         return backend.bind(*operator.outside(call, given), site)
-    k, biases, none = site.row, site.biases, given.w_ih[:0]
-    given = given._replace(x=none, h=none, c=none, bias=None)  # no example is held
+    k, biases, w_ih, w_hh = site.row, site.biases, given.w_ih, given.w_hh
+    more = given[Inputs._fields.index("c") + 1 :]  # and none of the examples, which may be large
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = x.transpose(0, 1) if site.time_first else x
         bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
-        out, _ = operator.ran(backend, call, given._replace(x=rows, bias=bias, h=h[k], c=c[k]))
+        now = Inputs(rows, w_ih, w_hh, bias, h[k], c[k], *more)  # type: ignore[arg-type]
+        out, _ = backend.forward(*operator.outside(call, now))
         y = out.y.transpose(0, 1) if site.time_first else out.y
         return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
 
