@@ -9,6 +9,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, parametrizations, parametrize, prune, vector_to_parameters
 
@@ -385,6 +386,20 @@ def test_transforms_casts_and_graphs_go_the_long_way():
             assert layer(x, state)[0].dtype == torch.bfloat16
         compiled = torch.compile(layer, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x, state)[0], want)
+
+
+def test_tensors_that_hold_nothing_go_the_long_way(recwarn):
+    with FakeTensorMode(), torch.no_grad():
+        layer = made(backend="definition")
+        x, state = torch.randn(T, N, C), layer.initial_state(N)
+        for _ in range(3):
+            assert layer(x, state)[0].shape == (T, N, H)
+            assert layer.step(x[0], state)[0].shape == (N, H)
+    empty = made().to("meta")
+    with torch.no_grad():
+        for _ in range(3):
+            assert empty(torch.empty(T, N, C, device="meta"))[0].device.type == "meta"
+    assert [str(w.message) for w in recwarn] == []
 
 
 def test_noise_and_dropout_of_training_go_the_long_way():

@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     "the first state of a call that is given none"
 
 
-def run(layer: LSTM, input: object, hx: object) -> tuple[Tensor, State] | None:
+def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
     """Run a bound call, or return None where the call has to go the long way.
 
     Args:
@@ -48,7 +48,7 @@ def run(layer: LSTM, input: object, hx: object) -> tuple[Tensor, State] | None:
         input: of `LSTM.forward`, and so is `hx`; there are no other arguments.
         hx:    as there.
     """
-    if type(input) is not Tensor or input.is_nested or not unobserved(layer, input):
+    if not unobserved(layer, input):
         return None
     h, c = hx if isinstance(hx, tuple) and len(hx) == 2 else (None, None)
     if type(h) is not Tensor or type(c) is not Tensor:
@@ -61,7 +61,10 @@ def run(layer: LSTM, input: object, hx: object) -> tuple[Tensor, State] | None:
         layer.__dict__["_bound"] = Seen(stamp)
         return None
     if seen.runs is None:
-        layer.__dict__["_bound"] = seen = _bind(layer, stamp, input, h, c)
+        made = _bind(layer, stamp, input, h, c)
+        if layer.__dict__.get("_bound") is seen:  # no other thread has changed the layer meanwhile
+            layer.__dict__["_bound"] = made
+        seen = made
     if not seen.runs:
         return None
     if h is None or c is None:
@@ -78,10 +81,12 @@ def run(layer: LSTM, input: object, hx: object) -> tuple[Tensor, State] | None:
     return x, State(torch.cat(hs), torch.cat(cs))
 
 
-def unobserved(layer: LSTM, x: Tensor) -> bool:
-    """Whether nothing but the numbers is wanted: no gradient, graph, transform, cast or noise."""
+def unobserved(layer: LSTM, x: Any) -> bool:
+    """Whether numbers alone are wanted: no gradient, graph, transform, cast or noise, nor any kind of tensor."""
     return not (
         torch.is_grad_enabled()
+        or type(x) is not Tensor
+        or x.is_nested
         or torch.compiler.is_compiling()
         or transformed()
         or (layer.training and not (layer.noise.silent and not layer.dropout))

@@ -33,7 +33,7 @@ class Prepared(NamedTuple):
 
 def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State]:
     """Run `LSTM.step`."""
-    if state is None or x.dim() != 2 or layer.bidirectional or not unobserved(layer, x):
+    if state is None or layer.bidirectional or not unobserved(layer, x) or x.dim() != 2:
         return _general(layer, x, state)
     h, c = state
     stamp = stamp_of(layer, x, h, c)

@@ -211,7 +211,8 @@ def differentiated(
 class Recorded(torch.autograd.Function):
     """The same where no transform is at work: (call, backend, *those Inputs that are there) -> outputs.
 
-    torch then takes a quarter of the host's time, and what is saved is no output.
+    torch then takes a third of the host's time, and less where arguments are fewer and what is saved is no
+    output.
     """
 
     @staticmethod
