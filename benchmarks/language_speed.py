@@ -39,8 +39,8 @@ from torch.nn import functional
 
 import record
 from longshort import engine
+from longshort.nn.decoder import InPlace
 from longshort.tasks.language.corpus import Corpus
-from longshort.tasks.language.decoder import InPlace
 from longshort.tasks.language.model import LanguageNetwork
 from longshort.tasks.language.objective import LanguageObjective
 from longshort.tasks.language.sampling import Sampling

@@ -73,26 +73,46 @@ def test_a_word_that_only_the_second_file_has_is_unknown(tmp_path):
     assert [types[k] for k in held[:4]] == ["a", "<unk>", "<unk>", "<eos>"] and len(set(types)) == len(types)
 
 
-def test_a_text_is_read_on_with_the_state_carried_over():
-    """Parts of 35 words give what one pass over each whole stream gives."""
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_text_is_read_on_with_the_state_carried_over(tied):
+    """Parts of 100 words give what one pass over each whole stream gives."""
     torch.manual_seed(0)
-    model = WordModel(9, 6, FEW["none"]).eval()
-    words = np.random.default_rng(0).integers(9, size=32 * 100 + 7)
+    model = WordModel(9, 6, Regulariser("", tied=tied)).eval()
+    assert (model.head.weight is model.vectors.weight) == tied
+    words = np.random.default_rng(0).integers(9, size=20 * 250 + 7)
     with torch.no_grad():
-        found = read_on(model, words).reshape(32, 99)
-        streams = torch.from_numpy(words[:3200].reshape(32, 100))
-        out = model(streams[:, :-1])[0]
+        found = read_on(model, words).reshape(20, 249)
+        streams = torch.from_numpy(words[:5000].reshape(20, 250))
+        out = model.head(model.lstm(model.vectors(streams[:, :-1]))[0])
         wanted = nn.functional.cross_entropy(out.transpose(1, 2), streams[:, 1:], reduction="none")
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_windows_are_a_function_of_seed_and_step():
-    train = np.arange(2000)
-    objective = WordObjective(train, train[:1200], seed=3)
-    first, again = objective.batch(5), objective.batch(5)
-    assert first.shape == (32, 36) and torch.equal(first, again)
-    assert (first.diff(dim=1) == 1).all() and not torch.equal(first, objective.batch(6))
-    assert not torch.equal(first, WordObjective(train, train[:1200], seed=4).batch(5))
+def test_windows_go_on_where_the_one_before_ended_and_a_pass_begins_anew():
+    train = np.arange(20 * 45 + 3)
+    objective = WordObjective(train, train)
+    batches = [objective.batch(step) for step in range(4)]
+    assert [fresh for _, fresh in batches] == [True, False, True, False]
+    first, second = batches[0][0], batches[1][0]
+    assert first.shape == (20, 21) and first[:, 0].tolist() == list(range(0, 900, 45))
+    assert (first.diff(dim=1) == 1).all() and torch.equal(second, first + 20)
+    assert torch.equal(batches[2][0], first)
+
+
+def test_the_state_is_carried_inside_a_pass_and_not_into_the_next():
+    words = np.random.default_rng(0).integers(9, size=20 * 45)
+    torch.manual_seed(0)
+    model, objective = WordModel(9, 6, FEW["none"]), WordObjective(words, words)
+    losses = [objective.loss(model, objective.batch(step)) for step in range(3)]
+    assert torch.equal(losses[0], losses[2])  # both begin from the zero state
+    fresh = WordObjective(words, words)
+    fresh.carry({})
+    assert not torch.equal(fresh.loss(model, objective.batch(1)), losses[1])
+    fresh.loss(model, objective.batch(0))
+    again = WordObjective(words, words)
+    again.carry(fresh.carried())
+    assert torch.equal(again.loss(model, objective.batch(1)), losses[1])
+    losses[1].backward()  # through its own window alone: the graph of the one before is free to go
 
 
 def test_each_regulariser_silences_in_training_and_not_in_evaluation():
@@ -101,7 +121,7 @@ def test_each_regulariser_silences_in_training_and_not_in_evaluation():
         torch.manual_seed(0)
         model = WordModel(9, 8, regulariser)
         twice = [model(words)[0] for _ in range(2)]
-        assert torch.equal(*twice) == (name == "none"), name
+        assert torch.equal(*twice) == (name in ("none", "tied")), name
         model.eval()
         assert torch.equal(model(words)[0], model(words)[0])
 
@@ -197,7 +217,7 @@ BAD = [
     (
         lambda folder: bad("overfitting", data=str(folder / "short.txt")),
         DataError,
-        "{folder}/short.txt: must have 1,152 words to train on and as many to hold out, got 3 and 1. "
+        "{folder}/short.txt: must have 420 words to train on and as many to hold out, got 3 and 1. "
         "Give a longer text.",
     ),
     (

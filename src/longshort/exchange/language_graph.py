@@ -8,9 +8,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from ..nn.decoder import Decoder
 from ..scan import State
 from ..tasks import LanguageModel
-from ..tasks.language.decoder import Decoder
 from ..tasks.language.model import LanguageNetwork
 from .onnx_writing import Graph
 from .program_writing import Stream

@@ -155,6 +155,12 @@ CELLS = {
             3,
             _ours("longshort", coupled=True),
         ),
+        Cell(
+            "lstm-coupled-chrono",
+            "LSTM with f = 1 - i, as bias1, chrono biases (Tallec & Ollivier 2018)",
+            3,
+            _ours("chrono", coupled=True),
+        ),
     )
 }
 """Every cell by its name."""

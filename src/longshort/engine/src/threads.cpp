@@ -48,10 +48,10 @@ class Team {
     job_ = nullptr;
   }
 
-  void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes, const std::function<void(int, std::ptrdiff_t)>& job) {
+  void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job) {
     piece_job_ = &job;
     active_ = members;
-    backwards_ = backwards;
+    how_ = how;
     for (int member = 0; member < members; ++member) {
       Share& own = shares_[static_cast<std::size_t>(member)];
       own.next.store(pieces * member / members, std::memory_order_relaxed);
@@ -59,7 +59,7 @@ class Team {
       own.last = pieces * (member + 1) / members;
     }
     open();
-    if (sleepers_.load(std::memory_order_seq_cst) > 0 && (wakes || std::chrono::steady_clock::now() - shared_at_ < Moment))
+    if (sleepers_.load(std::memory_order_seq_cst) > 0 && (how.wakes || std::chrono::steady_clock::now() - shared_at_ < Moment))
       state_.notify_all();
     take_pieces(0);
     close();
@@ -87,9 +87,10 @@ class Team {
   void take_pieces(int member) {
     for (int turn = 0; turn < active_; ++turn) {
       Share& from = shares_[static_cast<std::size_t>((member + turn) % active_)];
+      if (how_.settled && turn > 0 && from.next.load(std::memory_order_relaxed) != from.first) continue;
       while (from.next.load(std::memory_order_relaxed) < from.last) {
         const std::ptrdiff_t piece = from.next.fetch_add(1, std::memory_order_relaxed);
-        if (piece < from.last) (*piece_job_)(member, backwards_ ? from.first + from.last - 1 - piece : piece);
+        if (piece < from.last) (*piece_job_)(member, how_.backwards ? from.first + from.last - 1 - piece : piece);
       }
     }
   }
@@ -127,7 +128,7 @@ class Team {
 
   const int members_;
   int active_ = 0;
-  bool backwards_ = false;
+  Sharing how_;
   const std::function<void(int)>* job_ = nullptr;
   const std::function<void(int, std::ptrdiff_t)>* piece_job_ = nullptr;
   std::unique_ptr<Share[]> shares_;
@@ -188,16 +189,14 @@ Teams& shared_teams() {
 
 }  // namespace
 
-void Barrier::wait() {
-  const std::uint32_t round = round_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1, std::memory_order_release);
-    return;
-  }
-  for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-    if (spins < SpinsBeforeYield) pause();
-    else sched_yield();
+void Barrier::await(int member) {
+  const std::uint32_t own = places_[static_cast<std::size_t>(member)].arrivals.load(std::memory_order_relaxed);
+  for (int other = 0; other < members_; ++other) {
+    const std::atomic<std::uint32_t>& theirs = places_[static_cast<std::size_t>(other)].arrivals;
+    for (int spins = 0; static_cast<std::int32_t>(theirs.load(std::memory_order_acquire) - own) < 0; ++spins) {
+      if (spins < SpinsBeforeYield) pause();
+      else sched_yield();
+    }
   }
 }
 
@@ -223,23 +222,22 @@ void run_team(int members, const std::function<void(int)>& job) {
   shared.team->run(members, job);
 }
 
-void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes,
-           const std::function<void(int, std::ptrdiff_t)>& job) {
+void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job) {
   FlushDenormals flush;
   const auto do_part = [&](int member, int of) {
     const std::ptrdiff_t first = pieces * member / of, last = pieces * (member + 1) / of;
-    for (std::ptrdiff_t k = first; k < last; ++k) job(member, backwards ? first + last - 1 - k : k);
+    for (std::ptrdiff_t k = first; k < last; ++k) job(member, how.backwards ? first + last - 1 - k : k);
   };
   if (members == 1) return do_part(0, 1);
   Teams& shared = shared_teams();
   if (shared.openmp.parallel) {
-    if (!wakes || !shared.openmp.run(members, [&](int member) { do_part(member, members); })) do_part(0, 1);
+    if (!how.wakes || !shared.openmp.run(members, [&](int member) { do_part(member, members); })) do_part(0, 1);
     return;
   }
   const std::unique_lock<std::mutex> turn(shared.turn, std::try_to_lock);
   if (!turn) return do_part(0, 1);
   if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
-  shared.team->share(members, pieces, backwards, wakes, job);
+  shared.team->share(members, pieces, how, job);
 }
 
 double meeting() {
@@ -249,7 +247,7 @@ double meeting() {
   run_team(2, [&](int member) {
     for (double& each : seconds) {
       const auto begin = std::chrono::steady_clock::now();
-      for (int k = 0; k < rounds; ++k) barrier.wait();
+      for (int k = 0; k < rounds; ++k) barrier.wait(member);
       if (member == 0) each = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / rounds;
     }
   });

@@ -8,7 +8,6 @@ corpus.py          a file -> tokens, in memory or as a memory map
 windows.py         tokens -> N streams, window after window
 model.py           tokens -> the next one's scores
 dropout.py         what is silenced in training
-decoder.py         the scores and their loss, for small and for large vocabularies
 objective.py       the loss with its penalties, the validation, the state that is carried
 beginning.py       what is checked and said before a fit
 stepping.py        a fitted model, one token at a time

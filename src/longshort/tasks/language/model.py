@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...nn import LSTM
+from ...nn.decoder import LARGE, AdaptiveDecoder, Decoder
 from ...nn.initialise import uniform
 from ...scan import State
-from .decoder import LARGE, AdaptiveDecoder, Decoder
 from .dropout import dropout
 from .settings import LanguageSettings
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from ... import engine
 from ...errors import SettingError
+from ...nn.decoder import Decoder
 from ...scan import State
-from .decoder import Decoder
 from .model import LanguageNetwork, States
 from .sampling import RECENT, Sampling
 from .vocabulary import Vocabulary
