@@ -82,7 +82,7 @@ def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
 
 
 def unobserved(layer: LSTM, x: Any) -> bool:
-    """Whether numbers alone are wanted: no gradient, graph, transform, cast, noise or tensor of another kind."""
+    """Whether numbers alone are wanted: no gradient, graph, transform, cast, noise or tensor that is none."""
     return not (
         torch.is_grad_enabled()
         or type(x) is not Tensor
