@@ -3,8 +3,6 @@
     scripts/bench scan
 
 derivative  a second derivative beside the definition's own forward and backward pass (N 16, T 50, C 32, H 64)
-call        the layer beside `torch.nn.LSTM`: one step of one sequence in inference (C 64, H 128), a small
-            training step, y.sum().backward() (N 4, T 20), and one of next to nothing (N 1, T 2, C 4, H 4)
 step        `LSTM.step` beside `torch.nn.LSTM` on one step of one sequence (C 64, H 128)
 compile     seconds until the first answer of a compiled model of two layers, in a new process, no cache:
             tracing alone (aot_eager), and Inductor; and the same of `x * 2`, which pays for the compiler
@@ -97,33 +95,6 @@ def steps() -> dict[str, Any]:
     return {"microseconds": found, "ratio": found["torch"] / found["ours"], "asked at most": 20}
 
 
-def calls() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, (N, T, C, H), training in (
-        ("inference of one step", (1, 1, 64, 128), False),
-        ("small training step", (4, 20, 64, 128), True),
-        ("least training step", (1, 2, 4, 4), True),
-    ):
-        theirs, ours, x = torch.nn.LSTM(C, H), ls.LSTM(C, H), torch.randn(T, N, C)
-        ours.load_state_dict(theirs.state_dict())
-        state = (torch.zeros(1, N, H), torch.zeros(1, N, H))
-
-        layers = {"ours": ours, "torch": theirs}
-        times: dict[str, list[float]] = {who: [] for who in layers}
-        for who in REPEATS * list(layers):  # in turns, for the processor's clock is not one
-            start = time.process_time()
-            for _ in range(200):
-                if training:
-                    layers[who](x)[0].sum().backward()
-                else:
-                    with torch.inference_mode():
-                        layers[who](x, state)
-            times[who].append((time.process_time() - start) / 200 * 1e6)
-        medians = {who: statistics.median(each) for who, each in times.items()}
-        found[name] = {"microseconds": medians, "ratio": medians["torch"] / medians["ours"]}
-    return found
-
-
 FIRST_ANSWER = """
 import resource, sys, time, torch, longshort as ls
 kind, what, training = sys.argv[1], sys.argv[2], sys.argv[3] == "training"
@@ -168,5 +139,5 @@ def compilation() -> dict[str, Any]:
 if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    result = {"derivative": derivative(), "call": calls(), "step": steps(), "compile": compilation()}
+    result = {"derivative": derivative(), "step": steps(), "compile": compilation()}
     print(record.write("scan", result).read_text())
