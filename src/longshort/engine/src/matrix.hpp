@@ -94,7 +94,11 @@ class Product {
       const int wide = static_cast<int>(std::min<Index>(L, columns - j));
       for (Index k = 0; k < depth; k += L) {
         Vector<Real> square[L];
-        for (int i = 0; i < L; ++i) square[i] = k + i < depth ? load_some(from + (k + i) * from_stride + j, wide) : Vector<Real>{};
+        for (int i = 0; i < L; ++i) {
+          const Real* row = from + std::min(k + i, depth - 1) * from_stride + j;
+          __builtin_prefetch(row + LinesAhead * L);
+          square[i] = k + i < depth ? load_some(row, wide) : Vector<Real>{};
+        }
         transpose<Real>(square);
         for (int i = 0; i < wide; ++i) store(to + (j + i) * to_stride + k, square[i]);
       }
