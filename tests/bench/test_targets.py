@@ -23,6 +23,9 @@ def compared(**milliseconds):
 FOUND = {
     "threads": 2,
     "gigaflops of one core": 100.0,
+    "gigabytes a second of one core": {
+        str(case.read(2, bits)): 80.0 for case in cpu.CASES for bits in (32, 16, 8)
+    },
     "training": {"batch": compared(ours=50.0, torch=100.0), "wide": compared(ours=200.0, torch=210.0)},
     "inference": {
         "batch": compared(ours=10.0, torch=12.0, onnxruntime=11.0),
@@ -62,11 +65,17 @@ def test_each_number_asked_for_is_computed_and_judged():
     assert {row.what: (row.asked, pytest.approx(row.measured), row.met) for row in rows} == EXPECTED
 
 
-def test_a_ratio_says_what_the_cores_full_rate_would_make_of_it():
+def test_a_number_says_what_the_cores_full_rates_would_make_of_it():
     rows = {row.what: row for row in targets.rows(FOUND, cpu.CASES)}
     share = rows["share of peak in training, batch"].measured
     assert rows["training beside torch, batch"].bound == pytest.approx(2.0 / share)
     assert rows["first call of a process, ms"].bound is None
+    weights = 4 * 4 * 128 * 128 / 2
+    inputs = 8 * 128 * 64 / 200e9
+    assert rows["stream beside the best peer"].bound == pytest.approx(
+        1.5e-3 / (1000 * (inputs + weights / 80e9))
+    )
+    assert rows["one step, engine full, us"].bound == pytest.approx(1e6 * 4 * 4 * 128 * 192 / 2 / 80e9)
     assert str(rows["inference beside the best peer, batch"]).startswith(
         "met    inference beside the best peer, batch: 1.1, asked at least 0.97; "
     )

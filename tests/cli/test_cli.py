@@ -59,6 +59,16 @@ def test_an_error_is_a_sentence_and_exit_code_1(monkeypatch, capsys):
         cli.main(["--debug", "fail"])
 
 
+def test_ctrl_c_is_a_line_and_exit_code_130(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "verbs", lambda: {"fail": Verb})
+    monkeypatch.setattr(Verb, "run", interrupted)
+    assert cli.main(["fail"]) == 130
+    assert capsys.readouterr().err == "longshort fail: interrupted\n"
+
+
 def test_the_version():
     import longshort
 

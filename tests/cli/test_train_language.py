@@ -62,10 +62,38 @@ def test_training_says_what_it_does_and_what_came_of_it(files, capsys):
     assert "the validation part, which also decided when to stop: " in printed
     assert (
         "\nthe LSTM does not beat 6-gram, and the best weights are those of the last step allowed: "
-        "try --max-steps 20 or a longer text, with a new --out\n"
+        "a longer text helps, and so do more steps, from these weights on:\n"
+        f"    longshort train language {files / 'book.txt'} --start {files / 'run'} --lr 0.0005 "
+        f"--out {files / 'run'}-more\n\n"
     ) in printed
     assert [line for line in printed.splitlines() if line != line.rstrip()] == []
     assert f'longshort predict {files / "run"} "Some words"' in printed
+
+
+def test_the_command_that_training_advises_goes_on_from_its_weights(files, capsys):
+    longshort("train", "language", files / "book.txt", *FAST, "--out", files / "run")
+    (advised,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("    longshort train")
+    ]
+    assert longshort(*advised.split()[1:]) == 0
+    assert Run.open(f"{files / 'run'}-more", "language").settings["start"] == str(files / "run")
+
+
+def test_prose_is_advised_to_be_read_in_subwords(files, capsys, monkeypatch):
+    monkeypatch.setattr("longshort.tasks.language.story.PROSE", 10)
+    longshort("train", "language", files / "book.txt", *FAST, "--out", files / "run")
+    assert (
+        "For prose of this length --unit subword learns more in the same time.\n" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("flags", [(), ("--unknown",)], ids=["by default", "asked for"])
+def test_unk_is_written_only_where_it_is_asked_for(files, capsys, flags):
+    text = ["predict", files / "words", "one", "--length", "400", "--temperature", "20", "--seed", "0"]
+    assert longshort(*text, *flags) == 0
+    assert ("<unk>" in capsys.readouterr().out) == bool(flags)
+    assert longshort(*text[:3], "two", *text[3:], *flags) == 0
+    assert ("<unk>" in capsys.readouterr().out) == bool(flags)
 
 
 def test_without_a_file_it_trains_on_the_topics(tmp_path, capsys):

@@ -65,6 +65,8 @@ CASES = [
     Case("resets", N=9, T=30, reset=True),
     Case("lengths", N=9, T=30, lengths=True),
     Case("resets and lengths", N=9, T=30, reset=True, lengths=True),
+    Case("one sequence with resets", N=1, T=40, C=3, H=130, reset=True),
+    Case("lengths that leave one sequence", N=3, T=40, C=64, H=128, lengths=True),
 ]
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.why.replace(" ", "-"))
 ISAS = engine.isas() if engine.available() else []

@@ -1,5 +1,9 @@
 """Files into characters: whatever the pieces, and what is no text is an error with its place."""
 
+import bz2
+import gzip
+import lzma
+
 import pytest
 
 from longshort.errors import DataError, SettingError
@@ -50,7 +54,7 @@ def test_pieces_of_any_size_give_the_same_text(tmp_path, monkeypatch, piece, con
             "--unit byte.",
         ),
         (
-            b"PK\x03\x04 zip\0\0",
+            b"no text \0\0",
             "must be text, and has a zero byte at 8. Bytes of any kind can be modelled with --unit byte.",
         ),
     ],
@@ -61,6 +65,16 @@ def test_what_is_no_text(tmp_path, monkeypatch, piece, content, message):
     with pytest.raises(DataError) as raised:
         read(path)
     assert str(raised.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    "pack, kind", [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")]
+)
+def test_an_archive_is_to_be_unpacked(tmp_path, pack, kind):
+    path = write(tmp_path, pack(bytes(range(256)) * 4))
+    with pytest.raises(DataError) as raised:
+        read(path)
+    assert str(raised.value) == f"{path}: must be text, and is a {kind} archive. Unpack it first."
 
 
 def test_no_such_file(tmp_path):

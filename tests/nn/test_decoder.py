@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from longshort import engine
 from longshort.nn import decoder as decoders
 from longshort.nn.decoder import AdaptiveDecoder, Decoder, product
 
@@ -56,10 +57,9 @@ def test_the_gradient_in_place_of_the_scores_is_the_gradient(monkeypatch, M):
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("onednn", [True, False], ids=["oneDNN", "torch.mm"])
-def test_the_product_is_the_product_whatever_the_strides(monkeypatch, onednn):
-    if not onednn:
-        monkeypatch.setattr(decoders, "ONEDNN", None)
+@pytest.mark.parametrize("by_engine", [engine.available(), False], ids=["engine", "torch.mm"])
+def test_the_product_is_the_product_whatever_the_strides(monkeypatch, by_engine):
+    monkeypatch.setattr(decoders, "ENGINE", by_engine)
     a, b, bias = torch.randn(37, 50), torch.randn(90, 50), torch.randn(90)
     want = a.double() @ b.double().t()
     for one in (a, a.t().contiguous().t()):

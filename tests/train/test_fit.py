@@ -16,9 +16,10 @@ from torch import nn
 from longshort.errors import BackendError, RunError, SettingError
 from longshort.runs import Run
 from longshort.train import FitSettings, Validation, fit, reached
-from longshort.train.checkpoint import Place
+from longshort.train.checkpoint import Place, load_best
 from longshort.train.fit import step_seed
 from longshort.train.optimisers import OPTIMISERS, SCHEDULES, learning_rate, make_optimiser
+from longshort.train.progress import followed
 
 SETTINGS = FitSettings(max_steps=40, warmup=5, lr=0.05, every=10, patience=10, seed=3)
 
@@ -120,6 +121,27 @@ def test_interrupted_before_a_first_validation_it_has_the_last_weights():
     fitted = fit(module, Line(at={4: interrupt}), replace(SETTINGS, every=40), quiet=True)
     assert (fitted.step, fitted.best_step, fitted.best) == (5, 5, float("inf"))
     assert not torch.equal(weights(module), weights(expected))
+
+
+def test_interrupted_before_a_first_validation_a_run_keeps_the_last_weights_until_then(tmp_path):
+    settings, module = replace(SETTINGS, every=10), network()
+    run = make_run(tmp_path / "run")
+    fit(module, Line(at={4: interrupt}), settings, run=run, about={"kind": "line"}, quiet=True)
+    loaded = network(seed=99)
+    about = load_best(run, loaded)
+    assert torch.equal(weights(loaded), weights(module))
+    assert (about["kind"], about["step"], about["score"]) == ("line", 5, None)
+    fit(network(seed=99), Line(at={10: interrupt}), settings, run=run, quiet=True)
+    about = load_best(run, loaded)
+    assert about["step"] == 10 and about["score"] is not None
+
+
+def test_what_takes_long_is_followed_by_lines(capsys, monkeypatch):
+    monkeypatch.setattr("longshort.train.progress.Lines.seconds", 0.0)
+    assert list(followed(range(4), "reading")) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == "reading: 0%\nreading: 25%\nreading: 50%\nreading: 75%\n"
+    assert list(followed(range(4), "reading", quiet=True)) == [0, 1, 2, 3]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_second_interrupt_is_not_swallowed():

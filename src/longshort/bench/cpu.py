@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -43,6 +43,26 @@ class Case:
     def products(self) -> int:
         """Floating-point operations of the forward pass's products; training has three times as many."""
         return 8 * self.N * self.T * self.H * (self.C + self.H)
+
+    def read(self, threads: int, bits: int = 32) -> int:
+        """Bytes of weights that one core must read in a step: a stream's recurrent ones, a single step's all.
+
+        With fewer than three sequences a thread the threads share the weights; else each reads them all.
+        """
+        depth = self.H if self.T > 1 else self.C + self.H
+        return 4 * self.H * depth * bits // 8 // (threads if 3 * threads > self.N else 1)
+
+    def least_seconds(self, threads: int, operations: float, reading: Callable[[int], float]) -> float:
+        """Seconds that a forward pass takes the cores at least.
+
+        Args:
+            threads: cores.
+            operations: floating-point operations a second of one core.
+            reading: bytes a second of one core that reads so many over and over.
+        """
+        size = self.read(threads)
+        of_x, of_h = (8 * self.N * self.H * depth / operations / threads for depth in (self.C, self.H))
+        return self.T * (of_x + max(of_h, size / reading(size)))
 
 
 CASES = (
@@ -214,8 +234,8 @@ def _compared(times: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers hold for."""
+def machine(threads: int) -> dict[str, Any]:
+    """What the numbers hold for, and what `threads` of its cores can do at most."""
     versions = {"python": platform.python_version()}
     for package in ("torch", "numpy", "onnxruntime", "openvino"):
         if importlib.util.find_spec(package) is not None:
@@ -225,8 +245,16 @@ def machine() -> dict[str, Any]:
         "machine": f"{platform.machine()}, {cores} cores, {engine.isa()}",
         "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gigaflops of one core": engine.peak() / 1e9,
+        "gigabytes a second of one core": _reading(threads),
+        "nanoseconds in which two threads meet": engine.meeting() * 1e9,
         "versions": versions,
     }
+
+
+def _reading(threads: int) -> dict[str, float]:
+    """How fast a core reads as many bytes as the cases make it read, by their number."""
+    sizes = {case.read(threads, bits) for case in CASES for bits in (32, 16, 8)}
+    return {str(size): engine.reading(size) / 1e9 for size in sorted(sizes)}
 
 
 def measure(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:

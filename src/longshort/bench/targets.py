@@ -27,6 +27,8 @@ STEPS = {
     ("one step, wide", "engine int8"): 6,
 }
 "Microseconds of one step of the engine alone: at most."
+BITS = {"engine full": 32, "engine bfloat16": 16, "engine int8": 8}
+"Of a weight."
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Row:
     measured: float
     at_most: bool = False
     bound: float | None = None
-    "what it would be if ours ran at the cores' full rate of multiplying and adding, where that bounds it"
+    "what it would be if ours multiplied, added and read weights at the cores' full rates, if these bound it"
 
     @property
     def met(self) -> bool:
@@ -47,7 +49,7 @@ class Row:
 
     def __str__(self) -> str:
         verdict, bound = "met   " if self.met else "MISSED", "at most" if self.at_most else "at least"
-        most = "" if self.bound is None else f"; {self.bound:.3g} at the cores' full rate"
+        most = "" if self.bound is None else f"; {self.bound:.3g} at the cores' full rates"
         return f"{verdict} {self.what}: {self.measured:.3g}, asked {bound} {self.asked:g}{most}"
 
 
@@ -65,7 +67,7 @@ def rows(found: Mapping[str, Any], cases: Sequence[Any]) -> list[Row]:
     made = [
         *_training(found, cases),
         *_shares(found, [case for case in batched if case.H >= 128]),
-        *_inference(found, batched),
+        *_inference(found, batched, cases),
         *_options(found.get("options", {})),
     ]
     doubled = [numbers["ratio"]["one thread"]["median"] for numbers in found.get("two threads", {}).values()]
@@ -81,7 +83,7 @@ def _training(found: Mapping[str, Any], cases: Sequence[Any]) -> list[Row]:
     each = {case: measured[case.name]["ratio"]["torch"]["median"] for case in cases if case.name in measured}
     if not each:
         return []
-    most = {case: ratio / _share(found, "training", case, 3) for case, ratio in each.items()}
+    most = {case: ratio * _room(found, "training", case) for case, ratio in each.items()}
     floors = {case: 1.1 if case.name in ("language", "wide") else 1.2 for case in each}
     what = "training beside torch"
     return [
@@ -102,6 +104,17 @@ def _share(found: Mapping[str, Any], kind: str, case: Any, passes: int) -> float
     return float(rate / (found["gigaflops of one core"] * 1e9 * found["threads"]))
 
 
+def _room(found: Mapping[str, Any], kind: str, case: Any) -> float:
+    """How many times the least time of the cores ours took."""
+    rates = found["gigabytes a second of one core"]
+    threads, operations = found["threads"], found["gigaflops of one core"] * 1e9
+    least = case.least_seconds(threads, operations, lambda size: rates[str(size)] * 1e9)
+    if kind == "training":  # back through the recurrence, then the gradients of x and of both weights
+        least = 2 * least + case.products / operations / threads
+    seconds = found[kind][case.name]["milliseconds"]["ours"]["median"] / 1e3
+    return float(seconds / least)
+
+
 def _shares(found: Mapping[str, Any], cases: Sequence[Any]) -> list[Row]:
     return [
         Row(f"share of peak in training, {case.name}", 0.65, _share(found, "training", case, 3))
@@ -116,12 +129,12 @@ def best(numbers: Mapping[str, Any], ours: str = "ours") -> float:
     return float(min(times[peer] for peer in PEERS if peer in times) / times[ours])
 
 
-def _inference(measured: Mapping[str, Any], batched: Sequence[Any]) -> list[Row]:
+def _inference(measured: Mapping[str, Any], batched: Sequence[Any], cases: Sequence[Any]) -> list[Row]:
     found = measured.get("inference", {})
     each = {case: best(found[case.name]) for case in batched if case.name in found}
     made = []
     if each:
-        most = {case: ratio / _share(measured, "inference", case, 1) for case, ratio in each.items()}
+        most = {case: ratio * _room(measured, "inference", case) for case, ratio in each.items()}
         what = "inference beside the best peer"
         made.append(
             Row(
@@ -132,16 +145,21 @@ def _inference(measured: Mapping[str, Any], batched: Sequence[Any]) -> list[Row]
             )
         )
         made += [Row(f"{what}, {case.name}", 0.97, each[case], bound=most[case]) for case in each]
+    by_name = {case.name: case for case in cases}
     for name, asked in STREAMS.items():
         if name in found:
-            made.append(Row(f"{name} beside the best peer", asked, best(found[name])))
+            ratio = best(found[name])
+            most_of_it = ratio * _room(measured, "inference", by_name[name])
+            made.append(Row(f"{name} beside the best peer", asked, ratio, bound=most_of_it))
             made.append(
                 Row(f"{name} in bfloat16 beside the best peer", 2.0, best(found[name], "engine bfloat16"))
             )
     for (name, runner), asked in STEPS.items():
         if name in found:
             microseconds = 1e3 * found[name]["milliseconds"][runner]["median"]
-            made.append(Row(f"{name}, {runner}, us", asked, microseconds, at_most=True))
+            size = by_name[name].read(measured["threads"], BITS[runner])
+            least = size / measured["gigabytes a second of one core"][str(size)] / 1e3
+            made.append(Row(f"{name}, {runner}, us", asked, microseconds, at_most=True, bound=least))
     return made
 
 

@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: the words after ``longshort``; those of the process if None.
 
     Returns:
-        0 done; 1 the work failed and stderr says why and what to do; 2 wrong usage (argparse exits).
+        0 done; 1 the work failed and stderr says why and what to do; 2 wrong usage (argparse exits);
+        130 ended by Ctrl-C.
     """
     args = parser().parse_args(argv)
     try:
@@ -66,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"longshort {args.verb}: {str(error).removeprefix(f'{args.verb}: ')}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"longshort {args.verb}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of a pipe has gone: `longshort predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

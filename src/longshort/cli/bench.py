@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         "command": f"longshort bench cpu --threads {args.threads} --rounds {args.rounds}",
         "threads": args.threads,
         "rounds": args.rounds,
-        **cpu.machine(),
+        **cpu.machine(args.threads),
     }
     for kind, case, numbers in cpu.measure(setup):
         found.setdefault(kind, {})[case] = numbers

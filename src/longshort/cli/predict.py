@@ -54,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--repetition-penalty", type=float, metavar="X", help="above 1 avoids what came lately. Default: 1."
     )
+    text.add_argument("--unknown", action="store_true", help="let a model of words write <unk>")
     text.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may repeat")
     text.add_argument(
         "--stored",
@@ -72,8 +73,8 @@ def run(args: argparse.Namespace) -> None:
 OWN = {
     ("predict", "forecast"): ("future", "levels", "horizon"),
     ("predict", "language"): (
-        "prompt_file", "encoding", "length", "temperature", "top_k", "top_p", "repetition_penalty", "stop",
-        "stored", "seed",
+        "prompt_file", "encoding", "length", "temperature", "top_k", "top_p", "repetition_penalty", "unknown",
+        "stop", "stored", "seed",
     ),
     ("evaluate", "forecast"): ("stride", "levels", "horizon"),
     ("evaluate", "language"): ("encoding",),

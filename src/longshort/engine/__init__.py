@@ -33,6 +33,7 @@ __all__ = [
     "isas",
     "join_openmp",
     "meeting",
+    "multiply",
     "pack",
     "peak",
     "reading",
@@ -223,6 +224,30 @@ def step(packed: Any, *, stored: str = "full", threads: int = 1) -> Any:
     core = _there()
     kind = core.Step64 if isinstance(packed, core.Packed64) else core.Step32
     return kind(packed, stored, threads)
+
+
+def multiply(a: Array, b: Array, bias: Array | None = None, *, threads: int = 1) -> Array:
+    """Return a b' plus a bias: a linear layer on the product that the recurrence runs on.
+
+    Args:
+        a:       (M, C), with either axis contiguous, as b.
+        b:       (K, C), of the same type: float32 or float64.
+        bias:    (K,), zero if None.
+        threads: used where the product is long enough to pay for them.
+
+    Returns:
+        (M, K). Sums run over C in order: a value's bits depend neither on the layouts nor on the threads.
+
+    Raises:
+        ShapeError: arrays that do not fit, or that have no contiguous axis.
+
+    Memory: two panels of 1,024 rows a thread, and where a's rows are not contiguous a copy of b.
+
+    >>> multiply(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.5, 0.0])).tolist()
+    [[1.5, 3.0], [2.5, 4.0]]
+    """
+    made: Array = _there().multiply(a, b, bias, threads)
+    return made
 
 
 def forward(

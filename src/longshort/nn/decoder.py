@@ -3,9 +3,9 @@
 With a vocabulary of thousands the scores of a window are the largest array of a training step. So their
 gradient is made in their own place, some rows at a time while they are in the cache, right after the product:
 no second and third array of that size is written and read. To compute the scores themselves again in parts
-would save more memory, and costs time (`scripts/bench language-speed`). The products are oneDNN's, since one
-of those behind torch.mm reaches half of what some processors can. In bfloat16, summed in float32, they take
-half the time where the processor has instructions for it.
+would save more memory, and costs time (`scripts/bench language-speed`). The products are the engine's, since
+one of those behind torch.mm reaches half of what some processors can. In bfloat16, summed in float32, they
+take half the time where the processor has instructions for it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from .. import engine
+
 LARGE = 50_000
 """Units from which on "auto" takes the adaptive softmax."""
 WIDE = 1_000
@@ -25,12 +27,8 @@ ROWS = 32
 """Rows of the scores whose gradient is made at a time, in the cache."""
 SCORES = 1 << 24
 """Scores that exist at a time where no gradient is wanted."""
-
-
-ONEDNN = (
-    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-)
-"""x, w, bias to x w' + bias; what torch's compiler calls for a linear layer on a CPU."""
+ENGINE = engine.available() and engine.isa() != "portable"
+"""Whether the engine multiplies: without vectors of its own it would be slower than torch."""
 
 
 class Decoder(nn.Module):
@@ -79,9 +77,12 @@ class Decoder(nn.Module):
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return a b' (M, K) of a (M, C) and b (K, C) on a CPU, plus a bias (K,); both may be views."""
-    if a.dtype == torch.float32 and ONEDNN is not None:
-        found: Tensor = ONEDNN(a, b, bias, "none", [], "")
-        return found
+    if a.dtype == torch.float32 and ENGINE:
+        added = None if bias is None else bias.detach().numpy()
+        threads = torch.get_num_threads()
+        return torch.from_numpy(
+            engine.multiply(a.detach().numpy(), b.detach().numpy(), added, threads=threads)
+        )
     found = torch.mm(a, b.t())
     return found if bias is None else found.add_(bias)
 

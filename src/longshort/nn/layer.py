@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import torch
@@ -11,7 +12,7 @@ from ..scan import Kept, Noise, Options, State, Variant
 from ..scan.functional import gathered, planned_call, run
 from ..scan.masks import scaled
 from ..scan.ragged import Ragged, fold, is_ragged
-from . import stepping, torch_weights
+from . import binding, stepping, torch_weights
 from .initialise import Initialiser, by_name
 from .parameters import Shape, parameters
 from .reading import Read, read_call
@@ -125,11 +126,18 @@ class LSTM(nn.Module):
             `keep` also a `Kept` of cells (L, N, T, H) and gates (L, N, T, 4H). Feeding the state back in
             continues the sequences.
 
+        Without gradients, a call with the shapes of the one before it costs the host least: it is bound to
+        the weights, see `longshort.nn.binding`. The numbers are the same.
+
         Raises:
             ShapeError:   shapes, dtypes or devices disagree; a packed input with `reset` or `lengths`.
             SettingError: `keep` is none of its choices.
             BackendError: the layer's backend cannot run this call.
         """
+        if reset is None and lengths is None and initial is None and keep is None:
+            done = binding.run(self, input, hx)
+            if done is not None:
+                return done
         call = read_call(self, input, hx, reset, lengths, initial, keep)
         seeds = self._seeds(call.x)
         layers: list[Any] = []
@@ -158,18 +166,19 @@ class LSTM(nn.Module):
     def _given(self, options: Options, call: Read, x: Tensor, k: int, seed: Tensor | None) -> Any:
         h, c = (None, None) if call.hx is None else (call.hx[0][k], call.hx[1][k])
         w = self._weights(k)
-        initial = None if call.initial is None else State(call.initial[0][k], call.initial[1][k])
-        if initial is None and "initial_h" in w:
-            rows = x.shape[0]
-            initial = State(w["initial_h"].expand(rows, -1), w["initial_c"].expand(rows, -1))
-        w.pop("initial_h", None), w.pop("initial_c", None)
+        more: dict[str, Any] = {}
+        if call.initial is not None:
+            more["initial"] = State(call.initial[0][k], call.initial[1][k])
+        if "initial_h" in w:
+            rows, learned = x.shape[0], State(w.pop("initial_h"), w.pop("initial_c"))
+            more.setdefault("initial", State(learned.h.expand(rows, -1), learned.c.expand(rows, -1)))
+        if call.reset is not None:
+            more["reset"] = call.reset_reverse if options.reverse else call.reset
+        w_ih, w_hh = w.pop("weight_ih"), w.pop("weight_hh")
         bias = w.pop("bias_ih") + w.pop("bias_hh") if self.bias else None
-        reset = call.reset_reverse if options.reverse else call.reset
-        return gathered(
-            options, x, w.pop("weight_ih"), w.pop("weight_hh"), bias, h, c,
-            initial=initial, seed=seed, reset=reset, lengths=call.lengths,
-            **{stepping.SCAN_NAME.get(name, name): value for name, value in w.items()},
-        )  # fmt: skip
+        for name, weight in w.items():
+            more[stepping.SCAN_NAME.get(name, name)] = weight
+        return gathered(options, x, w_ih, w_hh, bias, h, c, seed=seed, lengths=call.lengths, **more)
 
     def _weights(self, k: int) -> dict[str, Tensor]:
         """The parameters of layer and direction k, without their suffix."""
@@ -247,15 +256,20 @@ class LSTM(nn.Module):
         """
         names = ("hx", "reset", "lengths", "initial", "keep")
         read = read_call(self, input, *(call.get(name) for name in names))
-        seeds, x, plans = self._seeds(read.x), read.x, []
-        for k in range(len(self._names)):
-            layer, second = divmod(k, len(self._places(0)))
-            if k and not second:
-                x = x.new_empty(*x.shape[:2], len(self._places(0)) * (self.proj_size or self.hidden_size))
-            options = self._options(read, bool(second))
-            given = self._given(options, read, x, k, None if seeds is None else seeds[k])
-            plans.append((f"layer {layer}{' reversed' if second else ''}", planned_call(options, given)))
+        plans = []
+        for k, options, given in self._calls(read):
+            name = f"layer {k // len(self._places(0))}{' reversed' if options.reverse else ''}"
+            plans.append((name, planned_call(options, given)))
         return Plans(plans)
+
+    def _calls(self, call: Read) -> Iterator[tuple[int, Options, Any]]:
+        """Yield the calls of all layers and directions, with nothing in the outputs of those below."""
+        seeds, x, directions = self._seeds(call.x), call.x, len(self._places(0))
+        for k in range(len(self._names)):
+            if k and not k % directions:
+                x = x.new_empty(*x.shape[:2], directions * (self.proj_size or self.hidden_size))
+            options = self._options(call, bool(k % directions))
+            yield k, options, self._given(options, call, x, k, None if seeds is None else seeds[k])
 
     def flatten_parameters(self) -> None:
         """Do nothing: there is no flat buffer; kept for code written for torch.nn.LSTM."""
@@ -283,8 +297,21 @@ class LSTM(nn.Module):
         """
         return torch_weights.to_torch(self)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._forget()
+        super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._forget()  # and with it the memory that the weights leave
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
+        return moved
+
+    def _forget(self) -> None:
+        for name in binding.FORGOTTEN:
+            self.__dict__.pop(name, None)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_prepared"}
+        return {key: value for key, value in self.__dict__.items() if key not in binding.FORGOTTEN}
 
     def extra_repr(self) -> str:
         """The arguments that differ from the defaults, as in torch.nn.LSTM."""

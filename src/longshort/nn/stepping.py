@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import SettingError, ShapeError
 from ..scan import Options, State
 from ..scan.functional import gathered, prepared_step
-from ..scan.operator import casting, transformed
+from .binding import Stamp, bindable, stamp_of, unobserved
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -25,7 +25,7 @@ Advance = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 class Prepared(NamedTuple):
     """A step of every layer, made once for weights, sizes and mode that it names."""
 
-    stamp: tuple[Any, ...]
+    stamp: Stamp
     layers: list[Advance]
     biases: list[tuple[Tensor, Tensor, Tensor]]
     "b_ih, b_hh and their sum: added anew at each step, for a write through `.data` leaves no trace"
@@ -33,15 +33,15 @@ class Prepared(NamedTuple):
 
 def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State]:
     """Run `LSTM.step`."""
-    if state is None or x.dim() != 2 or not _unobserved(layer):
+    if state is None or layer.bidirectional or not unobserved(layer, x) or x.dim() != 2:
         return _general(layer, x, state)
     h, c = state
-    weights = layer._parameters.values()
-    stamp = (x.shape, x.dtype, h.shape, c.shape, *[(id(w), w._version) for w in weights if w is not None])
+    stamp = stamp_of(layer, x, h, c)
     prepared: Prepared | None = layer.__dict__.get("_prepared")
     if prepared is None or prepared.stamp != stamp:
         y, new = _general(layer, x, state)  # checks every argument
-        layer.__dict__["_prepared"] = _prepare(layer, stamp, x, h, c)
+        if bindable(layer):
+            layer.__dict__["_prepared"] = _prepare(layer, stamp, x, h, c)
         return y, new
     for b_ih, b_hh, both in prepared.biases:
         torch.add(b_ih, b_hh, out=both)
@@ -54,18 +54,6 @@ def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[T
         hs.append(y)
         cs.append(cell)
     return y, State(torch.stack(hs), torch.stack(cs))
-
-
-def _unobserved(layer: LSTM) -> bool:
-    """Whether nothing but the numbers is wanted: no gradient, graph, transform, cast, noise or other way."""
-    return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or transformed()
-        or casting(next(iter(layer._parameters.values())).device.type)  # type: ignore[union-attr]
-        or (layer.training and not (layer.noise.silent and not layer.dropout))
-        or layer.bidirectional
-    )
 
 
 def _prepare(layer: LSTM, stamp: tuple[Any, ...], x: Tensor, h: Tensor, c: Tensor) -> Prepared:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -96,9 +97,27 @@ class Options(NamedTuple):
     backend: str = "auto"
 
 
-class Call(NamedTuple):
-    """All that a backend may know when it decides, and when it runs: no tensor, so no value."""
+Frozen = TypeVar("Frozen")
 
+
+def hashed_once(cls: type[Frozen]) -> type[Frozen]:
+    """Keep the hash of each object of a class whose objects never change: they are keys of many tables."""
+    whole = cls.__hash__
+
+    def once(self: Any) -> int:
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            found = self.__dict__["_hash"] = whole(self)
+        return found
+
+    def state(self: Any) -> dict[str, Any]:  # the hash of a word holds in one process only
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
+    cls.__hash__, cls.__getstate__ = once, state  # type: ignore[method-assign]
+    return cls
+
+
+class _Call(NamedTuple):
     options: Options
     device: str
     dtype: torch.dtype
@@ -114,15 +133,35 @@ class Call(NamedTuple):
     first: int = 0
     "the number of step 0 in the counters of the noise"
 
-    @property
+
+@hashed_once
+class Call(_Call):
+    """All that a backend may know when it decides, and when it runs: no tensor, so no value.
+
+    Equal calls are one object where `checks.agree` describes them. So what follows from a call is worked out
+    once: here, or in a table with the call as its key.
+    """
+
+    @cached_property
     def variant(self) -> Variant:
         """The layer's variant."""
         return self.options.variant
 
-    @property
+    @cached_property
     def wide(self) -> torch.dtype:
         """The dtype of the cell and of all sums: float32 for 16 bits."""
         return torch.float32 if self.dtype in (torch.float16, torch.bfloat16) else self.dtype
+
+    @cached_property
+    def kind(self) -> Call:
+        """The call with all blanked out that a backend may not look at when it decides."""
+        return self._replace(N=0, T=0, save=True, first=0)
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """The places in `Inputs` of the tensors that are there."""
+        always = frozenset(("x", "w_ih", "w_hh", "h", "c"))
+        return tuple(k for k, name in enumerate(Inputs._fields) if name in self.given | always)
 
 
 Refuses = Callable[[Call], str | None]
@@ -133,8 +172,23 @@ Backward = Callable[
 Saves = Callable[[Call], list[tuple[tuple[int, ...], torch.dtype]]]
 
 
+Bound = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""x, and h (L, N, P) and c (L, N, H) of all layers -> y, and h (1, N, P) and c (1, N, H) of one."""
+
+
+class Site(NamedTuple):
+    """Where a call stands in a layer's: what a backend needs to bind it."""
+
+    row: int
+    "of the state (L, N, ...)"
+    time_first: bool
+    "whether x and y are (T, N, ...)"
+    biases: tuple[Tensor, ...]
+    "the one or two whose sum is the bias"
+
+
 class Backend(NamedTuple):
-    """One implementation. README.md says what each of the four functions gets and returns."""
+    """One implementation. README.md says what each of the functions gets and returns."""
 
     name: str
     refuses: Refuses
@@ -145,13 +199,36 @@ class Backend(NamedTuple):
     "shape and dtype of each saved tensor, in order; N and T may be symbols"
     step: Callable[[Call, Inputs], Callable[[Tensor, Tensor, Tensor], Any]] | None = None
     "optional: a prepared single step, (x, h, c) -> (h, c), for evaluation without gradients"
+    bind: Callable[[Call, Inputs, Site], Bound] | None = None
+    "optional: a call without resets and lengths for evaluation without gradients, with these very weights"
     device: str | None = None
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
 
 
-def time_major(x: Tensor) -> bool:
-    """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM."""
-    return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(0) < x.stride(1))
+def time_major(x: Tensor, n: int = 0) -> bool:
+    """Whether x lies step by step: then y and the gradient of x do as well, as in torch.nn.LSTM.
+
+    Args:
+        x: (N, T, C), or (T, N, C).
+        n: the axis of the sequences, 0 or 1.
+    """
+    return bool(x.shape[0] > 1 and x.shape[1] > 1 and x.stride(n) < x.stride(1 - n))
+
+
+def version(tensor: Tensor) -> int:
+    """Return a number that changes with a write into a tensor, but for writes through `.data`.
+
+    What was made in inference mode counts no writes: its number stays.
+    """
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def scattered(call: Call, tensors: Sequence[Tensor]) -> Inputs:
+    """Return the inputs of a call from those that are there, in order."""
+    found: list[Any] = [None] * len(Inputs._fields)
+    for k, tensor in zip(call.places, tensors, strict=True):
+        found[k] = tensor
+    return Inputs(*found)
 
 
 def inputs_given(inputs: Inputs) -> frozenset[str]:

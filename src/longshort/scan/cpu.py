@@ -5,19 +5,32 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, lru_cache, partial
+from operator import is_
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from .. import engine
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, time_major
+from .call import (
+    DIFFERENTIABLE,
+    Backend,
+    Bound,
+    Call,
+    Grads,
+    Inputs,
+    Outputs,
+    Site,
+    time_major,
+    version,
+)
 from .variant import Variant
 
 _WEIGHTS: Final = (
     "w_ih", "w_hh", "w_hr", "peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"
 )  # fmt: skip
+_PLACES: Final = tuple(map(Inputs._fields.index, _WEIGHTS))
 if engine.available():
     engine.join_openmp()
 
@@ -41,24 +54,30 @@ def refuses(call: Call) -> str | None:
 
 def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     """Run the engine forward; what it saves is its tape."""
-    threads = torch.get_num_threads()
-    result = engine.forward(
-        _packed(call, given, back=call.save, threads=threads),
+    threads, options = torch.get_num_threads(), call.options
+    y, h, c, cells, gates, tape = engine.forward(
+        _Weights(call, given).packed(_array(given.bias), call.save, threads),
         _array(given.x),
         _array(given.h),
         _array(given.c),
         **_shared(call, given),
-        keep_cells=call.options.keep_cells,
-        keep_gates=call.options.keep_gates,
+        keep_cells=options.keep_cells,
+        keep_gates=options.keep_gates,
         tape=call.save,
         time_major=time_major(given.x),
         threads=threads,
     )
-    outputs = Outputs(*(None if a is None else torch.from_numpy(a) for a in result[:5]))  # type: ignore[arg-type]
-    if result.tape is None:
+    outputs = Outputs(
+        torch.from_numpy(y),
+        torch.from_numpy(h),
+        torch.from_numpy(c),
+        None if cells is None else torch.from_numpy(cells),
+        None if gates is None else torch.from_numpy(gates),
+    )
+    if tape is None:
         return outputs, ()
-    row = result.tape.size // (call.T * call.N) if call.T * call.N else _tape_row(call)
-    return outputs, (torch.from_numpy(result.tape).view(call.T, call.N, row),)
+    row = tape.size // (call.T * call.N) if call.T * call.N else _tape_row(call)
+    return outputs, (torch.from_numpy(tape.reshape(call.T, call.N, row)),)
 
 
 def backward(
@@ -71,12 +90,9 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Run the engine backward over the tape."""
     threads = torch.get_num_threads()
-    names = Inputs._fields[:DIFFERENTIABLE]
-    wanted = [
-        name for name, need in zip(names, needs, strict=False) if need and getattr(given, name) is not None
-    ]
+    wanted = [(k, Inputs._fields[k]) for k in call.places if k < DIFFERENTIABLE and needs[k]]
     found = engine.backward(
-        _packed(call, given, back=True, threads=threads, looks=False),
+        _Weights(call, given).packed(_array(given.bias), True, threads, looks=False),
         saved[0].numpy().reshape(-1),
         _array(given.x),
         _array(outputs.y),
@@ -88,11 +104,14 @@ def backward(
         dc=_array(grads.c),
         dcells=_array(grads.cells),
         dgates=_array(grads.gates),
-        wanted=wanted,
+        wanted=[name for _, name in wanted],
         time_major=time_major(given.x),
         threads=threads,
     )
-    return tuple(torch.from_numpy(found[name]) if name in found else None for name in names)
+    result: list[Tensor | None] = [None] * DIFFERENTIABLE
+    for k, name in wanted:
+        result[k] = torch.from_numpy(found[name])
+    return tuple(result)
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -117,8 +136,17 @@ def _noise(call: Call, seed: int) -> Any:
     return engine.noise(call.options.noise, seed=seed, first=call.first, training=call.options.training)
 
 
+@lru_cache(maxsize=4096)
+def _extras(call: Call) -> bool:
+    """Whether there is anything for `_shared` to say."""
+    more = {"reset", "lengths", "initial_h", "initial_c"} & call.given
+    return bool(more) or call.options.reverse or not call.options.noise.silent
+
+
 def _shared(call: Call, given: Inputs) -> dict[str, Any]:
     """What forward and backward are told alike."""
+    if not _extras(call):
+        return {}
     seed = int(given.seed) if given.seed is not None and not call.options.noise.silent else 0
     return {
         "reset": None if given.reset is None else given.reset.numpy(),
@@ -134,50 +162,84 @@ def _array(tensor: Tensor | None) -> Any:
     """The tensor's memory as an array whose last axis is contiguous: a copy only where it is not."""
     if tensor is None:
         return None
-    if tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+    if not tensor.is_contiguous() and tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
         tensor = tensor.contiguous()
-    return tensor.detach().numpy()
+    return tensor.numpy() if not torch.is_grad_enabled() else tensor.detach().numpy()
 
 
-_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, tuple[int, ...], list[weakref.ref[Tensor]]]] = OrderedDict()
+_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, list[int], list[weakref.ref[Tensor]]]] = OrderedDict()
 
 
-def _packed(call: Call, given: Inputs, back: bool, threads: int, looks: bool = True) -> Any:
-    """Return the weights as the engine reads them, packed anew only when they have changed.
+class _Weights:
+    """The weights of a call but for the bias, a sum of each call."""
 
-    Identity and version show most changes. A write through `.data` shows in neither, so a call that `looks`
-    compares the sums of all rows as well; a way back needs no second look. The bias, a sum of each call,
-    is read each time. A layer has one packing: that of weights which an optimiser has moved on from is given
-    back before the new one is made.
-    """
-    present = {name: weight for name in _WEIGHTS if (weight := getattr(given, name)) is not None}
-    tensors = list(present.values())
-    key = (call.variant, back, engine.isa(), *(id(t) for t in tensors))
-    versions = tuple(t._version for t in tensors)
-    found = _PACKED.pop(key, None)
-    if (
-        found is not None
-        and found[1] == versions
-        and all(r() is t for r, t in zip(found[2], tensors, strict=True))
-        and (not looks or found[0].holds(**_arrays(present), threads=threads))
-    ):
-        _PACKED[key] = found
-        if looks:
-            found[0].set_bias(_array(given.bias))
-        return found[0]
-    del found
-    bias = _array(given.bias)
-    packed = engine.pack(bias=bias, **_arrays(present), variant=call.variant, back=back, threads=threads)
-    forget = partial(_PACKED.pop, key, None)
-    watched = [weakref.ref(t, lambda _: forget()) for t in tensors]  # dropped weights live for one call
-    _PACKED[key] = (packed, versions, watched)
-    while len(_PACKED) > _REMEMBERED:
-        _PACKED.popitem(last=False)
-    return packed
+    def __init__(self, call: Call, given: Inputs) -> None:
+        self.all = [given[k] for k in _PLACES]
+        self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
+        self.places = tuple(map(id, self.tensors))
+
+    @cached_property
+    def arrays(self) -> list[Any]:
+        """Their memory, in the order of `_WEIGHTS`."""
+        return [None if t is None else _array(t) for t in self.all]
+
+    def packed(self, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
+        """Return them as the engine reads them, packed anew only when they have changed.
+
+        Identity and version show most changes. A write through `.data` shows in neither, so a call that
+        `looks` compares the sums of all rows as well, and reads the bias; a way back needs no second look. A
+        layer has one packing: that of weights which an optimiser has moved on from is given back before the
+        new one is made.
+        """
+        key = (self.variant, back, engine.isa(), self.places)
+        versions = [version(t) for t in self.tensors]
+        found = _PACKED.pop(key, None)
+        if (
+            found is not None
+            and found[1] == versions
+            and all(map(is_, [seen() for seen in found[2]], self.tensors))
+            and (not looks or found[0].holds(*self.arrays, threads))
+        ):
+            _PACKED[key] = found
+            if looks:
+                found[0].set_bias(bias)
+            return found[0]
+        del found
+        named = dict(zip(_WEIGHTS, self.arrays, strict=True))
+        packed = engine.pack(bias=bias, **named, variant=self.variant, back=back, threads=threads)
+        forget = partial(_PACKED.pop, key, None)
+        watched = [weakref.ref(t, lambda _: forget()) for t in self.tensors]  # dropped weights: for one call
+        _PACKED[key] = (packed, versions, watched)
+        while len(_PACKED) > _REMEMBERED:
+            _PACKED.popitem(last=False)
+        return packed
 
 
-def _arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
-    return {name: _array(tensor) for name, tensor in tensors.items()}
+def bind(call: Call, given: Inputs, site: Site) -> Bound:
+    """Bind the memory of the weights. They are looked at, and the biases read, at every call."""
+    weights, biases = _Weights(call, given), [_array(bias) for bias in site.biases]
+    k, time_first, shared = site.row, site.time_first, _shared(call, given)
+    several = call.N > 1 and call.T > 1
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        threads = torch.get_num_threads()
+        bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
+        packed = weights.packed(bias, False, threads)
+        rows = x.numpy() if x.is_contiguous() else _array(x)
+        rows = rows.swapaxes(0, 1) if time_first else rows
+        y, h_n, c_n, _, _, _ = engine.forward(
+            packed,
+            rows,
+            (h.numpy() if h.is_contiguous() else _array(h))[k],
+            (c.numpy() if c.is_contiguous() else _array(c))[k],
+            **shared,
+            time_major=several and time_major(x, int(time_first)),
+            threads=threads,
+        )
+        y = y.swapaxes(0, 1) if time_first else y
+        return torch.from_numpy(y), torch.from_numpy(h_n[None]), torch.from_numpy(c_n[None])
+
+    return run
 
 
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
@@ -225,4 +287,4 @@ def _is_plain(call: Call) -> bool:
     return call.variant == Variant() and "w_hr" not in call.given and call.options.noise.silent
 
 
-BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step)
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import checks, graph, operator
-from .call import Inputs, Options
+from .call import Bound, Inputs, Options, Site
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
 from .state import Kept, State
@@ -199,6 +199,36 @@ def plan(
 def planned_call(options: Options, given: Inputs) -> Plan:
     """Return the plan of a call that a layer has gathered."""
     return planned(checks.agree("plan", options, given, save=True))
+
+
+def bound(options: Options, given: Inputs, site: Site) -> Bound:
+    """Check a call in evaluation and bind it to its weights.
+
+    Args:
+        options: with no noise to draw and nothing to keep.
+        given:   the weights, and x, h, c as examples; no `reset` and no `lengths`.
+        site:    where the call stands among those of a layer.
+
+    Returns:
+        What runs further calls: of tensors with the shapes and dtypes of the examples, on their device. It is
+        the backend's own, or leads to its forward pass without a check.
+    """
+    call = checks.agree("lstm", options, given, save=False)
+    backend = choose(call)[0]
+    if backend.bind is not None:
+        return backend.bind(*operator.outside(call, given), site)
+    k, biases, w_ih, w_hh = site.row, site.biases, given.w_ih, given.w_hh
+    more = given[Inputs._fields.index("c") + 1 :]  # and none of the examples, which may be large
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows = x.transpose(0, 1) if site.time_first else x
+        bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
+        now = Inputs(rows, w_ih, w_hh, bias, h[k], c[k], *more)  # type: ignore[arg-type]
+        out, _ = backend.forward(*operator.outside(call, now))
+        y = out.y.transpose(0, 1) if site.time_first else out.y
+        return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
+
+    return run
 
 
 def prepared_step(

@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import checks, masks, plain
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs
+from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, scattered
 from .masks import Noise
 
 WIDTH = len(Inputs._fields)
@@ -41,15 +41,17 @@ def run(backend: Backend, call: Call, given: Inputs) -> Outputs:
     Returns:
         The outputs; every transform of torch may be put around this.
     """
-    if forward_ad._current_level >= 0:  # forward mode passes through the equations, in any nesting
-        with exact(call):
-            return plain.DEFINITION.forward(call, given)[0]
     if transformed():
+        if forward_ad._current_level >= 0:  # forward mode passes through the equations, in any nesting
+            with exact(call):
+                return plain.DEFINITION.forward(call, given)[0]
         return unpacked(call, Scan.apply(call, backend, *given))  # type: ignore[no-untyped-call]
-    checks.values("lstm", given.lengths, call.T)
-    if call.save:
-        return unpacked(call, Recorded.apply(call, backend, *given))  # type: ignore[no-untyped-call]
-    return unpacked(call, forward(backend, call, given))
+    if given.lengths is not None:
+        checks.values("lstm", given.lengths, call.T)
+    if not call.save:
+        return ran(backend, call, given)[0]
+    there = [given[k] for k in call.places]
+    return unpacked(call, Recorded.apply(call, backend, *there))  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=256)
@@ -69,11 +71,21 @@ def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
     return Outputs(flat[0], flat[1], flat[2], flat[3] if cells else None, flat[3 + cells] if gates else None)
 
 
+def ran(backend: Backend, call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
+    """Run a backend on real tensors, and return what it returns."""
+    with exact(call):
+        return backend.forward(*outside(call, given))
+
+
 def forward(backend: Backend, call: Call, given: Inputs) -> tuple[Tensor, ...]:
     """Run a backend on real tensors: present outputs first, then what it saved."""
-    with exact(call):
-        outputs, saved = backend.forward(*outside(call, given))
-    return (*(o for o in outputs if o is not None), *saved)
+    outputs, saved = ran(backend, call, given)
+    return (*present(outputs), *saved)
+
+
+def present(outputs: Outputs) -> tuple[Tensor, ...]:
+    """Return the outputs that are there."""
+    return tuple(o for o in outputs if o is not None)
 
 
 def backward(
@@ -97,21 +109,20 @@ def backward(
                 found[0] = masks.dropped_input(found[0], noise.variational_x, given.seed)
             if noise.weight_drop and found[2] is not None:
                 found[2] = masks.dropped_weight(found[2], noise.weight_drop, given.seed)
-    return tuple(
-        value if value is None or tensor is None or value.dtype == tensor.dtype else value.to(tensor.dtype)
-        for value, tensor in zip(found, given, strict=False)
-    )
+    for k, (value, tensor) in enumerate(zip(found, given, strict=False)):
+        if value is not None and tensor is not None and value.dtype != tensor.dtype:
+            found[k] = value.to(tensor.dtype)
+    return tuple(found)
 
 
 def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
     """Do what need not stand inside the recurrence: dropout on x and w_hh, and the cell's dtype."""
-    noise = call.options.noise
     if given.c.dtype != call.wide:
         given = given._replace(c=given.c.to(call.wide))
     if given.initial_c is not None and given.initial_c.dtype != call.wide:
         given = given._replace(initial_c=given.initial_c.to(call.wide))
-    seed = given.seed
-    if not call.options.training or seed is None or not (noise.variational_x or noise.weight_drop):
+    seed, noise = given.seed, call.options.noise
+    if seed is None or not call.options.training or not (noise.variational_x or noise.weight_drop):
         return call, given
     if noise.variational_x:
         x = masks.dropped_input(given.x.to(call.wide), noise.variational_x, seed)
@@ -119,19 +130,28 @@ def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
     if noise.weight_drop:
         w_hh = masks.dropped_weight(given.w_hh.to(call.wide), noise.weight_drop, seed)
         given = given._replace(w_hh=w_hh.to(call.dtype))
-    return call._replace(options=call.options._replace(noise=inside(noise))), given
+    return within(call), given
+
+
+@lru_cache(maxsize=4096)
+def within(call: Call) -> Call:
+    """Return the call that a backend sees: without the noise that `outside` has made."""
+    return call._replace(options=call.options._replace(noise=inside(call.options.noise)))
+
+
+_AS_IT_IS: Final = nullcontext()
 
 
 def casting(device: str) -> bool:
     """Whether autocast is on for a type of device; the meta device knows no autocast."""
-    return device != "meta" and torch.is_autocast_enabled(device)
+    return torch._C._is_any_autocast_enabled() and device != "meta" and torch.is_autocast_enabled(device)
 
 
 def exact(call: Call) -> AbstractContextManager[object]:
     """Keep autocast out of a backend: what it narrows was narrowed before, and the sums stay wide."""
     if casting(call.device):
         return torch.autocast(call.device, enabled=False)
-    return nullcontext()
+    return _AS_IT_IS
 
 
 class Scan(torch.autograd.Function):
@@ -155,18 +175,8 @@ class Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """Run the backend's derivative, as a function that can itself be differentiated."""
         tensors = ctx.saved_tensors  # once: torch.utils.checkpoint allows no second look
-        given, rest = tensors[:WIDTH], tensors[WIDTH:]
-        needs = tuple(ctx.needs_input_grad[2:])
-        outputs = unpacked(ctx.call, rest)
-        arriving = Grads(*unpacked(ctx.call, grads[: ctx.count]))  # type: ignore[arg-type]
-        saved = rest[ctx.count :]
-        if not torch.is_grad_enabled() and not transformed():  # a first derivative, and no more
-            found = backward(ctx.backend, ctx.call, Inputs(*given), outputs, saved, arriving, needs)
-            return (None, None, *found, *(None,) * (WIDTH - DIFFERENTIABLE))
-        found = Gradient.apply(  # type: ignore[no-untyped-call]
-            ctx.call, ctx.backend, needs, *given, *arriving, *outputs, *saved
-        )
-        return (None, None, *spread(found, places(given, needs)))
+        given = Inputs(*tensors[:WIDTH])
+        return (None, None, *differentiated(ctx, given, tensors[WIDTH:], grads, ctx.needs_input_grad[2:]))
 
     @staticmethod
     def vmap(
@@ -182,17 +192,50 @@ class Scan(torch.autograd.Function):
         return mapped, (0,) * len(mapped)
 
 
+def differentiated(
+    ctx: Any, given: Inputs, rest: Sequence[Tensor], grads: Sequence[Maybe], needs: tuple[bool, ...]
+) -> Sequence[Maybe]:
+    """Return the gradient of every field of `Inputs`, from the outputs and what was saved, the `rest`."""
+    call, backend = ctx.call, ctx.backend
+    outputs, saved = unpacked(call, rest), tuple(rest[ctx.count :])
+    arriving = Grads(*unpacked(call, grads[: ctx.count]))  # type: ignore[arg-type]
+    if not torch.is_grad_enabled() and not transformed():  # a first derivative, and no more
+        found = backward(backend, call, given, outputs, saved, arriving, needs)
+        return (*found, *(None,) * (WIDTH - DIFFERENTIABLE))
+    found = Gradient.apply(  # type: ignore[no-untyped-call]
+        call, backend, needs, *given, *arriving, *outputs, *saved
+    )
+    return spread(found, places(given, needs))
+
+
 class Recorded(torch.autograd.Function):
-    """The same where no transform is at work: torch then calls it at a third of the host's time."""
+    """The same where no transform is at work: (call, backend, *those Inputs that are there) -> outputs.
+
+    torch then takes a third of the host's time, and less where arguments are fewer and what is saved is no
+    output.
+    """
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, call: Call, backend: Backend, *there: Tensor) -> tuple[Tensor, ...]:
         """Run the backend, and keep what `Scan` keeps."""
-        output = Scan.forward(*args)
-        Scan.setup_context(ctx, args, output)
+        outputs, saved = ran(backend, call, scattered(call, there))
+        output = present(outputs)
+        ctx.call, ctx.backend, ctx.count = call, backend, len(output)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*there, *output, *saved)
         return output
 
-    backward = Scan.backward
+    @staticmethod
+    def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
+        """Run the backend's derivative, as `Scan` does."""
+        tensors = ctx.saved_tensors
+        where = ctx.call.places
+        given = scattered(ctx.call, tensors[: len(where)])
+        needs = [False] * WIDTH
+        for k, need in zip(where, ctx.needs_input_grad[2:], strict=True):
+            needs[k] = need
+        found = differentiated(ctx, given, tensors[len(where) :], grads, tuple(needs))
+        return (None, None, *[found[k] for k in where])
 
 
 class Gradient(torch.autograd.Function):

@@ -56,17 +56,16 @@ def choose(call: Call) -> tuple[Backend, tuple[tuple[str, str], ...]]:
         BackendError: the call names a backend that does not exist or that refuses it. A named backend is
             never replaced behind the caller's back.
     """
-    key = call._replace(N=0, T=0, save=True, first=0)
-    found = _CHOICES.get(key)
+    found = _CHOICES.get(call.kind)
     if found is None:
         if len(_CHOICES) > 1000:
             _CHOICES.clear()
-        found = _CHOICES[key] = _chosen(call)
+        found = _CHOICES[call.kind] = _chosen(call)
     return found
 
 
 _CHOICES: dict[Call, tuple[Backend, tuple[tuple[str, str], ...]]] = {}
-"""Choices made: sound because a backend may not look at what `choose` blanks out of the key."""
+"""Choices made, by the kind of a call: sound because a backend may not look at what that blanks out."""
 
 
 def _chosen(call: Call) -> tuple[Backend, tuple[tuple[str, str], ...]]:

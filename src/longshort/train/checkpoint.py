@@ -89,7 +89,7 @@ class Place:
 
 def save_best(run: Run, module: nn.Module, place: Place, about: dict[str, Any]) -> None:
     """Write the module's weights, with `about` and the score beside them, as the run's best."""
-    about = {**about, "step": place.step, "score": place.best}
+    about = {**about, "step": place.step, "score": place.best if place.scores else None}
     run.write_arrays(BEST, _arrays("", module.state_dict()), about)
 
 

@@ -231,7 +231,9 @@ def fit(
             if last is not None and (due or time.monotonic() - saved > SAVE_AFTER):
                 last.save(place)
                 saved = time.monotonic()
-        if last is not None and stop:
+        if last is not None and run is not None and stop:
+            if not place.scores:
+                save_best(run, mean.kept, place, about or {})  # so that there is something to try
             last.save(place)
     if run is not None and run.exists("weights.safetensors"):
         load_best(run, module)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import need
 from .checkpoint import Place
 
 if TYPE_CHECKING:
     from .fit import Objective
+
+
+Item = TypeVar("Item")
 
 
 class Progress(Protocol):
@@ -65,6 +68,36 @@ def watch(
     )
     with RichBar(*columns, console=console, transient=False) as bar:
         yield Bar(bar, objective, total, place)
+
+
+def followed(items: Sequence[Item], what: str, *, quiet: bool = False) -> Iterator[Item]:
+    """Pass items on and show on standard error how many are done: a bar, or a line every ten seconds.
+
+    Args:
+        items: what takes long, one after the other.
+        what: is done with them, in a word.
+        quiet: show nothing.
+
+    >>> list(followed([1, 2], "reading", quiet=True))
+    [1, 2]
+    """
+    if quiet:
+        yield from items
+        return
+    need("rich", extra="tasks", to="show progress")
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(items, what, console=console, transient=True)
+        return
+    shown = time.monotonic()
+    for done, item in enumerate(items):
+        if time.monotonic() - shown >= Lines.seconds:
+            print(f"{what}: {done / len(items):.0%}", file=sys.stderr, flush=True)
+            shown = time.monotonic()
+        yield item
 
 
 class Silence:

@@ -161,9 +161,9 @@ class Backward {
       listed_ = sequences_.first * s_.steps;
       for (Index s = last - 1; s >= from; --s) step(s);
       if (member_ == 0) s_.counts[static_cast<std::size_t>(group_index_)] = listed_ - sequences_.first * s_.steps;
-      everyone_.wait();
+      everyone_.wait(thread_);
       const Index rows = gather();
-      everyone_.wait();
+      everyone_.wait(thread_);
       sum_weights(rows, first);
       first = false;
     }
@@ -204,7 +204,7 @@ class Backward {
       if (call_.dinitial_h) std::memset(call_.dinitial_h.row(n), 0, static_cast<std::size_t>(w_.P) * sizeof(Real));
       if (call_.dinitial_c) std::memset(call_.dinitial_c.row(n), 0, static_cast<std::size_t>(cell_values()) * sizeof(Real));
     }
-    if (s_.cut.members > 1) group_->wait();
+    if (s_.cut.members > 1) group_->wait(member_);
   }
 
   Index cell_values() const { return w_.H + w_.recurrent_depth() - w_.P; }
@@ -230,7 +230,7 @@ class Backward {
     list_rows(s);
     if (s_.plain) plain_cells();
     else variant_cells();
-    if (s_.cut.members > 1) group_->wait();
+    if (s_.cut.members > 1) group_->wait(member_);
     multiply_back();
     if (call_.reset) restart(time(s));
   }
@@ -333,6 +333,7 @@ class Backward {
     for (Index k = 0; k < count_; ++k) {
       Row& row = row_[k];
       fetch_cells_before(k);
+      if (k + RowsFetched < count_) fetch_tape<false>(row_[k + RowsFetched].tape, layout_);
       Real* dh = dh_ + row.local * carry_stride_;
       RowBack<Real> back{};
       back.tape = row.tape;

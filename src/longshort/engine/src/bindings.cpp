@@ -219,7 +219,10 @@ class Step {
       raise_shape("engine: `stored` = 'int8' serves up to " + std::to_string(most) + " inputs and units, got " + std::to_string(std::max(w.C, w.H)) + ".");
     kernels_ = &kernels_of<Real>(*from.set);
     weights_ = kernels_->store(w, stored == "int8" ? Stored::int8 : stored == "bfloat16" ? Stored::bfloat16 : Stored::full, copies_);
-    if (stored == "full") owner_ = packed;
+    if (stored == "full") {
+      owner_ = packed;
+      packed_ = &w;
+    }
   }
 
   nb::tuple run(const Given& x, const Given& h, const Given& c) {
@@ -236,7 +239,8 @@ class Step {
     call.c_n = rows<Real>(c_n);
     for (Index n = 0; call.T == 0 && n < call.N; ++n)
       std::memcpy(call.c_n.row(n), call.c.row(n), static_cast<std::size_t>(H) * sizeof(Real));
-    go(call);
+    if (packed_ && call.T > 1) stream(call);
+    else go(call);
     return nb::make_tuple(y, c_n);
   }
 
@@ -293,6 +297,23 @@ class Step {
     return call;
   }
 
+  // On the weights as packed, a stream is a sequence like any other.
+  void stream(const StepCall<Real>& steps) const {
+    const Taken h_n = fresh<Real>({steps.N, weights_.H});
+    ForwardCall<Real> call;
+    call.N = steps.N;
+    call.T = steps.T;
+    call.x = steps.x;
+    call.h = steps.h;
+    call.c = steps.c;
+    call.y = steps.y;
+    call.h_n = rows<Real>(h_n);
+    call.c_n = steps.c_n;
+    call.threads = threads_;
+    const nb::gil_scoped_release unlocked;
+    kernels_->forward(call, *packed_);
+  }
+
   void go(StepCall<Real>& call) {
     const nb::gil_scoped_release unlocked;
     const std::lock_guard<std::mutex> turn(turn_);
@@ -302,6 +323,7 @@ class Step {
   }
 
   nb::object owner_;
+  const PackedWeights<Real>* packed_ = nullptr;  // the owner's, where no copies are stored
   const Kernels<Real>* kernels_;
   StepWeights<Real> weights_;
   Room copies_, desk_;
@@ -333,6 +355,42 @@ class Moving {
   typename Taker::Written h_, c_;
   Index N_;
 };
+
+template <class Real>
+typename MatrixCall<Real>::Matrix matrix(const Given& given, const char* name) {
+  const auto refuse = [&](const std::string& why) { raise_shape(std::string("engine: `") + name + "` " + why); };
+  if (given->ndim() != 2) refuse("must be a matrix, got " + std::to_string(given->ndim()) + " axes.");
+  if (given->dtype() != nb::dtype<Real>()) refuse(std::string("must be ") + (sizeof(Real) == 4 ? "float32: both are, or both float64." : "float64, as `a` is."));
+  const Index rows = static_cast<Index>(given->stride(0)), columns = static_cast<Index>(given->stride(1));
+  const bool by_rows = columns == 1 || given->shape(1) <= 1, by_columns = rows == 1 || given->shape(0) <= 1;
+  if (!by_rows && !by_columns) refuse("must have one contiguous axis. Copy it.");
+  return {static_cast<const Real*>(given->data()), by_rows ? rows : 1, by_rows ? 1 : columns};
+}
+
+template <class Real>
+Taken multiply_as(const Given& a, const Given& b, const Given& bias, int threads) {
+  MatrixCall<Real> call;
+  call.a = matrix<Real>(a, "a");
+  call.b = matrix<Real>(b, "b");
+  call.M = static_cast<Index>(a->shape(0));
+  call.C = static_cast<Index>(a->shape(1));
+  call.K = static_cast<Index>(b->shape(0));
+  if (static_cast<Index>(b->shape(1)) != call.C)
+    raise_shape("engine: `b` must be (K, C) with C = " + std::to_string(call.C) + " columns as `a` has, got " + std::to_string(b->shape(1)) + ".");
+  if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+  call.bias = vector<Real>(bias, "bias", "(K)", call.K);
+  call.threads = threads;
+  const Taken out = fresh<Real>({call.M, call.K});
+  call.out = rows<Real>(out);
+  const nb::gil_scoped_release unlocked;
+  kernels_of<Real>(instruction_set()).multiply(call);
+  return out;
+}
+
+Taken multiply(const Given& a, const Given& b, const Given& bias, int threads) {
+  if (a->dtype() == nb::dtype<double>()) return multiply_as<double>(a, b, bias, threads);
+  return multiply_as<float>(a, b, bias, threads);
+}
 
 template <class Real>
 Taken activate(const std::string& name, const Given& x) {
@@ -449,6 +507,7 @@ NB_MODULE(_core, m) {
   m.def("tape_row64", tape_row<double>);
   m.def("peak", [] { return instruction_set().single_precision.peak(); });
   m.def("reading", [](Index bytes) { return instruction_set().single_precision.reading(bytes); });
+  m.def("multiply", multiply, nb::arg("a"), nb::arg("b"), nb::arg("bias").none(), nb::arg("threads"));
   m.def("meeting", meeting);
   m.def("trim", trim);
   m.def("join_openmp", join_openmp);

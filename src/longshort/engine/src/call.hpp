@@ -124,6 +124,21 @@ struct StepCall {
   int threads = 1;
 };
 
+// out = bias + a b' of matrices, each with one contiguous axis.
+template <class Real>
+struct MatrixCall {
+  struct Matrix {
+    const Real* data = nullptr;
+    Index row_stride = 0, column_stride = 0;
+    const Real* at(Index row, Index column) const { return data + row * row_stride + column * column_stride; }
+  };
+  Index M = 0, C = 0, K = 0;
+  Matrix a, b;                 // (M, C) and (K, C)
+  const Real* bias = nullptr;  // (K), or null: zero
+  Rows<Real> out;              // (M, K)
+  int threads = 1;
+};
+
 enum class Stored { full, bfloat16, int8 };
 
 // The weights of a step: those that were packed, or short copies of them; see stored.hpp.

@@ -9,28 +9,98 @@ namespace longshort::LONGSHORT_ISA {
 
 constexpr int TapeFields = 5;  // i, f, g, o after their activations, and c after the step
 
-// a:    PanelColumns pre-activations in blocked order.
-// c:    Lanes values, the cell before the step; becomes the cell after it.
-// tape: TapeFields * Lanes values to keep for the way back, if Keep.
-// Returns h.
-template <class Real, bool Keep>
-inline Vector<Real> plain_cell(const Real* a, Real* c, Real* tape) {
-  constexpr int L = Lanes<Real>;
-  const Vector<Real> i = sigmoid<Real>(load(a)), f = sigmoid<Real>(load(a + L));
-  const Vector<Real> g = tanh<Real>(load(a + 2 * L)), o = sigmoid<Real>(load(a + 3 * L));
-  const Vector<Real> cell = f * load(c) + i * g;
-  store(c, cell);
-  if constexpr (Keep) {
-    store(tape, i);
-    store(tape + L, f);
-    store(tape + 2 * L, g);
-    store(tape + 3 * L, o);
-    store(tape + 4 * L, cell);
+// The cell in parts of about equal length, so that a product that waits for memory can go on between them: part<0>(),
+// then each after the one before it, or all at once.
+//   a: PanelColumns pre-activations in blocked order.
+//   c: Lanes values, the cell before the step; becomes the cell after it.
+template <class Real>
+struct PlainCell {
+  static constexpr int L = Lanes<Real>;
+  static constexpr int parts = 5;
+  const Real* a;
+  Real* c;
+  Vector<Real> i, f, g, o, cell, h;
+
+  template <int Part>
+  void part() {
+    if constexpr (Part == 0) i = sigmoid<Real>(load(a));
+    if constexpr (Part == 1) f = sigmoid<Real>(load(a + L));
+    if constexpr (Part == 2) g = tanh<Real>(load(a + 2 * L));
+    if constexpr (Part == 3) {
+      o = sigmoid<Real>(load(a + 3 * L));
+      cell = f * load(c) + i * g;
+      store(c, cell);
+    }
+    if constexpr (Part == 4) h = o * tanh<Real>(cell);
   }
-  return o * tanh<Real>(cell);
+
+  void run() {
+    part<0>();
+    part<1>();
+    part<2>();
+    part<3>();
+    part<4>();
+  }
+
+  Vector<Real> gate(int q) const { return q == 0 ? i : q == 1 ? f : q == 2 ? g : o; }
+
+  // tape: TapeFields * L values for the way back.
+  void keep(Real* tape) const {
+    for (int q = 0; q < Gates; ++q) store(tape + q * L, gate(q));
+    store(tape + Gates * L, cell);
+  }
+};
+
+// out = start + row @ panel, summed as tile() does for one row, with the cell of another block in between: a product of
+// one row waits for its panel most of the time.
+template <class Real>
+inline void tile_beside_cell(const Real* row, const Real* panel, Index depth, const Real* start, Real* out, PlainCell<Real>& cell) {
+  Vector<Real> sum[Gates];
+#pragma GCC unroll 4
+  for (int q = 0; q < Gates; ++q) sum[q] = load(start + q * Lanes<Real>);
+  Index k = 0;
+  const auto share = [&](int part) {
+    for (const Index until = depth * part / (PlainCell<Real>::parts + 1); k < until; ++k) {
+      const Vector<Real> value = broadcast<Real>(row[k]);
+#pragma GCC unroll 4
+      for (int q = 0; q < Gates; ++q) sum[q] += value * load(panel + q * Lanes<Real>);
+      panel += PanelColumns<Real>;
+    }
+  };
+  share(1);
+  cell.template part<0>();
+  share(2);
+  cell.template part<1>();
+  share(3);
+  cell.template part<2>();
+  share(4);
+  cell.template part<3>();
+  share(5);
+  cell.template part<4>();
+  share(6);
+#pragma GCC unroll 4
+  for (int q = 0; q < Gates; ++q) store(out + q * Lanes<Real>, sum[q]);
 }
 
-// tape: what plain_cell kept for this step; c_before: the cell before it.
+// `blocks` blocks of one row, one after the other.
+//   first(out): puts the pre-activations of block 0 into out.
+//   next(k, out, cell): those of the k-th, and runs the cell of the block before (with tile_beside_cell).
+//   place(k): the k-th block's place of c. finish(k, cell): takes the cell that has run.
+template <class Real, class First, class Next, class Place, class Finish>
+inline void cells_of_one_row(Index blocks, First&& first, Next&& next, Place&& place, Finish&& finish) {
+  alignas(RegisterBytes) Real a[2][PanelColumns<Real>];
+  first(a[0]);
+  for (Index k = 1; k <= blocks; ++k) {
+    PlainCell<Real> cell;
+    cell.a = a[(k - 1) % 2];
+    cell.c = place(k - 1);
+    if (k < blocks) next(k, a[k % 2], cell);
+    else cell.run();
+    finish(k - 1, cell);
+  }
+}
+
+// tape: what PlainCell kept for this step; c_before: the cell before it.
 // dh:   gradient of h. dc: gradient of the cell after the step; becomes that of the cell before it.
 // da:   PanelColumns gradients of the pre-activations, written.
 template <class Real>

@@ -32,9 +32,9 @@ class Forward {
   }
 
   // sequences: this group's rows. blocks: this member's units. barrier: the group's, null where it is one.
-  Forward(const Call& call, const Packed& w, Range sequences, Range blocks, Barrier* barrier, Arena& arena)
+  Forward(const Call& call, const Packed& w, Range sequences, Range blocks, Barrier* barrier, int member, Arena& arena)
       : call_(call), w_(w), options_(w, call.noise), layout_(w, options_), sequences_(sequences),
-        blocks_(blocks), barrier_(barrier), rows_(sequences.size()) {
+        blocks_(blocks), barrier_(barrier), member_(member), rows_(sequences.size()) {
     steps_ahead_ = chunk_steps(call.T, rows_, layout_.wide * static_cast<Index>(sizeof(Real)));
     ahead_stride_ = layout_.wide + Lanes<Real>;  // off the power of two: rows would share cache sets
     mask_stride_ = ceil_div(w.P, 4) * 4;
@@ -69,14 +69,16 @@ class Forward {
       multiply_inputs(first, steps);
       for (Index s = first; s < first + steps; ++s) {
         begin_step(s, s - first);
+        if (!takes_one_row()) await_others();
         if (options_.plain) call_.tape ? plain_step<true>() : plain_step<false>();
         else if (options_.normed) normed_step();
         else variant_step();
         if (options_.projected) project();
-        if (barrier_) barrier_->wait();
+        if (barrier_) barrier_->arrive(member_);
         end_step();
       }
     }
+    await_others();
     finish();
   }
 
@@ -87,6 +89,11 @@ class Forward {
     const Real* h_old;
     RowNoise noise;
   };
+
+  // Until the h of the step before stands whole.
+  void await_others() {
+    if (barrier_) barrier_->await(member_);
+  }
 
   Index time(Index s) const { return call_.reverse ? call_.T - 1 - s : s; }
   bool active(Index n, Index t) const { return !call_.lengths || t < call_.lengths[n]; }
@@ -191,10 +198,12 @@ class Forward {
     if (call_.gates) std::memset(call_.gates.row(n, t), 0, static_cast<std::size_t>(Gates * w_.H) * sizeof(Real));
   }
 
+  const Real* recurrent_panel(Index block) const { return w_.recurrent + block * PanelColumns<Real> * w_.recurrent_depth(); }
+
   // Calls cell(row, a) for each active row of a block, a the block's pre-activations while they are in cache.
   template <class CellOfRow>
   void multiply_block(Index block, CellOfRow&& cell) {
-    const Real* panel = w_.recurrent + block * PanelColumns<Real> * w_.recurrent_depth();
+    const Real* panel = recurrent_panel(block);
     for_each_tile(count_, [&](Index first, int rows) {
       alignas(RegisterBytes) Real a[TileRows][PanelColumns<Real>];
       const Real* start[TileRows];
@@ -218,21 +227,50 @@ class Forward {
 
   template <bool Keep>
   void plain_step() {
-    constexpr int L = Lanes<Real>;
+    if (takes_one_row()) return plain_step_of_one<Keep>();
     for (Index block = blocks_.first; block < blocks_.last; ++block)
       multiply_block(block, [&](Row& row, const Real* a) {
-        Real* fields = Keep ? row.tape + block * TapeFields * L : nullptr;
-        put(row.y, plain_cell<Real, Keep>(a, row.c + block * L, fields), block);
-        if (Keep) keep(row, block, fields);
-        else if (row.cells) put(row.cells, load(row.c + block * L), block);
-        if (!Keep && row.gates) keep_plain_gates(row, block, a);
+        PlainCell<Real> cell;
+        cell.a = a;
+        cell.c = row.c + block * Lanes<Real>;
+        cell.run();
+        keep_plain<Keep>(row, block, cell);
       });
   }
 
-  void keep_plain_gates(Row& row, Index block, const Real* a) {
-    constexpr int L = Lanes<Real>;
-    for (int q = 0; q < Gates; ++q)
-      put(row.gates + q * w_.H, q == 2 ? tanh<Real>(load(a + q * L)) : sigmoid<Real>(load(a + q * L)), block);
+  bool takes_one_row() const { return options_.plain && count_ == 1; }
+
+  // Every other step from the last block: what was read last is still in cache. The first member's own units of the
+  // step before are the first values of h: it multiplies them before it awaits the others.
+  template <bool Keep>
+  void plain_step_of_one() {
+    Row& row = row_[0];
+    const Index depth = w_.recurrent_depth(), early = barrier_ && member_ == 0 ? std::min(blocks_.last * Lanes<Real>, depth) : 0;
+    turns_ = !turns_;
+    const auto block_of = [&](Index k) { return turns_ ? blocks_.first + k : blocks_.last - 1 - k; };
+    const auto start_of = [&](Index block) { return starts_[0] + block * PanelColumns<Real>; };
+    cells_of_one_row<Real>(blocks_.size(),
+        [&](Real* out) {
+          const Real *panel = recurrent_panel(block_of(0)), *start = start_of(block_of(0)), *rest = fed_[0] + early;
+          tile<Real, 1, PanelVectors>(fed_, panel, early, &start, &out);
+          await_others();
+          for (Index k = early; k < depth; k += Lanes<Real>) __builtin_prefetch(fed_[0] + k);  // from the others' caches, at once
+          start = out;
+          tile<Real, 1, PanelVectors>(&rest, panel + early * PanelColumns<Real>, depth - early, &start, &out);
+        },
+        [&](Index k, Real* out, PlainCell<Real>& before) {
+          tile_beside_cell<Real>(fed_[0], recurrent_panel(block_of(k)), depth, start_of(block_of(k)), out, before);
+        },
+        [&](Index k) { return row.c + block_of(k) * Lanes<Real>; },
+        [&](Index k, const PlainCell<Real>& cell) { keep_plain<Keep>(row, block_of(k), cell); });
+  }
+
+  template <bool Keep>
+  void keep_plain(Row& row, Index block, const PlainCell<Real>& cell) {
+    put(row.y, cell.h, block);
+    if constexpr (Keep) cell.keep(row.tape + block * TapeFields * Lanes<Real>);
+    if (row.cells) put(row.cells, cell.cell, block);
+    for (int q = 0; row.gates && q < Gates; ++q) put(row.gates + q * w_.H, cell.gate(q), block);
   }
 
   void keep(Row& row, Index block, const Real* fields) {
@@ -293,60 +331,85 @@ class Forward {
         tile_for<Real>(rows, PanelVectors)(fed_ + first, panel, w_.recurrent_depth(), start, out);
       });
     }
+    const Options<Real> options = options_;  // of its own: no store in the loop can change it
     for (Index k = 0; k < count_; ++k) {
       Row& row = row_[k];
       Real* a = products_ + k * layout_.wide;
-      norm_products(row, const_cast<Real*>(starts_[k]), a);
+      if (k + RowsFetched < count_) fetch_tape<true>(row_[k + RowsFetched].tape, layout_);
+      norm_products(row, starts_[k], a);
       for (Index block = 0; block < layout_.blocks; ++block)
-        gates_of_block<Real>(options_, w_, block, a + block * PanelColumns<Real>, row.c + block * L, row.noise,
+        gates_of_block<Real>(options, w_, block, a + block * PanelColumns<Real>, row.c + block * L, row.noise,
                              row.tape + block * layout_.fields * L);
       if (w_.variant.norm != Norm::products) norm_cell(row);
       for (Index block = 0; block < layout_.blocks; ++block) {
         Real* fields = row.tape + block * layout_.fields * L;
         const HalfCell<Real> half{load(fields + FieldO * L), load(fields + FieldNew * L)};
-        emit(row, block, fields, output_of_block<Real>(options_, w_, block, half, fields, row.c + block * L, row.noise));
+        emit(row, block, fields, output_of_block<Real>(options, w_, block, half, fields, row.c + block * L, row.noise));
       }
     }
   }
 
   // (2) with a norm: r (in a) and z become the pre-activations (in a).
-  void norm_products(Row& row, Real* z, Real* a) {
+  void norm_products(Row& row, const Real* z, Real* a) {
     constexpr int L = Lanes<Real>;
     const GateList gates(w_.variant);
     Real* statistics = row.tape + layout_.statistics;
-    const auto field = [&](Index block, int which) { return row.tape + (block * layout_.fields + which) * L; };
+    const auto field = [&, tape = row.tape, fields = layout_.fields](Index block, int which) { return tape + (block * fields + which) * L; };
+    const Real *bias = w_.bias, *gain_z = w_.gain_ih, *gain_r = w_.gain_hh;
     if (w_.variant.norm == Norm::per_gate) {
       for (int p = 0; p < gates.count; ++p) {
         const int q = gates.gate[p];
-        const auto at = [&](Index block, Index) { return a + block * PanelColumns<Real> + q * L; };
-        statistics[InverseR + q] = normalise<Real>(w_.H, 1, w_.variant.norm_eps, at, [&](Index block, Index, Vector<Real> n) {
-          const Index place = block * PanelColumns<Real> + q * L;
-          store(field(block, FieldNormR + q), n);
-          store(a + place, load(w_.gain_hh + place) * n + load(w_.bias + place));
-        });
+        const auto place = [&](Index block) { return block * PanelColumns<Real> + q * L; };
+        statistics[InverseR + q] = normalise<Real>(w_.H, w_.variant.norm_eps, [&](Index block) { return a + place(block); },
+            [&](Index block, Vector<Real> n) {
+              store(field(block, FieldNormR + q), n);
+              store(a + place(block), load(gain_r + place(block)) * n + load(bias + place(block)));
+            });
       }
       return;
     }
-    const auto place = [&](Index block, Index p) { return block * PanelColumns<Real> + gates.gate[p] * L; };
-    statistics[InverseZ] = normalise<Real>(w_.H, gates.count, w_.variant.norm_eps,
-        [&](Index block, Index p) { return z + place(block, p); },
-        [&](Index block, Index p, Vector<Real> n) { store(field(block, FieldNormZ + gates.gate[p]), n); });
-    statistics[InverseR] = normalise<Real>(w_.H, gates.count, w_.variant.norm_eps,
-        [&](Index block, Index p) { return a + place(block, p); },
-        [&](Index block, Index p, Vector<Real> n) {
-          const int q = gates.gate[p];
-          const Index at = place(block, p);
-          store(field(block, FieldNormR + q), n);
-          store(a + at, load(w_.gain_ih + at) * load(field(block, FieldNormZ + q)) + load(w_.gain_hh + at) * n + load(w_.bias + at));
-        });
+    const Index blocks = layout_.blocks;
+    const double count = static_cast<double>(w_.H * gates.count), eps = w_.variant.norm_eps;
+    const Vector<Real> last = units_of_block<Real>(blocks - 1, w_.H);
+    const auto each = [&](auto&& body) {
+      for (Index block = 0; block < blocks; ++block)
+        for (int p = 0; p < gates.count; ++p) body(block, gates.gate[p], block * PanelColumns<Real> + gates.gate[p] * L);
+    };
+    // Both norms in the same passes: each waits for chains of its own.
+    Vector<Real> sum_z{}, sum_r{}, squares_z{}, squares_r{};
+    each([&](Index, int, Index place) {
+      sum_z += load(z + place);
+      sum_r += load(a + place);
+    });
+    Normal<Real> norm_z(sum_z, count), norm_r(sum_r, count);
+    const auto centred = [&](Index block, Vector<Real> value, const Normal<Real>& norm) {
+      value -= norm.mean;
+      return block == blocks - 1 ? value * last : value;
+    };
+    each([&](Index block, int, Index place) {
+      const Vector<Real> of_z = centred(block, load(z + place), norm_z), of_r = centred(block, load(a + place), norm_r);
+      squares_z += of_z * of_z;
+      squares_r += of_r * of_r;
+    });
+    norm_z.scale(squares_z, count, eps);
+    norm_r.scale(squares_r, count, eps);
+    each([&](Index block, int q, Index place) {
+      const Vector<Real> of_z = centred(block, load(z + place), norm_z) * norm_z.inverse;
+      const Vector<Real> of_r = centred(block, load(a + place), norm_r) * norm_r.inverse;
+      store(field(block, FieldNormZ + q), of_z);
+      store(field(block, FieldNormR + q), of_r);
+      store(a + place, load(gain_z + place) * of_z + load(gain_r + place) * of_r + load(bias + place));
+    });
+    statistics[InverseZ] = norm_z.inverse;
+    statistics[InverseR] = norm_r.inverse;
   }
 
   void norm_cell(Row& row) {
     constexpr int L = Lanes<Real>;
     const auto field = [&](Index block, int which) { return row.tape + (block * layout_.fields + which) * L; };
-    row.tape[layout_.statistics + InverseC] = normalise<Real>(w_.H, 1, w_.variant.norm_eps,
-        [&](Index block, Index) { return field(block, FieldNew); },
-        [&](Index block, Index, Vector<Real> n) {
+    row.tape[layout_.statistics + InverseC] = normalise<Real>(w_.H, w_.variant.norm_eps,
+        [&](Index block) { return field(block, FieldNew); },
+        [&](Index block, Vector<Real> n) {
           store(field(block, FieldNormC), n);
           if (w_.variant.norm == Norm::per_gate)
             store(field(block, FieldNew), load(w_.gain_c + block * L) * n + load(w_.shift_c + block * L));
@@ -397,6 +460,7 @@ class Forward {
   const Layout<Real> layout_;
   const Range sequences_, blocks_;
   Barrier* const barrier_;
+  const int member_;
   const Index rows_;
   StepNoise<Real> noise_;
   Index steps_ahead_ = 0, ahead_stride_ = 0, mask_stride_ = 0, fed_stride_ = 0, count_ = 0, parity_ = 0;
@@ -405,6 +469,7 @@ class Forward {
   const Real **x_rows_ = nullptr, **starts_ = nullptr, **fed_ = nullptr, **h_ = nullptr;
   Real **ahead_rows_ = nullptr, **ends_ = nullptr;
   Row* row_ = nullptr;
+  bool turns_ = false;
 };
 
 template <class Real>
@@ -423,7 +488,7 @@ void run_forward(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
   run_team(cut.threads(), [&](int i) {
     const int group = i / cut.members;
     Forward<Real>(call, w, part(call.N, cut.groups, group), part(blocks, cut.members, i % cut.members),
-                  cut.members > 1 ? barriers[static_cast<std::size_t>(group)].get() : nullptr,
+                  cut.members > 1 ? barriers[static_cast<std::size_t>(group)].get() : nullptr, i % cut.members,
                   *arenas[static_cast<std::size_t>(i)]).run();
   });
 }

@@ -5,6 +5,7 @@
 
 #include "backward.hpp"
 #include "forward.hpp"
+#include "matrix.hpp"
 #include "pack_weights.hpp"
 #include "step.hpp"
 
@@ -73,7 +74,7 @@ void activate(int which, const Real* from, Real* to, Index count) {
 
 template <class Real, Dot dot>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, holds<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
+  return {pack<Real>, holds<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, run_product<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
 }
 
 bool supported() {

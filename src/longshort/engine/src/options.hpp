@@ -16,7 +16,7 @@ struct Options {
   Noise noise;
   bool projected;
   bool drops_g, zones_h, zones_c, drops_h;
-  bool plain;       // torch.nn.LSTM's cell: plain_cell serves it
+  bool plain;       // torch.nn.LSTM's cell: PlainCell serves it
   bool normed;      // a step needs whole rows before it can go on
   bool feeds_copy;  // the recurrent product reads a copy of h, masked or with gates behind it
   Real share_h, share_c;  // of the old value, in evaluation
@@ -79,6 +79,15 @@ struct Layout {
     row = noise + clipped + (std::isfinite(w.variant.projection_clip) ? ceil_div(w.P, L) * L : 0);
   }
 };
+
+// A cell with options passes over a row's tape in pieces, and no stream of loads or stores announces the rows behind it:
+// they are fetched while this one is worked on.
+constexpr Index RowsFetched = 2;
+
+template <bool Written, class Real>
+inline void fetch_tape(const Real* tape, const Layout<Real>& layout) {
+  for (Index at = -layout.noise; at < layout.row - layout.noise; at += Lanes<Real>) __builtin_prefetch(tape + at, Written, 2);
+}
 
 // The noise of one row and step, a word of bits for each block of units; null where there is none of its kind.
 struct RowNoise {

@@ -23,6 +23,9 @@ struct GateRows {
   Index first[Gates];
 };
 
+// How far ahead each of many rows is fetched that are transposed together: so many are no stream to the processor.
+constexpr Index LinesAhead = 8;
+
 // to[k][q][lane] <- from[first[q] + unit][k] for one block of units and k < depth.
 //   from: rows `row_stride` apart, K contiguous values each. to: depth x PanelColumns values.
 template <class Real>
@@ -37,6 +40,7 @@ inline void pack_block(Real* to, const Real* from, Index row_stride, GateRows ga
       const int steps = static_cast<int>(std::min<Index>(L, depth - k));
       Vector<Real> square[L];
       for (int j = 0; j < L; ++j) {
+        __builtin_prefetch(source + std::min<Index>(j, valid - 1) * row_stride + k + LinesAhead * L);
         if (absent || j >= valid) square[j] = Vector<Real>{};
         else if (steps == L) square[j] = load(source + j * row_stride + k);
         else square[j] = load_first(source + j * row_stride + k, steps);

@@ -113,14 +113,14 @@ struct Panels {
   const Real* panel(Index p) const { return data + p * PanelColumns<Real> * depth; }
 };
 
-// out[r] = (start[r] or 0) + rows[r] @ panel p, writing no column beyond the matrix's own.
+// out[r] = (start[r] or 0) + rows[r] @ panel for `count` rows, writing no column beyond the panel's own.
 //   rows, start, out: `count` pointers; start and out point at column 0 of the whole matrix.
+//   column, width: the panel's first column there, and how many it has.
 template <class Real>
-inline void multiply_panel(const Panels<Real>& matrix, Index p, Index count, const Real* const* rows,
+inline void multiply_panel(const Real* panel, Index depth, Index column, Index width, Index count, const Real* const* rows,
                            const Real* const* start, Real* const* out) {
   static constexpr Real Zeros[PanelColumns<Real>] = {};
-  const int vectors = matrix.vectors(p);
-  const Index column = p * PanelColumns<Real>, width = matrix.width(p);
+  const int vectors = static_cast<int>((width + Lanes<Real> - 1) / Lanes<Real>);
   const bool whole = width == vectors * Lanes<Real>;
   for_each_tile(count, [&](Index first, int tile_rows) {
     alignas(RegisterBytes) Real edge[TileRows][PanelColumns<Real>];
@@ -135,12 +135,18 @@ inline void multiply_panel(const Panels<Real>& matrix, Index p, Index count, con
         from[r] = edge[r];
       }
     }
-    tile_for<Real>(tile_rows, vectors)(rows + first, matrix.panel(p), matrix.depth, from, to);
+    tile_for<Real>(tile_rows, vectors)(rows + first, panel, depth, from, to);
     if (!whole) {
       for (int r = 0; r < tile_rows; ++r)
         std::memcpy(out[first + r] + column, edge[r], static_cast<std::size_t>(width) * sizeof(Real));
     }
   });
+}
+
+template <class Real>
+inline void multiply_panel(const Panels<Real>& matrix, Index p, Index count, const Real* const* rows,
+                           const Real* const* start, Real* const* out) {
+  multiply_panel<Real>(matrix.panel(p), matrix.depth, p * PanelColumns<Real>, matrix.width(p), count, rows, start, out);
 }
 
 }  // namespace longshort::LONGSHORT_ISA

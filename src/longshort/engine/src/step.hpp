@@ -16,7 +16,7 @@ namespace longshort::LONGSHORT_ISA {
 constexpr Index BytesWorthSharing = 160 * 1024;  // of weights, that a thread should read in a single step
 constexpr Index BytesWorthWaking = 2048 * 1024;  // of weights, read in the time that a sleeping worker needs to come
 constexpr Index RowsInCache = 48;                // sequences that take a step together
-constexpr Index Together = 2;                    // blocks of units whose cells follow each other
+constexpr Index Together = 4;                    // blocks of units whose cells follow each other
 constexpr Index RowsAhead = 48;                  // rows of x that are multiplied before their steps
 
 template <class Real, class Form>
@@ -25,12 +25,16 @@ class Steps {
   Steps(const StepCall<Real>& call, const StepWeights<Real>& w, Room& room)
       : call_(call), w_(w), room_(room), blocks_(block_count<Real>(w.H)) {}
 
+  // Streams are for short weights: on weights as packed they are run_forward's.
   void run() {
-    if (call_.T == 1) single();
-    else if (call_.T > 1) stream();
+    if (call_.T == 1) return single();
+    if constexpr (!in_place)
+      if (call_.T > 1) stream();
   }
 
  private:
+  static constexpr bool in_place = std::is_same_v<Form, Full<Real>>;  // rows are multiplied as they stand
+
   // One member's place in memory for `rows` rows of x and as many of h, and the products of `ahead` rows.
   struct Desk {
     Activations *x, *h;
@@ -62,7 +66,7 @@ class Steps {
 
   // h of a single step may be overwritten in place, so the products read a copy.
   Activations prepare_h(const Real* from, char* to) const {
-    if (Form::row_bytes(w_.H) > 0 && !std::is_same_v<Form, Full<Real>>) return Form::prepare(from, w_.H, to);
+    if (Form::row_bytes(w_.H) > 0 && !in_place) return Form::prepare(from, w_.H, to);
     std::memcpy(to, from, static_cast<std::size_t>(w_.H) * sizeof(Real));
     return Form::prepare(reinterpret_cast<const Real*>(to), w_.H, to);
   }
@@ -87,7 +91,7 @@ class Steps {
       const int threads = members(bytes * call_.N / BytesWorthSharing, pieces);
       const std::size_t each = desk_bytes(RowsInCache, RowsInCache, 0);
       char* memory = room_.bytes(each * static_cast<std::size_t>(threads));
-      share(threads, pieces, false, wakes, [&](int member, Index piece) {
+      share(threads, pieces, {.wakes = wakes}, [&](int member, Index piece) {
         const Range rows = part(call_.N, pieces, piece);
         const Desk d = desk(memory + each * static_cast<std::size_t>(member), RowsInCache, RowsInCache);
         prepare_single(d, rows);
@@ -99,7 +103,7 @@ class Steps {
     const FlushDenormals flush;
     prepare_single(d, {0, call_.N});
     const Index pieces = ceil_div(blocks_, Together);
-    share(members(bytes / BytesWorthSharing, pieces), pieces, call_.backwards, wakes, [&](int, Index piece) {
+    share(members(bytes / BytesWorthSharing, pieces), pieces, {.settled = true, .backwards = call_.backwards, .wakes = wakes}, [&](int, Index piece) {
       step_blocks(d.x, d.h, nullptr, {0, call_.N}, 0, together(piece * Together, {0, blocks_}));
     });
   }
@@ -127,7 +131,7 @@ class Steps {
             const Index before = (t - first) * blocks.size() + now.first - blocks.first;
             step_blocks(nullptr, d.h, d.ahead + before * rows.size() * PanelColumns<Real>, rows, t, now);
           }
-          if (cut.members > 1) barriers[static_cast<std::size_t>(group)]->wait();
+          if (cut.members > 1) barriers[static_cast<std::size_t>(group)]->wait(member);
         }
       }
     });
@@ -168,6 +172,8 @@ class Steps {
   //   PanelColumns values.
   // The cells follow when all products are under way: their long chains then hide behind each other.
   void step_blocks(const Activations* x, const Activations* h, const Real* ahead, Range rows, Index t, Range blocks) const {
+    if constexpr (in_place)
+      if (rows.size() == 1) return step_blocks_of_one(static_cast<const Real*>(x->values), static_cast<const Real*>(h->values), row(rows.first), blocks);
     for_each_tile(rows.size(), [&](Index from, int R) {
       alignas(RegisterBytes) Real a[Together][TileRows][PanelColumns<Real>];
       for (Index k = 0; k < blocks.size(); ++k) multiply_block(x, h, ahead ? ahead + k * rows.size() * PanelColumns<Real> : nullptr, from, R, blocks.first + k, a[k]);
@@ -190,21 +196,48 @@ class Steps {
     multiply(R, h + from, panel_of<Form, Real>(w_.recurrent, w_.recurrent_scale, w_.recurrent_offset, w_.H, block), w_.H, start, out);
   }
 
+  // The same for one row of weights as packed: x's products first, since their panels lie one behind the other.
+  void step_blocks_of_one(const Real* x, const Real* h, Index n, Range blocks) const {
+    alignas(RegisterBytes) Real c[Together][Lanes<Real>], inputs[Together][PanelColumns<Real>];
+    const auto panel = [&](const void* weights, Index depth, Index k) {
+      return panel_of<Form, Real>(weights, nullptr, nullptr, depth, blocks.first + k);
+    };
+    const auto add = [&](const Real* values, const Real* weights, Index depth, const Real* start, Real* out) {
+      tile<Real, 1, Gates>(&values, weights, depth, &start, &out);
+    };
+    for (Index k = 0; k < blocks.size(); ++k)
+      add(x, panel(w_.input, w_.C, k), w_.C, w_.bias + (blocks.first + k) * PanelColumns<Real>, inputs[k]);
+    cells_of_one_row<Real>(blocks.size(),
+        [&](Real* out) { add(h, panel(w_.recurrent, w_.H, 0), w_.H, inputs[0], out); },
+        [&](Index k, Real* out, PlainCell<Real>& before) {
+          tile_beside_cell<Real>(h, panel(w_.recurrent, w_.H, k), w_.H, inputs[k], out, before);
+        },
+        [&](Index k) {
+          store(c[k], cell_before(n, 0, blocks.first + k));
+          return c[k];
+        },
+        [&](Index k, const PlainCell<Real>& cell) { keep(cell, n, 0, blocks.first + k); });
+  }
+
+  int valid(Index block) const { return static_cast<int>(std::min<Index>(Lanes<Real>, w_.H - block * Lanes<Real>)); }
+
+  Vector<Real> cell_before(Index n, Index t, Index block) const {
+    return load_some((t == 0 ? call_.c.row(n) : call_.c_n.row(n)) + block * Lanes<Real>, valid(block));
+  }
+
+  void keep(const PlainCell<Real>& cell, Index n, Index t, Index block) const {
+    store_some(call_.y.row(n, t) + block * Lanes<Real>, cell.h, valid(block));
+    store_some(call_.c_n.row(n) + block * Lanes<Real>, cell.cell, valid(block));
+  }
+
   void finish(const Real* a, Index n, Index t, Index block) const {
-    constexpr int L = Lanes<Real>;
-    const int valid = static_cast<int>(std::min<Index>(L, w_.H - block * L));
-    const Real* before = (t == 0 ? call_.c.row(n) : call_.c_n.row(n)) + block * L;
-    Real *after = call_.c_n.row(n) + block * L, *y = call_.y.row(n, t) + block * L;
-    alignas(RegisterBytes) Real c[L];
-    store(c, valid == L ? load(before) : load_first(before, valid));
-    const Vector<Real> h = plain_cell<Real, false>(a, c, nullptr);
-    if (valid == L) {
-      store(y, h);
-      store(after, load(c));
-    } else {
-      store_first(y, h, valid);
-      store_first(after, load(c), valid);
-    }
+    alignas(RegisterBytes) Real c[Lanes<Real>];
+    store(c, cell_before(n, t, block));
+    PlainCell<Real> cell;
+    cell.a = a;
+    cell.c = c;
+    cell.run();
+    keep(cell, n, t, block);
   }
 
   static void multiply(int R, const Activations* rows, typename Form::Panel panel, Index depth, const Real* const* start, Real* const* out) {

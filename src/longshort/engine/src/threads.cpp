@@ -24,9 +24,12 @@ inline void pause() {
 #endif
 }
 
+// A job is numbered, and each member's part of it goes to whoever claims it for that number: its worker, or the caller,
+// who then waits only for the parts that a worker has claimed. Nobody reads the fields of a job without a part of it, so
+// they stand as long as they are read. A worker that comes finds all it needs in one line, and leaves its answer in its own.
 class Team {
  public:
-  explicit Team(int members) : members_(members), shares_(new Share[static_cast<std::size_t>(members)]) {
+  explicit Team(int members) : members_(members), parts_(new Part[static_cast<std::size_t>(members)]) {
     for (int member = 1; member < members; ++member)
       std::thread([this, member] { work(member); }).detach();
   }
@@ -35,71 +38,80 @@ class Team {
 
   void run(int members, const std::function<void(int)>& job) {
     job_ = &job;
-    active_ = members;
-    unfinished_.store(members - 1, std::memory_order_relaxed);
-    open();
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) state_.notify_all();
+    const std::uint64_t number = open(members);
+    wake();
     job(0);
-    for (int spins = 0; unfinished_.load(std::memory_order_acquire) > 0; ++spins) {
-      if (spins < SpinsBeforeYield) pause();
-      else sched_yield();
-    }
-    close();
-    job_ = nullptr;
+    for (int member = 1; member < members; ++member) await(member, number);
   }
 
-  void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes, const std::function<void(int, std::ptrdiff_t)>& job) {
+  void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job) {
+    job_ = nullptr;
     piece_job_ = &job;
-    active_ = members;
-    backwards_ = backwards;
-    for (int member = 0; member < members; ++member) {
-      Share& own = shares_[static_cast<std::size_t>(member)];
-      own.next.store(pieces * member / members, std::memory_order_relaxed);
-      own.first = pieces * member / members;
-      own.last = pieces * (member + 1) / members;
+    pieces_ = pieces;
+    how_ = how;
+    next_.store(0, std::memory_order_relaxed);
+    const std::uint64_t number = open(members);
+    if (how.wakes || std::chrono::steady_clock::now() - shared_at_ < Moment) wake();
+    take_part(0, members, 0);
+    for (int member = 1; member < members; ++member) {
+      if (!claim(member, number)) await(member, number);
+      else if (how.settled) take_part(member, members, 0);
     }
-    open();
-    if (sleepers_.load(std::memory_order_seq_cst) > 0 && (wakes || std::chrono::steady_clock::now() - shared_at_ < Moment))
-      state_.notify_all();
-    take_pieces(0);
-    close();
     shared_at_ = std::chrono::steady_clock::now();
   }
 
  private:
-  struct alignas(64) Share {
-    std::atomic<std::ptrdiff_t> next{0};
-    std::ptrdiff_t first = 0, last = 0;
+  struct alignas(64) Part {
+    std::atomic<std::uint64_t> claimed{0}, done{0};  // numbers of the last job
   };
 
-  // The fields of a job stand from open() until close() returns: a worker reads them only while it is
-  // counted in inside_, and only after it has seen the job open from there.
-  void open() { state_.store((state_.load(std::memory_order_relaxed) | 1) + 2, std::memory_order_seq_cst); }
+  // State: the job's number above, its members in the last bits. One load tells a worker whether it has a part.
+  static constexpr std::uint64_t OneJob = std::uint64_t{1} << 16;
+  static int members_of(std::uint64_t state) { return static_cast<int>(state % OneJob); }
 
-  void close() {
-    state_.store(state_.load(std::memory_order_relaxed) & ~std::uint32_t{1}, std::memory_order_seq_cst);
-    for (int spins = 0; inside_.load(std::memory_order_seq_cst) > 0; ++spins) {
+  std::uint64_t open(int members) {
+    number_ += OneJob;
+    state_.store(number_ + static_cast<std::uint64_t>(members), std::memory_order_seq_cst);
+    return number_;
+  }
+
+  void wake() {
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) state_.notify_all();
+  }
+
+  // A worker that comes late may ask for a job that is over: its number is behind.
+  bool claim(int member, std::uint64_t number) {
+    std::atomic<std::uint64_t>& claimed = parts_[static_cast<std::size_t>(member)].claimed;
+    std::uint64_t last = claimed.load(std::memory_order_relaxed);
+    return last < number && claimed.compare_exchange_strong(last, number, std::memory_order_acq_rel);
+  }
+
+  void await(int member, std::uint64_t number) {
+    const std::atomic<std::uint64_t>& done = parts_[static_cast<std::size_t>(member)].done;
+    for (int spins = 0; done.load(std::memory_order_acquire) != number; ++spins) {
       if (spins < SpinsBeforeYield) pause();
       else sched_yield();
     }
   }
 
-  void take_pieces(int member) {
-    for (int turn = 0; turn < active_; ++turn) {
-      Share& from = shares_[static_cast<std::size_t>((member + turn) % active_)];
-      while (from.next.load(std::memory_order_relaxed) < from.last) {
-        const std::ptrdiff_t piece = from.next.fetch_add(1, std::memory_order_relaxed);
-        if (piece < from.last) (*piece_job_)(member, backwards_ ? from.first + from.last - 1 - piece : piece);
-      }
+  // The part of one member, done by `as`: its own pieces where they are settled, else the next as long as there are any.
+  void take_part(int member, int members, int as) {
+    if (how_.settled) {
+      const std::ptrdiff_t first = pieces_ * member / members, last = pieces_ * (member + 1) / members;
+      for (std::ptrdiff_t k = first; k < last; ++k) (*piece_job_)(as, how_.backwards ? first + last - 1 - k : k);
+      return;
     }
+    for (std::ptrdiff_t k = next_.fetch_add(1, std::memory_order_relaxed); k < pieces_; k = next_.fetch_add(1, std::memory_order_relaxed))
+      (*piece_job_)(as, how_.backwards ? pieces_ - 1 - k : k);
   }
 
   void work(int member) {
     FlushDenormals flush;
-    std::uint32_t seen = 0;
+    Part& own = parts_[static_cast<std::size_t>(member)];
+    std::uint64_t seen = 0;
     for (;;) {
-      std::uint32_t now = state_.load(std::memory_order_acquire);
-      for (int spins = 0; now == seen || !(now & 1); now = state_.load(std::memory_order_acquire)) {
+      std::uint64_t now = state_.load(std::memory_order_acquire);
+      for (int spins = 0; now == seen; now = state_.load(std::memory_order_acquire)) {
         if (++spins < SpinsBeforeSleep) {
           pause();
           continue;
@@ -109,32 +121,29 @@ class Team {
         sleepers_.fetch_sub(1, std::memory_order_relaxed);
         spins = 0;
       }
-      inside_.fetch_add(1, std::memory_order_seq_cst);
-      seen = state_.load(std::memory_order_seq_cst);
-      if ((seen & 1) && member < active_) {
-        if (job_) {
-          (*job_)(member);
-          unfinished_.fetch_sub(1, std::memory_order_release);
-        } else {
-          take_pieces(member);
-        }
-      }
-      inside_.fetch_sub(1, std::memory_order_release);
+      seen = now;
+      const int members = members_of(now);
+      const std::uint64_t number = now - static_cast<std::uint64_t>(members);
+      if (member >= members || !claim(member, number)) continue;
+      if (job_) (*job_)(member);
+      else take_part(member, members, member);
+      own.done.store(number, std::memory_order_release);
     }
   }
 
   static constexpr std::chrono::microseconds Moment{50};
 
   const int members_;
-  int active_ = 0;
-  bool backwards_ = false;
+  std::uint64_t number_ = 0;
+  std::chrono::steady_clock::time_point shared_at_{};
+  std::unique_ptr<Part[]> parts_;
+  std::atomic<int> sleepers_{0};
+  alignas(64) std::atomic<std::uint64_t> state_{0};
   const std::function<void(int)>* job_ = nullptr;
   const std::function<void(int, std::ptrdiff_t)>* piece_job_ = nullptr;
-  std::unique_ptr<Share[]> shares_;
-  std::chrono::steady_clock::time_point shared_at_{};
-  alignas(64) std::atomic<std::uint32_t> state_{0};  // two for each job, and one while it is open
-  alignas(64) std::atomic<int> inside_{0};
-  std::atomic<int> unfinished_{0}, sleepers_{0};
+  std::ptrdiff_t pieces_ = 0;
+  Sharing how_;
+  alignas(64) std::atomic<std::ptrdiff_t> next_{0};
 };
 
 // OpenMP's own team, by the entry points that compilers call. Both are null where no library has brought it.
@@ -188,16 +197,14 @@ Teams& shared_teams() {
 
 }  // namespace
 
-void Barrier::wait() {
-  const std::uint32_t round = round_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1, std::memory_order_release);
-    return;
-  }
-  for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-    if (spins < SpinsBeforeYield) pause();
-    else sched_yield();
+void Barrier::await(int member) {
+  const std::uint32_t own = places_[static_cast<std::size_t>(member)].arrivals.load(std::memory_order_relaxed);
+  for (int other = 0; other < members_; ++other) {
+    const std::atomic<std::uint32_t>& theirs = places_[static_cast<std::size_t>(other)].arrivals;
+    for (int spins = 0; static_cast<std::int32_t>(theirs.load(std::memory_order_acquire) - own) < 0; ++spins) {
+      if (spins < SpinsBeforeYield) pause();
+      else sched_yield();
+    }
   }
 }
 
@@ -223,23 +230,22 @@ void run_team(int members, const std::function<void(int)>& job) {
   shared.team->run(members, job);
 }
 
-void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes,
-           const std::function<void(int, std::ptrdiff_t)>& job) {
+void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job) {
   FlushDenormals flush;
   const auto do_part = [&](int member, int of) {
     const std::ptrdiff_t first = pieces * member / of, last = pieces * (member + 1) / of;
-    for (std::ptrdiff_t k = first; k < last; ++k) job(member, backwards ? first + last - 1 - k : k);
+    for (std::ptrdiff_t k = first; k < last; ++k) job(member, how.backwards ? first + last - 1 - k : k);
   };
   if (members == 1) return do_part(0, 1);
   Teams& shared = shared_teams();
   if (shared.openmp.parallel) {
-    if (!wakes || !shared.openmp.run(members, [&](int member) { do_part(member, members); })) do_part(0, 1);
+    if (!how.wakes || !shared.openmp.run(members, [&](int member) { do_part(member, members); })) do_part(0, 1);
     return;
   }
   const std::unique_lock<std::mutex> turn(shared.turn, std::try_to_lock);
   if (!turn) return do_part(0, 1);
   if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
-  shared.team->share(members, pieces, backwards, wakes, job);
+  shared.team->share(members, pieces, how, job);
 }
 
 double meeting() {
@@ -249,7 +255,7 @@ double meeting() {
   run_team(2, [&](int member) {
     for (double& each : seconds) {
       const auto begin = std::chrono::steady_clock::now();
-      for (int k = 0; k < rounds; ++k) barrier.wait();
+      for (int k = 0; k < rounds; ++k) barrier.wait(member);
       if (member == 0) each = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / rounds;
     }
   });

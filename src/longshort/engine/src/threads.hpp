@@ -37,16 +37,28 @@ class FlushDenormals {
 #endif
 };
 
-// Every member must arrive before any goes on. Spins, and gives its core away when the wait gets long.
+// Every member must arrive before any goes on. Each writes a place of its own, so that nobody waits to write; what a
+// member wrote before it arrived is seen by whoever has awaited it. Waiting spins, and gives the core away when it
+// gets long.
 class Barrier {
  public:
-  explicit Barrier(int members) : members_(members) {}
-  void wait();
+  explicit Barrier(int members) : members_(members), places_(new Place[static_cast<std::size_t>(members)]) {}
+  void arrive(int member) {
+    std::atomic<std::uint32_t>& own = places_[static_cast<std::size_t>(member)].arrivals;
+    own.store(own.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  }
+  void await(int member);  // until every other has arrived as often as this one
+  void wait(int member) {
+    arrive(member);
+    await(member);
+  }
 
  private:
+  struct alignas(64) Place {
+    std::atomic<std::uint32_t> arrivals{0};
+  };
   const int members_;
-  std::atomic<int> arrived_{0};
-  std::atomic<std::uint32_t> round_{0};
+  const std::unique_ptr<Place[]> places_;
 };
 
 // Runs job(member) for member = 0 ... members - 1, member 0 on the calling thread, and returns when all
@@ -60,12 +72,14 @@ void run_team(int members, const std::function<void(int)>& job);
 // takes part as member 0 and waits for nobody to come: a worker that sleeps, or that others keep busy, is
 // done without. Each member starts with its own share of the pieces, the same at every call with these
 // numbers, so that what a piece reads stays in its core's cache; who is done takes from the others.
-//   backwards: each share from its last piece to its first.
-//   wakes: a worker that sleeps is woken. Else only where the last call was moments ago. On OpenMP's threads, which
-//   cannot be left out, a call that does not wake runs on the calling thread alone.
+struct Sharing {
+  bool settled = false;    // what a piece reads lies in its member's cache: nobody takes from one that has begun
+  bool backwards = false;  // each share from its last piece to its first
+  bool wakes = false;      // a worker that sleeps is woken. Else only where the last call was moments ago. On OpenMP's
+                           // threads, which cannot be left out, a call that does not wake runs on the calling thread alone
+};
 // The job must not throw.
-void share(int members, std::ptrdiff_t pieces, bool backwards, bool wakes,
-           const std::function<void(int, std::ptrdiff_t)>& job);
+void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job);
 
 // Run jobs on OpenMP's threads from now on, where the process has them: those spin for milliseconds after each job
 // of torch, and a second team would share its cores with them. False where there is no OpenMP.

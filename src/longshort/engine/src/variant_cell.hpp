@@ -131,32 +131,35 @@ inline Vector<Real> units_of_block(Index block, Index units) {
   return number < count ? broadcast<Real>(Real(1)) : Vector<Real>{};
 }
 
-// N over a row that stands in blocks: at(block, part) points to Lanes values, for part < parts.
-// Calls out(block, part, normalised vector); returns 1 / sqrt(var + eps).
+// N over a row of `count` values, of which the sum is known: centred, then times `inverse`.
+template <class Real>
+struct Normal {
+  Normal(Vector<Real> sum, double count) : mean(static_cast<Real>(sum_of_lanes<Real>(sum) / count)) {}
+  void scale(Vector<Real> squares, double count, double eps) { inverse = static_cast<Real>(1 / std::sqrt(sum_of_lanes<Real>(squares) / count + eps)); }
+  Real mean, inverse = 0;
+};
+
+// N over a row that stands in blocks: at(block) points to Lanes values.
+// Calls out(block, normalised vector); returns 1 / sqrt(var + eps).
 template <class Real, class At, class Out>
-inline Real normalise(Index units, Index parts, double eps, At at, Out out) {
+inline Real normalise(Index units, double eps, At at, Out out) {
   const Index blocks = block_count<Real>(units);
-  Vector<Real> sum{};
-  for (Index block = 0; block < blocks; ++block)
-    for (Index part = 0; part < parts; ++part) sum += load(at(block, part));
-  const double count = static_cast<double>(units * parts);
-  const Real mean = static_cast<Real>(sum_of_lanes<Real>(sum) / count);
+  const double count = static_cast<double>(units);
   const Vector<Real> last = units_of_block<Real>(blocks - 1, units);
-  Vector<Real> squares{};
-  for (Index block = 0; block < blocks; ++block)
-    for (Index part = 0; part < parts; ++part) {
-      Vector<Real> centred = load(at(block, part)) - mean;
-      if (block == blocks - 1) centred *= last;
-      squares += centred * centred;
-    }
-  const Real inverse = static_cast<Real>(1 / std::sqrt(sum_of_lanes<Real>(squares) / count + eps));
-  for (Index block = 0; block < blocks; ++block)
-    for (Index part = 0; part < parts; ++part) {
-      Vector<Real> centred = load(at(block, part)) - mean;
-      if (block == blocks - 1) centred *= last;
-      out(block, part, centred * inverse);
-    }
-  return inverse;
+  Vector<Real> sum{}, squares{};
+  for (Index block = 0; block < blocks; ++block) sum += load(at(block));
+  Normal<Real> norm(sum, count);
+  const auto centred = [&](Index block) {
+    const Vector<Real> value = load(at(block)) - norm.mean;
+    return block == blocks - 1 ? value * last : value;
+  };
+  for (Index block = 0; block < blocks; ++block) {
+    const Vector<Real> value = centred(block);
+    squares += value * value;
+  }
+  norm.scale(squares, count, eps);
+  for (Index block = 0; block < blocks; ++block) out(block, centred(block) * norm.inverse);
+  return norm.inverse;
 }
 
 // The gates that are computed, in order: the parts of a row's norm.

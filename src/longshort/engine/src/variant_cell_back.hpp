@@ -111,27 +111,28 @@ class VariantCellBack {
   }
 
   void norm_out_back(const RowBack<Real>& row) const {
-    gain_and_shift_back(row, row.dout, row.dout);
-    through_norm(1, row.tape[layout_.statistics + InverseC],
-                 [&](Index block, Index) { return load(row.dout + block * L); },
-                 [&](Index block, Index) { return field(row, block, FieldNormC); },
-                 [&](Index block, Index, V d) { add(row.dnew + block * L, d); });
+    gain_and_shift_back(row, row.dout);
+    cell_norm_back(row, row.dout, [&](Index block, V d) { add(row.dnew + block * L, d); });
   }
 
   void norm_cell_back(const RowBack<Real>& row) const {
-    gain_and_shift_back(row, row.dnew, row.dnew);
-    through_norm(1, row.tape[layout_.statistics + InverseC],
-                 [&](Index block, Index) { return load(row.dnew + block * L); },
-                 [&](Index block, Index) { return field(row, block, FieldNormC); },
-                 [&](Index block, Index, V d) { store(row.dnew + block * L, d); });
+    gain_and_shift_back(row, row.dnew);
+    cell_norm_back(row, row.dnew, [&](Index block, V d) { store(row.dnew + block * L, d); });
   }
 
-  void gain_and_shift_back(const RowBack<Real>& row, const Real* d, Real* dnormed) const {
+  template <class Out>
+  void cell_norm_back(const RowBack<Real>& row, const Real* dnormed, Out out) const {
+    through_norm(row.tape[layout_.statistics + InverseC], [&](Index block) { return load(dnormed + block * L); },
+                 [&](Index block) { return field(row, block, FieldNormC); }, out);
+  }
+
+  // In place, from the gradient of gain * N(c~) + shift to that of N(c~).
+  void gain_and_shift_back(const RowBack<Real>& row, Real* d) const {
     for (Index block = 0; block < layout_.blocks; ++block) {
       const V value = load(d + block * L);
       add(sums_.gain_c + block * L, value * field(row, block, FieldNormC));
       add(sums_.shift_c + block * L, value);
-      store(dnormed + block * L, value * load(w_.gain_c + block * L));
+      store(d + block * L, value * load(w_.gain_c + block * L));
     }
   }
 
@@ -169,52 +170,88 @@ class VariantCellBack {
 
   // (2) with a norm: da, in dr, becomes dz and dr.
   void norm_products_back(const RowBack<Real>& row) const {
-    const bool per_gate = w_.variant.norm == Norm::per_gate;
-    for (Index k = 0; k < layout_.wide; k += L) add(sums_.bias + k, load(row.dr + k));
-    if (per_gate) {
-      for (int p = 0; p < gates_.count; ++p) product_norm_back(row, row.dr, row.dr, w_.gain_hh, sums_.gain_hh, FieldNormR, InverseR, p, 1);
+    if (w_.variant.norm == Norm::per_gate) {
+      for (int p = 0; p < gates_.count; ++p) gate_norm_back(row, gates_.gate[p]);
       return;
     }
-    product_norm_back(row, row.dr, row.dz, w_.gain_ih, sums_.gain_ih, FieldNormZ, InverseZ, 0, gates_.count);
-    product_norm_back(row, row.dr, row.dr, w_.gain_hh, sums_.gain_hh, FieldNormR, InverseR, 0, gates_.count);
-  }
-
-  // Through gain and norm over `parts` gates from the p-th: da -> d.
-  void product_norm_back(const RowBack<Real>& row, const Real* da, Real* d, const Real* gain, Real* dgain, int first_field,
-                         int inverse, int p, int parts) const {
-    const auto place = [&](Index block, Index k) { return block * PanelColumns<Real> + gates_.gate[p + k] * L; };
-    const auto normed = [&](Index block, Index k) { return field(row, block, first_field + gates_.gate[p + k]); };
-    for (Index block = 0; block < layout_.blocks; ++block)
-      for (int k = 0; k < parts; ++k) add(dgain + place(block, k), load(da + place(block, k)) * normed(block, k));
-    const int statistic = inverse + (parts == 1 && w_.variant.norm == Norm::per_gate ? gates_.gate[p] : 0);
-    through_norm(parts, row.tape[layout_.statistics + statistic],
-                 [&](Index block, Index k) { return load(da + place(block, k)) * load(gain + place(block, k)); }, normed,
-                 [&](Index block, Index k, V value) { store(d + place(block, k), value); });
-    if (d == da) return;
+    V sum_z{}, product_z{}, sum_r{}, product_r{};
+    each_gate([&](Index block, int q, Index place) {
+      const V da = load(row.dr + place), z = field(row, block, FieldNormZ + q), r = field(row, block, FieldNormR + q);
+      add(sums_.bias + place, da);
+      add(sums_.gain_ih + place, da * z);
+      add(sums_.gain_hh + place, da * r);
+      const V dz = da * load(w_.gain_ih + place), dr = da * load(w_.gain_hh + place);
+      sum_z += dz;
+      product_z += dz * z;
+      sum_r += dr;
+      product_r += dr * r;
+    });
+    const Index count = w_.H * gates_.count;
+    const NormBack z_back(sum_z, product_z, count, row.tape[layout_.statistics + InverseZ]);
+    const NormBack r_back(sum_r, product_r, count, row.tape[layout_.statistics + InverseR]);
+    const V last = units_of_block<Real>(layout_.blocks - 1, w_.H);
+    each_gate([&](Index block, int q, Index place) {
+      const V da = load(row.dr + place);
+      V dz = z_back(da * load(w_.gain_ih + place), field(row, block, FieldNormZ + q));
+      V dr = r_back(da * load(w_.gain_hh + place), field(row, block, FieldNormR + q));
+      if (block == layout_.blocks - 1) {
+        dz *= last;
+        dr *= last;
+      }
+      store(row.dz + place, dz);
+      store(row.dr + place, dr);
+    });
+    if (gates_.count == Gates) return;
     for (Index block = 0; block < layout_.blocks; ++block)
       for (int q = 0; q < Gates; ++q)
-        if (!w_.variant.computes(q)) store(d + block * PanelColumns<Real> + q * L, V{});
+        if (!w_.variant.computes(q)) store(row.dz + block * PanelColumns<Real> + q * L, V{});
   }
 
-  // d = inverse (dn - mean dn - n mean(dn n)), over the units of `parts` gates.
+  // body(block, gate, its place in blocked order) for the gates that are computed.
+  template <class Body>
+  void each_gate(Body&& body) const {
+    for (Index block = 0; block < layout_.blocks; ++block)
+      for (int p = 0; p < gates_.count; ++p) body(block, gates_.gate[p], block * PanelColumns<Real> + gates_.gate[p] * L);
+  }
+
+  void gate_norm_back(const RowBack<Real>& row, int q) const {
+    const auto place = [&](Index block) { return block * PanelColumns<Real> + q * L; };
+    for (Index block = 0; block < layout_.blocks; ++block) {
+      const V da = load(row.dr + place(block));
+      add(sums_.bias + place(block), da);
+      add(sums_.gain_hh + place(block), da * field(row, block, FieldNormR + q));
+    }
+    through_norm(row.tape[layout_.statistics + InverseR + q],
+                 [&](Index block) { return load(row.dr + place(block)) * load(w_.gain_hh + place(block)); },
+                 [&](Index block) { return field(row, block, FieldNormR + q); },
+                 [&](Index block, V d) { store(row.dr + place(block), d); });
+  }
+
+  // d = inverse (dn - mean dn - n mean(dn n)), from the sums of dn and of dn n.
+  struct NormBack {
+    NormBack(V sum, V product, Index count, Real inverse_)
+        : mean(static_cast<Real>(sum_of_lanes<Real>(sum) / static_cast<double>(count))),
+          slope(static_cast<Real>(sum_of_lanes<Real>(product) / static_cast<double>(count))), inverse(inverse_) {}
+    V operator()(V dn, V n) const { return (dn - mean - n * slope) * inverse; }
+    Real mean, slope, inverse;
+  };
+
+  // The same over the units of one vector of H.
   template <class Gradient, class Normed, class Out>
-  void through_norm(Index parts, Real inverse, Gradient gradient, Normed normed, Out out) const {
+  void through_norm(Real inverse, Gradient gradient, Normed normed, Out out) const {
     V sum{}, product{};
-    for (Index block = 0; block < layout_.blocks; ++block)
-      for (Index k = 0; k < parts; ++k) {
-        const V d = gradient(block, k);
-        sum += d;
-        product += d * normed(block, k);
-      }
-    const double count = static_cast<double>(w_.H * parts);
-    const Real mean = static_cast<Real>(sum_of_lanes<Real>(sum) / count), slope = static_cast<Real>(sum_of_lanes<Real>(product) / count);
+    for (Index block = 0; block < layout_.blocks; ++block) {
+      const V d = gradient(block);
+      sum += d;
+      product += d * normed(block);
+    }
+    const NormBack back(sum, product, w_.H, inverse);
     const V last = units_of_block<Real>(layout_.blocks - 1, w_.H);
-    for (Index block = 0; block < layout_.blocks; ++block)
-      for (Index k = 0; k < parts; ++k) {
-        V d = (gradient(block, k) - mean - normed(block, k) * slope) * inverse;
-        if (block == layout_.blocks - 1) d *= last;
-        out(block, k, d);
-      }
+    for (Index block = 0; block < layout_.blocks; ++block) {
+      V d = back(gradient(block), normed(block));
+      if (block == layout_.blocks - 1) d *= last;
+      out(block, d);
+    }
   }
 
   const Options<Real> options_;  // of its own: no store in a loop can change it

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
@@ -163,7 +164,9 @@ class Kernel:
         Returns:
             The launch. Everything it needs is its own, so threads may launch side by side.
         """
-        _context(self.device)
+        if vars(_THREAD).get("device") != self.device:
+            _context(self.device)
+            _THREAD.device = self.device
         form = self._forms.get((x, y, cooperative, early))
         if form is None:
             form = self._forms[x, y, cooperative, early] = _form(x, y, self, cooperative, early)
@@ -193,6 +196,10 @@ def _form(x: int, y: int, kernel: Kernel, cooperative: bool, early: bool) -> byt
         attribute.id, attribute.value[0] = name, 1
     made.config = _Config((x, y, 1), (kernel.threads, 1, 1), kernel.shared, None, None, len(wanted))
     return bytes(made)
+
+
+_THREAD: Final = threading.local()
+"""Of what device a thread's last launch was: it has a context."""
 
 
 def _context(device: int) -> None:

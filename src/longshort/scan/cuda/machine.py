@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import BackendError
+from ..call import hashed_once
 from . import compiler, driver, products
 from .sources import Program
 
@@ -20,6 +21,7 @@ OLDEST = (8, 0)
 """The first compute capability whose tensor cores multiply bfloat16 and tf32."""
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Properties:
     """What a plan may depend on."""

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import torch
 
+from ..call import hashed_once
+
 FOLDER: Final = Path(__file__).parent
 TYPES: Final = {
     torch.float64: ("double", "double"),
@@ -60,6 +62,7 @@ class Entry:
     "arguments of the kernel's template, between angle brackets"
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Program:
     """A source file, the type it is compiled for, and its entry points."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -66,18 +67,24 @@ def program(machine: Machine, call: Call, names: tuple[str, ...], most: int = UN
 
     The kernels of the steps are compiled for its sizes too; those of a whole call serve every size.
     """
-    options = f"longshort::Fixed<{flags(call)}u>" if machine.specialises else "longshort::Open"
-    names = names if machine.specialises else AHEAD + BACK
+    return _program(machine.specialises, call, names, most)
+
+
+@lru_cache(maxsize=4096)
+def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int) -> Program:
+    options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
+    names = names if specialises else AHEAD + BACK
     file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
     entries = []
     for name in names:
         units = adjacent(call, name, most)
         template = options if name in ("step_begin", "step_end") else f"{options}, {units}"
         entries.append(Entry(name, block(call, name, units), template))
-    each_step = machine.specialises and {"step_forward", "step_backward"} & set(names)
+    each_step = specialises and {"step_forward", "step_backward"} & set(names)
     return Program(file, call.dtype, tuple(entries), sized(call) if each_step else ())
 
 
+@lru_cache(maxsize=4096)
 def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of the kernels that a call runs."""
     projection = {"step_finish", "step_project_back"}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import torch
 
-from ..call import Call
+from ..call import Call, hashed_once
 from .machine import Properties
 
 MOST_UNITS: Final = 128
@@ -29,6 +30,7 @@ _HELD_SCARCE: Final = 12
 is loaded for the step, and a spill waits for its load."""
 
 
+@hashed_once
 @dataclass(frozen=True)
 class Tiling:
     """The numbers of `tiling.cuh`, and how many groups of blocks run.
@@ -53,7 +55,7 @@ class Tiling:
     "of a sub-batch"
     backward: bool
 
-    @property
+    @cached_property
     def threads(self) -> int:
         """Threads of a block."""
         return 32 * self.warps_rows * self.warps_k
@@ -63,7 +65,7 @@ class Tiling:
         """Tiles of 16 rows that a warp multiplies."""
         return (1 if self.backward else 4) * self.units // 16 // self.warps_rows
 
-    @property
+    @cached_property
     def grid(self) -> int:
         """Blocks of the launch."""
         return self.groups * self.blocks
@@ -73,7 +75,7 @@ class Tiling:
         """Whether the operand of other blocks goes straight into registers, not through shared memory."""
         return self.blocks > 1 and (self.backward or self.column_tiles == 1)
 
-    @property
+    @cached_property
     def shared(self) -> int:
         """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what goes to the next step."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)

@@ -19,7 +19,7 @@ FILLS: Final = 1 << 21
 AT: Final = {name: k for k, name in enumerate(Inputs._fields)}
 """The place of each input among them, and so in `needs`."""
 
-Shapes = dict[str, tuple[int, ...]]
+Shape = tuple[int, ...]
 
 
 def products(
@@ -48,11 +48,11 @@ def products(
         dx = machine.product(dz, w_ih, new(shape, dtype=_dtype(call, shape)))
         found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
 
-    alone, together = _results(call, dr.shape[1], needs)
+    alone, together, room = _results(call, dr.shape[1], needs)
     out = {name: new(shape, dtype=dtype) for name, (shape, dtype) in alone.items()}
     if together:
-        sums = new(sum(map(_room, together.values())), dtype=call.wide)
-        out |= _pieces(sums, together)
+        sums = new(room, dtype=call.wide)
+        out |= {name: sums.as_strided(*piece) for name, piece in together.items()}
     if "w_ih" in out:
         machine.product(dz.t(), packing.inputs(call, given), out["w_ih"])
     if "w_hh" in out:
@@ -65,7 +65,8 @@ def products(
         else:
             machine.product(dr.new_ones(1, len(dr)), dr, out["bias"][None])
     if together:
-        out |= _pieces(sums.to(call.dtype), together)
+        rounded = sums.to(call.dtype)
+        out |= {name: rounded.as_strided(*piece) for name, piece in together.items()}
     if padding:
         for name in out.keys() & {"w_ih", "w_hh"}:
             out[name] = out[name].unflatten(0, (gates, call.H + padding))[:, : call.H]
@@ -85,16 +86,16 @@ def _dtype(call: Call, shape: tuple[int, ...]) -> torch.dtype:
 @lru_cache(maxsize=4096)
 def _results(
     call: Call, rows: int, needs: tuple[bool, ...]
-) -> tuple[dict[str, tuple[tuple[int, ...], torch.dtype]], Shapes]:
-    """Return shapes and dtypes of the gradients with an array each, and the shapes of those that share one.
+) -> tuple[dict[str, tuple[Shape, torch.dtype]], dict[str, tuple[Shape, Shape, int]], int]:
+    """Return shapes and dtypes of the gradients with an array each; shape, strides and place of the others.
 
-    What is still to be rounded to x's dtype shares an array, so that one kernel rounds it.
+    What is still to be rounded to x's dtype shares an array, so that one kernel rounds it; its room is last.
     """
-    shapes: Shapes = {"w_ih": (rows, call.C), "w_hh": (rows, call.P)}
+    shapes: dict[str, Shape] = {"w_ih": (rows, call.C), "w_hh": (rows, call.P)}
     if "bias" in call.given and call.variant.norm == "none":
         shapes["bias"] = (len(call.variant.gates) * call.H,)
     scaled = packing.drawn(call).h > 0
-    alone, together = {}, {}
+    alone, together, room = {}, {}, 0
     for name, shape in shapes.items():
         dtype = call.wide if name == "bias" or scaled else _dtype(call, shape)
         if not needs[AT[name]]:
@@ -104,22 +105,9 @@ def _results(
         ):  # padding is cut off as it is rounded
             alone[name] = shape, dtype
         else:
-            together[name] = shape
-    return alone, together
-
-
-def _pieces(whole: Tensor, shapes: Shapes) -> dict[str, Tensor]:
-    """Cut an array into dense tensors of some shapes."""
-    found, place = {}, 0
-    for name, shape in shapes.items():
-        found[name] = whole.as_strided(shape, (*shape[1:], 1), place)
-        place += _room(shape)
-    return found
-
-
-def _room(shape: tuple[int, ...]) -> int:
-    """The elements that a tensor takes of such an array: whole lines of a cache."""
-    return -(-prod(shape) // 64) * 64
+            together[name] = shape, (*shape[1:], 1), room
+            room += -(-prod(shape) // 64) * 64  # whole lines of a cache
+    return alone, together, room
 
 
 def summed(call: Call, places: dict[str, int], sums: Tensor) -> dict[str, Tensor]:

@@ -159,7 +159,7 @@ class LanguageModel:
             return Source(text, self.settings)
         return Source(None, self.settings, [text] if isinstance(text, str) else text)
 
-    def score(self, text: str | Path) -> Score:
+    def score(self, text: str | Path, *, quiet: bool = True) -> Score:
         """Score a text that the model has not seen: nats a token, bits a character, perplexity.
 
         The text is one sequence, read from the initial state. Beside the model stand n-grams counted in the
@@ -167,6 +167,7 @@ class LanguageModel:
 
         Args:
             text: the path of a file (a `Path`), or the text itself.
+            quiet: show no progress.
 
         Raises:
             DataError: the text is shorter than two tokens, or none of it is in the vocabulary.
@@ -174,7 +175,7 @@ class LanguageModel:
         vocabulary, network = self._fitted()
         source = self.source(text)
         whole = "".join(source.pieces())
-        return score(network, vocabulary, whole, self._train, source.name)
+        return score(network, vocabulary, whole, self._train, source.name, quiet)
 
     def know(self, text: str | Path | Iterable[str], run: Run, *, valid: str | Path | None) -> None:
         """Let a loaded model know the text of its fit again, for baselines.
@@ -198,8 +199,11 @@ class LanguageModel:
         train = whole if valid is not None else whole.split(self.settings.validation)[0]
         self._train = train.tokens
 
-    def score_held_out(self) -> Score:
+    def score_held_out(self, *, quiet: bool = True) -> Score:
         """Score the part of the fit's text that decided when to stop.
+
+        Args:
+            quiet: show no progress.
 
         Raises:
             SettingError: the model was loaded, or has not been fitted.
@@ -207,7 +211,8 @@ class LanguageModel:
         vocabulary, network = self._fitted()
         if self._later is None:
             raise SettingError("LanguageModel: knows no text held out. Call `fit`, or `score` with a text.")
-        return score_tokens(network, vocabulary, self._later.tokens, self._later.chars, self._train)
+        later = self._later
+        return score_tokens(network, vocabulary, later.tokens, later.chars, self._train, quiet=quiet)
 
     def generate(self, prompt: str = "", length: int = 500, **how: Any) -> str:
         """Go on with a prompt.

@@ -33,6 +33,8 @@ class Sampling(Settings):
         1.0, f"Above 1 makes what was among the last {RECENT} tokens less likely.", least=1
     )
 
+    unknown: bool = setting(False, "Let a model of words write <unk>, which stands for any it does not know.")
+
     def choose(self, scores: Array, recent: Sequence[int], random: np.random.Generator) -> int:
         """Return a token.
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ... import scores
 from ...errors import DataError, need
+from ...train.progress import followed
 from .model import LanguageNetwork, States
 from .vocabulary import Vocabulary
 
@@ -117,11 +118,13 @@ def outside(strange: Counter[str], unit: str, *, scored: bool = True) -> str:
 
 
 @torch.no_grad()
-def losses(network: LanguageNetwork, tokens: Array, state: States | None = None) -> tuple[Array, States]:
+def losses(
+    network: LanguageNetwork, tokens: Array, state: States | None = None, *, quiet: bool = True
+) -> tuple[Array, States]:
     """-log p of each token but the first, (T - 1,), and the state after the last but one."""
     found, device = [], next(network.parameters()).device
     state = network.initial(1) if state is None else state
-    for start in range(0, len(tokens) - 1, WINDOW):
+    for start in followed(range(0, len(tokens) - 1, WINDOW), "reading", quiet=quiet):
         part = torch.from_numpy(tokens[start : start + WINDOW + 1].astype(np.int64)).to(device)[None]
         read = network(part[:, :-1], state, part[:, 1:])
         state = read.state
@@ -135,6 +138,7 @@ def score(
     text: str,
     train: Array | None = None,
     name: str = "the text",
+    quiet: bool = True,
 ) -> Score:
     """Score a text beside baselines.
 
@@ -144,6 +148,7 @@ def score(
         text: what is scored.
         train: the tokens that the baselines count in; without them there are no baselines.
         name: of the text, for an error.
+        quiet: show no progress.
 
     Raises:
         DataError: the text has no token to be scored.
@@ -154,7 +159,7 @@ def score(
     scored = ~vocabulary.unscored(text)[1:]
     if not scored.any():
         raise DataError(f"{name}: no {vocabulary.unit} of it is in the vocabulary.")
-    return score_tokens(network, vocabulary, tokens, len(text), train, scored, strange)
+    return score_tokens(network, vocabulary, tokens, len(text), train, scored, strange, quiet)
 
 
 def score_tokens(
@@ -165,6 +170,7 @@ def score_tokens(
     train: Array | None = None,
     scored: NDArray[np.bool_] | None = None,
     strange: Counter[str] | None = None,
+    quiet: bool = True,
 ) -> Score:
     """Score a text that is tokens already.
 
@@ -176,9 +182,10 @@ def score_tokens(
         train: as in `score`.
         scored: (T - 1,) which of all but the first count; all if None.
         strange: what was outside the vocabulary.
+        quiet: as in `score`.
     """
     scored = np.ones(len(tokens) - 1, bool) if scored is None else scored
-    nats = {MODEL: float(losses(network, tokens)[0][scored].mean())}
+    nats = {MODEL: float(losses(network, tokens, quiet=quiet)[0][scored].mean())}
     if train is not None:
         nats |= baselines(train[-MOST:], tokens, scored, vocabulary)
     read = round(chars * float(scored.sum()) / len(tokens))

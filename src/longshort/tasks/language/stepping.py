@@ -144,16 +144,20 @@ def begin(network: LanguageNetwork, prompts: Sequence[Array], manner: Manner) ->
     return Stepper(network, state, manner.threads, manner.stored), scores
 
 
-def tokens(network: LanguageNetwork, prompts: Sequence[Array], manner: Manner) -> Iterator[Array]:
-    """The next token of each prompt (N,), and the next, without end.
+def tokens(
+    network: LanguageNetwork, prompts: Sequence[Array], manner: Manner, never: Sequence[int] = ()
+) -> Iterator[Array]:
+    """The next token of each prompt (N,), and the next, without end; none of `never`.
 
     Each text has random numbers of its own, from the same seed: what it becomes depends on itself alone.
     """
     stepper, scores = begin(network, prompts, manner)
+    left_out = list(never)
     randoms = [np.random.default_rng(manner.seed) for _ in prompts]
     recent = [deque(prompt[-RECENT:].tolist(), RECENT) for prompt in prompts]
     choose = manner.sampling.choose
     while True:
+        scores[:, left_out] = -np.inf
         chosen = np.array([choose(*each) for each in zip(scores, map(list, recent), randoms, strict=True)])
         yield chosen
         for past, token in zip(recent, chosen.tolist(), strict=True):
@@ -165,7 +169,7 @@ def generate(
     network: LanguageNetwork, vocabulary: Vocabulary, prompt: str, length: int | None, manner: Manner
 ) -> Iterator[str]:
     """The text that follows a prompt: a piece for each token, perhaps an empty one."""
-    source = tokens(network, [begun(vocabulary, prompt)], manner)
+    source = tokens(network, [begun(vocabulary, prompt)], manner, unwritten(vocabulary, manner))
     text, ending = writer(vocabulary, prompt), Ending(manner.stops)
     for _ in count() if length is None else range(length):
         yield ending.take(text(int(next(source)[0])))
@@ -182,7 +186,8 @@ def together(
 
     An ended text is not written on; its place keeps what it was.
     """
-    source = tokens(network, [begun(vocabulary, prompt) for prompt in prompts], manner)
+    begins = [begun(vocabulary, prompt) for prompt in prompts]
+    source = tokens(network, begins, manner, unwritten(vocabulary, manner))
     texts, endings = [writer(vocabulary, p) for p in prompts], [Ending(manner.stops) for _ in prompts]
     found = [""] * len(prompts)
     for _ in range(length):
@@ -195,6 +200,11 @@ def together(
     yield [
         text + ("" if ending.reached else ending.rest()) for text, ending in zip(found, endings, strict=True)
     ]
+
+
+def unwritten(vocabulary: Vocabulary, manner: Manner) -> Sequence[int]:
+    """The tokens that a text is not to have."""
+    return () if manner.sampling.unknown or vocabulary.unknown is None else (vocabulary.unknown,)
 
 
 def begun(vocabulary: Vocabulary, prompt: str) -> Array:

@@ -134,12 +134,15 @@ def train(
         f"{state} after {fitted.step} steps, {fitted.seconds:.0f} s; "
         f"the weights are those of step {fitted.best_step}"
     )
-    found = model.score(Path(settings.test)) if settings.test else model.score_held_out()
+    if settings.test:
+        found = model.score(Path(settings.test), quiet=quiet)
+    else:
+        found = model.score_held_out(quiet=quiet)
     where = settings.test or ("the validation part, which also decided when to stop")
     run.write_json("scores.json", found.to_json())
     print(f"\n{where}: {found}\n")
     if not fitted.interrupted:
-        _advise(found, fitted, settings)
+        _advise(found, fitted, settings, run)
     sample = model.generate("\n", SAMPLE, temperature=TEMPERATURE, seed=settings.seed)
     run.write_bytes("sample.txt", sample.encode(errors="replace"))
     print(f"what it writes at temperature {TEMPERATURE}:\n\n{_indented(sample)}\n")
@@ -218,7 +221,7 @@ def evaluate(
         note(f"no baselines: {why}")
     if encoding is not None:  # after the run's own text was read
         model.settings = dataclasses.replace(model.settings, encoding=encoding)
-    found = model.score(Path(source))
+    found = model.score(Path(source), quiet=False)
     print(f"{'standard input' if source == '-' else source}: {found}")
     if out is not None:
         target = Path(out)
@@ -284,7 +287,7 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def _advise(found: Score, fitted: Fitted, settings: TrainSettings) -> None:
+def _advise(found: Score, fitted: Fitted, settings: TrainSettings, run: Run) -> None:
     """What to do about a model that counting beats, or that was still getting better."""
     counted = {name: row["nats"] for name, row in found.rows().items() if name != MODEL}
     best = min(counted, key=lambda name: counted[name], default=None)
@@ -294,10 +297,19 @@ def _advise(found: Score, fitted: Fitted, settings: TrainSettings) -> None:
     if fitted.best_step == fitted.step:
         findings.append("the best weights are those of the last step allowed")
     if findings:
-        more = f"--max-steps {2 * settings.max_steps}" if settings.epochs is None else "more --epochs"
-        print(f"{', and '.join(findings)}: try {more} or a longer text, with a new --out\n")
+        text = "" if settings.file is None else f" {settings.file}"
+        print(
+            f"{', and '.join(findings)}: a longer text helps, and so do more steps, from these weights on:\n"
+            f"    longshort train language{text} --start {run.folder} --lr {settings.lr / 4:g} "
+            f"--out {run.folder}-more"
+        )
+        if settings.unit == "char" and found.tokens > PROSE:
+            print("For prose of this length --unit subword learns more in the same time.")
+        print()
 
 
+PROSE = 50_000
+"""Characters held out of a text that is long enough for subwords."""
 TOPICS = "Python's help topics, which come with it"
 
 

@@ -12,6 +12,8 @@ from ...errors import DataError, SettingError
 
 PIECE = 1 << 20
 """Bytes read at a time."""
+PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+"""How archives begin."""
 
 
 def characters(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
@@ -33,6 +35,11 @@ def characters(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
             piece = file.read(PIECE)
             zero = piece.find(b"\0")
             if zero >= 0 and "16" not in encoding and "32" not in encoding:
+                packed = next(
+                    (name for start, name in PACKED.items() if not done and piece.startswith(start)), None
+                )
+                if packed is not None:
+                    raise DataError(f"{path}: must be text, and is a {packed} archive. Unpack it first.")
                 raise DataError(
                     f"{path}: must be text, and has a zero byte at {done + zero:,}. "
                     f"Bytes of any kind can be modelled with --unit byte."

@@ -26,6 +26,8 @@ class Vocabulary(Protocol):
 
     unit: str
     """What a token stands for, in the singular."""
+    unknown: int | None
+    """The token that stands for whatever is outside the vocabulary, if there is one."""
 
     def __len__(self) -> int:
         """How many tokens there are."""
@@ -51,6 +53,7 @@ class Characters:
     """
 
     unit = "char"
+    unknown: int | None = None
 
     def __init__(self, known: str) -> None:
         self.known = "".join(sorted(set(known)))
@@ -105,6 +108,7 @@ class Bytes:
     """One token a byte; nothing is outside."""
 
     unit = "byte"
+    unknown: int | None = None
 
     def __len__(self) -> int:
         return 256
@@ -139,18 +143,19 @@ class Words:
     def __init__(self, known: Iterable[str]) -> None:
         self.known = list(dict.fromkeys([*known, END, UNKNOWN]))
         self._number = {word: number for number, word in enumerate(self.known)}
+        self.unknown: int | None = self._number[UNKNOWN]
 
     def __len__(self) -> int:
         return len(self.known)
 
     def encode(self, text: str) -> tuple[Tokens, Counter[str]]:
         """Tokens of a text, and the words outside the vocabulary, counted, which become <unk>."""
-        unknown, strange, found = self._number[UNKNOWN], Counter[str](), []
+        strange, found = Counter[str](), []
         for word in _words(text):
             number = self._number.get(word)
             if number is None:
                 strange[word] += 1
-                number = unknown
+                number = self._number[UNKNOWN]
             found.append(number)
         return np.array(found, np.int64), strange
 
@@ -193,6 +198,7 @@ class Subwords:
     """
 
     unit = "subword"
+    unknown: int | None = None
 
     def __init__(self, model: str) -> None:
         tokenizers = need("tokenizers", extra="subwords", to="read and write subwords")

@@ -1,0 +1,126 @@
+"""A call like the one before it, for its numbers alone: checked, chosen and bound once, then only run.
+
+What a call of a layer does on the host depends on its arguments' shapes, dtypes and devices and on the layer,
+and not on the numbers. So where nobody looks on (no gradient, graph, transform, cast or noise), the second
+call that is like the one before it binds each layer and direction to the memory of its weights, and the calls
+after it go straight to the backend. The values of the weights are no part of it: the backend looks at them
+each time, as it does for any call. A `Stamp` says what is alike; the layer forgets what it has bound when an
+attribute is set and when it moves, and neither copies nor pickles it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..scan import State
+from ..scan.call import Bound, Site, version
+from ..scan.functional import bound
+from ..scan.operator import casting, transformed
+from .reading import read_call
+
+if TYPE_CHECKING:
+    from .layer import LSTM
+
+FORGOTTEN = ("_bound", "_prepared")
+"""The attributes of a layer that hold what it has bound."""
+
+Stamp = tuple[Any, ...]
+
+
+class Seen(NamedTuple):
+    """The last call that could be bound."""
+
+    stamp: Stamp
+    runs: list[Bound] | None = None
+    "one for each layer and direction; empty where the layer cannot be bound; None before the second call"
+    zeros: State | None = None
+    "the first state of a call that is given none"
+
+
+def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
+    """Run a bound call, or return None where the call has to go the long way.
+
+    Args:
+        layer: any.
+        input: of `LSTM.forward`, and so is `hx`; there are no other arguments.
+        hx:    as there.
+    """
+    if not unobserved(layer, input):
+        return None
+    h, c = hx if isinstance(hx, tuple) and len(hx) == 2 else (None, None)
+    if type(h) is not Tensor or type(c) is not Tensor:
+        if hx is not None or layer.learn_initial:
+            return None
+        h = c = None
+    stamp = stamp_of(layer, input, h, c)
+    seen: Seen | None = layer.__dict__.get("_bound")
+    if seen is None or seen.stamp != stamp:
+        layer.__dict__["_bound"] = Seen(stamp)
+        return None
+    if seen.runs is None:
+        made = _bind(layer, stamp, input, h, c)
+        if layer.__dict__.get("_bound") is seen:  # no other thread has changed the layer meanwhile
+            layer.__dict__["_bound"] = made
+        seen = made
+    if not seen.runs:
+        return None
+    if h is None or c is None:
+        h, c = seen.zeros  # type: ignore[misc]  # there are some, for this very stamp
+    if len(seen.runs) == 1:
+        y, h, c = seen.runs[0](input, h, c)
+        return y, State(h, c)
+    directions, x, hs, cs = 2 if layer.bidirectional else 1, input, [], []
+    for first in range(0, len(seen.runs), directions):
+        outs = [one(x, h, c) for one in seen.runs[first : first + directions]]
+        x = outs[0][0] if directions == 1 else torch.cat([y for y, _, _ in outs], dim=-1)
+        hs += [h_n for _, h_n, _ in outs]
+        cs += [c_n for _, _, c_n in outs]
+    return x, State(torch.cat(hs), torch.cat(cs))
+
+
+def unobserved(layer: LSTM, x: Any) -> bool:
+    """Whether numbers alone are wanted: no gradient, graph, transform, cast, noise or tensor that is none."""
+    return not (
+        torch.is_grad_enabled()
+        or type(x) is not Tensor
+        or x.is_nested
+        or torch.compiler.is_compiling()
+        or transformed()
+        or (layer.training and not (layer.noise.silent and not layer.dropout))
+        or casting(x.device.type)
+    )
+
+
+def stamp_of(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Stamp:
+    """Return what has to stay for a bound call to serve: the form of the arguments, and every weight.
+
+    A weight that was replaced shows in its identity, one that was moved or assigned through `.data` in its
+    address, one that was written in its version.
+    """
+    weights = layer._parameters.values()
+    state = () if h is None or c is None else (h.shape, c.shape, h.dtype, c.dtype, h.device, c.device)
+    marks = [(id(w), w.data_ptr(), version(w), w.is_contiguous()) for w in weights if w is not None]
+    return x.shape, x.dtype, x.device, state, marks
+
+
+def bindable(layer: LSTM) -> bool:
+    """Whether every weight is a parameter of the layer and lies as it was made: else the stamp shows less."""
+    own = layer._parameters
+    found = [own.get(name) for names in layer._names for name in names.values()]
+    return all(w is not None and w.is_contiguous() for w in found)
+
+
+def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor | None) -> Seen:
+    if not bindable(layer) or input.dim() != 3:
+        return Seen(stamp, [])
+    zeros = None
+    if h is None or c is None:
+        h, c = zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1])
+    runs = []
+    for k, options, given in layer._calls(read_call(layer, input, (h, c), None, None, None, None)):
+        biases = tuple(w for name, w in layer._weights(k).items() if name.startswith("bias"))
+        runs.append(bound(options, given, Site(k, not layer.batch_first, biases)))
+    return Seen(stamp, runs, zeros)
