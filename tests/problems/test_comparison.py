@@ -284,7 +284,9 @@ def test_a_start_is_what_it_is_called(name):
     for block in recurrent.split(12):
         torch.testing.assert_close(block @ block.T, torch.eye(12), atol=1e-5, rtol=0)
     bias = sum(biases).split(12)
-    keep = {"gru-chrono": bias[1], "lstm-chrono": bias[1]}.get(name) if len(bias) > 1 else None
+    chrono = {"gru-chrono": (1, 1), "lstm-chrono": (1, 1), "lstm-coupled-chrono": (-1, 0)}  # sign, place
+    sign, place = chrono.get(name, (0, 0))
+    keep = sign * bias[place] if sign else None
     if keep is not None:
         assert (keep >= 0).all() and (keep <= torch.tensor(49.0).log()).all() and keep.std() > 0.1
     elif name in ("lstm-bias1", "lstm-peephole", "lstm-counter"):

@@ -243,6 +243,7 @@ def multiply(a: Array, b: Array, bias: Array | None = None, *, threads: int = 1)
 
     Memory: two panels of 1,024 rows a thread, and where a's rows are not contiguous a copy of b.
 
+    >>> import numpy as np
     >>> multiply(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.5, 0.0])).tolist()
     [[1.5, 3.0], [2.5, 4.0]]
     """
