@@ -454,3 +454,36 @@ def test_importing_the_engine_loads_no_torch():
     code = "import sys, longshort.engine; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert out.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("stored", ["full", "bfloat16", "int8"])
+@pytest.mark.parametrize("T", [1, 4])
+def test_a_step_without_a_state_begins_at_zero(stored, T):
+    rng = np.random.default_rng(0)
+    packed = engine.pack(*(rng.standard_normal((64, k)).astype(np.float32) for k in (8, 16)))
+    x, zeros = rng.standard_normal((2, T, 8)).astype(np.float32), np.zeros((2, 16), np.float32)
+    step = engine.step(packed, stored=stored)
+    want = step(x, zeros, zeros)
+    for h, c in ((None, None), (zeros, None), (None, zeros)):
+        assert all(map(np.array_equal, step(x, h, c), want))
+
+
+def test_what_is_none_or_no_number_of_threads_is_refused():
+    rng = np.random.default_rng(0)
+    w_ih, w_hh = (rng.standard_normal((64, k)).astype(np.float32) for k in (8, 16))
+    packed, x = engine.pack(w_ih, w_hh, back=True), np.zeros((1, 2, 8), np.float32)
+    out = engine.forward(packed, x, tape=True)
+    refused = {
+        "`tape` must be an array, got None.": lambda: engine.backward(packed, None, x, out.y, dy=out.y),
+        "`y` must be an array, got None.": lambda: engine.backward(packed, out.tape, x, None, dy=out.y),
+        "`x` must be an array, got None.": lambda: engine.forward(packed, None),
+        "`w_hh` must be an array, got None.": lambda: engine.pack(w_ih, None),
+        "`b` must be an array, got None.": lambda: engine.multiply(w_ih, None),
+        "`threads` must be at least 1, got 0.": lambda: engine.pack(w_ih, w_hh, threads=0),
+        "`threads` must be at least 1, got -1.": lambda: engine.forward(packed, x, threads=-1),
+        "`threads` must be at most 1024, got 100000.": lambda: engine.step(packed, threads=100_000),
+    }
+    for message, call in refused.items():
+        with pytest.raises(ShapeError) as raised:
+            call()
+        assert str(raised.value) == f"engine: {message}"

@@ -81,6 +81,7 @@ CALLS = [
         "LSTM: `input` must be (N, T, C) for a batch or (T, C) for one sequence, got 4 axes: (1, 2, 3, 4).",
     ),
     (lambda: LAYER([1, 2]), "LSTM: `input` must be a tensor, got list."),
+    (lambda: LAYER(X, (torch.zeros(4, 3, 6),)), "LSTM: `hx` must be a pair (h, c), got 1. Give both."),
     (
         lambda: LAYER(X, (torch.zeros(2, 3, 6), torch.zeros(4, 3, 6))),
         "LSTM: `hx` must hold h (layers x directions, N, P) = (4, 3, 6), got (2, 3, 6). "

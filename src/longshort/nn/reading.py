@@ -52,6 +52,9 @@ def read_call(
     """
     kept = checks.keep("LSTM", keep)
     batched = True
+    for name, state in (("hx", hx), ("initial", initial)):
+        if state is not None and len(state) != 2:
+            raise ShapeError(f"LSTM: `{name}` must be a pair (h, c), got {len(state)}. Give both.")
     if is_ragged(input):
         _no_ragged(input, reset, lengths)
         x, lengths = unfold(input)

@@ -25,6 +25,17 @@ struct GivenWeights {
   const Given &w_ih, &w_hh, &bias, &w_hr, &peephole, &w_gates, &gain_ih, &gain_hh, &gain_c, &shift_c;
 };
 
+void need(const Given& given, const char* name) {
+  if (!given) raise_shape(std::string("engine: `") + name + "` must be an array, got None.");
+}
+
+constexpr int MostThreads = 1024;
+
+void need_threads(int threads) {
+  if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+  if (threads > MostThreads) raise_shape("engine: `threads` must be at most " + std::to_string(MostThreads) + ", got " + std::to_string(threads) + ".");
+}
+
 template <class Real>
 Weights<Real> weights_of(const GivenWeights& given, const Variant& variant) {
   const Index gates = variant.gate_count(), sigmoids = variant.sigmoid_count();
@@ -76,6 +87,9 @@ Packed<Real> pack_as(const GivenWeights& given, const Variant& variant, bool bac
 nb::object pack(const Given& w_ih, const Given& w_hh, const Given& bias, const Given& w_hr, const Given& peephole,
                 const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c, const Given& shift_c,
                 const Variant& variant, bool back, int threads) {
+  need(w_ih, "w_ih");
+  need(w_hh, "w_hh");
+  need_threads(threads);
   const auto as = [&]<class Real>(Real) {
     return nb::cast(pack_as<Real>({w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, variant, back, threads));
   };
@@ -88,8 +102,9 @@ template <class Real>
 void describe(SequenceCall<Real>& call, const Packed<Real>& packed, const Given& x, const State& state, bool reverse,
               const Noise& noise, int threads) {
   const PackedWeights<Real>& w = packed.weights;
+  need(x, "x");
   if (x->ndim() != 3) raise_shape("engine: `x` must be (N, T, C), got " + std::to_string(x->ndim()) + " axes.");
-  if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+  need_threads(threads);
   const Index N = call.N = static_cast<Index>(x->shape(0)), T = call.T = static_cast<Index>(x->shape(1));
   const Index cell = w.H + w.recurrent_depth() - w.P;
   call.x = sequences<Real>(x, "x", "(N, T, C)", N, T, w.C);
@@ -153,6 +168,8 @@ nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x,
                   const Given& dgates, const std::vector<std::string>& wanted, bool time_major, int threads) {
   const PackedWeights<Real>& w = packed.weights;
   if (!packed.back) raise_shape("engine: these weights were packed for inference. Pack them with back=True.");
+  need(tape, "tape");
+  need(y, "y");
   BackwardCall<Real> call;
   describe<Real>(call, packed, x, {h, c, reset, lengths, initial_h, initial_c}, reverse, noise, threads);
   const Kernels<Real>& kernels = kernels_of<Real>(*packed.set);
@@ -213,7 +230,7 @@ class Step {
       raise_shape("engine: `stored` must be 'full', 'bfloat16' or 'int8', got '" + stored + "'.");
     if (stored != "full" && !std::is_same_v<Real, float>)
       raise_shape("engine: `stored` must be 'full' for float64 weights, got '" + stored + "'. Pack them in float32.");
-    if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+    need_threads(threads);
     constexpr Index most = 65536;
     if (stored == "int8" && std::max(w.C, w.H) > most)
       raise_shape("engine: `stored` = 'int8' serves up to " + std::to_string(most) + " inputs and units, got " + std::to_string(std::max(w.C, w.H)) + ".");
@@ -227,13 +244,16 @@ class Step {
 
   nb::tuple run(const Given& x, const Given& h, const Given& c) {
     const Index H = weights_.H;
+    need(x, "x");
     if (x->ndim() != 3) raise_shape("engine: `x` must be (N, T, C), got " + std::to_string(x->ndim()) + " axes.");
     StepCall<Real> call;
     call.N = static_cast<Index>(x->shape(0));
     call.T = static_cast<Index>(x->shape(1));
     call.x = sequences<Real>(x, "x", "(N, T, C)", call.N, call.T, weights_.C);
-    call.h = rows<Real>(h, "h", "(N, H)", call.N, H);
-    call.c = rows<Real>(c, "c", "(N, H)", call.N, H);
+    const Taken zeros = fresh<Real>({call.N, H});
+    std::memset(zeros.data(), 0, static_cast<std::size_t>(call.N * H) * sizeof(Real));
+    call.h = h ? rows<Real>(h, "h", "(N, H)", call.N, H) : Rows<const Real>{static_cast<const Real*>(zeros.data()), H};
+    call.c = c ? rows<Real>(c, "c", "(N, H)", call.N, H) : Rows<const Real>{static_cast<const Real*>(zeros.data()), H};
     const Taken y = fresh<Real>({call.N, call.T, H}), c_n = fresh<Real>({call.N, H});
     call.y = sequences<Real>(y);
     call.c_n = rows<Real>(c_n);
@@ -377,7 +397,7 @@ Taken multiply_as(const Given& a, const Given& b, const Given& bias, int threads
   call.K = static_cast<Index>(b->shape(0));
   if (static_cast<Index>(b->shape(1)) != call.C)
     raise_shape("engine: `b` must be (K, C) with C = " + std::to_string(call.C) + " columns as `a` has, got " + std::to_string(b->shape(1)) + ".");
-  if (threads < 1) raise_shape("engine: `threads` must be at least 1, got " + std::to_string(threads) + ".");
+  need_threads(threads);
   call.bias = vector<Real>(bias, "bias", "(K)", call.K);
   call.threads = threads;
   const Taken out = fresh<Real>({call.M, call.K});
@@ -388,6 +408,8 @@ Taken multiply_as(const Given& a, const Given& b, const Given& bias, int threads
 }
 
 Taken multiply(const Given& a, const Given& b, const Given& bias, int threads) {
+  need(a, "a");
+  need(b, "b");
   if (a->dtype() == nb::dtype<double>()) return multiply_as<double>(a, b, bias, threads);
   return multiply_as<float>(a, b, bias, threads);
 }
@@ -406,6 +428,9 @@ template <class Real>
 bool holds(const Packed<Real>& packed, const Given& w_ih, const Given& w_hh, const Given& w_hr, const Given& peephole,
            const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c, const Given& shift_c, int threads) {
   const PackedWeights<Real>& w = packed.weights;
+  need(w_ih, "w_ih");
+  need(w_hh, "w_hh");
+  need_threads(threads);
   if (w_ih->dtype() != nb::dtype<Real>()) return false;
   const Weights<Real> from = weights_of<Real>({w_ih, w_hh, Given(), w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, w.variant);
   if (from.C != w.C || from.H != w.H || from.P != w.P || bool(from.w_hr) != w.projected) return false;
