@@ -182,7 +182,30 @@ def pack(
     back: bool = False,
     threads: int = 1,
 ) -> Any:
-    """Lay weights out as the products read them."""
+    """Lay weights out as the products read them: a copy, which later writes into them do not change.
+
+    Args:
+        w_ih:      (G H, C), the G gates that the variant computes, stacked as i, f, g, o. float32 or float64,
+            and all others of the same type.
+        w_hh:      (G H, P), P = H without a projection.
+        bias:      (G H), one for both products: torch's two, added. None: zero.
+        w_hr:      (P, H), the projection.
+        peephole:  (S H), of the S gates other than g.
+        w_gates:   (S H, S H), full gate recurrence.
+        gain_ih:   (G H), and so is gain_hh: of a layer norm.
+        gain_hh:   see there.
+        gain_c:    (H), and so is shift_c.
+        shift_c:   see there.
+        variant:   a `scan.Variant`; that of torch.nn.LSTM if None.
+        back:      for `backward` too.
+        threads:   1 to 1,024.
+
+    Returns:
+        What `forward`, `backward` and `step` take.
+
+    Raises:
+        ShapeError: arrays that do not fit each other or the variant.
+    """
     return _there().pack(
         w_ih,
         w_hh,
@@ -269,7 +292,28 @@ def forward(
     time_major: bool = False,
     threads: int = 1,
 ) -> Forward:
-    """Run a sequence through one layer in one direction."""
+    """Run a sequence through one layer in one direction.
+
+    Args:
+        packed:     what `pack` returned.
+        x:          (N, T, C), its last axis contiguous, the others with any stride.
+        h:          (N, P) before the first step, and c (N, H); None: zeros.
+        c:          see there.
+        reset:      (N, T) bool: this step begins from the initial state.
+        lengths:    (N) int64 in [0, T]: steps of each sequence; y behind them is zero, and the state stays.
+        initial_h:  (N, P), what a reset returns to, and initial_c (N, H); None: zeros.
+        initial_c:  see there.
+        reverse:    from the last step to the first.
+        noise:      what `noise` returned; none if None.
+        keep_cells: return every cell, and keep_gates every gate.
+        keep_gates: see there.
+        tape:       return what `backward` needs.
+        time_major: y lies step by step in memory; its shape stays (N, T, P).
+        threads:    1 to 1,024.
+
+    Raises:
+        ShapeError: arrays that do not fit.
+    """
     core = _there()
     return Forward(
         *core.forward(
@@ -302,7 +346,33 @@ def backward(
     time_major: bool = False,
     threads: int = 1,
 ) -> dict[str, Array]:
-    """Return the gradients of what `wanted` names."""
+    """Return the gradients of what `wanted` names, by its name.
+
+    Args:
+        packed: what `pack` returned with `back=True`.
+        tape:   that of `forward`.
+        x:      as it was given to `forward`, and so are h to noise, and threads.
+        y:      what `forward` returned.
+        h:      as there.
+        c:      as there.
+        reset:  as there.
+        lengths: as there.
+        initial_h: as there.
+        initial_c: as there.
+        reverse: as there.
+        noise:  as there.
+        dy:     (N, T, P), gradient of y; None: zero, as for all below.
+        dh:     (N, P), of the last h.
+        dc:     (N, H), of the last c.
+        dcells: (N, T, H), of the kept cells.
+        dgates: (N, T, 4H), of the kept gates.
+        wanted: of "x", "h", "c", "initial_h", "initial_c" and the weights' names in `pack`.
+        time_major: the gradient of x lies step by step in memory.
+        threads: as there.
+
+    Raises:
+        ShapeError: arrays that do not fit, or a name that has no gradient in this variant.
+    """
     core = _there()
     found: dict[str, Array] = core.backward(
         packed, tape, x, y, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), dy,
