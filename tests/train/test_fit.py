@@ -146,6 +146,7 @@ def test_what_takes_long_is_followed_by_lines(capsys, monkeypatch):
 
 def test_a_second_interrupt_is_not_swallowed():
     before = signal.getsignal(signal.SIGINT)
+
     def twice():
         interrupt()
         interrupt()
