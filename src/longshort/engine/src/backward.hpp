@@ -9,7 +9,7 @@
 
 namespace longshort::LONGSHORT_ISA {
 
-constexpr Index RowsPerProduct = 384;  // fewer rows in a chunk than this, and reading dW costs more than summing into it
+constexpr Index RowsPerProduct = 768;  // fewer rows in a chunk than this, and reading and writing dW costs more than it need
 
 // What the members of a call share. Lists hold a row for each sequence and step of a chunk that is active,
 // group after group.
@@ -538,7 +538,8 @@ class Backward {
       if (w_.sigmoid_first[q] < 0) continue;
       RowGroup sigmoid = s_.gate_groups[static_cast<std::size_t>(i)];
       sigmoid.row += w_.sigmoid_first[q] - w_.gate_first[q];
-      dr_columns_.accumulate_one(i - gate_share_.first, sigmoid, s_.gates, rows, first);
+      for (Index p = 0; p < s_.gates.panel_count(); ++p)
+        dr_columns_.accumulate_one(i - gate_share_.first, sigmoid, s_.gates, p, rows, first);
     }
   }
 

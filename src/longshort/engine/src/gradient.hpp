@@ -47,19 +47,20 @@ class TransposedRows {
     }
   }
 
-  // out (+)= these rows times the packed right rows.
+  // out (+)= these rows times the packed right rows: some groups at a time, whose rows stay in cache while the panels
+  // pass by.
   void accumulate(const RowGroup* groups, Index count, const WeightGradient<Real>& gradient, Index depth, bool first) const {
-    for (Index p = 0; p < gradient.panel_count(); ++p)
-      for (Index i = 0; i < count; ++i) accumulate_panel(i, groups[i], gradient, p, depth, first);
+    const Index together = std::max<Index>(1, static_cast<Index>(GroupBytes / sizeof(Real)) / (Lanes<Real> * stride_));
+    for (Index begin = 0; begin < count; begin += together)
+      for (Index p = 0; p < gradient.panel_count(); ++p)
+        for (Index i = begin; i < std::min(begin + together, count); ++i) {
+          if (!first && i + 1 < count) fetch(groups[i + 1], gradient, p);
+          accumulate_one(i, groups[i], gradient, p, depth, first);
+        }
   }
 
-  // The same for the i-th group alone, which may stand elsewhere in this dW.
-  void accumulate_one(Index i, const RowGroup& group, const WeightGradient<Real>& gradient, Index depth, bool first) const {
-    for (Index p = 0; p < gradient.panel_count(); ++p) accumulate_panel(i, group, gradient, p, depth, first);
-  }
-
- private:
-  void accumulate_panel(Index i, const RowGroup& group, const WeightGradient<Real>& gradient, Index p, Index depth, bool first) const {
+  // The same for panel p of the i-th group alone, which may stand elsewhere in this dW.
+  void accumulate_one(Index i, const RowGroup& group, const WeightGradient<Real>& gradient, Index p, Index depth, bool first) const {
     const Real* rows[Lanes<Real>];
     Real* out[Lanes<Real>];
     for (Index j = 0; j < group.count; ++j) {
@@ -67,6 +68,17 @@ class TransposedRows {
       out[j] = gradient.out.row(group.row + j);
     }
     multiply_panel<Real>(gradient.packed(depth), p, group.count, rows, first ? nullptr : const_cast<const Real**>(out), out);
+  }
+
+ private:
+  static constexpr std::size_t GroupBytes = 256 * 1024;
+
+  // What the sums of a group begin with is far away by now: the product before it hides the way.
+  static void fetch(const RowGroup& group, const WeightGradient<Real>& gradient, Index p) {
+    constexpr Index line = 64 / static_cast<Index>(sizeof(Real));
+    const Index column = p * PanelColumns<Real>, width = gradient.packed(0).width(p);
+    for (Index j = 0; j < group.count; ++j)
+      for (Index k = 0; k < width; k += line) __builtin_prefetch(gradient.out.row(group.row + j) + column + k, 1, 2);
   }
 
   // An odd number of cache lines: neighbouring rows fall into different sets.
