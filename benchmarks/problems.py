@@ -89,7 +89,7 @@ PARTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mnist-pixels": (
         "mnist-pixels",
         "96 % after an hour",
-        {**CHRONO, "seeds": 1, "rates": (0.003,), "max_steps": 24_000},
+        {**CHRONO, "seeds": 1, "rates": (0.01,), "max_steps": 10_000},
     ),
 }
 """Part -> problem, target, settings."""

@@ -12,10 +12,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, parametrizations, parametrize, prune, vector_to_parameters
+from torch.utils.checkpoint import checkpoint
 
 import longshort as ls
 from longshort import engine
 from longshort.errors import SettingError, ShapeError
+from longshort.nn import binding
 from longshort.scan import Noise, Variant, cpu
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
@@ -63,6 +65,36 @@ def the_long_way(layer, x, state):
     cpu._PACKED.clear()
     cpu._PACKED.update(kept)
     return found
+
+
+def graded(layer, x, state):
+    """y, h, c, and the gradients of x, state and weights of a sum in which each number counts differently."""
+    x, state = x.clone().requires_grad_(), state and tuple(s.clone().requires_grad_() for s in state)
+    y, (h, c) = layer(x, state)
+    outputs = (y, h, c)
+    loss = sum((t * torch.linspace(1, 2, t.numel()).view(t.shape)).sum() for t in outputs)
+    weights = [w for w in layer.parameters() if w.requires_grad]
+    grads = torch.autograd.grad(loss, [x, *(state or ()), *weights], allow_unused=True)
+    return [t.detach() for t in outputs], grads
+
+
+def graded_the_long_way(layer, x, state, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(binding, "run", lambda *_: None)
+        return graded(layer, x, state)
+
+
+def agree_with_gradients(layer, x, state, monkeypatch, times=2):
+    want = graded_the_long_way(layer, x, state, monkeypatch)
+    for _ in range(times):
+        got = graded(layer, x, state)
+        for mine, theirs in zip((*got[0], *got[1]), (*want[0], *want[1]), strict=True):
+            assert mine is theirs is None or (mine.dtype == theirs.dtype and torch.equal(mine, theirs))
+
+
+def is_recorded(layer):
+    seen = layer.__dict__.get("_recorded")
+    return seen is not None and len(seen.runs) > 0
 
 
 def is_bound(layer):
@@ -246,6 +278,84 @@ def test_every_layer_and_size_is_bound_and_gives_the_same_bits(name, steps, rows
     x, state = arguments(layer, steps, rows, LAYERS[name].get("dtype", torch.float32))
     agree(layer, x, state if given else None, called)
     assert is_bound(layer) == (given or name != "learned state")
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["a state", "none"])
+@pytest.mark.parametrize("steps, rows", [(5, 3), (1, 3), (5, 1), (1, 1), (0, 3), (5, 0)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_and_size_gives_the_same_bits_with_gradients(name, steps, rows, given, monkeypatch):
+    layer = made(**LAYERS[name]).eval()
+    x, state = arguments(layer, steps, rows, LAYERS[name].get("dtype", torch.float32))
+    agree_with_gradients(layer, x, state if given else None, monkeypatch)
+    assert is_recorded(layer) == (name != "learned state")
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_a_change_of_the_layer_is_seen_with_gradients(change, monkeypatch):
+    layer = made().eval()
+    x, state = arguments(layer)
+    agree_with_gradients(layer, x, state, monkeypatch)
+    change(layer)
+    agree_with_gradients(layer, x, state, monkeypatch)
+
+
+@pytest.mark.parametrize("backend", ["auto", "plain"])
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("learned state", "of 16 bits")])
+def test_the_second_derivative_is_that_of_the_long_way(name, backend, monkeypatch):
+    layer = made(**{"backend": backend, **LAYERS[name]}).eval()
+    given, start = arguments(layer, dtype=LAYERS[name].get("dtype", torch.float32))
+
+    def second():
+        x, state = given.clone().requires_grad_(), tuple(s.clone().requires_grad_() for s in start)
+        y, (h, c) = layer(x, state)
+        values = [x, *state, *layer.parameters()]
+        loss = y.square().sum() + h.sin().sum() + c.cos().sum()
+        grads = torch.autograd.grad(loss, values, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in grads), values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(binding, "run", lambda *_: None)
+        want = second()
+    assert all(
+        torch.allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+        for mine, theirs in zip(second(), want, strict=True)
+    )
+    assert is_recorded(layer)
+
+
+def test_a_checkpoint_repeats_what_was_saved_whatever_came_between():
+    layer = made(num_layers=2)
+    drawn = [torch.randn(steps, 3, C) for steps in (5, 6, 5, 7)]
+
+    def gradients(wrapped):
+        layer.zero_grad()
+        sum(wrapped(x).sin().sum() for x in drawn).backward()
+        return [w.grad.clone() for w in layer.parameters()]
+
+    def plainly(x):
+        return layer(x)[0]
+
+    want = gradients(plainly)
+    got = gradients(lambda x: checkpoint(plainly, x.clone().requires_grad_(), use_reentrant=False))
+    assert all(map(torch.equal, got, want))
+
+
+def test_a_frozen_weight_gets_no_gradient_and_the_others_theirs(monkeypatch):
+    layer = made().eval()
+    x, state = arguments(layer)
+    agree_with_gradients(layer, x, state, monkeypatch)
+    layer.weight_hh_l0.requires_grad_(False)
+    agree_with_gradients(layer, x, state, monkeypatch)
+    assert not is_recorded(layer)
+
+
+def test_a_weight_written_between_the_two_passes_is_refused():
+    layer = made()
+    x, state = arguments(layer)
+    loss = layer(x, state)[0].sum()
+    in_place(layer)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 @pytest.mark.parametrize("first", [True, False])

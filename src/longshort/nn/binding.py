@@ -1,11 +1,13 @@
-"""A call like the one before it, for its numbers alone: checked, chosen and bound once, then only run.
+"""A call like the one before it: checked, chosen and bound once, then only run.
 
 What a call of a layer does on the host depends on its arguments' shapes, dtypes and devices and on the layer,
-and not on the numbers. So where nobody looks on (no gradient, graph, transform, cast or noise), the second
-call that is like the one before it binds each layer and direction to the memory of its weights, and the calls
-after it go straight to the backend. The values of the weights are no part of it: the backend looks at them
-each time, as it does for any call. A `Stamp` says what is alike; the layer forgets what it has bound when an
-attribute is set and when it moves, and neither copies nor pickles it.
+and not on the numbers. So where nobody looks on (no graph, transform, cast or noise) each layer and direction
+is bound to the memory of its weights, and calls go straight to the backend. Without gradients that begins
+with the second call that is like the one before it. With gradients it is one node of autograd's graph, and
+begins with the first call: one that torch.utils.checkpoint repeats must save what it has saved before. The
+values of the weights are no part of it: the backend looks at them each time, as it does for any call. A
+`Stamp` says what is alike; the layer forgets what it has bound when an attribute is set and when it moves,
+and neither copies nor pickles it.
 """
 
 from __future__ import annotations
@@ -13,18 +15,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..scan import State
 from ..scan.call import Bound, Site, version
-from ..scan.functional import bound
+from ..scan.functional import bound, recorded
 from ..scan.operator import casting, transformed
 from .reading import read_call
 
 if TYPE_CHECKING:
     from .layer import LSTM
 
-FORGOTTEN = ("_bound", "_prepared")
+FORGOTTEN = ("_bound", "_recorded", "_prepared")
 """The attributes of a layer that hold what it has bound."""
 
 Stamp = tuple[Any, ...]
@@ -41,29 +43,32 @@ class Seen(NamedTuple):
 
 
 def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
-    """Run a bound call, or return None where the call has to go the long way.
+    """Run a bound call, with gradients or without, or return None where the call has to go the long way.
 
     Args:
         layer: any.
         input: of `LSTM.forward`, and so is `hx`; there are no other arguments.
         hx:    as there.
     """
-    if not unobserved(layer, input):
+    if not ordinary(layer, input):
         return None
+    graded = torch.is_grad_enabled()
     h, c = hx if isinstance(hx, tuple) and len(hx) == 2 else (None, None)
     if type(h) is not Tensor or type(c) is not Tensor:
         if hx is not None or layer.learn_initial:
             return None
         h = c = None
-    stamp = stamp_of(layer, input, h, c)
-    seen: Seen | None = layer.__dict__.get("_bound")
-    if seen is None or seen.stamp != stamp:
-        layer.__dict__["_bound"] = Seen(stamp)
+    stamp = stamp_with_gradients(layer, input, h, c) if graded else stamp_of(layer, input, h, c)
+    name = "_recorded" if graded else "_bound"
+    seen: Seen | None = layer.__dict__.get(name)
+    alike = seen is not None and seen.stamp == stamp
+    if not alike and not graded:
+        layer.__dict__[name] = Seen(stamp)
         return None
-    if seen.runs is None:
+    if seen is None or not alike or seen.runs is None:
         made = _bind(layer, stamp, input, h, c)
-        if layer.__dict__.get("_bound") is seen:  # no other thread has changed the layer meanwhile
-            layer.__dict__["_bound"] = made
+        if layer.__dict__.get(name) is seen:  # no other thread has changed the layer meanwhile
+            layer.__dict__[name] = made
         seen = made
     if not seen.runs:
         return None
@@ -81,11 +86,10 @@ def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
     return x, State(torch.cat(hs), torch.cat(cs))
 
 
-def unobserved(layer: LSTM, x: Any) -> bool:
-    """Whether numbers alone are wanted: no gradient, graph, transform, cast, noise or tensor that is none."""
+def ordinary(layer: LSTM, x: Any) -> bool:
+    """Whether a call is what it seems: no graph, transform, cast, noise or tensor that is none."""
     return not (
-        torch.is_grad_enabled()
-        or type(x) is not Tensor
+        type(x) is not Tensor
         or x.is_nested
         or torch.compiler.is_compiling()
         or transformed()
@@ -106,6 +110,18 @@ def stamp_of(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Stam
     return x.shape, x.dtype, x.device, state, marks
 
 
+def stamp_with_gradients(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Stamp:
+    """Return the same for a call that is recorded: what is written into the weights does not matter to it."""
+    weights = layer._parameters.values()
+    state = () if h is None or c is None else (_form(h), _form(c))
+    marks = [(id(w), w.data_ptr(), *_form(w), w.is_contiguous()) for w in weights if w is not None]
+    return _form(x), state, marks
+
+
+def _form(t: Tensor) -> Stamp:
+    return t.shape, t.dtype, t.device, t.requires_grad
+
+
 def bindable(layer: LSTM) -> bool:
     """Whether every weight is a parameter of the layer and lies as it was made: else the stamp shows less."""
     own = layer._parameters
@@ -114,13 +130,21 @@ def bindable(layer: LSTM) -> bool:
 
 
 def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor | None) -> Seen:
-    if not bindable(layer) or input.dim() != 3:
+    graded = torch.is_grad_enabled()
+    if not bindable(layer) or input.dim() != 3 or (graded and not _leads_back(layer)):
         return Seen(stamp, [])
     zeros = None
     if h is None or c is None:
-        h, c = zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1])
-    runs = []
+        with torch.no_grad():
+            h, c = zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1])
+    runs, bind = [], recorded if graded else bound
     for k, options, given in layer._calls(read_call(layer, input, (h, c), None, None, None, None)):
         biases = tuple(w for name, w in layer._weights(k).items() if name.startswith("bias"))
-        runs.append(bound(options, given, Site(k, not layer.batch_first, biases)))
+        runs.append(bind(options, given, Site(k, not layer.batch_first, biases)))
     return Seen(stamp, runs, zeros)
+
+
+def _leads_back(layer: LSTM) -> bool:
+    """Whether every weight needs a gradient, so that all outputs do, and the first state is not learned."""
+    weights = [w for w in layer._parameters.values() if w is not None]
+    return not layer.learn_initial and all(w.requires_grad and type(w) is nn.Parameter for w in weights)

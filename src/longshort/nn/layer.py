@@ -126,8 +126,8 @@ class LSTM(nn.Module):
             `keep` also a `Kept` of cells (L, N, T, H) and gates (L, N, T, 4H). Feeding the state back in
             continues the sequences.
 
-        Without gradients, a call with the shapes of the one before it costs the host least: it is bound to
-        the weights, see `longshort.nn.binding`. The numbers are the same.
+        A call with the shapes of the one before it costs the host least: it is bound to the weights, see
+        `longshort.nn.binding`. The numbers are the same.
 
         Raises:
             ShapeError:   shapes, dtypes or devices disagree; a packed input with `reset` or `lengths`.

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import SettingError, ShapeError
 from ..scan import Options, State
 from ..scan.functional import gathered, prepared_step
-from .binding import Stamp, bindable, stamp_of, unobserved
+from .binding import Stamp, bindable, ordinary, stamp_of
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -33,7 +33,8 @@ class Prepared(NamedTuple):
 
 def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State]:
     """Run `LSTM.step`."""
-    if state is None or layer.bidirectional or not unobserved(layer, x) or x.dim() != 2:
+    observed = torch.is_grad_enabled() or not ordinary(layer, x)
+    if observed or state is None or layer.bidirectional or x.dim() != 2:
         return _general(layer, x, state)
     h, c = state
     stamp = stamp_of(layer, x, h, c)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -187,6 +187,31 @@ class Site(NamedTuple):
     "the one or two whose sum is the bias"
 
 
+Layered = Sequence[Tensor]
+"""A call's tensors as a layer has them: x, h (N, P), c (N, H), w_ih, w_hh, the site's biases, and those of
+`Inputs` after c."""
+
+
+class Record(Protocol):
+    """One call of a layer with gradients, bound to its weights."""
+
+    call: Call
+    backend: Backend
+    site: Site
+
+    def forward(self, tensors: Layered) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
+        """Return y, h (1, N, P), c (1, N, H), none a view of another, and what `Backend.forward` saves."""
+
+    def backward(
+        self,
+        tensors: Layered,
+        rest: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        needs: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        """Return the tensors' gradients, from the outputs and what was saved (`rest`), and theirs."""
+
+
 class Backend(NamedTuple):
     """One implementation. README.md says what each of the functions gets and returns."""
 
@@ -201,6 +226,8 @@ class Backend(NamedTuple):
     "optional: a prepared single step, (x, h, c) -> (h, c), for evaluation without gradients"
     bind: Callable[[Call, Inputs, Site], Bound] | None = None
     "optional: a call without resets and lengths for evaluation without gradients, with these very weights"
+    record: Callable[[Call, Inputs, Site], Record] | None = None
+    "optional: the same with gradients"
     device: str | None = None
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
 

@@ -20,6 +20,7 @@ from .call import (
     Call,
     Grads,
     Inputs,
+    Layered,
     Outputs,
     Site,
     time_major,
@@ -223,8 +224,7 @@ def bind(call: Call, given: Inputs, site: Site) -> Bound:
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         threads = torch.get_num_threads()
-        bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
-        packed = weights.packed(bias, False, threads)
+        packed = weights.packed(_sum(biases), False, threads)
         rows = x.numpy() if x.is_contiguous() else _array(x)
         rows = rows.swapaxes(0, 1) if time_first else rows
         y, h_n, c_n, _, _, _ = engine.forward(
@@ -240,6 +240,76 @@ def bind(call: Call, given: Inputs, site: Site) -> Bound:
         return torch.from_numpy(y), torch.from_numpy(h_n[None]), torch.from_numpy(c_n[None])
 
     return run
+
+
+def _sum(biases: list[Any]) -> Any:
+    return None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
+
+
+class _Recording:
+    """A `Record` with the memory of the weights."""
+
+    def __init__(self, call: Call, given: Inputs, site: Site) -> None:
+        self.call, self.backend, self.site = call, BACKEND, site
+        self.weights, self.biases = _Weights(call, given), [_array(bias) for bias in site.biases]
+        self.shared, self.several = _shared(call, given), call.N > 1 and call.T > 1
+        others = [Inputs._fields[k] for k in call.places if k > Inputs._fields.index("c")]
+        self.names = ["x", "h", "c", "w_ih", "w_hh", *["bias"] * len(site.biases), *others]
+        self.row = _tape_row(call)
+
+    def forward(self, tensors: Layered) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
+        """Run the engine forward."""
+        call, threads, (x, h, c) = self.call, torch.get_num_threads(), tensors[:3]
+        y, h_n, c_n, _, _, tape = engine.forward(
+            self.weights.packed(_sum(self.biases), True, threads),
+            self._rows(x),
+            _array(h),
+            _array(c),
+            **self.shared,
+            tape=True,
+            time_major=self._time_major(x),
+            threads=threads,
+        )
+        y = y.swapaxes(0, 1) if self.site.time_first else y
+        outputs = torch.from_numpy(y), torch.from_numpy(h_n[None]), torch.from_numpy(c_n[None])
+        return outputs, (torch.from_numpy(tape).view(call.T, call.N, self.row),)
+
+    def backward(
+        self,
+        tensors: Layered,
+        rest: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        needs: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        """Run the engine backward over the tape."""
+        threads, (x, h, c), (y, _, _, tape), (dy, dh, dc) = torch.get_num_threads(), tensors[:3], rest, grads
+        wanted = [name for name, need in zip(self.names, needs, strict=True) if need]
+        found = engine.backward(
+            self.weights.packed(_sum(self.biases), True, threads, looks=False),
+            tape.numpy().reshape(-1),
+            self._rows(x),
+            self._rows(y),
+            _array(h),
+            _array(c),
+            **self.shared,
+            dy=None if dy is None else self._rows(dy),
+            dh=None if dh is None else _array(dh)[0],
+            dc=None if dc is None else _array(dc)[0],
+            wanted=wanted,
+            time_major=self._time_major(x),
+            threads=threads,
+        )
+        if self.site.time_first and needs[0]:
+            found["x"] = found["x"].swapaxes(0, 1)
+        made = {name: torch.from_numpy(found[name]) for name in wanted}
+        return tuple(made[name] if need else None for name, need in zip(self.names, needs, strict=True))
+
+    def _rows(self, x: Tensor) -> Any:
+        rows = _array(x)
+        return rows.swapaxes(0, 1) if self.site.time_first else rows
+
+    def _time_major(self, x: Tensor) -> bool:
+        return self.several and time_major(x, int(self.site.time_first))
 
 
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
@@ -287,4 +357,4 @@ def _is_plain(call: Call) -> bool:
     return call.variant == Variant() and "w_hr" not in call.given and call.options.noise.silent
 
 
-BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind)
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind, _Recording)

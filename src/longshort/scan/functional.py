@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import checks, graph, operator
-from .call import Bound, Inputs, Options, Site
+from .call import Bound, Inputs, Options, Record, Site
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
 from .state import Kept, State
@@ -227,6 +227,31 @@ def bound(options: Options, given: Inputs, site: Site) -> Bound:
         out, _ = backend.forward(*operator.outside(call, now))
         y = out.y.transpose(0, 1) if site.time_first else out.y
         return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
+
+    return run
+
+
+def recorded(options: Options, given: Inputs, site: Site) -> Bound:
+    """Check a call that gradients will come back through, and bind it to its weights.
+
+    Args:
+        options: with no noise to draw and nothing to keep.
+        given:   the weights, and x, h, c as examples; no `reset`, no `lengths` and no `initial`.
+        site:    where the call stands among those of a layer.
+
+    Returns:
+        What runs further calls: of tensors with the shapes and dtypes of the examples, on their device, which
+        need gradients or not as those do.
+    """
+    call = checks.agree("lstm", options, given, save=True)
+    backend, more = choose(call)[0], [given[k] for k in call.places if k >= operator.FIRST]
+    weights, k = (given.w_ih, given.w_hh, *site.biases, *more), site.row
+    record: Record = operator.ByParts(call, backend, site)
+    if backend.record is not None:
+        record = backend.record(*operator.outside(call, given), site)
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return operator.Placed.apply(record, x, h[k], c[k], *weights)  # type: ignore[no-any-return, no-untyped-call]
 
     return run
 

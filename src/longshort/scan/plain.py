@@ -70,6 +70,8 @@ def pulled(function: Callable[..., tuple[Tensor, ...]], values: Sequence[Any]) -
 
     def pull_back(grads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         reached = [(o, g) for o, g in zip(outputs, grads, strict=True) if o.requires_grad]
+        if not reached:  # no steps: nothing came of the values
+            return tuple(map(torch.zeros_like, slots))
         ends, starts = zip(*reached, strict=True)
         return torch.autograd.grad(ends, slots, starts, create_graph=again, materialize_grads=True)
 

@@ -66,7 +66,7 @@ def segmented(inner: Backend, every: int) -> Backend:
             return []
         return [((count, call.N, call.P), call.dtype), ((count, call.N, width), call.wide)]
 
-    return inner._replace(forward=forward, backward=backward, saves=saves, bind=None)
+    return inner._replace(forward=forward, backward=backward, saves=saves, bind=None, record=None)
 
 
 def _spans(call: Call, every: int) -> list[tuple[int, int]]:
