@@ -11,7 +11,7 @@ import pytest
 
 from engine import definition
 from longshort import engine
-from longshort.errors import ShapeError
+from longshort.errors import BackendError, ShapeError
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
 
@@ -235,7 +235,7 @@ def test_a_step_that_holds_its_state():
         move(np.zeros(14, np.float32))
     with pytest.raises(ShapeError, match=r"^engine: `c` must be \(N, H\) = \(3, 7\), got \(3, 6\)\.$"):
         step.moving(h, np.zeros((3, 6), np.float32))
-    with pytest.raises(TypeError):
+    with pytest.raises(ShapeError, match="writable"):
         step.moving(h, np.zeros((3, 7)))
 
 
@@ -344,14 +344,24 @@ def test_activations_at_the_ends():
 
 
 BAD = {
-    "float64 state": ({"h": np.zeros((3, 6))}, "engine: `h` must be float32"),
+    "float64 state": (
+        {"h": np.zeros((3, 6))},
+        r"engine: `h` must be float32 like the weights, got float64\. Convert it\.",
+    ),
+    "short lengths": (
+        {"lengths": np.array([1, 2, 3], np.int32)},
+        r"engine: `lengths` must be int64, got int32\. Convert it\.",
+    ),
     "short state": (
         {"c": np.zeros((3, 5), np.float32)},
         r"engine: `c` must be \(N, H\) = \(3, 6\), got \(3, 5\)\.",
     ),
     "flat x": ({"x": np.zeros((3, 7), np.float32)}, r"engine: `x` must be \(N, T, C\), got 2 axes\."),
     "strided x": ({"x": np.zeros((3, 7, 10), np.float32)[..., ::2]}, "contiguous along its last axis"),
-    "reset of the wrong type": ({"reset": np.zeros((3, 7), np.int8)}, "engine: `reset` must be bool"),
+    "reset of the wrong type": (
+        {"reset": np.zeros((3, 7), np.int8)},
+        r"engine: `reset` must be bool, got int8\.",
+    ),
     "long length": (
         {"lengths": np.array([1, 8, 2])},
         r"engine: `lengths` must be in \[0, T\] = \[0, 7\], got 8\.",
@@ -376,7 +386,7 @@ def test_a_state_that_is_read_only_is_not_written():
     made, _ = CASES[0].make(np.float32)
     step = engine.step(engine.pack(made["w_ih"], made["w_hh"], made["bias"]))
     made["h"].flags.writeable = False
-    with pytest.raises(TypeError):
+    with pytest.raises(ShapeError, match="writable"):
         step.move(made["x"][:, 0].copy(), made["h"], made["c"])
 
 
@@ -414,9 +424,35 @@ def test_weights_without_a_way_back_say_so():
         engine.backward(packed, out.tape, made["x"], out.y)
 
 
+def test_what_a_step_cannot_move_is_refused_with_what_it_takes():
+    made, _ = CASES[0].make(np.float32)
+    step = engine.step(engine.pack(made["w_ih"], made["w_hh"]))
+    x, h, c = np.ascontiguousarray(made["x"][:, 0]), made["h"].copy(), made["c"].copy()
+    locked = h.copy()
+    locked.flags.writeable = False
+    for wrong in (
+        (x.astype(np.float64), h, c),
+        (x, h.astype(np.float64), c),
+        (x, locked, c),
+        (x, h, None),
+        (x, h, c, [1]),
+    ):
+        with pytest.raises(ShapeError, match=r"`move` takes x \(N, C\), h and c \(N, H\), .*float32: got"):
+            step.move(*wrong)
+    with pytest.raises(ShapeError, match=r"`moving` takes h and c \(N, H\), both writable, .*float32: got"):
+        step.moving(h.astype(np.float64), c)
+    with pytest.raises(ShapeError, match=r"a moving state takes x of N C values, .*float32: got"):
+        step.moving(h, c)(x.astype(np.float64))
+
+
+def test_reading_of_nothing_is_refused():
+    with pytest.raises(ShapeError, match=r"`size` must be at least 1 byte, got 0"):
+        engine.reading(0)
+
+
 def test_an_unknown_instruction_set_lists_the_known(monkeypatch):
     monkeypatch.setenv("LONGSHORT_ENGINE_ISA", "vax")
-    with pytest.raises(RuntimeError, match=r"must name one of .*portable, .*got 'vax'"):
+    with pytest.raises(BackendError, match=r"must name one of .*portable, .*got 'vax'"):
         engine.isa()
 
 

@@ -283,7 +283,7 @@ class _Recording:
     ) -> tuple[Tensor | None, ...]:
         """Run the engine backward over the tape."""
         threads, (x, h, c), (y, _, _, tape), (dy, dh, dc) = torch.get_num_threads(), tensors[:3], rest, grads
-        wanted = [name for name, need in zip(self.names, needs, strict=True) if need]
+        wanted = list(dict.fromkeys(name for name, need in zip(self.names, needs, strict=True) if need))
         found = engine.backward(
             self.weights.packed(_sum(self.biases), True, threads, looks=False),
             tape.numpy().reshape(-1),

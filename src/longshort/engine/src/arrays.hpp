@@ -38,12 +38,22 @@ constexpr const char* name_of() {
        : std::is_same_v<Value, std::int64_t> ? "int64" : "bool";
 }
 
+inline std::string name_of(nb::dlpack::dtype type) {
+  using Code = nb::dlpack::dtype_code;
+  const auto code = static_cast<Code>(type.code);
+  if (code == Code::Bool) return "bool";
+  const char* kind = code == Code::Float ? "float" : code == Code::Int ? "int" : code == Code::UInt ? "uint"
+                   : code == Code::Complex ? "complex" : code == Code::Bfloat ? "bfloat" : "a type of ";
+  return kind + std::to_string(type.bits);
+}
+
 // The array's data, if it has this type and shape and its last axis is contiguous; null if it is absent.
 template <class Value, class Array>
 const Value* checked(const Array& array, const char* name, const char* axes, std::initializer_list<Index> shape) {
   const bool is_bool = std::is_same_v<Value, std::uint8_t>;
   if (is_bool ? array.dtype() != nb::dtype<bool>() : array.dtype() != nb::dtype<Value>())
-    raise_shape(std::string("engine: `") + name + "` must be " + name_of<Value>() + ", like w_ih or as its meaning asks.");
+    raise_shape(std::string("engine: `") + name + "` must be " + name_of<Value>() +
+                (std::is_floating_point_v<Value> ? " like the weights, got " : ", got ") + name_of(array.dtype()) + ". Convert it.");
   Index got[8] = {};
   const std::size_t rank = std::min<std::size_t>(array.ndim(), 8);
   for (std::size_t k = 0; k < rank; ++k) got[k] = static_cast<Index>(array.shape(k));

@@ -446,6 +446,13 @@ void set_bias(Packed<Real>& packed, const Given& bias) {
   kernels_of<Real>(*packed.set).pack_bias(values, packed.weights);
 }
 
+// What a call becomes whose arguments are no such arrays.
+template <class Real>
+[[noreturn]] void refuse(const char* takes) {
+  raise_shape(std::string("engine: ") + takes + ", contiguous and " + name_of<Real>() + ": got something else. Convert x with numpy.ascontiguousarray; "
+              "h and c are written where they stand.");
+}
+
 template <class Real>
 void bind(nb::module_& m, const char* name, const char* step_name, const char* moving_name) {
   nb::class_<Step<Real>>(m, step_name)
@@ -455,9 +462,12 @@ void bind(nb::module_& m, const char* name, const char* step_name, const char* m
       .def("moving", [](nb::object step, typename Step<Real>::Written h, typename Step<Real>::Written c) {
         return Moving<Real>(step, std::move(h), std::move(c));
       }, nb::arg("h").noconvert(), nb::arg("c").noconvert())
+      .def("move", [](Step<Real>&, const nb::args&, const nb::kwargs&) { refuse<Real>("`move` takes x (N, C), h and c (N, H), both writable, and `only` (N,) bool or None"); })
+      .def("moving", [](Step<Real>&, const nb::args&, const nb::kwargs&) { refuse<Real>("`moving` takes h and c (N, H), both writable"); })
       .def("at", &Step<Real>::at);
   nb::class_<Moving<Real>>(m, moving_name)
-      .def("__call__", &Moving<Real>::step, nb::arg("x").noconvert(), nb::arg("only").noconvert().none() = nb::none());
+      .def("__call__", &Moving<Real>::step, nb::arg("x").noconvert(), nb::arg("only").noconvert().none() = nb::none())
+      .def("__call__", [](Moving<Real>&, const nb::args&, const nb::kwargs&) { refuse<Real>("a moving state takes x of N C values, and `only` (N,) bool or None"); });
   nb::class_<Packed<Real>>(m, name)
       .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })
       .def_prop_ro("sizes", [](const Packed<Real>& p) { return nb::make_tuple(p.weights.C, p.weights.H, p.weights.P); })
@@ -496,6 +506,13 @@ Norm norm_named(const std::string& name) {
 
 NB_MODULE(_core, m) {
   nb::set_leak_warnings(false);
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const UnknownSet& error) {
+      PyErr_SetString(nb::module_::import_("longshort.errors").attr("BackendError").ptr(), error.what());
+    }
+  });
   nb::class_<Variant>(m, "Variant")
       .def(nb::init<>())
       .def_rw("peephole", &Variant::peephole)
@@ -531,7 +548,10 @@ NB_MODULE(_core, m) {
   m.def("tape_row32", tape_row<float>);
   m.def("tape_row64", tape_row<double>);
   m.def("peak", [] { return instruction_set().single_precision.peak(); });
-  m.def("reading", [](Index bytes) { return instruction_set().single_precision.reading(bytes); });
+  m.def("reading", [](Index bytes) {
+    if (bytes < 1) raise_shape("engine: `size` must be at least 1 byte, got " + std::to_string(bytes) + ".");
+    return instruction_set().single_precision.reading(bytes);
+  });
   m.def("multiply", multiply, nb::arg("a"), nb::arg("b"), nb::arg("bias").none(), nb::arg("threads"));
   m.def("meeting", meeting);
   m.def("trim", trim);

@@ -44,7 +44,7 @@ const InstructionSet& instruction_set() {
     if (std::string(wanted) == set->name) return *set;
     names += names.empty() ? set->name : std::string(", ") + set->name;
   }
-  throw std::runtime_error("engine: LONGSHORT_ENGINE_ISA must name one of " + names +
+  throw UnknownSet("engine: LONGSHORT_ENGINE_ISA must name one of " + names +
                            ", the sets of this processor, got '" + wanted + "'. Unset it to take the best.");
 }
 

@@ -1,6 +1,8 @@
 // What one instruction set offers, as functions; dispatch.cpp chooses among the sets.
 #pragma once
 
+#include <stdexcept>
+
 #include "weights.hpp"
 
 namespace longshort {
@@ -35,8 +37,12 @@ inline const Kernels<float>& kernels_of<float>(const InstructionSet& set) { retu
 template <>
 inline const Kernels<double>& kernels_of<double>(const InstructionSet& set) { return set.double_precision; }
 
+struct UnknownSet : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // The best set this processor has, or the one LONGSHORT_ENGINE_ISA names.
-// Throws std::runtime_error where that one is unknown or the processor lacks it.
+// Throws UnknownSet where that one is unknown or the processor lacks it.
 const InstructionSet& instruction_set();
 
 // Every set that was compiled in and that this processor has, best first.
