@@ -29,6 +29,8 @@ SCORES = 1 << 24
 """Scores that exist at a time where no gradient is wanted."""
 ENGINE = engine.available() and engine.isa() != "portable"
 """Whether the engine multiplies: without vectors of its own it would be slower than torch."""
+if ENGINE:
+    engine.join_openmp()
 
 
 class Decoder(nn.Module):
