@@ -340,7 +340,7 @@ def test_control_c_saves_scores_and_says_how_to_go_on(files, tmp_path):
     os.kill(child.pid, signal.SIGINT)
     out, err = child.communicate()
     step = out.split("interrupted after ")[1].split(" steps")[0]
-    assert child.returncode == 1
+    assert child.returncode == 130
     assert err.endswith(f"Interrupted at step {step}. The same command goes on from there.\n")
     assert "seasonal naive" in out
     assert Run.open(tmp_path / "run").read_arrays("last.safetensors")[1]["place"]["step"] == int(step)

@@ -298,7 +298,7 @@ def test_control_c_saves_and_the_same_command_goes_on(files, tmp_path, capsys):
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGINT)
     out, err = child.communicate(timeout=120)
-    assert child.returncode == 1, err
+    assert child.returncode == 130, err
     step = int(re.search(r"Interrupted at step (\d+)\. The same command goes on from there\.", err)[1])
     assert f"interrupted after {step} steps" in out
     assert step > 0

@@ -100,9 +100,9 @@ class MnistPixels(Mnist):
     lags = (SIDE * SIDE,)
     inputs = 1
     bound = 0.04
-    rates = (0.001,)
+    rates = (0.01,)
     schedule: ClassVar[Schedule] = Schedule(
-        hidden=128, size=64, max_steps=17_000, every=800, held=1000, test=10_000
+        hidden=128, size=64, max_steps=10_000, every=800, held=1000, test=10_000
     )
 
     def steps(self, pictures: Array) -> Array:

@@ -93,7 +93,7 @@ def _overfitting_figure(rows: list[dict[str, Any]]) -> Any:
 
 def _interrupted() -> int:
     print("Interrupted. The same command goes on from there.", file=sys.stderr)
-    return 1
+    return 130
 
 
 def compare_all(

@@ -149,7 +149,7 @@ def train(
     print(f'{run.folder}: the run. longshort predict {run.folder} "Some words"')
     if fitted.interrupted:
         print(f"Interrupted at step {fitted.step}. The same command goes on from there.", file=sys.stderr)
-    return int(fitted.interrupted)
+    return 130 if fitted.interrupted else 0  # as for any verb that Ctrl-C ends
 
 
 def predict(
