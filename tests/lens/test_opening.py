@@ -193,6 +193,19 @@ def test_cells_and_seeds_of_a_comparison_stand_side_by_side(contest):
         assert all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True)) and low != high
 
 
+def test_the_findings_say_which_cell_they_are_of(contest):
+    result = verb(contest, "loan", "--findings")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("loan, lag 8: lstm-chrono\n\n")
+
+
+def test_no_more_steps_back_are_needed_than_a_sequence_has(tmp_path):
+    settings = ComparisonSettings(cells=("lstm",), lags=(6,), seeds=1, hidden=4, rates=(0.02,), max_steps=2)
+    assert compare_all(["adding"], settings, tmp_path / "run", quiet=True) == 0
+    opened = open_run(tmp_path / "run", "adding")
+    assert opened.inputs[0].shape[1] == 6 and opened.required == 5
+
+
 def test_a_trial_and_pictures(contest):
     trial = open_run(contest / "loan" / "lag-8" / "gru" / "seed-1")
     assert trial.title == "loan, lag 8: gru, seed 1" and trial.compare == {}

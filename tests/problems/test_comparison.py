@@ -295,9 +295,9 @@ def test_a_start_is_what_it_is_called(name):
         assert not torch.cat(bias).any()
 
 
-def ask(names=("recall",), **settings):
+def ask(names=("recall",), device="cpu", **settings):
     return lambda folder: story.compare_all(
-        list(names), ComparisonSettings(**settings), folder / "out", quiet=True
+        list(names), ComparisonSettings(**settings), folder / "out", device=device, quiet=True
     )
 
 
@@ -321,6 +321,18 @@ BAD = [
         "ComparisonSettings: `seeds` must be in [1, inf), got 0.\n  Trials of each cell at each lag.",
     ),
     (ask(cells=()), SettingError, "`cells` must name at least one, got none."),
+    (ask(cells=("gru", "lstm", "gru")), SettingError, "`cells` must name each once, got gru 2 times."),
+    (
+        ask(["anbn"], lags=(9,)),
+        SettingError,
+        "anbn: a lag must be at least 10, got 9. "
+        "Here it means: the largest n of the test; the training's is 10.",
+    ),
+    (
+        ask(device="tpu"),
+        SettingError,
+        "fit: `device` must be one of 'auto', 'cpu', 'cuda', 'mps', got 'tpu'.",
+    ),
     (ask(["recall", "recall"]), SettingError, "each NAME may stand once, got recall recall."),
     (
         ask(["mnist"]),

@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
     if not args.findings:
         require_writable(out)
     made = look_at(opened, vocabulary=args.words)
+    if opened.compare:
+        print(f"{made.title}: {opened.name}\n")
     print(made)
     if not args.findings:
         path = made.save(out, args.limit * 1e6)

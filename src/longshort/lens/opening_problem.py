@@ -140,5 +140,5 @@ def _opened(problem: Problem, lag: int, model: nn.Module) -> Opened:
             f"{len(rows)} sequences of the test part, all of {T} steps; the loss is that of the last answer."
         ],
         tokens=tokens,
-        required=problem.longest(lag),
+        required=min(problem.longest(lag), T - 1),  # no sequence shows more steps back
     )

@@ -32,8 +32,9 @@ class AnBn(Problem):
     name = "anbn"
     about = "strings a^n b^n, learned to n = 10 and tested beyond"
     source = "Gers & Schmidhuber (2001)"
-    lag = "the largest n of the test"
+    lag = f"the largest n of the test; the training's is {LONGEST}"
     lags = (10, 20, 50, 100)
+    least = LONGEST
     rates = (0.03, 0.01)
     letters: ClassVar[int] = 2
     inputs = 3

@@ -133,7 +133,7 @@ def checked(problem: Problem, settings: ComparisonSettings) -> tuple[list[int], 
     """The lags in order, and the learning rates.
 
     Raises:
-        SettingError: an unknown cell, none at all, or a lag that the problem does not allow.
+        SettingError: an unknown cell, one named twice, none at all, or a lag that the problem does not allow.
     """
     lags = sorted(set(settings.lags or problem.lags))
     for name in ("cells", "lags", "rates"):
@@ -141,6 +141,8 @@ def checked(problem: Problem, settings: ComparisonSettings) -> tuple[list[int], 
             raise SettingError(f"`{name}` must name at least one, got none.")
     for cell in settings.cells:
         cell_named(cell)
+        if settings.cells.count(cell) > 1:
+            raise SettingError(f"`cells` must name each once, got {cell} {settings.cells.count(cell)} times.")
     for lag in lags:
         problem.check(lag)
     return lags, settings.rates or problem.rates

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import SettingError
 from ..figures import metrics_figure, save_figure
 from ..runs import Run
+from ..train.fit import present_device
 from . import complexity, overfitting
 from .catalogue import PROBLEMS, problem_named
 from .cells import CELLS, cell_named
@@ -43,7 +44,7 @@ def complain(name: str, settings: ComparisonSettings, out: str | Path, *, device
         device: where to train.
 
     Returns:
-        0, or 1 if Ctrl-C ended it early.
+        0, or 130 if Ctrl-C ended it early.
 
     Raises:
         DataError: overfitting has no text that it can use.
@@ -57,6 +58,7 @@ def complain(name: str, settings: ComparisonSettings, out: str | Path, *, device
         overfitting.read_text(settings.data)
     else:
         settings = with_defaults(settings, cells=complexity.USUAL)
+    present_device(device)
     run = Run.create(out, name, settings.to_json())
     if name == "complexity":
         rows: list[dict[str, Any]] | None = complexity.complexity(settings.cells, H=settings.hidden or 128)
@@ -114,12 +116,13 @@ def compare_all(
         quiet: print the tables alone.
 
     Returns:
-        0, or 1 if Ctrl-C ended it early.
+        0, or 130 if Ctrl-C ended it early.
 
     Raises:
-        SettingError: an unknown problem or cell, or a lag that a problem does not allow; before anything is
-        run. DataError: a file that a problem reads is missing or damaged; likewise. RunError: the folder
-        holds another comparison.
+        SettingError: an unknown problem or cell, or a lag that a problem does not allow.
+        BackendError: this machine has no such device.
+        DataError: a file that a problem reads is missing or damaged. All three come before anything is run.
+        RunError: the folder holds another comparison.
     """
     for name in COMPLAINTS:
         if name in names:
@@ -129,6 +132,7 @@ def compare_all(
     problems = [problem_named(name, settings.data) for name in names]
     for problem in problems:
         checked(problem, settings)
+    present_device(device)
     run = Run.create(out, "problems", {"names": names, **settings.to_json()})
     several: list[dict[str, Any]] = []
     try:

@@ -280,6 +280,21 @@ def step_seed(seed: int, step: int) -> int:
 
 def _fabric(device: str, precision: str) -> Any:
     fabric = need("lightning_fabric", extra="tasks", to="train")
+    return fabric.Fabric(accelerator=present_device(device), devices=1, precision=precision)
+
+
+def present_device(device: str) -> str:
+    """Return "cpu", "cuda" or "mps", whichever a name stands for here.
+
+    Args:
+        device: one of `DEVICES`.
+
+    Raises:
+        SettingError: it is none of them. BackendError: this machine has none such.
+
+    >>> present_device("cpu")
+    'cpu'
+    """
     if device not in DEVICES:
         raise SettingError(f"fit: `device` must be one of {', '.join(map(repr, DEVICES))}, got {device!r}.")
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -287,7 +302,7 @@ def _fabric(device: str, precision: str) -> Any:
         device = next((name for name, there in present.items() if there), "cpu")
     if not present.get(device, True):
         raise BackendError(f"fit: `device` {device!r} is not available on this machine. Use 'cpu' or 'auto'.")
-    return fabric.Fabric(accelerator=device, devices=1, precision=precision)
+    return device
 
 
 def _finite(loss: Tensor, norm: Any, settings: FitSettings, place: Place) -> float:

@@ -99,7 +99,7 @@ def train(
         recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
     Returns:
-        0, or 1 if Ctrl-C ended the training early.
+        0, or 130 if Ctrl-C ended the training early.
     """
     table = embedded() if settings.file is None else read(settings.file, **settings.roles())
     for note in table.notes:

@@ -115,7 +115,7 @@ def train(
         recorder: is shown the training, step by step, as in `longshort.train.fit`.
 
     Returns:
-        0, or 1 if Ctrl-C ended the training early.
+        0, or 130 if Ctrl-C ended the training early.
     """
     model = LanguageModel(**_model_settings(settings))
     valid = None if settings.valid is None else Path(settings.valid)
