@@ -93,8 +93,8 @@ def agree_with_gradients(layer, x, state, monkeypatch, times=2):
 
 
 def is_recorded(layer):
-    seen = layer.__dict__.get("_recorded")
-    return seen is not None and len(seen.runs) > 0
+    _, seen = layer.__dict__.get("_recorded", (None, {}))
+    return len(seen) > 0 and all(each.runs for each in seen.values())
 
 
 def is_bound(layer):
@@ -338,6 +338,16 @@ def test_a_checkpoint_repeats_what_was_saved_whatever_came_between():
     want = gradients(plainly)
     got = gradients(lambda x: checkpoint(plainly, x.clone().requires_grad_(), use_reentrant=False))
     assert all(map(torch.equal, got, want))
+
+
+def test_many_shapes_are_bound_and_memory_that_weights_left_is_let_go():
+    layer = made()
+    for steps in range(1, 2 * binding.SHAPES):
+        layer(torch.zeros(steps, 1, C))
+    assert 0 < len(layer.__dict__["_recorded"][1]) <= binding.SHAPES + 1
+    layer.weight_hh_l0.data = layer.weight_hh_l0.data * 2
+    layer(torch.zeros(1, 1, C))
+    assert len(layer.__dict__["_recorded"][1]) == 1
 
 
 def test_a_frozen_weight_gets_no_gradient_and_the_others_theirs(monkeypatch):

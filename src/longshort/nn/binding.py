@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 FORGOTTEN = ("_bound", "_recorded", "_prepared")
 """The attributes of a layer that hold what it has bound."""
 
+SHAPES = 64
+"""Shapes of input that a layer is bound to at most, with gradients: lengths change from batch to batch."""
+
 Stamp = tuple[Any, ...]
 
 
 class Seen(NamedTuple):
-    """The last call that could be bound."""
+    """A call that could be bound."""
 
     stamp: Stamp
     runs: list[Bound] | None = None
@@ -58,19 +61,8 @@ def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
         if hx is not None or layer.learn_initial:
             return None
         h = c = None
-    stamp = stamp_with_gradients(layer, input, h, c) if graded else stamp_of(layer, input, h, c)
-    name = "_recorded" if graded else "_bound"
-    seen: Seen | None = layer.__dict__.get(name)
-    alike = seen is not None and seen.stamp == stamp
-    if not alike and not graded:
-        layer.__dict__[name] = Seen(stamp)
-        return None
-    if seen is None or not alike or seen.runs is None:
-        made = _bind(layer, stamp, input, h, c)
-        if layer.__dict__.get(name) is seen:  # no other thread has changed the layer meanwhile
-            layer.__dict__[name] = made
-        seen = made
-    if not seen.runs:
+    seen = _recorded(layer, input, h, c) if graded else _bound(layer, input, h, c)
+    if seen is None or not seen.runs:
         return None
     if h is None or c is None:
         h, c = seen.zeros  # type: ignore[misc]  # there are some, for this very stamp
@@ -84,6 +76,33 @@ def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
         hs += [h_n for _, h_n, _ in outs]
         cs += [c_n for _, _, c_n in outs]
     return x, State(torch.cat(hs), torch.cat(cs))
+
+
+def _bound(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Seen | None:
+    """What the last call was bound to, if this one is like it."""
+    stamp = stamp_of(layer, x, h, c)
+    seen: Seen | None = layer.__dict__.get("_bound")
+    if seen is None or seen.stamp != stamp:
+        layer.__dict__["_bound"] = Seen(stamp)
+        return None
+    if seen.runs is None:
+        made = _bind(layer, stamp, x, h, c)
+        if layer.__dict__.get("_bound") is seen:  # no other thread has changed the layer meanwhile
+            layer.__dict__["_bound"] = made
+        return made
+    return seen
+
+
+def _recorded(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Seen:
+    """What calls of this form with gradients are bound to, now or by an earlier one."""
+    form, marks = stamp_with_gradients(layer, x, h, c)
+    kept: tuple[Any, dict[Stamp, Seen]] | None = layer.__dict__.get("_recorded")
+    if kept is None or kept[0] != marks or len(kept[1]) > SHAPES:  # and lets go of weights that are gone
+        kept = layer.__dict__["_recorded"] = (marks, {})
+    seen = kept[1].get(form)
+    if seen is None:
+        seen = kept[1][form] = _bind(layer, form, x, h, c)
+    return seen
 
 
 def ordinary(layer: LSTM, x: Any) -> bool:
@@ -110,12 +129,14 @@ def stamp_of(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Stam
     return x.shape, x.dtype, x.device, state, marks
 
 
-def stamp_with_gradients(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Stamp:
-    """Return the same for a call that is recorded: what is written into the weights does not matter to it."""
+def stamp_with_gradients(
+    layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None
+) -> tuple[Stamp, list[Stamp]]:
+    """Return the form of the arguments, and every weight but for what is written into it."""
     weights = layer._parameters.values()
     state = () if h is None or c is None else (_form(h), _form(c))
     marks = [(id(w), w.data_ptr(), *_form(w), w.is_contiguous()) for w in weights if w is not None]
-    return _form(x), state, marks
+    return (_form(x), state), marks
 
 
 def _form(t: Tensor) -> Stamp:
@@ -135,8 +156,12 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
         return Seen(stamp, [])
     zeros = None
     if h is None or c is None:
+        N = input.shape[0 if layer.batch_first else 1]
         with torch.no_grad():
-            h, c = zeros = layer.initial_state(input.shape[0 if layer.batch_first else 1])
+            if graded:  # one row for all, for there may be many shapes
+                h, c = zeros = State(*(s.expand(-1, N, -1) for s in layer.initial_state(1)))
+            else:
+                h, c = zeros = layer.initial_state(N)
     runs, bind = [], recorded if graded else bound
     for k, options, given in layer._calls(read_call(layer, input, (h, c), None, None, None, None)):
         biases = tuple(w for name, w in layer._weights(k).items() if name.startswith("bias"))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checks, graph, operator
+from . import checks, graph, operator, placed
 from .call import Bound, Inputs, Options, Record, Site
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
@@ -244,14 +244,14 @@ def recorded(options: Options, given: Inputs, site: Site) -> Bound:
         need gradients or not as those do.
     """
     call = checks.agree("lstm", options, given, save=True)
-    backend, more = choose(call)[0], [given[k] for k in call.places if k >= operator.FIRST]
+    backend, more = choose(call)[0], [given[k] for k in call.places if k >= placed.FIRST]
     weights, k = (given.w_ih, given.w_hh, *site.biases, *more), site.row
-    record: Record = operator.ByParts(call, backend, site)
+    record: Record = placed.ByParts(call, backend, site)
     if backend.record is not None:
         record = backend.record(*operator.outside(call, given), site)
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return operator.Placed.apply(record, x, h[k], c[k], *weights)  # type: ignore[no-any-return, no-untyped-call]
+        return placed.Placed.apply(record, x, h[k], c[k], *weights)  # type: ignore[no-any-return, no-untyped-call]
 
     return run
 
