@@ -16,6 +16,8 @@ from .operator import WIDTH, Maybe, differentiated, ran, transformed
 
 FIRST: Final = Inputs._fields.index("c") + 1
 """How many fields of `Inputs` every layer gives alike: the others belong to a variant or an option."""
+OWN: Final = 5
+"""How many tensors of `Layered` stand before the biases."""
 
 
 class Placed(torch.autograd.Function):
@@ -51,12 +53,8 @@ class ByParts:
         """Run the backend."""
         out, saved = ran(self.backend, self.call, self._inputs(tensors))
         y = out.y.transpose(0, 1) if self.site.time_first else out.y
-        outputs = (
-            y.data,
-            out.h.unsqueeze(0).data,
-            out.c.unsqueeze(0).data,
-        )  # no views: a caller may write there
-        return outputs, saved
+        h, c = out.h.unsqueeze(0), out.c.unsqueeze(0)
+        return (y.data, h.data, c.data), saved  # no views, to autograd: a caller may write there
 
     def backward(
         self, tensors: Sequence[Tensor], rest: Sequence[Tensor], grads: Sequence[Maybe], needs: Sequence[bool]
@@ -67,8 +65,8 @@ class ByParts:
         if self.site.time_first:
             y, dy = y.transpose(0, 1), None if dy is None else dy.transpose(0, 1)
         arriving = (dy, None if dh is None else dh[0], None if dc is None else dc[0])
-        bias = any(needs[5 : 5 + len(self.site.biases)])
-        wanted = self._spread([*needs[:5]], bias, needs[5 + len(self.site.biases) :])
+        last = OWN + len(self.site.biases)
+        wanted = self._spread(needs[:OWN], any(needs[OWN:last]), needs[last:])
         given, rest = self._inputs(tensors), (y, h[0], c[0], *saved)
         found = differentiated(self.call, self.backend, 3, given, rest, arriving, tuple(map(bool, wanted)))
         dx, dw_ih, dw_hh, dbias, dh0, dc0 = found[:FIRST]
@@ -77,11 +75,12 @@ class ByParts:
         return (dx, dh0, dc0, dw_ih, dw_hh, *(dbias,) * len(self.site.biases), *more)
 
     def _inputs(self, tensors: Sequence[Tensor]) -> Inputs:
-        biases = tensors[5 : 5 + len(self.site.biases)]
+        last = OWN + len(self.site.biases)
+        x, *rest = tensors[:OWN]
+        biases = tensors[OWN:last]
         bias = biases[0] + biases[1] if len(biases) == 2 else biases[0] if biases else None
-        first = list(tensors[:5])
-        first[0] = first[0].transpose(0, 1) if self.site.time_first else first[0]
-        return Inputs(*self._spread(first, bias, tensors[5 + len(biases) :]))
+        x = x.transpose(0, 1) if self.site.time_first else x
+        return Inputs(*self._spread([x, *rest], bias, tensors[last:]))
 
     def _spread(self, first: Sequence[Any], bias: Any, others: Sequence[Any]) -> list[Any]:
         x, h, c, w_ih, w_hh = first
