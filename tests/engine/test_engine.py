@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from engine import definition
 from longshort import engine
@@ -237,6 +238,36 @@ def test_a_step_that_holds_its_state():
         step.moving(h, np.zeros((3, 6), np.float32))
     with pytest.raises(ShapeError, match="writable"):
         step.moving(h, np.zeros((3, 7)))
+
+
+def test_a_moving_state_reads_the_array_that_it_is_given_again():
+    """An array given again is not looked at again, so it must neither go away nor be taken for another."""
+    made, _ = Case("some", N=2, T=1, C=5, H=7).make(np.float32)
+    step = engine.step(engine.pack(made["w_ih"], made["w_hh"], made["bias"]))
+    h, c, want_h, want_c = (made[name].copy() for name in "hchc")
+    move, x = step.moving(h, c), made["x"][:, 0].copy()
+    for k in range(3):
+        move(x)
+        step.move(x, want_h, want_c)
+        x += k + 1  # what is in it may change
+    with pytest.raises(ValueError, match="cannot resize"):
+        x.resize((1, 5))
+    with pytest.raises(ShapeError, match="N C = 10 values, got 9"):
+        move(np.zeros(9, np.float32))
+    for k in range(20):  # each may lie where the one before it lay
+        fresh = np.full((2, 5), k, np.float32)
+        for given in (fresh, memoryview(fresh), torch.from_numpy(fresh)):
+            move(given)
+            step.move(fresh, want_h, want_c)
+        del fresh, given
+    tensor = torch.zeros(2, 5)
+    for k in range(2):  # a tensor can be given other memory, and so is looked at each time
+        tensor.data = torch.full((2, 5), float(k))
+        move(tensor)
+        step.move(tensor.numpy(), want_h, want_c)
+    move(x)
+    step.move(x, want_h, want_c)
+    assert np.array_equal(h, want_h) and np.array_equal(c, want_c)
 
 
 @each_step_isa

@@ -211,6 +211,13 @@ nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x,
   return result;
 }
 
+// What a call becomes whose arguments are no such arrays.
+template <class Real>
+[[noreturn]] void refuse(const char* takes) {
+  raise_shape(std::string("engine: ") + takes + ", contiguous and " + name_of<Real>() + ": got something else. Convert x with numpy.ascontiguousarray; "
+              "h and c are written where they stand.");
+}
+
 // A prepared step. The Python side keeps the arrays that were packed alive.
 template <class Real>
 class Step {
@@ -362,17 +369,26 @@ class Moving {
     step_.hold(h_, c_, N_);
   }
 
-  // x: N x C values, whatever their axes.
-  void step(const nb::ndarray<const Real, nb::c_contig, nb::device::cpu>& x, const typename Taker::Chosen& only) {
-    if (static_cast<Index>(x.size()) != N_ * step_.inputs())
-      raise_shape("engine: `x` must have N C = " + std::to_string(N_ * step_.inputs()) + " values, got " + std::to_string(x.size()) + ".");
-    step_.advance(x.data(), h_.data(), c_.data(), N_, only);
+  // x: N x C values, whatever their axes. An array that is given again is not looked at again: while its buffer is
+  // held, it can neither move nor change its size.
+  void step(nb::handle x, const typename Taker::Chosen& only) {
+    if (x.ptr() != given_.ptr()) take(x);
+    step_.advance(x_.data(), h_.data(), c_.data(), N_, only);
   }
 
  private:
-  nb::object owner_;
+  void take(nb::handle x) {
+    given_.reset();
+    if (!nb::try_cast(x, x_, false)) refuse<Real>("a moving state takes x of N C values, and `only` (N,) bool or None");
+    if (static_cast<Index>(x_.size()) != N_ * step_.inputs())
+      raise_shape("engine: `x` must have N C = " + std::to_string(N_ * step_.inputs()) + " values, got " + std::to_string(x_.size()) + ".");
+    if (PyObject_CheckBuffer(x.ptr())) given_ = nb::borrow(x);
+  }
+
+  nb::object owner_, given_;
   Taker& step_;
   typename Taker::Written h_, c_;
+  nb::ndarray<const Real, nb::c_contig, nb::device::cpu> x_;
   Index N_;
 };
 
@@ -446,13 +462,6 @@ void set_bias(Packed<Real>& packed, const Given& bias) {
   kernels_of<Real>(*packed.set).pack_bias(values, packed.weights);
 }
 
-// What a call becomes whose arguments are no such arrays.
-template <class Real>
-[[noreturn]] void refuse(const char* takes) {
-  raise_shape(std::string("engine: ") + takes + ", contiguous and " + name_of<Real>() + ": got something else. Convert x with numpy.ascontiguousarray; "
-              "h and c are written where they stand.");
-}
-
 template <class Real>
 void bind(nb::module_& m, const char* name, const char* step_name, const char* moving_name) {
   nb::class_<Step<Real>>(m, step_name)
@@ -466,7 +475,7 @@ void bind(nb::module_& m, const char* name, const char* step_name, const char* m
       .def("moving", [](Step<Real>&, const nb::args&, const nb::kwargs&) { refuse<Real>("`moving` takes h and c (N, H), both writable"); })
       .def("at", &Step<Real>::at);
   nb::class_<Moving<Real>>(m, moving_name)
-      .def("__call__", &Moving<Real>::step, nb::arg("x").noconvert(), nb::arg("only").noconvert().none() = nb::none())
+      .def("__call__", &Moving<Real>::step, nb::arg("x"), nb::arg("only").noconvert().none() = nb::none())
       .def("__call__", [](Moving<Real>&, const nb::args&, const nb::kwargs&) { refuse<Real>("a moving state takes x of N C values, and `only` (N,) bool or None"); });
   nb::class_<Packed<Real>>(m, name)
       .def_prop_ro("isa", [](const Packed<Real>& p) { return p.set->name; })

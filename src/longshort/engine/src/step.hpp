@@ -5,8 +5,6 @@
 // what was read last is read first. With many sequences the threads split these instead.
 #pragma once
 
-#include <functional>
-
 #include "cell.hpp"
 #include "stored.hpp"
 #include "team.hpp"
@@ -18,6 +16,42 @@ constexpr Index BytesWorthWaking = 2048 * 1024;  // of weights, read in the time
 constexpr Index RowsInCache = 48;                // sequences that take a step together
 constexpr Index Together = 4;                    // blocks of units whose cells follow each other
 constexpr Index RowsAhead = 48;                  // rows of x that are multiplied before their steps
+
+// A step of one sequence on weights as packed. Jobs hold it by value: what a worker needs is then one line away, not three.
+template <class Real>
+struct StepOfOne {
+  const StepWeights<Real>* w;
+  const Real *x, *h, *c;
+  Real *y, *c_n;  // c_n may be c; y may not be h
+
+  // x's products first, since their panels lie one behind the other.
+  void run(Range blocks) const {
+    constexpr int L = Lanes<Real>;
+    alignas(RegisterBytes) Real cells[Together][L], inputs[Together][PanelColumns<Real>];
+    const auto valid = [&](Index k) { return static_cast<int>(std::min<Index>(L, w->H - (blocks.first + k) * L)); };
+    const auto panel = [&](const void* weights, Index depth, Index k) {
+      return static_cast<const Real*>(weights) + (blocks.first + k) * PanelColumns<Real> * depth;
+    };
+    const auto add = [&](const Real* values, const Real* weights, Index depth, const Real* start, Real* out) {
+      tile<Real, 1, Gates>(&values, weights, depth, &start, &out);
+    };
+    for (Index k = 0; k < blocks.size(); ++k)
+      add(x, panel(w->input, w->C, k), w->C, w->bias + (blocks.first + k) * PanelColumns<Real>, inputs[k]);
+    cells_of_one_row<Real>(blocks.size(),
+        [&](Real* out) { add(h, panel(w->recurrent, w->H, 0), w->H, inputs[0], out); },
+        [&](Index k, Real* out, PlainCell<Real>& before) {
+          tile_beside_cell<Real>(h, panel(w->recurrent, w->H, k), w->H, inputs[k], out, before);
+        },
+        [&](Index k) {
+          store(cells[k], load_some(c + (blocks.first + k) * L, valid(k)));
+          return cells[k];
+        },
+        [&](Index k, const PlainCell<Real>& cell) {
+          store_some(y + (blocks.first + k) * L, cell.h, valid(k));
+          store_some(c_n + (blocks.first + k) * L, cell.cell, valid(k));
+        });
+  }
+};
 
 template <class Real, class Form>
 class Steps {
@@ -80,15 +114,20 @@ class Steps {
     }
   }
 
+  Index bytes() const { return Gates * w_.H * (w_.C + w_.H) * 4 / Form::group; }
+
+  // Members for a single step in so many pieces, which reads so many bytes.
+  int members(Index bytes, Index pieces) const {
+    return static_cast<int>(std::clamp<Index>(std::min<Index>(bytes / BytesWorthSharing, call_.threads), 1, std::max<Index>(pieces, 1)));
+  }
+
   void single() {
-    const Index bytes = Gates * w_.H * (w_.C + w_.H) * 4 / Form::group;
-    const auto members = [&](Index worth, Index pieces) {
-      return static_cast<int>(std::clamp<Index>(std::min<Index>(worth, call_.threads), 1, std::max<Index>(pieces, 1)));
-    };
-    const bool wakes = bytes * call_.N >= BytesWorthWaking;
+    if constexpr (in_place)
+      if (call_.N == 1) return one();
+    const bool wakes = bytes() * call_.N >= BytesWorthWaking;
     if (call_.N > RowsInCache || (call_.threads == 1 && call_.N > 1)) {
       const Index pieces = ceil_div(call_.N, RowsInCache);
-      const int threads = members(bytes * call_.N / BytesWorthSharing, pieces);
+      const int threads = members(bytes() * call_.N, pieces);
       const std::size_t each = desk_bytes(RowsInCache, RowsInCache, 0);
       char* memory = room_.bytes(each * static_cast<std::size_t>(threads));
       share(threads, pieces, {.wakes = wakes}, [&](int member, Index piece) {
@@ -103,9 +142,21 @@ class Steps {
     const FlushDenormals flush;
     prepare_single(d, {0, call_.N});
     const Index pieces = ceil_div(blocks_, Together);
-    share(members(bytes / BytesWorthSharing, pieces), pieces, {.settled = true, .backwards = call_.backwards, .wakes = wakes}, [&](int, Index piece) {
+    share(members(bytes(), pieces), pieces, {.settled = true, .backwards = call_.backwards, .wakes = wakes}, [&](int, Index piece) {
       step_blocks(d.x, d.h, nullptr, {0, call_.N}, 0, together(piece * Together, {0, blocks_}));
     });
+  }
+
+  // One sequence on weights as packed. All members read h where it stands, so what it becomes waits until they are done:
+  // a copy of h, made first, would have to cross to their cores before they can begin.
+  void one() {
+    const Index pieces = ceil_div(blocks_, Together), n = row(0);
+    const std::size_t size = static_cast<std::size_t>(w_.H) * sizeof(Real);
+    Real* next = reinterpret_cast<Real*>(room_.bytes(size));
+    const StepOfOne<Real> step{&w_, call_.x.row(n, 0), call_.h.row(n), call_.c.row(n), next, call_.c_n.row(n)};
+    share(members(bytes(), pieces), pieces, {.settled = true, .backwards = call_.backwards, .wakes = bytes() >= BytesWorthWaking},
+          [step](int, Index piece) { step.run(together(piece * Together, {0, block_count<Real>(step.w->H)})); });
+    std::memcpy(call_.y.row(n, 0), next, size);
   }
 
   void stream() {
@@ -172,8 +223,6 @@ class Steps {
   //   PanelColumns values.
   // The cells follow when all products are under way: their long chains then hide behind each other.
   void step_blocks(const Activations* x, const Activations* h, const Real* ahead, Range rows, Index t, Range blocks) const {
-    if constexpr (in_place)
-      if (rows.size() == 1) return step_blocks_of_one(static_cast<const Real*>(x->values), static_cast<const Real*>(h->values), row(rows.first), blocks);
     for_each_tile(rows.size(), [&](Index from, int R) {
       alignas(RegisterBytes) Real a[Together][TileRows][PanelColumns<Real>];
       for (Index k = 0; k < blocks.size(); ++k) multiply_block(x, h, ahead ? ahead + k * rows.size() * PanelColumns<Real> : nullptr, from, R, blocks.first + k, a[k]);
@@ -194,29 +243,6 @@ class Steps {
       for (int r = 0; r < R; ++r) start[r] = a[r];
     }
     multiply(R, h + from, panel_of<Form, Real>(w_.recurrent, w_.recurrent_scale, w_.recurrent_offset, w_.H, block), w_.H, start, out);
-  }
-
-  // The same for one row of weights as packed: x's products first, since their panels lie one behind the other.
-  void step_blocks_of_one(const Real* x, const Real* h, Index n, Range blocks) const {
-    alignas(RegisterBytes) Real c[Together][Lanes<Real>], inputs[Together][PanelColumns<Real>];
-    const auto panel = [&](const void* weights, Index depth, Index k) {
-      return panel_of<Form, Real>(weights, nullptr, nullptr, depth, blocks.first + k);
-    };
-    const auto add = [&](const Real* values, const Real* weights, Index depth, const Real* start, Real* out) {
-      tile<Real, 1, Gates>(&values, weights, depth, &start, &out);
-    };
-    for (Index k = 0; k < blocks.size(); ++k)
-      add(x, panel(w_.input, w_.C, k), w_.C, w_.bias + (blocks.first + k) * PanelColumns<Real>, inputs[k]);
-    cells_of_one_row<Real>(blocks.size(),
-        [&](Real* out) { add(h, panel(w_.recurrent, w_.H, 0), w_.H, inputs[0], out); },
-        [&](Index k, Real* out, PlainCell<Real>& before) {
-          tile_beside_cell<Real>(h, panel(w_.recurrent, w_.H, k), w_.H, inputs[k], out, before);
-        },
-        [&](Index k) {
-          store(c[k], cell_before(n, 0, blocks.first + k));
-          return c[k];
-        },
-        [&](Index k, const PlainCell<Real>& cell) { keep(cell, n, 0, blocks.first + k); });
   }
 
   int valid(Index block) const { return static_cast<int>(std::min<Index>(Lanes<Real>, w_.H - block * Lanes<Real>)); }

@@ -14,6 +14,7 @@ namespace longshort {
 namespace {
 
 constexpr int SpinsBeforeYield = 500;
+constexpr int SpinsBeforeClaim = 200;
 constexpr int SpinsBeforeSleep = 2000;
 
 inline void pause() {
@@ -36,33 +37,36 @@ class Team {
 
   int members() const { return members_; }
 
-  void run(int members, const std::function<void(int)>& job) {
-    job_ = &job;
+  void run(int members, Job<int> job) {
+    job_ = job;
     const std::uint64_t number = open(members);
     wake();
     job(0);
     for (int member = 1; member < members; ++member) await(member, number);
   }
 
-  void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job) {
-    job_ = nullptr;
-    piece_job_ = &job;
+  void share(int members, std::ptrdiff_t pieces, Sharing how, Job<int, std::ptrdiff_t> job) {
+    job_ = {};
+    piece_job_ = job;
     pieces_ = pieces;
     how_ = how;
     next_.store(0, std::memory_order_relaxed);
     const std::uint64_t number = open(members);
-    if (how.wakes || std::chrono::steady_clock::now() - shared_at_ < Moment) wake();
+    const bool asleep = sleepers_.load(std::memory_order_seq_cst) > 0;
+    if (asleep && (how.wakes || std::chrono::steady_clock::now() - shared_at_ < Moment)) state_.notify_all();
     take_part(0, members, 0);
     for (int member = 1; member < members; ++member) {
+      if (!asleep && comes(member, number, SpinsBeforeClaim)) continue;  // to look at its claim would take the line from it
       if (!claim(member, number)) await(member, number);
       else if (how.settled) take_part(member, members, 0);
     }
-    shared_at_ = std::chrono::steady_clock::now();
+    if (asleep) shared_at_ = std::chrono::steady_clock::now();
   }
 
  private:
-  struct alignas(64) Part {
-    std::atomic<std::uint64_t> claimed{0}, done{0};  // numbers of the last job
+  struct Part {  // numbers of the last job
+    alignas(64) std::atomic<std::uint64_t> claimed{0};
+    alignas(64) std::atomic<std::uint64_t> done{0};
   };
 
   // State: the job's number above, its members in the last bits. One load tells a worker whether it has a part.
@@ -86,23 +90,29 @@ class Team {
     return last < number && claimed.compare_exchange_strong(last, number, std::memory_order_acq_rel);
   }
 
-  void await(int member, std::uint64_t number) {
+  // Whether a member is done within so many spins.
+  bool comes(int member, std::uint64_t number, int most) const {
     const std::atomic<std::uint64_t>& done = parts_[static_cast<std::size_t>(member)].done;
     for (int spins = 0; done.load(std::memory_order_acquire) != number; ++spins) {
-      if (spins < SpinsBeforeYield) pause();
-      else sched_yield();
+      if (spins == most) return false;
+      pause();
     }
+    return true;
+  }
+
+  void await(int member, std::uint64_t number) const {
+    while (!comes(member, number, SpinsBeforeYield)) sched_yield();
   }
 
   // The part of one member, done by `as`: its own pieces where they are settled, else the next as long as there are any.
   void take_part(int member, int members, int as) {
     if (how_.settled) {
       const std::ptrdiff_t first = pieces_ * member / members, last = pieces_ * (member + 1) / members;
-      for (std::ptrdiff_t k = first; k < last; ++k) (*piece_job_)(as, how_.backwards ? first + last - 1 - k : k);
+      for (std::ptrdiff_t k = first; k < last; ++k) piece_job_(as, how_.backwards ? first + last - 1 - k : k);
       return;
     }
     for (std::ptrdiff_t k = next_.fetch_add(1, std::memory_order_relaxed); k < pieces_; k = next_.fetch_add(1, std::memory_order_relaxed))
-      (*piece_job_)(as, how_.backwards ? pieces_ - 1 - k : k);
+      piece_job_(as, how_.backwards ? pieces_ - 1 - k : k);
   }
 
   void work(int member) {
@@ -125,7 +135,7 @@ class Team {
       const int members = members_of(now);
       const std::uint64_t number = now - static_cast<std::uint64_t>(members);
       if (member >= members || !claim(member, number)) continue;
-      if (job_) (*job_)(member);
+      if (job_) job_(member);
       else take_part(member, members, member);
       own.done.store(number, std::memory_order_release);
     }
@@ -139,8 +149,8 @@ class Team {
   std::unique_ptr<Part[]> parts_;
   std::atomic<int> sleepers_{0};
   alignas(64) std::atomic<std::uint64_t> state_{0};
-  const std::function<void(int)>* job_ = nullptr;
-  const std::function<void(int, std::ptrdiff_t)>* piece_job_ = nullptr;
+  Job<int> job_;
+  Job<int, std::ptrdiff_t> piece_job_;
   std::ptrdiff_t pieces_ = 0;
   Sharing how_;
   alignas(64) std::atomic<std::ptrdiff_t> next_{0};
@@ -153,12 +163,12 @@ struct OpenMP {
   int (*number)() = nullptr;  // of the calling thread: the same member on the same core finds its weights in cache
 
   // Whether the job was run: not inside another parallel region, nor where fewer threads are allowed.
-  bool run(int members, const std::function<void(int)>& job) const {
+  bool run(int members, Job<int> job) const {
     if (!parallel) return false;
     struct Shared {
       const OpenMP& openmp;
       const int members;
-      const std::function<void(int)>& job;
+      const Job<int> job;
       std::atomic<bool> whole{true};
     } shared{*this, members, job};
     parallel(
@@ -220,7 +230,7 @@ bool join_openmp() {
   return true;
 }
 
-void run_team(int members, const std::function<void(int)>& job) {
+void run_team(int members, Job<int> job) {
   FlushDenormals flush;
   if (members == 1) return job(0);
   Teams& shared = shared_teams();
@@ -230,7 +240,7 @@ void run_team(int members, const std::function<void(int)>& job) {
   shared.team->run(members, job);
 }
 
-void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job) {
+void share(int members, std::ptrdiff_t pieces, Sharing how, Job<int, std::ptrdiff_t> job) {
   FlushDenormals flush;
   const auto do_part = [&](int member, int of) {
     const std::ptrdiff_t first = pieces * member / of, last = pieces * (member + 1) / of;

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -61,12 +60,28 @@ class Barrier {
   const std::unique_ptr<Place[]> places_;
 };
 
+// A function for the length of a call, in two words: a worker finds it in the line that it awaits.
+template <class... Arguments>
+class Job {
+ public:
+  Job() = default;
+  template <class Function>
+  Job(const Function& function)
+      : function_(&function), call_([](const void* of, Arguments... given) { (*static_cast<const Function*>(of))(given...); }) {}
+  void operator()(Arguments... given) const { call_(function_, given...); }
+  explicit operator bool() const { return call_ != nullptr; }
+
+ private:
+  const void* function_ = nullptr;
+  void (*call_)(const void*, Arguments...) = nullptr;
+};
+
 // Runs job(member) for member = 0 ... members - 1, member 0 on the calling thread, and returns when all
 // have finished. Denormal numbers are zero inside a job; the caller's floating-point state is restored.
 // Jobs from several callers take turns. Workers spin for some tens of microseconds after a job and then
 // sleep, and a child process that has forked starts workers of its own.
 // The job must not throw.
-void run_team(int members, const std::function<void(int)>& job);
+void run_team(int members, Job<int> job);
 
 // Runs job(member, piece) once for each piece = 0 ... pieces - 1 and returns when all are done. The caller
 // takes part as member 0 and waits for nobody to come: a worker that sleeps, or that others keep busy, is
@@ -79,7 +94,7 @@ struct Sharing {
                            // threads, which cannot be left out, a call that does not wake runs on the calling thread alone
 };
 // The job must not throw.
-void share(int members, std::ptrdiff_t pieces, Sharing how, const std::function<void(int, std::ptrdiff_t)>& job);
+void share(int members, std::ptrdiff_t pieces, Sharing how, Job<int, std::ptrdiff_t> job);
 
 // Run jobs on OpenMP's threads from now on, where the process has them: those spin for milliseconds after each job
 // of torch, and a second team would share its cores with them. False where there is no OpenMP.
