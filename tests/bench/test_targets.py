@@ -8,6 +8,7 @@ import pytest
 
 from longshort import engine
 from longshort.bench import cpu, targets
+from longshort.bench.limits import limit_of
 
 
 def times(**milliseconds):
@@ -81,6 +82,19 @@ def test_a_number_says_what_the_cores_full_rates_would_make_of_it():
     )
 
 
+def test_what_is_missed_says_by_how_much_and_what_limits_it():
+    rows = {row.what: row.to_json() for row in targets.rows(FOUND, cpu.CASES)}
+    met, late = rows["training beside torch, batch"], rows["first call of a process, ms"]
+    assert met["met"] and not {"missed by", "what limits it", "tried"} & set(met)
+    assert late["missed by"] == pytest.approx(51 / 50 - 1) and "tried" not in late
+    small = targets.Row("training beside torch, small batch", 1.2, 0.9).to_json()
+    assert small["missed by"] == pytest.approx(0.25)
+    assert small["what limits it"].startswith("Four sequences a thread")
+    silent = {what for what in rows if limit_of(what) is None}
+    without = ("training with", "stream in bfloat16", "first call")
+    assert all(what.startswith(without) for what in silent)
+
+
 def test_what_was_not_measured_has_no_row():
     assert targets.rows({}, cpu.CASES) == []
 
@@ -100,3 +114,4 @@ def test_the_verb_measures_prints_and_writes(tmp_path):
     content = json.loads(out.read_text())
     assert set(content["training"]) == set(content["inference"]) == {"control"}
     assert {row["what"] for row in content["asked"]} >= {"first call of a process, ms"}
+    assert content["command"] == 'longshort bench cpu --threads 2 --rounds 1 --case "control"'

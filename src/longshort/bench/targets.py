@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from .limits import limit_of
 
 PEERS = ("torch", "onnxruntime", "openvino")
 OPTIONS = {
@@ -46,6 +48,15 @@ class Row:
     def met(self) -> bool:
         """Whether it was reached."""
         return self.measured <= self.asked if self.at_most else self.measured >= self.asked
+
+    def to_json(self) -> dict[str, Any]:
+        """The row, and of a missed one by how much, what limits it, and what was tried."""
+        found = {**asdict(self), "met": self.met}
+        if self.met:
+            return found
+        limit = limit_of(self.what)
+        found["missed by"] = abs(self.measured / self.asked - 1)
+        return found if limit is None else found | {"what limits it": limit.what, "tried": limit.tried}
 
     def __str__(self) -> str:
         verdict, bound = "met   " if self.met else "MISSED", "at most" if self.at_most else "at least"

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
             raise SettingError(f"bench: `--case` must be one of {', '.join(map(repr, known))}, got {name!r}.")
     setup = cpu.Setup(threads=args.threads, rounds=args.rounds, names=tuple(args.case))
     found: dict[str, Any] = {
-        "command": f"longshort bench cpu --threads {args.threads} --rounds {args.rounds}",
+        "command": f"longshort bench cpu --threads {args.threads} --rounds {args.rounds}{_cases(args)}",
         "threads": args.threads,
         "rounds": args.rounds,
         **cpu.machine(args.threads),
@@ -66,11 +66,15 @@ def run(args: argparse.Namespace) -> int:
             args.out.write_text(json.dumps(found, indent=2) + "\n")
     found["first call, milliseconds"] = cpu.first_call()
     rows = targets.rows(found, cpu.CASES)
-    found["asked"] = [{**vars(row), "met": row.met} for row in rows]
+    found["asked"] = [row.to_json() for row in rows]
     print(*rows, sep="\n")
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=2) + "\n")
     return 0
+
+
+def _cases(args: argparse.Namespace) -> str:
+    return "".join(f' --case "{name}"' for name in args.case)
 
 
 def _gpu(args: argparse.Namespace) -> int:
@@ -88,7 +92,7 @@ def _gpu(args: argparse.Namespace) -> int:
             raise SettingError(f"bench: `--case` must be one of {', '.join(map(repr, known))}, got {name!r}.")
     setup = gpu.Setup(rounds=args.rounds, names=tuple(args.case))
     found: dict[str, Any] = {
-        "command": f"longshort bench gpu --rounds {args.rounds}",
+        "command": f"longshort bench gpu --rounds {args.rounds}{_cases(args)}",
         "rounds": args.rounds,
         **gpu.machine(),
     }

@@ -1,0 +1,92 @@
+"""Why a number that the engine is asked for is missed where it is: what bounds it, and what gained nothing.
+
+The parts of the time were measured by hand on two cores of an AMD EPYC of the Zen 4 kind, whose 512-bit
+products take two cycles: 118 GFLOP/s, and 118 GB/s out of the second-level cache, a core. The cores that the
+targets were set on do twice as much.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Limit(NamedTuple):
+    """About one kind of number."""
+
+    what: str
+    "limits it"
+    tried: str
+    "and gained nothing"
+
+
+LIMITS: dict[str, Limit] = {
+    "training beside torch": Limit(
+        "For a mean of 2 every case would have to run at nine tenths of the cores' full rates. What "
+        "stands beside the products: cells, a tenth to a fifth of a narrow layer's time; the tape, 128 MB"
+        " each way with 64 sequences of 784 steps and 128 units; the packing of weights that have "
+        "changed; the host's part, 0.2 ms a call.",
+        "Units split over the threads; every other step from the last block for batches too; the tape of "
+        "a plain cell fetched ahead; cells in between the product of the next tile, in C++ (the "
+        "compiler's sums then leave their registers: 5 % slower; by hand, in assembly, it has not been "
+        "tried).",
+    ),
+    "training beside torch, small batch": Limit(
+        "Four sequences a thread make tiles of four rows, so weights are read once for four products "
+        "each, and the cells' exponentials take a sixth of the time.",
+        "Units split over the threads, so that a tile has eight rows; every other step from the last "
+        "block; the tape fetched ahead.",
+    ),
+    "training beside torch, language": Limit(
+        "torch runs at three quarters of the peak here, and ours at four fifths: 650 units are ten "
+        "sequences a thread, whose weights no cache holds (6.8 MB a step from the third level); packing "
+        "them both ways is 3 ms of 73.",
+        "Both packings of a block while it is in cache, and past the caches (half of the packing's time, "
+        "none of the step's); what a tile begins with fetched ahead; longer chunks of the weights' "
+        "gradients (in: 5 % of the way back).",
+    ),
+    "inference beside the best peer": Limit(
+        "On the large cases all peers run close to the cores' rate, on the narrow ones a third of the "
+        "time are the cells' exponentials: 102 cycles a block of 16 units when nothing is waited for, 88 "
+        "of them multiplications.",
+        "Cells in between the next tile's product (slower, see training); shorter polynomials would err "
+        "more.",
+    ),
+    "stream beside the best peer": Limit(
+        "Each thread reads its half of the weights at nine tenths of what its second-level cache gives; "
+        "the rest is the threads' meeting at each step, 70 ns on cores that share a cache and 300 on "
+        "cores that do not.",
+        "Huge pages for weights below 2 MB; fetching ahead of the product. In, and worth it: every other "
+        "step from the last block, cells between the products, own units' h before the others' is "
+        "awaited.",
+    ),
+    "stream, wide beside the best peer": Limit(
+        "The weights, 2.1 MB a thread, come from the third-level cache at the rate at which a core can "
+        "read it.",
+        "Fetching ahead of the product; every other step from the last block is in, and keeps what fits.",
+    ),
+    "one step": Limit(
+        "A step reads all weights, and `bound` is the time of reading so many bytes over and over. What "
+        "is left are the call from Python (0.2 us) and the two threads' meeting, there and back: on cores"
+        " that share a cache 0.4 us, on cores that do not more than sharing gains.",
+        "Fetching ahead of the product; huge pages for weights below 2 MB; cells in between a single "
+        "step's products; two threads for less than 320 KB of weights (a quarter faster where they share "
+        "a cache, half slower where not).",
+    ),
+    "two threads beside one": Limit(
+        "Two virtual cores may be two halves of one, which gain nothing from each other.",
+        "Nothing: it is the machine's.",
+    ),
+}
+"""The begin of a number's name -> its limit: the longest that fits counts."""
+LIMITS["share of peak in training"] = LIMITS["training beside torch"]
+
+
+def limit_of(what: str) -> Limit | None:
+    """Return what is known of a number's limit, by its name.
+
+    >>> limit_of("one step, wide, engine int8, us") is LIMITS["one step"]
+    True
+    >>> limit_of("first call of a process, ms")
+    """
+    fitting = [begin for begin in LIMITS if what.startswith(begin)]
+    return LIMITS[max(fitting, key=len)] if fitting else None
