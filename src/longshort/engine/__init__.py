@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from ..errors import BackendError
-
-
-def _loaded() -> tuple[Any, str]:
-    try:
-        return importlib.import_module("._core", __package__), ""
-    except ImportError as error:
-        return (
-            None,
-            f"the compiled module is not there ({error}); install longshort where there is a C++20 compiler",
-        )
-
-
-_core, _MISSING = _loaded()
+from .machine import available, isa, isas, join_openmp, meeting, peak, reading, there, trim, why_not
+from .matrices import cross_entropy, multiply
 
 __all__ = [
     "Forward",
     "available",
     "backward",
+    "cross_entropy",
     "forward",
     "isa",
     "isas",
@@ -62,75 +50,11 @@ class Forward(NamedTuple):
     "what `backward` needs, if asked for"
 
 
-def available() -> bool:
-    """Whether the compiled module is there."""
-    return _core is not None
-
-
-def why_not() -> str | None:
-    """Why the engine is not available, as a clause; None if it is."""
-    return _MISSING or None
-
-
-def _there() -> Any:
-    if _core is None:
-        raise BackendError(f"engine: {_MISSING}.")
-    return _core
-
-
-def isa() -> str:
-    """Return the instruction set that runs: the best one, or the one LONGSHORT_ENGINE_ISA names."""
-    name: str = _there().isa()
-    return name
-
-
-def isas() -> list[str]:
-    """Return the instruction sets of this processor that were compiled in, best first."""
-    names: list[str] = _there().isas()
-    return names
-
-
-def peak() -> float:
-    """Return the float32 operations a second that one core reaches in a product from its first cache."""
-    rate: float = _there().peak()
-    return rate
-
-
-def reading(size: int) -> float:
-    """Return the bytes a second that one core reads, of `size` bytes over and over: of the cache they fit."""
-    rate: float = _there().reading(size)
-    return rate
-
-
-def meeting() -> float:
-    """Return the seconds that two threads take to meet at a barrier."""
-    seconds: float = _there().meeting()
-    return seconds
-
-
-def trim() -> None:
-    """Give the memory that is kept for reuse back to the system."""
-    _there().trim()
-
-
-def join_openmp() -> bool:
-    """Run on OpenMP's threads from now on, if a library has brought it into this process.
-
-    Those threads spin for milliseconds after each job of torch, on the very cores that the engine's own would
-    need. The layer calls this; a program without torch has no reason to.
-
-    Returns:
-        Whether there is an OpenMP.
-    """
-    joined: bool = _there().join_openmp()
-    return joined
-
-
 def tape_row(
     H: int, P: int, *, double: bool = False, projected: bool = False, variant: Any = None, noise: Any = None
 ) -> int:
     """Return how many values a tape holds for each sequence and step."""
-    core = _there()
+    core = there()
     row = core.tape_row64 if double else core.tape_row32
     count: int = row(H, P, projected, _variant(variant), noise or core.Noise())
     return count
@@ -144,7 +68,7 @@ _FLAGS = (
 
 @lru_cache(maxsize=256)
 def _variant(given: Any) -> Any:
-    variant = _there().Variant()
+    variant = there().Variant()
     if given is None:
         return variant
     for name in _FLAGS:
@@ -158,7 +82,7 @@ def _variant(given: Any) -> Any:
 
 def noise(rates: Any = None, *, seed: int = 0, first: int = 0, training: bool = True) -> Any:
     """Describe the noise of a call; of the `rates`, a `scan.Noise`, the caller masks x and w_hh."""
-    made = _there().Noise()
+    made = there().Noise()
     made.training, made.seed, made.first = training, seed % (1 << 64), first
     if rates is not None:
         for name in ("variational_h", "recurrent_dropout", "zoneout_h", "zoneout_c"):
@@ -206,7 +130,7 @@ def pack(
     Raises:
         ShapeError: arrays that do not fit each other or the variant.
     """
-    return _there().pack(
+    return there().pack(
         w_ih,
         w_hh,
         bias,
@@ -245,34 +169,9 @@ def step(packed: Any, *, stored: str = "full", threads: int = 1) -> Any:
     Raises:
         ShapeError: another variant, an unknown form, short float64 weights, or arrays that do not fit.
     """
-    core = _there()
+    core = there()
     kind = core.Step64 if isinstance(packed, core.Packed64) else core.Step32
     return kind(packed, stored, threads)
-
-
-def multiply(a: Array, b: Array, bias: Array | None = None, *, threads: int = 1) -> Array:
-    """Return a b' plus a bias: a linear layer on the product that the recurrence runs on.
-
-    Args:
-        a:       (M, C), with either axis contiguous, as b.
-        b:       (K, C), of the same type: float32 or float64.
-        bias:    (K,), zero if None.
-        threads: used where the product is long enough to pay for them.
-
-    Returns:
-        (M, K). Sums run over C in order: a value's bits depend neither on the layouts nor on the threads.
-
-    Raises:
-        ShapeError: arrays that do not fit, or that have no contiguous axis.
-
-    Memory: two panels of 1,024 rows a thread, and where a's rows are not contiguous a copy of b.
-
-    >>> import numpy as np
-    >>> multiply(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.5, 0.0])).tolist()
-    [[1.5, 3.0], [2.5, 4.0]]
-    """
-    made: Array = _there().multiply(a, b, bias, threads)
-    return made
 
 
 def forward(
@@ -315,7 +214,7 @@ def forward(
     Raises:
         ShapeError: arrays that do not fit.
     """
-    core = _there()
+    core = there()
     return Forward(
         *core.forward(
             packed, x, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), keep_cells,
@@ -374,7 +273,7 @@ def backward(
     Raises:
         ShapeError: arrays that do not fit, or a name that has no gradient in this variant.
     """
-    core = _there()
+    core = there()
     found: dict[str, Array] = core.backward(
         packed, tape, x, y, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), dy,
         dh, dc, dcells, dgates, list(wanted), time_major, threads,

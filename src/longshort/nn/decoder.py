@@ -1,8 +1,8 @@
 """Scores of the next token, and their loss.
 
 With a vocabulary of thousands the scores of a window are the largest array of a training step. So their
-gradient is made in their own place, some rows at a time while they are in the cache, right after the product:
-no second and third array of that size is written and read. To compute the scores themselves again in parts
+gradient is made in their own place, row by row while each is in the cache, right after the product: no second
+and third array of that size is written and read. To compute the scores themselves again in parts
 would save more memory, and costs time (`scripts/bench language-speed`). The products are the engine's, since
 one of those behind torch.mm reaches half of what some processors can. In bfloat16, summed in float32, they
 take half the time where the processor has instructions for it.
@@ -24,7 +24,7 @@ LARGE = 50_000
 WIDE = 1_000
 """Units from which on it pays to make the gradient in the place of the scores."""
 ROWS = 32
-"""Rows of the scores whose gradient is made at a time, in the cache."""
+"""Rows of the scores that are taken to float32 and back, or passed over by torch, at a time: in the cache."""
 SCORES = 1 << 24
 """Scores that exist at a time where no gradient is wanted."""
 ENGINE = engine.available() and engine.isa() != "portable"
@@ -89,6 +89,21 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return found if bias is None else found.add_(bias)
 
 
+def cross_entropy_(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the losses (M,) of scores (M, V) on a CPU, and leave p - onehot(y) in the scores."""
+    if scores.dtype == torch.float32 and ENGINE:
+        threads, wanted = torch.get_num_threads(), targets.contiguous().numpy()
+        return torch.from_numpy(engine.cross_entropy(scores.detach().numpy(), wanted, threads=threads))
+    losses = scores.new_empty(len(scores), 1)
+    for part, y, out in zip(
+        scores.split(ROWS), targets[:, None].split(ROWS), losses.split(ROWS), strict=True
+    ):
+        p = torch.log_softmax(part, 1)
+        torch.gather(p, 1, y, out=out)
+        part.copy_(p.exp_().scatter_add_(1, y, torch.full_like(out, -1.0)))
+    return losses[:, 0].neg()
+
+
 class InPlace(torch.autograd.Function):
     """Cross entropy of a product, whose gradient takes the place of the scores; differentiable once.
 
@@ -98,18 +113,18 @@ class InPlace(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, short: bool) -> Tensor:
         """Losses (M,) of h (M, width), weight (V, width), bias (V,) and targets (M,)."""
-        if short:
-            h, weight = h.bfloat16(), weight.bfloat16()
-        scores, losses = product(h, weight, None if short else bias), bias.new_empty(len(h), 1)
-        for part, wanted, out in zip(
-            scores.split(ROWS), targets[:, None].split(ROWS), losses.split(ROWS), strict=True
-        ):
-            p = torch.log_softmax(part + bias if short else part, 1)
-            torch.gather(p, 1, wanted, out=out)
-            p.exp_().scatter_add_(1, wanted, torch.full_like(out, -1.0))
-            part.copy_(p)
+        if not short:
+            scores = product(h, weight, bias)
+            ctx.save_for_backward(h, weight, scores)
+            return cross_entropy_(scores, targets)
+        h, weight = h.bfloat16(), weight.bfloat16()
+        scores, losses = product(h, weight), []
+        for part, y in zip(scores.split(ROWS), targets.split(ROWS), strict=True):
+            wide = part + bias
+            losses.append(cross_entropy_(wide, y))
+            part.copy_(wide)
         ctx.save_for_backward(h, weight, scores)
-        return losses[:, 0].neg()
+        return torch.cat(losses)
 
     @staticmethod
     @once_differentiable

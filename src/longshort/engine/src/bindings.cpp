@@ -431,6 +431,27 @@ Taken multiply(const Given& a, const Given& b, const Given& bias, int threads) {
 }
 
 template <class Real>
+Taken cross_entropy(const nb::ndarray<Real, nb::ndim<2>, nb::device::cpu>& scores, const Given& targets, int threads) {
+  EntropyCall<Real> call;
+  call.M = static_cast<Index>(scores.shape(0));
+  call.V = static_cast<Index>(scores.shape(1));
+  if (call.M > 0 && call.V > 1 && scores.stride(1) != 1) raise_shape("engine: `scores` must be contiguous along its last axis: they are written where they stand.");
+  call.scores = {scores.data(), static_cast<Index>(scores.stride(0))};
+  need(targets, "targets");
+  call.targets = vector<std::int64_t>(targets, "targets", "(M)", call.M);
+  for (Index m = 0; m < call.M; ++m)
+    if (call.targets[m] < 0 || call.targets[m] >= call.V)
+      raise_shape("engine: `targets` must be in [0, V) = [0, " + std::to_string(call.V) + "), got " + std::to_string(call.targets[m]) + " at " + std::to_string(m) + ".");
+  need_threads(threads);
+  call.threads = threads;
+  const Taken losses = fresh<Real>({call.M});
+  call.losses = static_cast<Real*>(losses.data());
+  const nb::gil_scoped_release unlocked;
+  kernels_of<Real>(instruction_set()).cross_entropy(call);
+  return losses;
+}
+
+template <class Real>
 Taken activate(const std::string& name, const Given& x) {
   const Index count = static_cast<Index>(x->size());
   const Real* from = vector<Real>(x, "x", "(K)", count);
@@ -562,6 +583,11 @@ NB_MODULE(_core, m) {
     return instruction_set().single_precision.reading(bytes);
   });
   m.def("multiply", multiply, nb::arg("a"), nb::arg("b"), nb::arg("bias").none(), nb::arg("threads"));
+  m.def("cross_entropy", cross_entropy<float>, nb::arg("scores").noconvert(), nb::arg("targets").none(), nb::arg("threads"));
+  m.def("cross_entropy", cross_entropy<double>, nb::arg("scores").noconvert(), nb::arg("targets").none(), nb::arg("threads"));
+  m.def("cross_entropy", [](const nb::args&, const nb::kwargs&) {
+    raise_shape("engine: `scores` must be (M, V), float32 or float64 and writable, with `targets` (M,) of int64 and a number of `threads`.");
+  });
   m.def("meeting", meeting);
   m.def("trim", trim);
   m.def("join_openmp", join_openmp);

@@ -139,6 +139,16 @@ struct MatrixCall {
   int threads = 1;
 };
 
+// Scores of M rows become the gradient of their losses.
+template <class Real>
+struct EntropyCall {
+  Index M = 0, V = 0;
+  Rows<Real> scores;                      // (M, V)
+  const std::int64_t* targets = nullptr;  // (M), each in 0 ... V - 1
+  Real* losses = nullptr;                 // (M)
+  int threads = 1;
+};
+
 enum class Stored { full, bfloat16, int8 };
 
 // The weights of a step: those that were packed, or short copies of them; see stored.hpp.

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "backward.hpp"
+#include "cross_entropy.hpp"
 #include "forward.hpp"
 #include "matrix.hpp"
 #include "pack_weights.hpp"
@@ -74,7 +75,7 @@ void activate(int which, const Real* from, Real* to, Index count) {
 
 template <class Real, Dot dot>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, holds<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, run_product<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
+  return {pack<Real>, holds<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, run_product<Real>, run_cross_entropy<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
 }
 
 bool supported() {

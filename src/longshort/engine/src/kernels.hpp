@@ -17,6 +17,7 @@ struct Kernels {
   void (*step)(const StepCall<Real>&, const StepWeights<Real>&, Room&);
   StepWeights<Real> (*store)(const PackedWeights<Real>&, Stored, Room&);  // short copies lie in the room
   void (*multiply)(const MatrixCall<Real>&);
+  void (*cross_entropy)(const EntropyCall<Real>&);
   Index (*tape_row)(const PackedWeights<Real>&, const Noise&);  // values for each sequence and step
   double (*peak)();  // floating-point operations a second of one core, in a product that fits its first cache
   double (*reading)(Index bytes);  // bytes a second that one core reads, of so many over and over
