@@ -601,3 +601,18 @@ def test_threads_share_a_layer():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_layer_that_has_trained_follows_the_instruction_set(monkeypatch):
+    """Tapes are padded to whole vectors, whose width belongs to the set."""
+    sets = [name for name in engine.isas() if name in ("avx512", "avx2", "portable")]
+    layer = made(C, 10)
+    x = torch.randn(T, N, C)
+    found = []
+    for isa in (*sets, *sets):
+        monkeypatch.setenv("LONGSHORT_ENGINE_ISA", isa)
+        layer.zero_grad()
+        layer(x)[0].square().sum().backward()
+        found.append([p.grad.clone() for p in layer.parameters()])
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0])

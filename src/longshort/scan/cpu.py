@@ -77,8 +77,7 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     )
     if tape is None:
         return outputs, ()
-    row = tape.size // (call.T * call.N) if call.T * call.N else _tape_row(call)
-    return outputs, (torch.from_numpy(tape.reshape(call.T, call.N, row)),)
+    return outputs, (_by_rows(call, tape),)
 
 
 def backward(
@@ -118,6 +117,11 @@ def backward(
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """List the tape: gates, cell and what the variant adds, padded to whole vectors."""
     return [((call.T, call.N, _tape_row(call)), call.dtype)]
+
+
+def _by_rows(call: Call, tape: Any) -> Tensor:
+    row = tape.size // (call.T * call.N) if call.T * call.N else _tape_row(call)
+    return torch.from_numpy(tape.reshape(call.T, call.N, row))
 
 
 def _tape_row(call: Call) -> int:
@@ -255,7 +259,6 @@ class _Recording:
         self.shared, self.several = _shared(call, given), call.N > 1 and call.T > 1
         others = [Inputs._fields[k] for k in call.places if k > Inputs._fields.index("c")]
         self.names = ["x", "h", "c", "w_ih", "w_hh", *["bias"] * len(site.biases), *others]
-        self.row = _tape_row(call)
 
     def forward(self, tensors: Layered) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
         """Run the engine forward."""
@@ -272,7 +275,7 @@ class _Recording:
         )
         y = y.swapaxes(0, 1) if self.site.time_first else y
         outputs = torch.from_numpy(y), torch.from_numpy(h_n[None]), torch.from_numpy(c_n[None])
-        return outputs, (torch.from_numpy(tape).view(call.T, call.N, self.row),)
+        return outputs, (_by_rows(call, tape),)
 
     def backward(
         self,
