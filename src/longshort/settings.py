@@ -135,8 +135,7 @@ class Settings:
             scalar, _, many = _kind(kinds[field.name])
             allowed = field.metadata["allowed"].replace("%", "%%")
             limits = "" if allowed == "in (-inf, inf)" else f" {allowed[0].upper()}{allowed[1:]}."
-            default = "derived" if field.default is None else field.default
-            help = f"{field.metadata['help'].replace('%', '%%')}{limits} Default: {default}."
+            help = f"{field.metadata['help'].replace('%', '%%')}{limits} Default: {_typed(field.default)}."
             name = _flag(field.name)
             if scalar is bool:
                 parser.add_argument(
@@ -224,6 +223,13 @@ class Settings:
         if not isinstance(values, dict):
             raise SettingError(f"{path}: must hold a JSON object of settings, got {type(values).__name__}.")
         return cls.from_json(values, str(path))
+
+
+def _typed(value: object) -> object:
+    """A default as a user would type it."""
+    if value is None:
+        return "derived"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _flag(name: str) -> str:

@@ -162,9 +162,8 @@ def step(packed: Any, *, stored: str = "full", threads: int = 1) -> Any:
         An object with `(x, h, c) -> (y, c)` for x (N, T, C), and `move(x, h, c, only=None)`, which takes one
         step on x (N, C) and writes the new state into h and c (N, H); h is y's last step. only: (N,) bool,
         the sequences that step. `moving(h, c)` gives a function of (x, only=None) that does the same to
-        these arrays with less work for each call, least where each x is written into the same array: it is
-        held until another is given. A sequence's bits depend neither on the others nor on the threads. Calls
-        from several threads take turns.
+        these arrays with less work for each call. A sequence's bits depend neither on the others nor on the
+        threads. Calls from several threads take turns.
 
     Raises:
         ShapeError: another variant, an unknown form, short float64 weights, or arrays that do not fit.

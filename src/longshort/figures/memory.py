@@ -41,8 +41,8 @@ class MemoryLine:
 
 
 _MOST = 12
-_APART = 1.05
-"""Factor between the places of two cells' marks at one lag."""
+_FIELD = 0.76
+"""Width of the cells' marks at one lag, of the way to the next."""
 _MARKS = "osD^vP*XdhH8"
 
 
@@ -56,10 +56,10 @@ def memory_figure(
     title: str = "",
     across: str = "lag",
 ) -> Figure:
-    """Draw scores against lags: a line a cell, the band of its seeds, and what one without memory scores.
+    """Draw scores against lags: a line a cell, a bar for its seeds, and what one without memory scores.
 
-    The axis of lags is logarithmic, and at each lag the cells' marks stand side by side, a little to the left
-    or the right of it, so that equal scores do not hide each other. A bar through a mark is its seeds' band.
+    Each lag has a field of its own, in which the cells' marks stand side by side, so that equal scores do not
+    hide each other. A bar through a mark goes from the least to the most of its seeds.
 
     Args:
         lines: the cells; 1 to 12.
@@ -84,6 +84,9 @@ def memory_figure(
     style.heading(figure, title)
     axes = figure.subplots()
     style.dress(axes)
+    lags = sorted({lag for line in lines for lag in line.lags} | set(trivial[0]))
+    for place in range(0, len(lags), 2):
+        axes.axvspan(place - 0.5, place + 0.5, color=style.RULE, alpha=0.3, linewidth=0)
     for place, line in enumerate(lines):
         colour = style.LINES[place % len(style.LINES)]
         look: dict[str, Any] = {
@@ -91,27 +94,25 @@ def memory_figure(
             "linestyle": style.DASHES[place % 4],
             "marker": _MARKS[place],
             "markersize": 5,
-            "linewidth": 1.5,
+            "linewidth": 1.2,
         }
-        across_by = _APART ** (place - (len(lines) - 1) / 2)
-        lags = [lag * across_by for lag in line.lags]
-        axes.plot(lags, line.middle, label=line.name, **look)
-        axes.vlines(lags, line.low, line.high, color=colour, linewidth=1.0)
-        axes.fill_between(lags, line.low, line.high, color=colour, alpha=0.12, linewidth=0)
-    widest = _APART ** (len(lines) / 2 + 1)
-    lags, scores = [list(values) for values in trivial]
-    axes.plot(
-        [lags[0] / widest, *lags, lags[-1] * widest], [scores[0], *scores, scores[-1]],
+        beside = ((place + 0.5) / len(lines) - 0.5) * _FIELD
+        across_at = [lags.index(lag) + beside for lag in line.lags]
+        axes.plot(across_at, line.middle, label=line.name, **look)
+        axes.vlines(across_at, line.low, line.high, color=colour, linewidth=1.0)
+    axes.step(
+        [-0.5, *(lags.index(lag) + 0.5 for lag in trivial[0])], [trivial[1][0], *trivial[1]],
         color=style.INK, linewidth=1.0, label="without memory",
     )  # fmt: skip
+    bar: dict[str, Any] = {"color": style.INK, "linestyle": "", "marker": "|", "markersize": 9}
+    axes.plot([], [], label="least to most of its seeds", **bar)
     axes.axhline(bound, color=style.QUIET, linewidth=0.9, linestyle=":", label="solved below")
-    axes.set_xscale("log")
+    axes.set_xlim(-0.5, len(lags) - 0.5)
     if logarithmic:
         axes.set_yscale("symlog", linthresh=bound, linscale=0.5)
     highest = max([*trivial[1], *(score for line in lines for score in line.high)])
     axes.set_ylim(-0.15 * bound if logarithmic else -0.03 * highest, None)
-    axes.set_xticks(sorted({lag for line in lines for lag in line.lags} | set(trivial[0])))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(style.plain_number))
+    axes.set_xticks(range(len(lags)), [f"{lag:,}" for lag in lags])
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(style.plain_number))
     axes.minorticks_off()
     axes.set_xlabel(across, fontsize=style.SMALL, color=style.INK, parse_math=False)

@@ -6,6 +6,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <bit>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -83,6 +84,48 @@ template <class Value>
 const Value* vector(const Given& array, const char* name, const char* axes, Index count) {
   return array ? checked<Value>(*array, name, axes, {count}) : nullptr;
 }
+
+// The contiguous values of an array for as long as this stands. A buffer costs half of what an import does, so only what
+// has none (a tensor) is imported.
+template <class Real>
+class Contiguous {
+ public:
+  explicit Contiguous(nb::handle array) {
+    if (PyObject_CheckBuffer(array.ptr())) {
+      if (PyObject_GetBuffer(array.ptr(), &view_, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) != 0) PyErr_Clear();
+      else if (view_.itemsize == sizeof(Real) && is_native(view_.format)) take(view_.buf, view_.len / view_.itemsize);
+    } else if (nb::try_cast(array, imported_, false)) {
+      take(imported_.data(), static_cast<Index>(imported_.size()));
+    }
+  }
+  Contiguous(const Contiguous&) = delete;
+  Contiguous& operator=(const Contiguous&) = delete;
+  ~Contiguous() {
+    if (view_.obj) PyBuffer_Release(&view_);
+  }
+
+  explicit operator bool() const { return taken_; }
+  const Real* data() const { return data_; }
+  Index size() const { return size_; }
+
+ private:
+  void take(const void* data, Index size) {
+    data_ = static_cast<const Real*>(data);
+    size_ = size;
+    taken_ = true;
+  }
+
+  static bool is_native(const char* format) {
+    if (*format == '@' || *format == '=' || (*format == '<' && std::endian::native == std::endian::little)) ++format;
+    return format[0] == (sizeof(Real) == 4 ? 'f' : 'd') && format[1] == 0;
+  }
+
+  Py_buffer view_{};
+  nb::ndarray<const Real, nb::c_contig, nb::device::cpu> imported_;
+  const Real* data_ = nullptr;
+  Index size_ = 0;
+  bool taken_ = false;
+};
 
 // A fresh array on pooled memory. order: for rank 3, 0 is (N, T, K) in memory, 1 is (T, N, K).
 template <class Real>

@@ -369,26 +369,19 @@ class Moving {
     step_.hold(h_, c_, N_);
   }
 
-  // x: N x C values, whatever their axes. An array that is given again is not looked at again: while its buffer is
-  // held, it can neither move nor change its size.
+  // x: N x C values, whatever their axes.
   void step(nb::handle x, const typename Taker::Chosen& only) {
-    if (x.ptr() != given_.ptr()) take(x);
-    step_.advance(x_.data(), h_.data(), c_.data(), N_, only);
+    const Contiguous<Real> values(x);
+    if (!values) refuse<Real>("a moving state takes x of N C values, and `only` (N,) bool or None");
+    if (values.size() != N_ * step_.inputs())
+      raise_shape("engine: `x` must have N C = " + std::to_string(N_ * step_.inputs()) + " values, got " + std::to_string(values.size()) + ".");
+    step_.advance(values.data(), h_.data(), c_.data(), N_, only);
   }
 
  private:
-  void take(nb::handle x) {
-    given_.reset();
-    if (!nb::try_cast(x, x_, false)) refuse<Real>("a moving state takes x of N C values, and `only` (N,) bool or None");
-    if (static_cast<Index>(x_.size()) != N_ * step_.inputs())
-      raise_shape("engine: `x` must have N C = " + std::to_string(N_ * step_.inputs()) + " values, got " + std::to_string(x_.size()) + ".");
-    if (PyObject_CheckBuffer(x.ptr())) given_ = nb::borrow(x);
-  }
-
-  nb::object owner_, given_;
+  nb::object owner_;
   Taker& step_;
   typename Taker::Written h_, c_;
-  nb::ndarray<const Real, nb::c_contig, nb::device::cpu> x_;
   Index N_;
 };
 

@@ -22,7 +22,7 @@ template <class Real>
 struct StepOfOne {
   const StepWeights<Real>* w;
   const Real *x, *h, *c;
-  Real *y, *c_n;  // c_n may be c; y may not be h
+  Real *y, *c_n;  // c_n may be c; neither may be x or h
 
   // x's products first, since their panels lie one behind the other.
   void run(Range blocks) const {

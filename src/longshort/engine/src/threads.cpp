@@ -14,7 +14,7 @@ namespace longshort {
 namespace {
 
 constexpr int SpinsBeforeYield = 500;
-constexpr int SpinsBeforeClaim = 200;
+constexpr int SpinsBeforeClaim = 200;  // of one call, for all workers together
 constexpr int SpinsBeforeSleep = 2000;
 
 inline void pause() {
@@ -40,7 +40,7 @@ class Team {
   void run(int members, Job<int> job) {
     job_ = job;
     const std::uint64_t number = open(members);
-    wake();
+    if (anyone_sleeps(members)) state_.notify_all();
     job(0);
     for (int member = 1; member < members; ++member) await(member, number);
   }
@@ -52,11 +52,12 @@ class Team {
     how_ = how;
     next_.store(0, std::memory_order_relaxed);
     const std::uint64_t number = open(members);
-    const bool asleep = sleepers_.load(std::memory_order_seq_cst) > 0;
+    const bool asleep = anyone_sleeps(members);
     if (asleep && (how.wakes || std::chrono::steady_clock::now() - shared_at_ < Moment)) state_.notify_all();
     take_part(0, members, 0);
+    int patience = asleep ? 0 : SpinsBeforeClaim;
     for (int member = 1; member < members; ++member) {
-      if (!asleep && comes(member, number, SpinsBeforeClaim)) continue;  // to look at its claim would take the line from it
+      if (comes(member, number, patience)) continue;  // to look at its claim would take the line from it
       if (!claim(member, number)) await(member, number);
       else if (how.settled) take_part(member, members, 0);
     }
@@ -67,6 +68,7 @@ class Team {
   struct Part {  // numbers of the last job
     alignas(64) std::atomic<std::uint64_t> claimed{0};
     alignas(64) std::atomic<std::uint64_t> done{0};
+    alignas(64) std::atomic<bool> asleep{false};
   };
 
   // State: the job's number above, its members in the last bits. One load tells a worker whether it has a part.
@@ -79,8 +81,11 @@ class Team {
     return number_;
   }
 
-  void wake() {
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) state_.notify_all();
+  // Of those with a part in the job that was opened. A worker says that it sleeps before it looks at the state once more.
+  bool anyone_sleeps(int members) const {
+    for (int member = 1; member < members; ++member)
+      if (parts_[static_cast<std::size_t>(member)].asleep.load(std::memory_order_seq_cst)) return true;
+    return false;
   }
 
   // A worker that comes late may ask for a job that is over: its number is behind.
@@ -90,18 +95,18 @@ class Team {
     return last < number && claimed.compare_exchange_strong(last, number, std::memory_order_acq_rel);
   }
 
-  // Whether a member is done within so many spins.
-  bool comes(int member, std::uint64_t number, int most) const {
+  // Whether a member is done before the spins are spent.
+  bool comes(int member, std::uint64_t number, int& spins) const {
     const std::atomic<std::uint64_t>& done = parts_[static_cast<std::size_t>(member)].done;
-    for (int spins = 0; done.load(std::memory_order_acquire) != number; ++spins) {
-      if (spins == most) return false;
+    for (; done.load(std::memory_order_acquire) != number; --spins) {
+      if (spins == 0) return false;
       pause();
     }
     return true;
   }
 
   void await(int member, std::uint64_t number) const {
-    while (!comes(member, number, SpinsBeforeYield)) sched_yield();
+    for (int spins = SpinsBeforeYield; !comes(member, number, spins);) sched_yield();
   }
 
   // The part of one member, done by `as`: its own pieces where they are settled, else the next as long as there are any.
@@ -126,9 +131,9 @@ class Team {
           pause();
           continue;
         }
-        sleepers_.fetch_add(1, std::memory_order_seq_cst);
+        own.asleep.store(true, std::memory_order_seq_cst);
         state_.wait(now, std::memory_order_seq_cst);
-        sleepers_.fetch_sub(1, std::memory_order_relaxed);
+        own.asleep.store(false, std::memory_order_relaxed);
         spins = 0;
       }
       seen = now;
@@ -147,7 +152,6 @@ class Team {
   std::uint64_t number_ = 0;
   std::chrono::steady_clock::time_point shared_at_{};
   std::unique_ptr<Part[]> parts_;
-  std::atomic<int> sleepers_{0};
   alignas(64) std::atomic<std::uint64_t> state_{0};
   Job<int> job_;
   Job<int, std::ptrdiff_t> piece_job_;

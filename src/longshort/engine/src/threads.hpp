@@ -84,8 +84,8 @@ class Job {
 void run_team(int members, Job<int> job);
 
 // Runs job(member, piece) once for each piece = 0 ... pieces - 1 and returns when all are done. The caller
-// takes part as member 0 and waits for nobody to come: a worker that sleeps, or that others keep busy, is
-// done without. Each member starts with its own share of the pieces, the same at every call with these
+// takes part as member 0 and waits for nobody to come: a worker that sleeps, or that is kept busy for some
+// microseconds, is done without. Each member starts with its own share of the pieces, the same at every call with these
 // numbers, so that what a piece reads stays in its core's cache; who is done takes from the others.
 struct Sharing {
   bool settled = false;    // what a piece reads lies in its member's cache: nobody takes from one that has begun
