@@ -45,11 +45,12 @@ LIMITS: dict[str, Limit] = {
         "gradients (in: 5 % of the way back).",
     ),
     "inference beside the best peer": Limit(
-        "On the large cases all peers run close to the cores' rate, on the narrow ones a third of the "
-        "time are the cells' exponentials: 102 cycles a block of 16 units when nothing is waited for, 88 "
-        "of them multiplications.",
-        "Cells in between the next tile's product (slower, see training); shorter polynomials would err "
-        "more.",
+        "In one thread the products alone, at the core's peak, are 78 to 92 % of ours with 128 units and "
+        "more, and all peers run close to that on the large cases; the cells' exponentials are 2 to 6 % "
+        "from 256 units, 11 to 15 % with 128 and 30 % with 32 (98 cycles a block of 16 units, 88 of them "
+        "multiplications), all else 5 to 12 %.",
+        "Cells in between the next tile's product (slower, see training). Sigmoids from a table of 16 "
+        "powers are a tenth of a cell faster, by trial, and err more: 1 % of a narrow layer, not taken.",
     ),
     "stream beside the best peer": Limit(
         "Each thread reads its half of the weights at nine tenths of what its second-level cache gives; "
