@@ -25,6 +25,24 @@ inline void pause() {
 #endif
 }
 
+#if defined(__linux__)
+int this_core() { return sched_getcpu(); }
+
+// Move the calling thread off a core. Where cores are said to share no cache, as those of a virtual machine often are,
+// Linux wakes a thread where it slept, though its waker may be there by now and all others idle; and leaves it there for
+// tens of milliseconds.
+void leave(int core) {
+  cpu_set_t allowed, others;
+  if (core < 0 || core != sched_getcpu() || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  others = allowed;
+  CPU_CLR(static_cast<std::size_t>(core), &others);
+  if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
+}
+#else
+int this_core() { return -1; }
+void leave(int) {}
+#endif
+
 // A job is numbered, and each member's part of it goes to whoever claims it for that number: its worker, or the caller,
 // who then waits only for the parts that a worker has claimed. Nobody reads the fields of a job without a part of it, so
 // they stand as long as they are read. A worker that comes finds all it needs in one line, and leaves its answer in its own.
@@ -40,7 +58,7 @@ class Team {
   void run(int members, Job<int> job) {
     job_ = job;
     const std::uint64_t number = open(members);
-    if (anyone_sleeps(members)) state_.notify_all();
+    if (anyone_sleeps(members)) wake();
     job(0);
     for (int member = 1; member < members; ++member) await(member, number);
   }
@@ -53,7 +71,7 @@ class Team {
     next_.store(0, std::memory_order_relaxed);
     const std::uint64_t number = open(members);
     const bool asleep = anyone_sleeps(members);
-    if (asleep && (how.wakes || std::chrono::steady_clock::now() - shared_at_ < Moment)) state_.notify_all();
+    if (asleep && (how.wakes || std::chrono::steady_clock::now() - shared_at_ < Moment)) wake();
     take_part(0, members, 0);
     int patience = asleep ? 0 : SpinsBeforeClaim;
     for (int member = 1; member < members; ++member) {
@@ -79,6 +97,11 @@ class Team {
     number_ += OneJob;
     state_.store(number_ + static_cast<std::uint64_t>(members), std::memory_order_seq_cst);
     return number_;
+  }
+
+  void wake() {
+    waker_core_.store(this_core(), std::memory_order_relaxed);
+    state_.notify_all();
   }
 
   // Of those with a part in the job that was opened. A worker says that it sleeps before it looks at the state once more.
@@ -134,6 +157,7 @@ class Team {
         own.asleep.store(true, std::memory_order_seq_cst);
         state_.wait(now, std::memory_order_seq_cst);
         own.asleep.store(false, std::memory_order_relaxed);
+        leave(waker_core_.load(std::memory_order_relaxed));
         spins = 0;
       }
       seen = now;
@@ -151,6 +175,7 @@ class Team {
   const int members_;
   std::uint64_t number_ = 0;
   std::chrono::steady_clock::time_point shared_at_{};
+  std::atomic<int> waker_core_{-1};
   std::unique_ptr<Part[]> parts_;
   alignas(64) std::atomic<std::uint64_t> state_{0};
   Job<int> job_;
