@@ -15,7 +15,7 @@ namespace {
 
 constexpr int SpinsBeforeYield = 500;
 constexpr int SpinsBeforeClaim = 200;  // of one call, for all workers together
-constexpr int SpinsBeforeSleep = 2000;
+constexpr int SpinsBeforeSleep = 8000;
 
 inline void pause() {
 #if defined(__x86_64__)

@@ -78,7 +78,7 @@ class Job {
 
 // Runs job(member) for member = 0 ... members - 1, member 0 on the calling thread, and returns when all
 // have finished. Denormal numbers are zero inside a job; the caller's floating-point state is restored.
-// Jobs from several callers take turns. Workers spin for some tens of microseconds after a job and then
+// Jobs from several callers take turns. Workers spin for a tenth of a millisecond or so after a job and then
 // sleep, and a child process that has forked starts workers of its own.
 // The job must not throw.
 void run_team(int members, Job<int> job);
