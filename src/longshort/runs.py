@@ -40,13 +40,14 @@ class Run:
         self.folder, self.task, self.settings = Path(folder), task, settings
 
     @classmethod
-    def create(cls, folder: str | Path, task: str, settings: dict[str, Any]) -> Run:
+    def create(cls, folder: str | Path, task: str, settings: dict[str, Any], instead: str = "") -> Run:
         """Make the folder, or take up the run of the same task and settings that is in it.
 
         Args:
             folder: where the run is to be; its parents are made too.
             task: the task's name.
             settings: a JSON object; what `open` gives back.
+            instead: a sentence on what else can be done about a run of other settings.
 
         Returns:
             The run; ``run.exists("last.safetensors")`` says whether there is something to resume.
@@ -64,9 +65,9 @@ class Run:
             )
             if differing:
                 pairs = ", ".join(f"{k} {run.settings.get(k)!r} -> {wanted.get(k)!r}" for k in differing)
+                advice = "Give another --out, or repeat the run's own settings to resume it."
                 raise RunError(
-                    f"{folder}: holds a run with other settings: {pairs}. "
-                    f"Give another --out, or repeat the run's own settings to resume it."
+                    f"{folder}: holds a run with other settings: {pairs}. {f'{advice} {instead}'.rstrip()}"
                 )
             return run
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):

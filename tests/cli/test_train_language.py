@@ -63,8 +63,8 @@ def test_training_says_what_it_does_and_what_came_of_it(files, capsys):
     assert (
         "\nthe LSTM does not beat 6-gram, and the best weights are those of the last step allowed: "
         "a longer text helps, and so do more steps, from these weights on:\n"
-        f"    longshort train language {files / 'book.txt'} --start {files / 'run'} --lr 0.0005 "
-        f"--out {files / 'run'}-more\n\n"
+        f"    longshort train language {files / 'book.txt'} --start {files / 'run'} "
+        f"--max-steps 2500 --out {files / 'run'}-more\n\n"
     ) in printed
     assert [line for line in printed.splitlines() if line != line.rstrip()] == []
     assert f'longshort predict {files / "run"} "Some words"' in printed
@@ -215,6 +215,41 @@ def test_settings_are_printed_and_a_recipe_stands_beneath_flags(files, capsys):
     assert json.loads(capsys.readouterr().out)["hidden"] == 8
 
 
+@pytest.mark.parametrize("recipe", recipes())
+def test_steps_that_are_asked_for_stand_in_place_of_a_recipes_passes(capsys, recipe):
+    how = ["train", "language", "--recipe", recipe, "--print-settings"]
+    assert longshort(*how, "--max-steps", 3) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["max_steps"], printed["epochs"], printed["hold_epochs"]) == (3, None, 0)
+    assert longshort(*how, "--epochs", 0.5) == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] == 0.5
+
+
+@pytest.mark.parametrize("task", ["language", "forecast"])
+def test_a_device_that_is_not_there_is_missed_before_anything_is_written(task, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert longshort("train", task, "--device", "cuda", "--out", tmp_path / "run") == 1
+    assert "'cuda' is not available on this machine" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_says_how_to_train_it_further(files, capsys):
+    more = [*FAST, "--max-steps", 12, "--out", files / "run"]
+    assert longshort("train", "language", files / "book.txt", *more) == 1
+    assert capsys.readouterr().err == (
+        f"longshort train: {files / 'run'}: holds a run with other settings: max_steps 10 -> 12. Give "
+        f"another --out, or repeat the run's own settings to resume it. To train its weights further, give --start "
+        f"{files / 'run'} and another --out.\n"
+    )
+
+
+def test_a_model_of_words_says_what_its_bits_leave_out(files, capsys):
+    assert longshort("evaluate", files / "words", files / "book.txt") == 0
+    assert "bits/char counts the characters behind <unk> too: no model of char" in capsys.readouterr().out
+    assert longshort("evaluate", files / "words", files / "later.txt") == 0
+    assert "<unk>" not in capsys.readouterr().out
+
+
 def test_the_help_lists_the_recipes(capsys):
     with pytest.raises(SystemExit) as left:
         longshort("train", "language", "--help")
@@ -242,6 +277,14 @@ def test_the_help_lists_the_recipes(capsys):
             ["train", "language", "binary.txt"],
             "binary.txt: must be text, and has a zero byte at 2. "
             "Bytes of any kind can be modelled with --unit byte.",
+        ),
+        (
+            ["train", "language", "wide.txt"],
+            "wide.txt: not utf-8 text but utf-16. Give --encoding utf-16.",
+        ),
+        (
+            ["train", "language", "--epochs", "1", "--max-steps", "2"],
+            "language: `--epochs` and `--max-steps` both say how long. Give one of them.",
         ),
         (
             ["train", "language", "--recipe", "zarenba"],
@@ -272,6 +315,7 @@ def test_bad_input_is_a_sentence(files, tmp_path, monkeypatch, capsys, given, me
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "short.txt").write_bytes(b"to be or not to be\n\n")
     (tmp_path / "latin.txt").write_bytes("café ".encode("latin-1") * 200)
+    (tmp_path / "wide.txt").write_text("as Windows writes it\n" * 20, encoding="utf-16")
     (tmp_path / "binary.txt").write_bytes(b"PK\0\1" * 200)
     run = str(files / "run")
     assert longshort(*[run if word == "RUN" else word for word in given]) == 1

@@ -335,3 +335,27 @@ def test_language_needs_no_table_library():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"
+
+
+def test_what_is_no_prompt_and_what_is_no_text_is_a_sentence(tmp_path, monkeypatch):
+    model = fitted()
+    (tmp_path / "book.txt").write_text(RHYME)
+    monkeypatch.chdir(tmp_path)
+    for wrong, message in (
+        (lambda: model.generate(["the"], 3), "`prompt` must be a string, got list. `generate_all` takes"),
+        (lambda: model.generate_all("the", 3), "`prompts` must be several, got a string. `generate` takes"),
+        (lambda: model.generate_all([1], 3), "`prompt` must be a string, got int."),
+        (lambda: model.generate("the", -1), "`length` must be at least 0, got -1."),
+        (lambda: model.fit("book.txt"), r"'book.txt' is the name of a file. Give pathlib.Path\('book.txt'\)"),
+        (lambda: model.score("book.txt"), "'book.txt' is the name of a file."),
+        (lambda: model.fit(5), "a text must be a string, pieces of one, or a pathlib.Path, got int."),
+    ):
+        with pytest.raises((SettingError, DataError), match=message):
+            wrong()
+
+
+def test_steps_stand_in_place_of_a_recipes_passes():
+    s = LanguageModel("zaremba-small", max_steps=7).settings
+    assert (s.max_steps, s.epochs) == (7, None)
+    s = LanguageModel("zaremba-small").settings
+    assert s.epochs == 13

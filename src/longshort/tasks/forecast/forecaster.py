@@ -16,6 +16,7 @@ from ...data import SeriesTable, read, read_ahead
 from ...errors import DataError, RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit
+from ...train.fit import present_device
 from .answer import Forecast, Quantiles, checked_levels
 from .history import finished, read_history, same_data, write_history
 from .joining import joined
@@ -90,6 +91,7 @@ class Forecaster:
             DataError: the table breaks the reader's contract, or a series is too short or all missing.
             RunError: the folder holds another task, other settings, or a damaged checkpoint.
         """
+        present_device(device)  # before anything is written
         table = source if isinstance(source, SeriesTable) else read(source, **self.settings.roles())
         plan = make_plan(table, self.settings)
         if isinstance(run, str | Path):

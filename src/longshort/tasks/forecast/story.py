@@ -33,6 +33,7 @@ from ...figures import save_figure
 from ...runs import Run
 from ...settings import setting
 from ...train import FitSettings, Fitted
+from ...train.fit import present_device
 from .answer import csv, write_table
 from .forecaster import LEVELS, Forecaster
 from .plan import make_plan, rows_needed
@@ -101,6 +102,7 @@ def train(
     Returns:
         0, or 130 if Ctrl-C ended the training early.
     """
+    present_device(device)  # before anything is written
     table = embedded() if settings.file is None else read(settings.file, **settings.roles())
     for note in table.notes:
         print(f"note: {note}")

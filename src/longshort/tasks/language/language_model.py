@@ -13,6 +13,7 @@ import torch
 from ...errors import DataError, RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit, reached
+from ...train.fit import present_device
 from .beginning import introduction, long_enough, same_text
 from .corpus import NAME, Array, Corpus, Source, mapped
 from .model import LanguageNetwork
@@ -45,6 +46,7 @@ class LanguageModel:
 
     def __init__(self, recipe: str | None = None, **settings: Any) -> None:
         beneath = {} if recipe is None else settings_of(recipe)
+        beneath = LanguageSettings.lasting(beneath, settings)
         self.settings = LanguageSettings.from_json({**beneath, **settings}, "LanguageModel")
         self._parts: tuple[Vocabulary, LanguageNetwork] | None = None
         self._train: Array | None = None
@@ -111,13 +113,15 @@ class LanguageModel:
             RunError: the folder holds another task, other settings or another text, or a damaged checkpoint.
             SettingError: `start` has other sizes, or the loss is no longer finite.
         """
+        present_device(device)  # before anything is written
         s, taken = self.settings, run if isinstance(run, Run) else None
         place = run if isinstance(run, str | Path) else None
         source = self.source(text)
 
         def taken_up() -> Run:
             nonlocal taken
-            taken = taken or Run.create(str(place), "language", recorded or s.to_json())
+            further = f"To train its weights further, give --start {place} and another --out."
+            taken = taken or Run.create(str(place), "language", recorded or s.to_json(), further)
             return taken
 
         vocabulary = source.vocabulary() if start is None else start.vocabulary
@@ -157,6 +161,12 @@ class LanguageModel:
         """A text by its file (a `Path`) or as it is (a string, or pieces of one)."""
         if isinstance(text, Path):
             return Source(text, self.settings)
+        if isinstance(text, str) and len(text) < 200 and "\n" not in text and Path(text).is_file():
+            raise DataError(f"{text!r} is the name of a file. Give pathlib.Path({text!r}) to read it.")
+        if not isinstance(text, Iterable):
+            raise DataError(
+                f"a text must be a string, pieces of one, or a pathlib.Path, got {type(text).__name__}."
+            )
         return Source(None, self.settings, [text] if isinstance(text, str) else text)
 
     def score(self, text: str | Path, *, quiet: bool = True) -> Score:
@@ -242,6 +252,10 @@ class LanguageModel:
 
     def continued(self, prompts: Sequence[str], length: int, manner: Manner) -> Iterator[list[str]]:
         """What follows each prompt, as `generate_all` has it, as it stands after each step."""
+        if isinstance(prompts, str):
+            raise SettingError("language: `prompts` must be several, got a string. `generate` takes one.")
+        for prompt in prompts:
+            _some(prompt, length)
         vocabulary, network = self._fitted()
         return together(network, vocabulary, prompts, length, manner)
 
@@ -266,6 +280,7 @@ class LanguageModel:
 
     def pieces(self, prompt: str, length: int | None, manner: Manner) -> Iterator[str]:
         """What follows a prompt, as `stream` has it."""
+        _some(prompt, length)
         vocabulary, network = self._fitted()
         return generate(network, vocabulary, prompt, length, manner)
 
@@ -313,6 +328,15 @@ class LanguageModel:
                 "LanguageModel: must be fitted first. Call `fit`, or `LanguageModel.load` a run."
             )
         return self._parts
+
+
+def _some(prompt: object, length: int | None) -> None:
+    if not isinstance(prompt, str):
+        raise SettingError(
+            f"language: `prompt` must be a string, got {type(prompt).__name__}. `generate_all` takes several."
+        )
+    if length is not None and length < 0:
+        raise SettingError(f"language: `length` must be at least 0, got {length}.")
 
 
 def manner(

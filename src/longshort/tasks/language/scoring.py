@@ -95,6 +95,8 @@ class Score:
         ]
         if self.strange:
             lines += ["", outside(self.strange, self.unit)]
+            if self.unit == "word":
+                lines += ["bits/char counts the characters behind <unk> too: no model of characters compares"]
             if self.unit == "char" and len(self.nats) > 1:
                 lines += ["no row for xz, which cannot leave such characters out"]
         return "\n".join(lines)

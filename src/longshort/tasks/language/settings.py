@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from ...scan import Noise
 from ...settings import setting
@@ -110,6 +111,18 @@ class LanguageSettings(FitSettings):
         last = self.embedding if self.tied else self.hidden
         outs = [self.hidden] * (self.layers - 1) + [last]
         return list(zip([self.embedding, *outs], outs, strict=False))
+
+    @staticmethod
+    def lasting(beneath: dict[str, Any], asked: Collection[str]) -> dict[str, Any]:
+        """Settings to change, without their passes over the text where steps are asked for in their place.
+
+        Args:
+            beneath: settings by name, of a recipe or a run.
+            asked: names of the settings that are to change.
+        """
+        if "max_steps" not in asked or "epochs" in asked:
+            return beneath
+        return {name: value for name, value in beneath.items() if name not in ("epochs", "hold_epochs")}
 
     def in_steps(self, epoch: int) -> Self:
         """These settings with passes over the text turned into steps.

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ...errors import DataError, LongshortError, RunError, SettingError, need
 from ...runs import Run, replacing
@@ -63,6 +63,15 @@ class TrainSettings(LanguageSettings):
         None, "Text that decides when to stop, in place of the last part of the file."
     )
     test: str | None = setting(None, "Text that is only scored, once, at the end.")
+
+    @classmethod
+    def given(cls, namespace: argparse.Namespace, beneath: Self | None = None) -> Self:
+        """As for any settings; steps that are asked for stand in place of a recipe's passes."""
+        if hasattr(namespace, "epochs") and hasattr(namespace, "max_steps"):
+            raise SettingError("language: `--epochs` and `--max-steps` both say how long. Give one of them.")
+        if beneath is not None:
+            beneath = cls.from_json(cls.lasting(beneath.to_json(), vars(namespace)))
+        return super().given(namespace, beneath)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -298,9 +307,11 @@ def _advise(found: Score, fitted: Fitted, settings: TrainSettings, run: Run) -> 
         findings.append("the best weights are those of the last step allowed")
     if findings:
         text = "" if settings.file is None else f" {settings.file}"
+        steps = max(2 * fitted.step, LanguageSettings.max_steps)
+        rate = "" if fitted.step < LanguageSettings.max_steps else f" --lr {settings.lr / 4:g}"
         print(
             f"{', and '.join(findings)}: a longer text helps, and so do more steps, from these weights on:\n"
-            f"    longshort train language{text} --start {run.folder} --lr {settings.lr / 4:g} "
+            f"    longshort train language{text} --start {run.folder} --max-steps {steps}{rate} "
             f"--out {run.folder}-more"
         )
         if settings.unit == "char" and found.tokens > PROSE:

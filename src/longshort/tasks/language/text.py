@@ -12,6 +12,8 @@ from ...errors import DataError, SettingError
 
 PIECE = 1 << 20
 """Bytes read at a time."""
+MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""How texts begin that say their encoding, the longer mark first."""
 PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 """How archives begin."""
 
@@ -40,6 +42,11 @@ def characters(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
                 )
                 if packed is not None:
                     raise DataError(f"{path}: must be text, and is a {packed} archive. Unpack it first.")
+                marked = next(
+                    (name for mark, name in MARKS.items() if not done and piece.startswith(mark)), None
+                )
+                if marked is not None:
+                    raise DataError(f"{path}: not {encoding} text but {marked}. Give --encoding {marked}.")
                 raise DataError(
                     f"{path}: must be text, and has a zero byte at {done + zero:,}. "
                     f"Bytes of any kind can be modelled with --unit byte."
