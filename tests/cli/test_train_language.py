@@ -238,8 +238,8 @@ def test_a_finished_run_says_how_to_train_it_further(files, capsys):
     assert longshort("train", "language", files / "book.txt", *more) == 1
     assert capsys.readouterr().err == (
         f"longshort train: {files / 'run'}: holds a run with other settings: max_steps 10 -> 12. Give "
-        f"another --out, or repeat the run's own settings to resume it. To train its weights further, give --start "
-        f"{files / 'run'} and another --out.\n"
+        f"another --out, or repeat the run's own settings to resume it. To train its weights further, give "
+        f"--start {files / 'run'} and another --out.\n"
     )
 
 
