@@ -28,9 +28,8 @@ inline void pause() {
 #if defined(__linux__)
 int this_core() { return sched_getcpu(); }
 
-// Move the calling thread off a core. Where cores are said to share no cache, as those of a virtual machine often are,
-// Linux wakes a thread where it slept, though its waker may be there by now and all others idle; and leaves it there for
-// tens of milliseconds.
+// Move the calling thread off a core, once. Linux wakes a thread where it slept, though its waker may run there by now
+// and another core be idle, and may leave it there for tens of milliseconds (seen on two cores of a virtual machine).
 void leave(int core) {
   cpu_set_t allowed, others;
   if (core < 0 || core != sched_getcpu() || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
