@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -40,14 +40,20 @@ class Run:
         self.folder, self.task, self.settings = Path(folder), task, settings
 
     @classmethod
-    def create(cls, folder: str | Path, task: str, settings: dict[str, Any], instead: str = "") -> Run:
+    def create(
+        cls,
+        folder: str | Path,
+        task: str,
+        settings: dict[str, Any],
+        hint: Callable[[Collection[str]], str] | None = None,
+    ) -> Run:
         """Make the folder, or take up the run of the same task and settings that is in it.
 
         Args:
             folder: where the run is to be; its parents are made too.
             task: the task's name.
             settings: a JSON object; what `open` gives back.
-            instead: a sentence on what else can be done about a run of other settings.
+            hint: makes of the names that differ a sentence on what else can be done, or "".
 
         Returns:
             The run; ``run.exists("last.safetensors")`` says whether there is something to resume.
@@ -66,8 +72,9 @@ class Run:
             if differing:
                 pairs = ", ".join(f"{k} {run.settings.get(k)!r} -> {wanted.get(k)!r}" for k in differing)
                 advice = "Give another --out, or repeat the run's own settings to resume it."
+                more = hint(differing) if hint is not None else ""
                 raise RunError(
-                    f"{folder}: holds a run with other settings: {pairs}. {f'{advice} {instead}'.rstrip()}"
+                    f"{folder}: holds a run with other settings: {pairs}. {f'{advice} {more}'.rstrip()}"
                 )
             return run
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):

@@ -229,7 +229,7 @@ def _typed(value: object) -> object:
     """A default as a user would type it."""
     if value is None:
         return "derived"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else value
 
 
 def _flag(name: str) -> str:

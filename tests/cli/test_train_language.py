@@ -220,7 +220,7 @@ def test_steps_that_are_asked_for_stand_in_place_of_a_recipes_passes(capsys, rec
     how = ["train", "language", "--recipe", recipe, "--print-settings"]
     assert longshort(*how, "--max-steps", 3) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["max_steps"], printed["epochs"], printed["hold_epochs"]) == (3, None, 0)
+    assert (printed["max_steps"], printed["epochs"]) == (3, None)
     assert longshort(*how, "--epochs", 0.5) == 0
     assert json.loads(capsys.readouterr().out)["epochs"] == 0.5
 
@@ -241,13 +241,27 @@ def test_a_finished_run_says_how_to_train_it_further(files, capsys):
         f"another --out, or repeat the run's own settings to resume it. To train its weights further, give "
         f"--start {files / 'run'} and another --out.\n"
     )
+    assert (
+        longshort("train", "language", files / "book.txt", *FAST, "--hidden", 9, "--out", files / "run") == 1
+    )
+    assert "--start" not in capsys.readouterr().err, "whose weights another model cannot take"
 
 
-def test_a_model_of_words_says_what_its_bits_leave_out(files, capsys):
+def test_a_long_run_is_advised_to_go_on_at_a_lower_rate(files, capsys, monkeypatch):
+    monkeypatch.setattr("longshort.tasks.language.story.LanguageSettings.max_steps", 8)
+    longshort("train", "language", files / "book.txt", *FAST, "--out", files / "run")
+    assert f"--start {files / 'run'} --max-steps 20 --lr 0.0005 --out" in capsys.readouterr().out
+
+
+def test_a_model_of_words_says_what_its_bits_leave_out(files, tmp_path, capsys):
+    said = "of them are <unk>, whose characters count in bits/char and cost\nnothing: not to be compared"
     assert longshort("evaluate", files / "words", files / "book.txt") == 0
-    assert "bits/char counts the characters behind <unk> too: no model of char" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
     assert longshort("evaluate", files / "words", files / "later.txt") == 0
     assert "<unk>" not in capsys.readouterr().out
+    few = ["--unit", "word", "--vocabulary", 5, "--out", tmp_path / "run"]
+    assert longshort("train", "language", files / "words.txt", *FAST, *few) == 0
+    assert said in capsys.readouterr().out
 
 
 def test_the_help_lists_the_recipes(capsys):
@@ -284,7 +298,12 @@ def test_the_help_lists_the_recipes(capsys):
         ),
         (
             ["train", "language", "--epochs", "1", "--max-steps", "2"],
-            "language: `--epochs` and `--max-steps` both say how long. Give one of them.",
+            "language: `--epochs` and `--max-steps` both say how long. Give one of them; a run that was "
+            "begun with both goes on with --settings and its settings.json.",
+        ),
+        (
+            ["train", "language", "--recipe", "char-rnn", "--settings", "a.json"],
+            "train: `--settings` and `--recipe` both stand beneath the flags. Give one.",
         ),
         (
             ["train", "language", "--recipe", "zarenba"],

@@ -63,6 +63,11 @@ def test_what_is_not_finite(isa, dtype, error, monkeypatch):
         assert np.isnan(losses[:2]).all() and np.isnan(scores[:2]).all()
         np.testing.assert_allclose(losses[2:], [np.log(3), np.log(V)], rtol=1e-6)
         assert np.array_equal(scores[2, 3:], np.zeros(V - 3)), "no chance, and no gradient"
+        scores = np.zeros((2, V), dtype)
+        scores[0], scores[1, 0] = -np.inf, -np.inf
+        losses = engine.cross_entropy(scores, np.zeros(2, np.int64))
+        assert np.isnan(losses[0]) and np.isnan(scores[0]).all(), "nothing has a chance"
+        assert losses[1] == np.inf and scores[1, 0] == -1
 
 
 S, Y = np.zeros((2, 3), np.float32), np.array([0, 2])

@@ -15,6 +15,7 @@ from longshort.errors import DataError, RunError, SettingError
 from longshort.runs import Run
 from longshort.tasks import LanguageModel
 from longshort.tasks.language import objective, scoring
+from longshort.train.optimisers import learning_rate
 
 
 def weights(model):
@@ -349,13 +350,21 @@ def test_what_is_no_prompt_and_what_is_no_text_is_a_sentence(tmp_path, monkeypat
         (lambda: model.fit("book.txt"), r"'book.txt' is the name of a file. Give pathlib.Path\('book.txt'\)"),
         (lambda: model.score("book.txt"), "'book.txt' is the name of a file."),
         (lambda: model.fit(5), "a text must be a string, pieces of one, or a pathlib.Path, got int."),
+        (lambda: model.fit(b"the"), "a text must be a string, pieces of one, or a pathlib.Path, got bytes."),
+        (lambda: model.fit([1, 2]), "a text must be a string, pieces of one, or a pathlib.Path, got list."),
     ):
         with pytest.raises((SettingError, DataError), match=message):
             wrong()
+    assert model.score(["one for the show"])["nats"] == model.score("one for the show")["nats"]
+    assert model.score("от и до " * 40).strange.total(), "a short text of more bytes than a name may have"
 
 
-def test_steps_stand_in_place_of_a_recipes_passes():
-    s = LanguageModel("zaremba-small", max_steps=7).settings
-    assert (s.max_steps, s.epochs) == (7, None)
-    s = LanguageModel("zaremba-small").settings
-    assert s.epochs == 13
+@pytest.mark.parametrize("recipe", ["zaremba-small", "zaremba-medium", "char-rnn"])
+def test_steps_stand_in_place_of_a_recipes_passes_at_the_recipes_rate(recipe):
+    epoch = 100
+    whole = LanguageModel(recipe).settings.in_steps(epoch)
+    part = LanguageModel(recipe, max_steps=5 * epoch + 1).settings.in_steps(epoch)
+    assert part.max_steps == 5 * epoch + 1 < whole.max_steps
+    steps = range(0, part.max_steps, 7)
+    assert [learning_rate(part, k) for k in steps] == [learning_rate(whole, k) for k in steps]
+    assert len({learning_rate(whole, k) for k in range(0, whole.max_steps, epoch)}) > 2, "it is cut"

@@ -34,11 +34,14 @@ def test_the_short_decoder_is_near_in_losses_and_gradients(monkeypatch, wide):
         torch.testing.assert_close(exact, short, rtol=0.05, atol=2e-3)
 
 
+@pytest.mark.parametrize("by_engine", [engine.available(), False], ids=["engine", "torch"])
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32])
 @pytest.mark.parametrize("M", [1, 63, 64, 150])
-def test_the_gradient_in_place_of_the_scores_is_the_gradient(monkeypatch, M):
+def test_the_gradient_in_place_of_the_scores_is_the_gradient(monkeypatch, M, kind, by_engine):
     """Against torch's cross entropy in float64, with another weight for each row of the loss."""
     monkeypatch.setattr("longshort.nn.decoder.WIDE", 10)
-    h, targets, rows = torch.randn(M, 16), torch.randint(0, 50, (M,)), torch.rand(M)
+    monkeypatch.setattr(decoders, "ENGINE", by_engine)
+    h, targets, rows = torch.randn(M, 16), torch.randint(0, 50, (M,)).to(kind), torch.rand(M)
     decoder = Decoder(16, 50)
     torch.nn.init.normal_(decoder.weight, std=0.5)
     torch.nn.init.normal_(decoder.bias)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .limits import limit_of
+from .limits import SEEN, limit_of
 
 PEERS = ("torch", "onnxruntime", "openvino")
 OPTIONS = {
@@ -56,7 +56,11 @@ class Row:
             return found
         limit = limit_of(self.what)
         found["missed by"] = abs(self.measured / self.asked - 1)
-        return found if limit is None else found | {"what limits it": limit.what, "tried": limit.tried}
+        return (
+            found
+            if limit is None
+            else found | {"what limits it": limit.limited_by, "tried": limit.tried, "seen on": SEEN}
+        )
 
     def __str__(self) -> str:
         verdict, bound = "met   " if self.met else "MISSED", "at most" if self.at_most else "at least"

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Train."""
     from importlib import import_module
 
+    from ..errors import SettingError
     from ..train.fit import DEVICES
 
     story = import_module(f"..tasks.{args.task}.story", __package__)
@@ -57,6 +58,11 @@ def run(args: argparse.Namespace) -> int:
     given = parser.parse_args(args.rest)
     beneath = story.beneath(given)
     if given.settings is not None:
+        for name in ("recipe", "start"):
+            if getattr(given, name, None) is not None:
+                raise SettingError(
+                    f"train: `--settings` and `--{name}` both stand beneath the flags. Give one."
+                )
         beneath = _read(kind, given.settings)
     if given.source is not None:
         given.file = given.source

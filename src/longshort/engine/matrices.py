@@ -48,7 +48,8 @@ def cross_entropy(scores: Array, targets: Array, *, threads: int = 1) -> Array:
 
     Returns:
         (M,) in nats. A row's bits do not depend on the threads. A row with a score that is not a number, or
-        infinite above, becomes not-a-number; a score of minus infinity has p = 0.
+        infinite above, becomes not-a-number, and so does one of minus infinities alone; a score of minus
+        infinity has p = 0, and as the target's an infinite loss.
 
     Raises:
         ShapeError: arrays that do not fit, of another type or not writable, or a target outside [0, V).

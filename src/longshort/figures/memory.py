@@ -105,7 +105,7 @@ def memory_figure(
         color=style.INK, linewidth=1.0, label="without memory",
     )  # fmt: skip
     bar: dict[str, Any] = {"color": style.INK, "linestyle": "", "marker": "|", "markersize": 9}
-    axes.plot([], [], label="least to most of its seeds", **bar)
+    axes.plot([], [], label="least to most of the seeds", **bar)
     axes.axhline(bound, color=style.QUIET, linewidth=0.9, linestyle=":", label="solved below")
     axes.set_xlim(-0.5, len(lags) - 0.5)
     if logarithmic:

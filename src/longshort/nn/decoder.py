@@ -59,6 +59,7 @@ class Decoder(nn.Module):
 
     def losses(self, h: Tensor, targets: Tensor) -> Tensor:
         """-log p of each target (M,) from h (M, width), in nats."""
+        targets = targets.long()
         if not torch.is_grad_enabled():
             rows = max(1, SCORES // len(self.bias))
             pairs = zip(h.split(rows), targets.split(rows), strict=True)

@@ -116,6 +116,7 @@ class Contiguous {
   }
 
   static bool is_native(const char* format) {
+    if (!format) return false;
     if (*format == '@' || *format == '=' || (*format == '<' && std::endian::native == std::endian::little)) ++format;
     return format[0] == (sizeof(Real) == 4 ? 'f' : 'd') && format[1] == 0;
   }

@@ -214,7 +214,7 @@ nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x,
 // What a call becomes whose arguments are no such arrays.
 template <class Real>
 [[noreturn]] void refuse(const char* takes) {
-  raise_shape(std::string("engine: ") + takes + ", contiguous and " + name_of<Real>() + ": got something else. Convert x with numpy.ascontiguousarray; "
+  raise_shape(std::string("engine: ") + takes + ", contiguous and " + name_of<Real>() + ": got something else. Convert x with numpy.ascontiguousarray(x, " + name_of<Real>() + "); "
               "h and c are written where they stand.");
 }
 

@@ -90,6 +90,7 @@ class Forecaster:
         Raises:
             DataError: the table breaks the reader's contract, or a series is too short or all missing.
             RunError: the folder holds another task, other settings, or a damaged checkpoint.
+            BackendError: the device is not there.
         """
         present_device(device)  # before anything is written
         table = source if isinstance(source, SeriesTable) else read(source, **self.settings.roles())

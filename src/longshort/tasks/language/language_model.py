@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,11 @@ from .sampling import Sampling
 from .scoring import Score, score, score_tokens
 from .settings import LanguageSettings
 from .stepping import Manner, generate, together
+from .text import names_a_file
 from .vocabulary import Vocabulary, from_json
+
+LENGTH = {"max_steps", "epochs", "hold_epochs", "lr", "schedule", "warmup", "every", "patience"}
+"""Settings that say how long and how fast, and nothing of the model."""
 
 
 class LanguageModel:
@@ -46,7 +50,7 @@ class LanguageModel:
 
     def __init__(self, recipe: str | None = None, **settings: Any) -> None:
         beneath = {} if recipe is None else settings_of(recipe)
-        beneath = LanguageSettings.lasting(beneath, settings)
+        beneath = LanguageSettings.beneath_asked(beneath, settings)
         self.settings = LanguageSettings.from_json({**beneath, **settings}, "LanguageModel")
         self._parts: tuple[Vocabulary, LanguageNetwork] | None = None
         self._train: Array | None = None
@@ -112,15 +116,19 @@ class LanguageModel:
             DataError: the text is empty, too short, or not in its encoding.
             RunError: the folder holds another task, other settings or another text, or a damaged checkpoint.
             SettingError: `start` has other sizes, or the loss is no longer finite.
+            BackendError: the device is not there.
         """
         present_device(device)  # before anything is written
         s, taken = self.settings, run if isinstance(run, Run) else None
         place = run if isinstance(run, str | Path) else None
         source = self.source(text)
 
+        def further(differing: Collection[str]) -> str:
+            trained = LENGTH.issuperset(differing) and Path(str(place), "weights.safetensors").exists()
+            return f"To train its weights further, give --start {place} and another --out." if trained else ""
+
         def taken_up() -> Run:
             nonlocal taken
-            further = f"To train its weights further, give --start {place} and another --out."
             taken = taken or Run.create(str(place), "language", recorded or s.to_json(), further)
             return taken
 
@@ -161,22 +169,26 @@ class LanguageModel:
         """A text by its file (a `Path`) or as it is (a string, or pieces of one)."""
         if isinstance(text, Path):
             return Source(text, self.settings)
-        if isinstance(text, str) and len(text) < 200 and "\n" not in text and Path(text).is_file():
-            raise DataError(f"{text!r} is the name of a file. Give pathlib.Path({text!r}) to read it.")
-        if not isinstance(text, Iterable):
+        if isinstance(text, str) and names_a_file(text):
+            raise DataError(
+                f"{text!r} is the name of a file. Give pathlib.Path({text!r}) to read it, or [{text!r}] "
+                f"where the name is the text."
+            )
+        pieces = [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
+        if not all(isinstance(piece, str) for piece in pieces):
             raise DataError(
                 f"a text must be a string, pieces of one, or a pathlib.Path, got {type(text).__name__}."
             )
-        return Source(None, self.settings, [text] if isinstance(text, str) else text)
+        return Source(None, self.settings, pieces)
 
-    def score(self, text: str | Path, *, quiet: bool = True) -> Score:
+    def score(self, text: str | Path | Iterable[str], *, quiet: bool = True) -> Score:
         """Score a text that the model has not seen: nats a token, bits a character, perplexity.
 
         The text is one sequence, read from the initial state. Beside the model stand n-grams counted in the
         text of the fit, and what `xz` needs, as long as this object knows that text.
 
         Args:
-            text: the path of a file (a `Path`), or the text itself.
+            text: the path of a file (a `Path`), or the text itself (a string, or pieces of one).
             quiet: show no progress.
 
         Raises:
@@ -255,7 +267,7 @@ class LanguageModel:
         if isinstance(prompts, str):
             raise SettingError("language: `prompts` must be several, got a string. `generate` takes one.")
         for prompt in prompts:
-            _some(prompt, length)
+            _check_prompt(prompt, length)
         vocabulary, network = self._fitted()
         return together(network, vocabulary, prompts, length, manner)
 
@@ -280,7 +292,7 @@ class LanguageModel:
 
     def pieces(self, prompt: str, length: int | None, manner: Manner) -> Iterator[str]:
         """What follows a prompt, as `stream` has it."""
-        _some(prompt, length)
+        _check_prompt(prompt, length)
         vocabulary, network = self._fitted()
         return generate(network, vocabulary, prompt, length, manner)
 
@@ -330,7 +342,7 @@ class LanguageModel:
         return self._parts
 
 
-def _some(prompt: object, length: int | None) -> None:
+def _check_prompt(prompt: object, length: int | None) -> None:
     if not isinstance(prompt, str):
         raise SettingError(
             f"language: `prompt` must be a string, got {type(prompt).__name__}. `generate_all` takes several."

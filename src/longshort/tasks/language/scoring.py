@@ -43,6 +43,7 @@ class Score:
         chars: how many characters they stand for.
         nats: method -> mean of -log p of a token; the model first.
         strange: what was outside the vocabulary, counted.
+        unknown: how many of the scored tokens are <unk>.
     """
 
     unit: str
@@ -50,6 +51,7 @@ class Score:
     chars: int
     nats: dict[str, float]
     strange: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
 
     def __getitem__(self, metric: str) -> float:
         """The model's own "nats", "bits" (a character) or "ppl" (of a token)."""
@@ -95,10 +97,11 @@ class Score:
         ]
         if self.strange:
             lines += ["", outside(self.strange, self.unit)]
-            if self.unit == "word":
-                lines += ["bits/char counts the characters behind <unk> too: no model of characters compares"]
             if self.unit == "char" and len(self.nats) > 1:
                 lines += ["no row for xz, which cannot leave such characters out"]
+        if self.unknown:
+            lines += ["", f"{self.unknown:,} of them are <unk>, whose characters count in bits/char and cost"]
+            lines += ["nothing: not to be compared with a model of characters"]
         return "\n".join(lines)
 
     __str__ = text
@@ -191,7 +194,8 @@ def score_tokens(
     if train is not None:
         nats |= baselines(train[-MOST:], tokens, scored, vocabulary)
     read = round(chars * float(scored.sum()) / len(tokens))
-    return Score(vocabulary.unit, int(scored.sum()), read, nats, strange or Counter())
+    unknown = 0 if vocabulary.unknown is None else int((tokens[1:][scored] == vocabulary.unknown).sum())
+    return Score(vocabulary.unit, int(scored.sum()), read, nats, strange or Counter(), unknown)
 
 
 def baselines(

@@ -71,7 +71,9 @@ class LanguageSettings(FitSettings):
         "Passes over the text, in place of `max_steps`; then a validation and a cut come once a pass.",
         above=0,
     )
-    hold_epochs: float = setting(0.0, "With `epochs`, passes before the first cut of the rate.", least=0)
+    hold_epochs: float = setting(
+        0.0, "Passes before the first cut of the rate; then a validation and a cut come once a pass.", least=0
+    )
     encoding: str = setting("utf-8", "How characters are written in the files, such as latin-1.")
     validation: float = setting(
         0.1,
@@ -113,16 +115,15 @@ class LanguageSettings(FitSettings):
         return list(zip([self.embedding, *outs], outs, strict=False))
 
     @staticmethod
-    def lasting(beneath: dict[str, Any], asked: Collection[str]) -> dict[str, Any]:
-        """Settings to change, without their passes over the text where steps are asked for in their place.
+    def beneath_asked(beneath: dict[str, Any], asked: Collection[str]) -> dict[str, Any]:
+        """What stands beneath settings that are asked for: steps that are asked for replace its passes.
 
         Args:
             beneath: settings by name, of a recipe or a run.
-            asked: names of the settings that are to change.
+            asked: names of the settings that are asked for.
         """
-        if "max_steps" not in asked or "epochs" in asked:
-            return beneath
-        return {name: value for name, value in beneath.items() if name not in ("epochs", "hold_epochs")}
+        replaced = {"epochs"} if "max_steps" in asked and "epochs" not in asked else set()
+        return {name: value for name, value in beneath.items() if name not in replaced}
 
     def in_steps(self, epoch: int) -> Self:
         """These settings with passes over the text turned into steps.
@@ -130,8 +131,8 @@ class LanguageSettings(FitSettings):
         Args:
             epoch: steps of one pass.
         """
-        if self.epochs is None:
+        if self.epochs is None and not self.hold_epochs:
             return self
-        steps = max(1, round(self.epochs * epoch))
+        steps = self.max_steps if self.epochs is None else max(1, round(self.epochs * epoch))
         hold = round(self.hold_epochs * epoch)
         return replace(self, max_steps=steps, every=min(epoch, steps), hold=hold, decay_every=epoch)

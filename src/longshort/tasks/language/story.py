@@ -34,7 +34,7 @@ from .language_model import LanguageModel, manner
 from .recipes import recipe, recipes
 from .scoring import MODEL, Score, outside
 from .settings import LanguageSettings
-from .text import topics
+from .text import names_a_file, topics
 
 SAMPLE = 400
 """Tokens of the sample that `train` writes."""
@@ -68,9 +68,12 @@ class TrainSettings(LanguageSettings):
     def given(cls, namespace: argparse.Namespace, beneath: Self | None = None) -> Self:
         """As for any settings; steps that are asked for stand in place of a recipe's passes."""
         if hasattr(namespace, "epochs") and hasattr(namespace, "max_steps"):
-            raise SettingError("language: `--epochs` and `--max-steps` both say how long. Give one of them.")
+            raise SettingError(
+                "language: `--epochs` and `--max-steps` both say how long. Give one of them; a run that was "
+                "begun with both goes on with --settings and its settings.json."
+            )
         if beneath is not None:
-            beneath = cls.from_json(cls.lasting(beneath.to_json(), vars(namespace)))
+            beneath = cls.from_json(cls.beneath_asked(beneath.to_json(), vars(namespace)))
         return super().given(namespace, beneath)
 
 
@@ -194,7 +197,7 @@ def predict(
     texts = [_read(model, "-") if prompt == "-" else prompt for prompt in prompts]
     texts += [_read(model, prompt_file)] if prompt_file is not None else []
     for prompt in prompts:
-        if len(prompt) < 200 and Path(prompt).is_file():
+        if names_a_file(prompt):
             note(f"{prompt!r} is taken as the prompt; --prompt-file reads the file of this name")
     strange = sum((model.vocabulary.encode(text)[1] for text in texts), Counter[str]())
     if strange:

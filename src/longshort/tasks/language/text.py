@@ -95,6 +95,14 @@ def opened(path: str | Path) -> BinaryIO:
         raise DataError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
+def names_a_file(text: str) -> bool:
+    """Whether a text, of any length, is the name of a file."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a zero
+        return False
+
+
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     try:
         return codecs.getincrementaldecoder(encoding)("strict")
