@@ -241,9 +241,8 @@ def test_a_finished_run_says_how_to_train_it_further(files, capsys):
         f"another --out, or repeat the run's own settings to resume it. To train its weights further, give "
         f"--start {files / 'run'} and another --out.\n"
     )
-    assert (
-        longshort("train", "language", files / "book.txt", *FAST, "--hidden", 9, "--out", files / "run") == 1
-    )
+    other = [*FAST, "--hidden", 9, "--out", files / "run"]
+    assert longshort("train", "language", files / "book.txt", *other) == 1
     assert "--start" not in capsys.readouterr().err, "whose weights another model cannot take"
 
 
@@ -303,7 +302,7 @@ def test_the_help_lists_the_recipes(capsys):
         ),
         (
             ["train", "language", "--recipe", "char-rnn", "--settings", "a.json"],
-            "train: `--settings` and `--recipe` both stand beneath the flags. Give one.",
+            "`--settings` and `--recipe` both stand beneath the flags. Give one.",
         ),
         (
             ["train", "language", "--recipe", "zarenba"],

@@ -41,8 +41,8 @@ LIMITS: dict[str, Limit] = {
     ),
     "training beside torch, language": Limit(
         "torch runs at seven tenths of the peak here, and ours at three quarters to four fifths: 650 units "
-        "are ten sequences a thread, whose weights no cache holds (6.8 MB a step from the third level); packing "
-        "them both ways is 3 ms of 73.",
+        "are ten sequences a thread, whose weights no cache holds (6.8 MB a step from the third level); "
+        "packing them both ways is 3 ms of 73.",
         "Both packings of a block while it is in cache, and past the caches (half of the packing's time, "
         "none of the step's); what a tile begins with fetched ahead; longer chunks of the weights' "
         "gradients (in: 5 % of the way back).",
