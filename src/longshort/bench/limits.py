@@ -96,7 +96,7 @@ LIMITS["share of peak in training"] = Limit(
 def limit_of(what: str) -> Limit | None:
     """Return what is known of a number's limit, by its name.
 
-    >>> limit_of("one step, wide, engine int8, us") is LIMITS["one step"]
+    >>> limit_of("one step, wide, engine int8, us") is LIMITS["one step, wide"]
     True
     >>> limit_of("first call of a process, ms")
     """
