@@ -39,7 +39,6 @@ OPEN = {
     "zaremba-medium": GPU,
     "zaremba-large": GPU,
     "awd-lstm": GPU,
-    "bai-ptb-char": "20 passes are 3e15 multiplications and additions, ten hours of a core",
 }
 
 
