@@ -108,6 +108,18 @@ def test_a_kill_in_the_middle_of_saving_leaves_a_whole_checkpoint(run):
         newest = about["step"]
 
 
+def test_what_a_kill_left_is_no_run_and_is_cleared_away(tmp_path):
+    """Killed before the settings had their name; and, long ago, in the middle of a checkpoint."""
+    young, old = tmp_path / ".settings.json.a1b2c3d4.part", tmp_path / ".last.safetensors.e5f6a7b8.part"
+    young.write_text("{")
+    run = Run.create(tmp_path, "forecast", {})
+    old.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert young.exists()  # another process may be at work on it
+    Run.create(tmp_path, "forecast", {})
+    assert young.exists() and not old.exists() and run.exists("settings.json")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -153,9 +165,16 @@ def test_other_settings_are_refused_by_name(run):
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").write_text("x")
+    for name in ("thesis.tex", ".film.mkv.part"):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (0, 0))
+        with pytest.raises(RunError, match="is a folder with other files in it, not a run"):
+            Run.create(tmp_path, "forecast", {})
+    (tmp_path / "thesis.tex").unlink()
     with pytest.raises(RunError, match="is a folder with other files in it, not a run"):
         Run.create(tmp_path, "forecast", {})
+    assert (tmp_path / ".film.mkv.part").exists()
+    (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunError, match="is a file, not a run"):
         Run.create(tmp_path / "thesis.tex", "forecast", {})
 

@@ -6,7 +6,8 @@
     metrics.jsonl        one JSON object a line, one line an event of training
 
 Every file is written under a temporary name in the same folder, flushed to the disk, and renamed: a
-reader sees the old file or the new one. No pickle is read or written.
+reader sees the old file or the new one. A kill can leave a temporary file behind; it belongs to no run,
+and the next training in the folder clears it away. No pickle is read or written.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +27,10 @@ from .errors import RunError, need
 
 FORMAT = 1
 """The layout's version; a folder with a larger one was written by a newer longshort."""
+
+ABANDONED = 3600.0
+"""Seconds after which a temporary file that nobody wrote to was left behind by a kill: a younger one may
+belong to a training that is still at work in the folder."""
 
 
 class Run:
@@ -76,8 +82,10 @@ class Run:
                 raise RunError(
                     f"{folder}: holds a run with other settings: {pairs}. {f'{advice} {more}'.rstrip()}"
                 )
+            _clear(folder)
             return run
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        others = folder.is_dir() and any(not file.match(".settings.json.*.part") for file in folder.iterdir())
+        if folder.is_file() or others:
             kind = "a file" if folder.is_file() else "a folder with other files in it"
             raise RunError(f"{folder}: is {kind}, not a run. Give an --out that is new or empty.")
         try:
@@ -86,6 +94,7 @@ class Run:
             raise RunError(f"{folder}: cannot be made: {error.strerror}.") from None
         run = cls(folder, task, settings)
         run.write_json("settings.json", {"longshort": FORMAT, "task": task, "settings": settings})
+        _clear(folder)
         return run
 
     @classmethod
@@ -260,6 +269,14 @@ def require_writable(path: str | Path) -> None:
         Path(name).unlink()
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}.") from None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed writers left in a run folder."""
+    for path in folder.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
 
 
 def _umask() -> int:
