@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from .machine import available, isa, isas, join_openmp, meeting, peak, reading, there, trim, why_not
+from .machine import available, isa, isas, join_openmp, meeting, pairs, peak, reading, there, trim, why_not
 from .matrices import cross_entropy, multiply
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "meeting",
     "multiply",
     "pack",
+    "pairs",
     "peak",
     "reading",
     "step",
@@ -103,6 +104,7 @@ def pack(
     gain_c: Array | None = None,
     shift_c: Array | None = None,
     variant: Any = None,
+    rounding: str = "none",
     back: bool = False,
     threads: int = 1,
 ) -> Any:
@@ -110,7 +112,7 @@ def pack(
 
     Args:
         w_ih:      (G H, C), the G gates that the variant computes, stacked as i, f, g, o. float32 or float64,
-            and all others of the same type.
+            and all others of the same type. Or the bits of bfloat16 as uint16, as `w_hh` then is: see below.
         w_hh:      (G H, P), P = H without a projection.
         bias:      (G H), one for both products: torch's two, added. None: zero.
         w_hr:      (P, H), the projection.
@@ -121,8 +123,15 @@ def pack(
         gain_c:    (H), and so is shift_c.
         shift_c:   see there.
         variant:   a `scan.Variant`; that of torch.nn.LSTM if None.
+        rounding:  "bfloat16" or "float16": h, and y with it, takes the values of this type after each step,
+            which is what a layer of this type computes where x and the weights hold its values too. "none": no.
         back:      for `backward` too.
         threads:   1 to 1,024.
+
+    Weights in bfloat16 are multiplied in pairs, where `pairs()` says that the processor can. x, h, y,
+    initial_h and the gradients of x and y are then uint16 with the bits of bfloat16 too, C, P, strides and
+    addresses are even, and all else is float32. They serve neither a projection, gate recurrence, a norm,
+    nor `variational_h`, and no `step`.
 
     Returns:
         What `forward`, `backward` and `step` take.
@@ -142,6 +151,7 @@ def pack(
         gain_c,
         shift_c,
         _variant(variant),
+        rounding,
         back,
         threads,
     )

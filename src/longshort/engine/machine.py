@@ -54,9 +54,19 @@ def isas() -> list[str]:
     return names
 
 
-def peak() -> float:
-    """Return the float32 operations a second that one core reaches in a product from its first cache."""
-    rate: float = there().peak()
+def pairs() -> bool:
+    """Whether bfloat16 is multiplied in pairs: the instruction set that runs has such products."""
+    found: bool = there().pairs()
+    return found
+
+
+def peak(*, paired: bool = False) -> float:
+    """Return the operations a second that one core reaches in a product from its first cache.
+
+    Args:
+        paired: of bfloat16 in pairs, where `pairs()` is true, not of float32.
+    """
+    rate: float = there().peak(paired)
     return rate
 
 

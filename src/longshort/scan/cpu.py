@@ -1,4 +1,4 @@
-"""Run a call on the compiled engine: tensors in its arrays, arrays out as tensors, nothing copied."""
+"""Run a call on the compiled engine: tensors in as its arrays, arrays out as tensors (`arrays.py`)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
+from .arrays import Form, array, form_of
 from .call import (
     DIFFERENTIABLE,
     Backend,
@@ -22,6 +23,7 @@ from .call import (
     Inputs,
     Layered,
     Outputs,
+    Record,
     Site,
     time_major,
     version,
@@ -46,8 +48,6 @@ def refuses(call: Call) -> str | None:
         return why
     if call.device != "cpu":
         return f"the tensors are on {call.device}, and the engine computes on the CPU"
-    if call.dtype not in (torch.float32, torch.float64):
-        return f"x is {call.dtype}, and the engine computes in float32 and float64"
     if call.variant.gate_recurrence and call.variant.norm != "none":
         return "gate_recurrence adds to a normed product, and the engine makes one product of both"
     return None
@@ -55,13 +55,13 @@ def refuses(call: Call) -> str | None:
 
 def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     """Run the engine forward; what it saves is its tape."""
-    threads, options = torch.get_num_threads(), call.options
+    threads, options, form = torch.get_num_threads(), call.options, form_of(call)
     y, h, c, cells, gates, tape = engine.forward(
-        _Weights(call, given).packed(_array(given.bias), call.save, threads),
-        _array(given.x),
-        _array(given.h),
-        _array(given.c),
-        **_shared(call, given),
+        _Weights(call, given, form).packed(form.sums(given.bias), call.save, threads),
+        form.values(given.x),
+        form.values(given.h),
+        array(given.c),
+        **_shared(call, given, form),
         keep_cells=options.keep_cells,
         keep_gates=options.keep_gates,
         tape=call.save,
@@ -69,8 +69,8 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
         threads=threads,
     )
     outputs = Outputs(
-        torch.from_numpy(y),
-        torch.from_numpy(h),
+        form.tensor(y, call.dtype),
+        form.tensor(h, call.dtype),
         torch.from_numpy(c),
         None if cells is None else torch.from_numpy(cells),
         None if gates is None else torch.from_numpy(gates),
@@ -89,34 +89,34 @@ def backward(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Run the engine backward over the tape."""
-    threads = torch.get_num_threads()
+    threads, form = torch.get_num_threads(), form_of(call)
     wanted = [(k, Inputs._fields[k]) for k in call.places if k < DIFFERENTIABLE and needs[k]]
     found = engine.backward(
-        _Weights(call, given).packed(_array(given.bias), True, threads, looks=False),
+        _Weights(call, given, form).packed(form.sums(given.bias), True, threads, looks=False),
         saved[0].numpy().reshape(-1),
-        _array(given.x),
-        _array(outputs.y),
-        _array(given.h),
-        _array(given.c),
-        **_shared(call, given),
-        dy=_array(grads.y),
-        dh=_array(grads.h),
-        dc=_array(grads.c),
-        dcells=_array(grads.cells),
-        dgates=_array(grads.gates),
+        form.values(given.x),
+        form.values(outputs.y),
+        form.values(given.h),
+        array(given.c),
+        **_shared(call, given, form),
+        dy=form.values(grads.y),
+        dh=form.sums(grads.h),
+        dc=array(grads.c),
+        dcells=array(grads.cells),
+        dgates=array(grads.gates),
         wanted=[name for _, name in wanted],
         time_major=time_major(given.x),
         threads=threads,
     )
     result: list[Tensor | None] = [None] * DIFFERENTIABLE
     for k, name in wanted:
-        result[k] = torch.from_numpy(found[name])
+        result[k] = form.tensor(found[name], call.dtype) if name == "x" else torch.from_numpy(found[name])
     return tuple(result)
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
     """List the tape: gates, cell and what the variant adds, padded to whole vectors."""
-    return [((call.T, call.N, _tape_row(call)), call.dtype)]
+    return [((call.T, call.N, _tape_row(call)), call.wide)]
 
 
 def _by_rows(call: Call, tape: Any) -> Tensor:
@@ -148,28 +148,19 @@ def _extras(call: Call) -> bool:
     return bool(more) or call.options.reverse or not call.options.noise.silent
 
 
-def _shared(call: Call, given: Inputs) -> dict[str, Any]:
+def _shared(call: Call, given: Inputs, form: Form) -> dict[str, Any]:
     """What forward and backward are told alike."""
     if not _extras(call):
         return {}
     seed = int(given.seed) if given.seed is not None and not call.options.noise.silent else 0
     return {
         "reset": None if given.reset is None else given.reset.numpy(),
-        "lengths": _array(given.lengths),
-        "initial_h": _array(given.initial_h),
-        "initial_c": _array(given.initial_c),
+        "lengths": array(given.lengths),
+        "initial_h": form.values(given.initial_h),
+        "initial_c": array(given.initial_c),
         "reverse": call.options.reverse,
         "noise": _noise(call, seed),
     }
-
-
-def _array(tensor: Tensor | None) -> Any:
-    """The tensor's memory as an array whose last axis is contiguous: a copy only where it is not."""
-    if tensor is None:
-        return None
-    if not tensor.is_contiguous() and tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-        tensor = tensor.contiguous()
-    return tensor.numpy() if not torch.is_grad_enabled() else tensor.detach().numpy()
 
 
 _PACKED: OrderedDict[tuple[Any, ...], tuple[Any, list[int], list[weakref.ref[Tensor]]]] = OrderedDict()
@@ -178,15 +169,15 @@ _PACKED: OrderedDict[tuple[Any, ...], tuple[Any, list[int], list[weakref.ref[Ten
 class _Weights:
     """The weights of a call but for the bias, a sum of each call."""
 
-    def __init__(self, call: Call, given: Inputs) -> None:
-        self.all = [given[k] for k in _PLACES]
+    def __init__(self, call: Call, given: Inputs, form: Form) -> None:
+        self.form, self.all = form, [given[k] for k in _PLACES]
         self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
         self.places = tuple(map(id, self.tensors))
 
     @cached_property
     def arrays(self) -> list[Any]:
         """Their memory, in the order of `_WEIGHTS`."""
-        return [None if t is None else _array(t) for t in self.all]
+        return [*map(self.form.values, self.all[:2]), *map(self.form.sums, self.all[2:])]
 
     def packed(self, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
         """Return them as the engine reads them, packed anew only when they have changed.
@@ -196,7 +187,7 @@ class _Weights:
         layer has one packing: that of weights which an optimiser has moved on from is given back before the
         new one is made.
         """
-        key = (self.variant, back, engine.isa(), self.places)
+        key = (self.variant, self.form.name, back, engine.isa(), self.places)
         versions = [version(t) for t in self.tensors]
         found = _PACKED.pop(key, None)
         if (
@@ -211,7 +202,14 @@ class _Weights:
             return found[0]
         del found
         named = dict(zip(_WEIGHTS, self.arrays, strict=True))
-        packed = engine.pack(bias=bias, **named, variant=self.variant, back=back, threads=threads)
+        packed = engine.pack(
+            bias=bias,
+            **named,
+            variant=self.variant,
+            rounding=self.form.rounding,
+            back=back,
+            threads=threads,
+        )
         forget = partial(_PACKED.pop, key, None)
         watched = [weakref.ref(t, lambda _: forget()) for t in self.tensors]  # dropped weights: for one call
         _PACKED[key] = (packed, versions, watched)
@@ -220,22 +218,25 @@ class _Weights:
         return packed
 
 
-def bind(call: Call, given: Inputs, site: Site) -> Bound:
+def bind(call: Call, given: Inputs, site: Site) -> Bound | None:
     """Bind the memory of the weights. They are looked at, and the biases read, at every call."""
-    weights, biases = _Weights(call, given), [_array(bias) for bias in site.biases]
-    k, time_first, shared = site.row, site.time_first, _shared(call, given)
+    form = form_of(call)
+    if form.name != "whole":
+        return None
+    weights, biases = _Weights(call, given, form), [array(bias) for bias in site.biases]
+    k, time_first, shared = site.row, site.time_first, _shared(call, given, form)
     several = call.N > 1 and call.T > 1
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         threads = torch.get_num_threads()
         packed = weights.packed(_sum(biases), False, threads)
-        rows = x.numpy() if x.is_contiguous() else _array(x)
+        rows = x.numpy() if x.is_contiguous() else array(x)
         rows = rows.swapaxes(0, 1) if time_first else rows
         y, h_n, c_n, _, _, _ = engine.forward(
             packed,
             rows,
-            (h.numpy() if h.is_contiguous() else _array(h))[k],
-            (c.numpy() if c.is_contiguous() else _array(c))[k],
+            (h.numpy() if h.is_contiguous() else array(h))[k],
+            (c.numpy() if c.is_contiguous() else array(c))[k],
             **shared,
             time_major=several and time_major(x, int(time_first)),
             threads=threads,
@@ -250,13 +251,19 @@ def _sum(biases: list[Any]) -> Any:
     return None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
 
 
+def record(call: Call, given: Inputs, site: Site) -> Record | None:
+    """Bind the memory of the weights for calls with gradients."""
+    return _Recording(call, given, site) if form_of(call).name == "whole" else None
+
+
 class _Recording:
     """A `Record` with the memory of the weights."""
 
     def __init__(self, call: Call, given: Inputs, site: Site) -> None:
         self.call, self.backend, self.site = call, BACKEND, site
-        self.weights, self.biases = _Weights(call, given), [_array(bias) for bias in site.biases]
-        self.shared, self.several = _shared(call, given), call.N > 1 and call.T > 1
+        form = form_of(call)
+        self.weights, self.biases = _Weights(call, given, form), [array(bias) for bias in site.biases]
+        self.shared, self.several = _shared(call, given, form), call.N > 1 and call.T > 1
         others = [Inputs._fields[k] for k in call.places if k > Inputs._fields.index("c")]
         self.names = ["x", "h", "c", "w_ih", "w_hh", *["bias"] * len(site.biases), *others]
 
@@ -266,8 +273,8 @@ class _Recording:
         y, h_n, c_n, _, _, tape = engine.forward(
             self.weights.packed(_sum(self.biases), True, threads),
             self._rows(x),
-            _array(h),
-            _array(c),
+            array(h),
+            array(c),
             **self.shared,
             tape=True,
             time_major=self._time_major(x),
@@ -292,12 +299,12 @@ class _Recording:
             tape.numpy().reshape(-1),
             self._rows(x),
             self._rows(y),
-            _array(h),
-            _array(c),
+            array(h),
+            array(c),
             **self.shared,
             dy=None if dy is None else self._rows(dy),
-            dh=None if dh is None else _array(dh)[0],
-            dc=None if dc is None else _array(dc)[0],
+            dh=None if dh is None else array(dh)[0],
+            dc=None if dc is None else array(dc)[0],
             wanted=wanted,
             time_major=self._time_major(x),
             threads=threads,
@@ -308,7 +315,7 @@ class _Recording:
         return tuple(made[name] if need else None for name, need in zip(self.names, needs, strict=True))
 
     def _rows(self, x: Tensor) -> Any:
-        rows = _array(x)
+        rows = array(x)
         return rows.swapaxes(0, 1) if self.site.time_first else rows
 
     def _time_major(self, x: Tensor) -> bool:
@@ -318,7 +325,7 @@ class _Recording:
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
     """Prepare single steps. The weights are looked at, and the bias read, at every one of them."""
     alone = call._replace(T=1, save=False)
-    if not _is_plain(call):
+    if not _is_plain(call) or form_of(call).name != "whole":
 
         def advance_variant(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
             now = given._replace(x=x[:, None], h=h, c=c)
@@ -327,7 +334,7 @@ def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
 
         return advance_variant
 
-    w_ih, w_hh, bias = (_array(t) for t in (given.w_ih, given.w_hh, given.bias))
+    w_ih, w_hh, bias = (array(t) for t in (given.w_ih, given.w_hh, given.bias))
     looks = [array.reshape(-1)[:: max(1, array.size // 64)] for array in (w_ih, w_hh)]  # views of the weights
     prepared: list[Any] = []
 
@@ -360,4 +367,4 @@ def _is_plain(call: Call) -> bool:
     return call.variant == Variant() and "w_hr" not in call.given and call.options.noise.silent
 
 
-BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind, _Recording)
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind, record)

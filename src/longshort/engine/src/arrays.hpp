@@ -36,7 +36,7 @@ inline std::string text(const Index* lengths, std::size_t count) {
 template <class Value>
 constexpr const char* name_of() {
   return std::is_same_v<Value, float> ? "float32" : std::is_same_v<Value, double> ? "float64"
-       : std::is_same_v<Value, std::int64_t> ? "int64" : "bool";
+       : std::is_same_v<Value, std::int64_t> ? "int64" : std::is_same_v<Value, std::uint16_t> ? "uint16 (the bits of bfloat16)" : "bool";
 }
 
 inline std::string name_of(nb::dlpack::dtype type) {
@@ -51,7 +51,7 @@ inline std::string name_of(nb::dlpack::dtype type) {
 // The array's data, if it has this type and shape and its last axis is contiguous; null if it is absent.
 template <class Value, class Array>
 const Value* checked(const Array& array, const char* name, const char* axes, std::initializer_list<Index> shape) {
-  const bool is_bool = std::is_same_v<Value, std::uint8_t>;
+  constexpr bool is_bool = std::is_same_v<Value, std::uint8_t>;
   if (is_bool ? array.dtype() != nb::dtype<bool>() : array.dtype() != nb::dtype<Value>())
     raise_shape(std::string("engine: `") + name + "` must be " + name_of<Value>() +
                 (std::is_floating_point_v<Value> ? " like the weights, got " : ", got ") + name_of(array.dtype()) + ". Convert it.");
@@ -78,6 +78,29 @@ Sequences<const Value> sequences(const Given& array, const char* name, const cha
   if (!array) return {};
   const Value* data = checked<Value>(*array, name, axes, {N, T, width});
   return {data, static_cast<Index>(array->stride(0)), static_cast<Index>(array->stride(1))};
+}
+
+// The same in words, each a pair of neighbouring bfloat16, whose bits the array holds.
+inline void need_pairs(const void* data, Index width, std::initializer_list<Index> strides, const char* name) {
+  bool even = width % 2 == 0 && reinterpret_cast<std::uintptr_t>(data) % 4 == 0;
+  for (const Index stride : strides) even = even && stride % 2 == 0;
+  if (!even) raise_shape(std::string("engine: `") + name + "` is read in pairs: its last axis, its strides and its address must be even. Copy it, or give float32.");
+}
+
+template <class Real>
+Rows<const Real> rows_of_pairs(const Given& array, const char* name, const char* axes, Index count, Index width) {
+  const Rows<const std::uint16_t> values = rows<std::uint16_t>(array, name, axes, count, width);
+  if (!values) return {};
+  need_pairs(values.data, width, {count > 1 ? values.stride : 0}, name);
+  return {reinterpret_cast<const Real*>(values.data), values.stride / 2};
+}
+
+template <class Real>
+Sequences<const Real> sequences_of_pairs(const Given& array, const char* name, const char* axes, Index N, Index T, Index width) {
+  const Sequences<const std::uint16_t> values = sequences<std::uint16_t>(array, name, axes, N, T, width);
+  if (!values) return {};
+  need_pairs(values.data, width, {N > 1 ? values.sequence_stride : 0, T > 1 ? values.step_stride : 0}, name);
+  return {reinterpret_cast<const Real*>(values.data), values.sequence_stride / 2, values.step_stride / 2};
 }
 
 template <class Value>
@@ -141,6 +164,12 @@ Taken fresh(std::initializer_list<Index> shape, bool time_major = false) {
   return Taken(memory, rank, lengths, owner, strides, nb::dtype<Real>());
 }
 
+// Fresh values of x, h or y, which are words in pairs.
+template <class Real>
+Taken fresh_as(bool paired, std::initializer_list<Index> shape, bool time_major = false) {
+  return paired ? fresh<std::uint16_t>(shape, time_major) : fresh<Real>(shape, time_major);
+}
+
 template <class Real>
 Sequences<Real> sequences(const Taken& array) {
   return {static_cast<Real*>(array.data()), static_cast<Index>(array.stride(0)), static_cast<Index>(array.stride(1))};
@@ -148,6 +177,26 @@ Sequences<Real> sequences(const Taken& array) {
 template <class Real>
 Rows<Real> rows(const Taken& array) {
   return {static_cast<Real*>(array.data()), static_cast<Index>(array.stride(0))};
+}
+
+template <class Real>
+Sequences<Real> sequences_as(bool paired, const Taken& array) {
+  const Index places = paired ? 2 : 1;
+  return {static_cast<Real*>(array.data()), static_cast<Index>(array.stride(0)) / places, static_cast<Index>(array.stride(1)) / places};
+}
+template <class Real>
+Rows<Real> rows_as(bool paired, const Taken& array) {
+  return {static_cast<Real*>(array.data()), static_cast<Index>(array.stride(0)) / (paired ? 2 : 1)};
+}
+
+// What a caller gave of x, h or y.
+template <class Real>
+Sequences<const Real> sequences_as(bool paired, const Given& array, const char* name, const char* axes, Index N, Index T, Index width) {
+  return paired ? sequences_of_pairs<Real>(array, name, axes, N, T, width) : sequences<Real>(array, name, axes, N, T, width);
+}
+template <class Real>
+Rows<const Real> rows_as(bool paired, const Given& array, const char* name, const char* axes, Index count, Index width) {
+  return paired ? rows_of_pairs<Real>(array, name, axes, count, width) : rows<Real>(array, name, axes, count, width);
 }
 
 }  // namespace longshort

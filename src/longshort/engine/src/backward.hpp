@@ -12,8 +12,8 @@ namespace longshort::LONGSHORT_ISA {
 constexpr Index RowsPerProduct = 768;  // fewer rows in a chunk than this, and reading and writing dW costs more than it need
 
 // What the members of a call share. Lists hold a row for each sequence and step of a chunk that is active,
-// group after group.
-template <class Real>
+// group after group. In pairs the recurrent products and those for x read dr rounded, from rows of their own.
+template <class Real, class Form = Whole<Real>>
 struct BackwardShared {
   BackwardShared(const BackwardCall<Real>& c, const PackedWeights<Real>& weights)
       : call(c), w(weights), options(w, c.noise), layout(w, options), plain(options.plain && !c.dcells && !c.dgates) {
@@ -38,6 +38,7 @@ struct BackwardShared {
     const auto panel_values = [&](Index columns) { return most * ceil_div(columns, Lanes<Real>) * Lanes<Real>; };
     std::size_t total = bytes(most * da_stride) * (two_products ? 2 : 1) + 8 * (Arena::padded(static_cast<std::size_t>(most) * sizeof(Real*)) + 64);
     if (options.feeds_copy) total += bytes(most * fed_stride);
+    if (Form::paired) total += bytes(most * dr_words_stride());
     if (w.projected) total += bytes(most * (m_stride + out_stride)) + bytes(panel_values(w.H)) + 64;
     total += bytes(panel_values(w.C)) + bytes(panel_values(w.P)) + bytes(panel_values(w.recurrent_depth() - w.P)) + bytes(layout.wide);
     arena = std::make_unique<Arena>(total + 4096);
@@ -45,6 +46,7 @@ struct BackwardShared {
     const auto pointers = [&] { return reinterpret_cast<const Real**>(arena->take(static_cast<std::size_t>(most) * sizeof(Real*))); };
     dr = values(most * da_stride);
     dz = two_products ? values(most * da_stride) : dr;
+    if (Form::paired) dr_words = values(most * dr_words_stride());
     if (options.feeds_copy) fed = values(most * fed_stride);
     if (w.projected) {
       m = values(most * m_stride);
@@ -63,6 +65,8 @@ struct BackwardShared {
     std::memset(bias_sums, 0, static_cast<std::size_t>(layout.wide) * sizeof(Real));
     counts.assign(static_cast<std::size_t>(cut.groups), 0);
   }
+
+  Index dr_words_stride() const { return Form::words(layout.wide) + Lanes<Real>; }
 
   void list_groups() {
     for (Index block = 0; block < layout.blocks; ++block)
@@ -85,7 +89,7 @@ struct BackwardShared {
   bool two_products = false;
   Index da_stride = 0, fed_stride = 0, m_stride = 0, out_stride = 0;
   std::unique_ptr<Arena> arena;
-  Real *dr = nullptr, *dz = nullptr, *fed = nullptr, *m = nullptr, *out = nullptr, *bias_sums = nullptr;
+  Real *dr = nullptr, *dz = nullptr, *dr_words = nullptr, *fed = nullptr, *m = nullptr, *out = nullptr, *bias_sums = nullptr;
   const Real **dr_rows = nullptr, **dz_rows = nullptr, **m_rows = nullptr, **out_rows = nullptr;
   Real** dx_rows = nullptr;
   WeightGradient<Real> input, recurrent, gates, projection;
@@ -93,10 +97,10 @@ struct BackwardShared {
   std::vector<Index> counts;  // active rows of each group in this chunk
 };
 
-template <class Real>
+template <class Real, class Form = Whole<Real>>
 class Backward {
  public:
-  using Shared = BackwardShared<Real>;
+  using Shared = BackwardShared<Real, Form>;
 
   static std::size_t room(const Shared& s, Index rows) {
     const Index masks = rows * (ceil_div(s.w.P, 4) * 4 + Lanes<Real>);
@@ -107,15 +111,15 @@ class Backward {
       return ceil_div(static_cast<Index>(groups.size()), s.cut.threads());
     };
     return static_cast<std::size_t>(values) * sizeof(Real) + static_cast<std::size_t>(rows) * 512 + 64 * 32 +
-           TransposedRows<Real>::bytes(share(s.gate_groups), s.call.N * s.steps) * (s.two_products ? 2 : 1) +
-           TransposedRows<Real>::bytes(share(s.output_groups), s.call.N * s.steps);
+           TransposedRows<Real, Form>::bytes(share(s.gate_groups), s.call.N * s.steps) * (s.two_products ? 2 : 1) +
+           TransposedRows<Real, Form>::bytes(share(s.output_groups), s.call.N * s.steps);
   }
 
   Backward(Shared& shared, int thread, Barrier& everyone, Barrier* group, Arena& arena)
       : s_(shared), call_(shared.call), w_(shared.w), options_(shared.options), layout_(shared.layout),
         thread_(thread), group_index_(thread / shared.cut.members), member_(thread % shared.cut.members),
         sequences_(part(call_.N, shared.cut.groups, group_index_)), everyone_(everyone), group_(group),
-        rows_(sequences_.size()), recurrent_{w_.recurrent_back, layout_.wide, w_.recurrent_depth()},
+        rows_(sequences_.size()), recurrent_{w_.recurrent_back, Form::words(layout_.wide), w_.recurrent_depth()},
         panels_(part(recurrent_.count(), shared.cut.members, member_)) {
     const auto values = [&](Index count) { return reinterpret_cast<Real*>(arena.take(static_cast<std::size_t>(count) * sizeof(Real))); };
     const auto pointers = [&](Index count) { return reinterpret_cast<Real**>(arena.take(static_cast<std::size_t>(count) * sizeof(Real*))); };
@@ -147,7 +151,7 @@ class Backward {
     gate_share_ = share(s_.gate_groups);
     output_share_ = share(s_.output_groups);
     const Index most = call_.N * s_.steps;
-    const auto transposed = [&](Index groups) { return reinterpret_cast<Real*>(arena.take(TransposedRows<Real>::bytes(groups, most))); };
+    const auto transposed = [&](Index groups) { return reinterpret_cast<Real*>(arena.take(TransposedRows<Real, Form>::bytes(groups, most))); };
     dr_columns_.place(transposed(gate_share_.size()), most);
     if (s_.two_products) dz_columns_.place(transposed(gate_share_.size()), most);
     if (w_.projected) out_columns_.place(transposed(output_share_.size()), most);
@@ -176,7 +180,7 @@ class Backward {
   struct Row {
     Index n, local;
     const Real *tape, *c_before, *dy;
-    Real *dr, *dz, *m, *out;
+    Real *dr, *dz, *dr_words, *m, *out;
     bool reset;
   };
 
@@ -241,7 +245,7 @@ class Backward {
     for (Index local = 0; local < rows_; ++local) {
       const Index n = sequences_.first + local;
       if (!active(n, t)) {
-        if (call_.dx && member_ == 0) std::memset(call_.dx.row(n, t), 0, static_cast<std::size_t>(w_.C) * sizeof(Real));
+        if (call_.dx && member_ == 0) std::memset(call_.dx.row(n, t), 0, static_cast<std::size_t>(Form::words(w_.C)) * sizeof(Real));
         continue;
       }
       Row& row = row_[count_++];
@@ -255,11 +259,12 @@ class Backward {
       row.dy = call_.dy ? call_.dy.row(n, t) : nullptr;
       row.dr = s_.dr + place * s_.da_stride;
       row.dz = s_.dz + place * s_.da_stride;
+      row.dr_words = Form::paired ? s_.dr_words + place * s_.dr_words_stride() : nullptr;
       row.m = w_.projected ? s_.m + place * s_.m_stride : nullptr;
       row.out = w_.projected ? s_.out + place * s_.out_stride : nullptr;
       if (member_ != 0) continue;
       s_.dr_rows[place] = row.dr;
-      s_.dz_rows[place] = row.dz;
+      s_.dz_rows[place] = Form::paired ? row.dr_words : row.dz;
       s_.m_rows[place] = row.m;
       s_.out_rows[place] = row.out;
       s_.input.right[place] = call_.x.row(n, t);
@@ -314,14 +319,22 @@ class Backward {
       Real* dc = dc_ + row.local * layout_.padded;
       for (Index block = blocks_.first; block < blocks_.last; ++block) {
         Vector<Real> total = load(dh + block * L);
-        if (row.dy) total += valid(block) == L ? load(row.dy + block * L) : load_first(row.dy + block * L, valid(block));
+        if (row.dy) total += Form::load(row.dy, block * L, valid(block));
         plain_cell_back<Real>(row.tape + block * TapeFields * L, cell_before(row, block), total, dc + block * L,
                               row.dr + block * PanelColumns<Real>);
       }
-      from_[k] = row.dr;
+      from_[k] = as_operand(row);
       to_[k] = dh_ + row.local * carry_stride_;
     }
     starts_ = nullptr;
+  }
+
+  // dr as the product reads it.
+  const Real* as_operand(const Row& row) const {
+    if constexpr (!Form::paired) return row.dr;
+    for (Index k = blocks_.first * PanelColumns<Real>; k < blocks_.last * PanelColumns<Real>; k += Lanes<Real>)
+      Form::store(row.dr_words, k, load(row.dr + k), Lanes<Real>);
+    return row.dr_words;
   }
 
   void variant_cells() {
@@ -356,7 +369,7 @@ class Backward {
         cell.run(back, [&](Index block) { return load(made + block * L); });
       }
       if (back.ds) std::memset(dh + w_.P, 0, static_cast<std::size_t>(carry_stride_ - w_.P) * sizeof(Real));
-      from_[k] = row.dr;
+      from_[k] = as_operand(row);
       to_[k] = dh;
     }
     starts_ = options_.zones_h ? to_ : nullptr;
@@ -365,7 +378,7 @@ class Backward {
   // The gradient of `count` outputs from the p-th, without what zoneout passes straight to h_{t-1}, which stays in dh.
   Vector<Real> renewed_gradient(const Row& row, const RowNoise& noise, Real* dh, Index p, int count) const {
     Vector<Real> fresh = load_some(dh + p, count);
-    if (row.dy) fresh += load_some(row.dy + p, count);
+    if (row.dy) fresh += Form::load(row.dy, p, count);
     if (!options_.zones_h) return fresh;
     const Vector<Real> old = options_.noise.training
                                  ? (lanes_of<Real>(noise.old_h[p / Lanes<Real>]) ? Vector<Real>{} : fresh)
@@ -415,7 +428,7 @@ class Backward {
   void multiply_back() {
     if (options_.drops_h && starts_) return multiply_back_masked_beside_zoneout();
     for (Index p = panels_.first; p < panels_.last; ++p)
-      multiply_panel<Real>(recurrent_, p, count_, from_, const_cast<const Real* const*>(starts_), to_);
+      multiply_panel<Real>(recurrent_, p, count_, from_, const_cast<const Real* const*>(starts_), to_, Form::tile);
     if (!options_.drops_h) return;
     for (Index k = 0; k < count_; ++k) mask(to_[k], row_[k].local);
   }
@@ -499,16 +512,15 @@ class Backward {
 
   void pack_panel(const WeightGradient<Real>& gradient, Index rows, Index p) {
     collect(gradient.right);
-    const Panels<Real> packed = gradient.packed(rows);
-    pack_rows<Real>(const_cast<Real*>(packed.panel(p)), rows_of_chunk_.data(), rows, gradient.columns, p);
+    const Panels<Real> packed = gradient.packed(Form::words(rows));
+    Form::pack_panel(const_cast<Real*>(packed.panel(p)), rows_of_chunk_.data(), rows, gradient.columns, p);
   }
 
   void input_gradient() {
     const Range own = lists_[static_cast<std::size_t>(group_index_)], share = part(own.size(), s_.cut.members, member_);
-    const Panels<Real> matrix{w_.input_back, layout_.wide, w_.C};
+    const Panels<Real> matrix{w_.input_back, Form::words(layout_.wide), w_.C};
     for (Index p = 0; p < matrix.count(); ++p)
-      multiply_panel<Real>(matrix, p, share.size(), s_.dz_rows + own.first + share.first, nullptr,
-                           s_.dx_rows + own.first + share.first);
+      multiply_rows_into<Form>(matrix, p, share.size(), s_.dz_rows + own.first + share.first, s_.dx_rows + own.first + share.first);
   }
 
   void finish() {
@@ -563,14 +575,14 @@ class Backward {
   Row* row_ = nullptr;
   const Real** from_ = nullptr;
   Real **to_ = nullptr, **starts_ = nullptr;
-  TransposedRows<Real> dr_columns_, dz_columns_, out_columns_;
+  TransposedRows<Real, Form> dr_columns_, dz_columns_, out_columns_;
   std::vector<Range> lists_;
   std::vector<const Real*> rows_of_chunk_;
 };
 
 // One value per gate and unit, summed over the members in order.
-template <class Real>
-void finish_sums(const BackwardShared<Real>& shared, const std::vector<std::unique_ptr<Backward<Real>>>& members) {
+template <class Real, class Form>
+void finish_sums(const BackwardShared<Real, Form>& shared, const std::vector<std::unique_ptr<Backward<Real, Form>>>& members) {
   const PackedWeights<Real>& w = shared.w;
   const Layout<Real>& layout = shared.layout;
   const auto total = [&](Real* RowSums<Real>::*which, Index count) {
@@ -600,22 +612,22 @@ void finish_sums(const BackwardShared<Real>& shared, const std::vector<std::uniq
   plain(call.dshift_c, &RowSums<Real>::shift_c);
 }
 
-template <class Real>
+template <class Real, class Form = Whole<Real>>
 void run_backward(const BackwardCall<Real>& call, const PackedWeights<Real>& w) {
-  BackwardShared<Real> shared(call, w);
+  BackwardShared<Real, Form> shared(call, w);
   const Split cut = shared.cut;
   Barrier everyone(cut.threads());
   std::vector<std::unique_ptr<Barrier>> groups;
   std::vector<std::unique_ptr<Arena>> arenas;
-  std::vector<std::unique_ptr<Backward<Real>>> members;
+  std::vector<std::unique_ptr<Backward<Real, Form>>> members;
   for (int group = 0; group < cut.groups; ++group) groups.push_back(std::make_unique<Barrier>(cut.members));
   for (int i = 0; i < cut.threads(); ++i) {
     const int group = i / cut.members;
-    arenas.push_back(std::make_unique<Arena>(Backward<Real>::room(shared, part(call.N, cut.groups, group).size())));
-    members.push_back(std::make_unique<Backward<Real>>(shared, i, everyone, groups[static_cast<std::size_t>(group)].get(), *arenas.back()));
+    arenas.push_back(std::make_unique<Arena>(Backward<Real, Form>::room(shared, part(call.N, cut.groups, group).size())));
+    members.push_back(std::make_unique<Backward<Real, Form>>(shared, i, everyone, groups[static_cast<std::size_t>(group)].get(), *arenas.back()));
   }
   run_team(cut.threads(), [&](int i) { members[static_cast<std::size_t>(i)]->run(); });
-  finish_sums<Real>(shared, members);
+  finish_sums<Real, Form>(shared, members);
 }
 
 }  // namespace longshort::LONGSHORT_ISA

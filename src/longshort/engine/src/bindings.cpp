@@ -36,8 +36,9 @@ void need_threads(int threads) {
   if (threads > MostThreads) raise_shape("engine: `threads` must be at most " + std::to_string(MostThreads) + ", got " + std::to_string(threads) + ".");
 }
 
+// paired: w_ih and w_hh hold the bits of bfloat16.
 template <class Real>
-Weights<Real> weights_of(const GivenWeights& given, const Variant& variant) {
+Weights<Real> weights_of(const GivenWeights& given, const Variant& variant, bool paired) {
   const Index gates = variant.gate_count(), sigmoids = variant.sigmoid_count();
   const Given &w_ih = given.w_ih, &w_hh = given.w_hh;
   if (w_ih->ndim() != 2 || w_hh->ndim() != 2 || static_cast<Index>(w_ih->shape(0)) % gates != 0 || w_ih->shape(0) == 0)
@@ -49,8 +50,8 @@ Weights<Real> weights_of(const GivenWeights& given, const Variant& variant) {
   if (!given.w_hr && from.P != from.H)
     raise_shape("engine: `w_hh` must be (G H, H) = " + text(std::initializer_list<Index>{gates * from.H, from.H}.begin(), 2) + " without `w_hr`, got P = " + std::to_string(from.P) + ".");
   const Index G = gates * from.H, S = sigmoids * from.H;
-  from.w_ih = rows<Real>(w_ih, "w_ih", "(G H, C)", G, from.C);
-  from.w_hh = rows<Real>(w_hh, "w_hh", "(G H, P)", G, from.P);
+  from.w_ih = rows_as<Real>(paired, w_ih, "w_ih", "(G H, C)", G, from.C);
+  from.w_hh = rows_as<Real>(paired, w_hh, "w_hh", "(G H, P)", G, from.P);
   from.bias = vector<Real>(given.bias, "bias", "(G H)", G);
   from.w_hr = rows<Real>(given.w_hr, "w_hr", "(P, H)", from.P, from.H);
   from.peephole = vector<Real>(given.peephole, "peephole", "(S H)", S);
@@ -65,19 +66,29 @@ Weights<Real> weights_of(const GivenWeights& given, const Variant& variant) {
       needs_ih != bool(from.gain_ih) || (variant.norm != Norm::none) != bool(from.gain_hh) ||
       needs_c != bool(from.gain_c) || needs_c != bool(from.shift_c))
     raise_shape("engine: the weights given are not those that the variant asks for (Variant.weights names them).");
+  if (paired && (from.w_hr || variant.gate_recurrence || variant.norm != Norm::none))
+    raise_shape("engine: weights in bfloat16 serve neither a projection, nor gate recurrence, nor a norm. Give float32, and `rounding`.");
+  if (paired) {
+    from.C /= 2;
+    from.P /= 2;
+  }
   return from;
 }
 
 template <class Real>
-Packed<Real> pack_as(const GivenWeights& given, const Variant& variant, bool back, int threads) {
-  const Weights<Real> from = weights_of<Real>(given, variant);
+Packed<Real> pack_as(const GivenWeights& given, const Variant& variant, Rounding rounding, bool paired, bool back, int threads) {
   Packed<Real> packed;
-  packed.weights.variant = variant;
-  packed.weights.C = from.C;
-  packed.weights.H = from.H;
-  packed.weights.P = from.P;
-  packed.weights.projected = bool(from.w_hr);
   packed.set = &instruction_set();
+  if (paired && !kernels_of<Real>(*packed.set).peak_of_pairs)
+    raise_shape(std::string("engine: the set ") + packed.set->name + " has no products of bfloat16. Give float32, and `rounding`.");
+  const Weights<Real> from = weights_of<Real>(given, variant, paired);
+  packed.weights.variant = variant;
+  packed.weights.C = paired ? 2 * from.C : from.C;
+  packed.weights.H = from.H;
+  packed.weights.P = paired ? 2 * from.P : from.P;
+  packed.weights.projected = bool(from.w_hr);
+  packed.weights.rounding = paired ? Rounding::bfloat16 : rounding;
+  packed.weights.paired = paired;
   packed.back = back;
   const nb::gil_scoped_release unlocked;
   kernels_of<Real>(*packed.set).pack(from, packed.weights, back, threads);
@@ -86,16 +97,20 @@ Packed<Real> pack_as(const GivenWeights& given, const Variant& variant, bool bac
 
 nb::object pack(const Given& w_ih, const Given& w_hh, const Given& bias, const Given& w_hr, const Given& peephole,
                 const Given& w_gates, const Given& gain_ih, const Given& gain_hh, const Given& gain_c, const Given& shift_c,
-                const Variant& variant, bool back, int threads) {
+                const Variant& variant, const std::string& rounding, bool back, int threads) {
   need(w_ih, "w_ih");
   need(w_hh, "w_hh");
   need_threads(threads);
-  const auto as = [&]<class Real>(Real) {
-    return nb::cast(pack_as<Real>({w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, variant, back, threads));
+  const Rounding to = rounding == "bfloat16" ? Rounding::bfloat16 : rounding == "float16" ? Rounding::float16 : Rounding::none;
+  if (to == Rounding::none && rounding != "none") raise_shape("engine: `rounding` must be 'none', 'bfloat16' or 'float16', got '" + rounding + "'.");
+  const auto as = [&]<class Real>(Real, bool paired) {
+    return nb::cast(pack_as<Real>({w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, variant, to, paired, back, threads));
   };
-  if (w_ih->dtype() == nb::dtype<float>()) return as(float{});
-  if (w_ih->dtype() == nb::dtype<double>()) return as(double{});
-  raise_shape("engine: `w_ih` must be float32 or float64.");
+  if (w_ih->dtype() == nb::dtype<float>()) return as(float{}, false);
+  if (w_ih->dtype() == nb::dtype<std::uint16_t>()) return as(float{}, true);
+  if (to != Rounding::none) raise_shape("engine: `rounding` must be 'none' but for float32, got '" + rounding + "'.");
+  if (w_ih->dtype() == nb::dtype<double>()) return as(double{}, false);
+  raise_shape("engine: `w_ih` must be float32 or float64, or uint16 with the bits of bfloat16.");
 }
 
 template <class Real>
@@ -107,10 +122,10 @@ void describe(SequenceCall<Real>& call, const Packed<Real>& packed, const Given&
   need_threads(threads);
   const Index N = call.N = static_cast<Index>(x->shape(0)), T = call.T = static_cast<Index>(x->shape(1));
   const Index cell = w.H + w.recurrent_depth() - w.P;
-  call.x = sequences<Real>(x, "x", "(N, T, C)", N, T, w.C);
-  call.h = rows<Real>(state.h, "h", "(N, P)", N, w.P);
+  call.x = sequences_as<Real>(w.paired, x, "x", "(N, T, C)", N, T, w.C);
+  call.h = rows_as<Real>(w.paired, state.h, "h", "(N, P)", N, w.P);
   call.c = rows<Real>(state.c, "c", "(N, H)", N, cell);
-  call.initial_h = rows<Real>(state.initial_h, "initial_h", "(N, P)", N, w.P);
+  call.initial_h = rows_as<Real>(w.paired, state.initial_h, "initial_h", "(N, P)", N, w.P);
   call.initial_c = rows<Real>(state.initial_c, "initial_c", "(N, H)", N, cell);
   if (state.reset) {
     const std::uint8_t* data = checked<std::uint8_t>(*state.reset, "reset", "(N, T)", {N, T});
@@ -121,6 +136,8 @@ void describe(SequenceCall<Real>& call, const Packed<Real>& packed, const Given&
     if (call.lengths[n] < 0 || call.lengths[n] > T)
       raise_shape("engine: `lengths` must be in [0, T] = [0, " + std::to_string(T) + "], got " + std::to_string(call.lengths[n]) + ".");
   call.reverse = reverse;
+  if (w.paired && noise.training && noise.variational_h > 0)
+    raise_shape("engine: weights in bfloat16 do not serve `variational_h`. Give float32, and `rounding`.");
   call.noise = noise;
   call.threads = threads;
 }
@@ -134,10 +151,11 @@ nb::tuple forward(const Packed<Real>& packed, const Given& x, const Given& h, co
   describe<Real>(call, packed, x, {h, c, reset, lengths, initial_h, initial_c}, reverse, noise, threads);
   const Kernels<Real>& kernels = kernels_of<Real>(*packed.set);
   const Index cell = w.H + w.recurrent_depth() - w.P;
-  const Taken y = fresh<Real>({call.N, call.T, w.P}, time_major), h_n = fresh<Real>({call.N, w.P}), c_n = fresh<Real>({call.N, cell});
+  const Taken y = fresh_as<Real>(w.paired, {call.N, call.T, w.P}, time_major), h_n = fresh_as<Real>(w.paired, {call.N, w.P});
+  const Taken c_n = fresh<Real>({call.N, cell});
   nb::object cells = nb::none(), gates = nb::none(), kept = nb::none();
-  call.y = sequences<Real>(y);
-  call.h_n = rows<Real>(h_n);
+  call.y = sequences_as<Real>(w.paired, y);
+  call.h_n = rows_as<Real>(w.paired, h_n);
   call.c_n = rows<Real>(c_n);
   if (keep_cells) {
     const Taken array = fresh<Real>({call.N, call.T, w.H}, time_major);
@@ -176,8 +194,8 @@ nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x,
   const Index N = call.N, T = call.T, cell = w.H + w.recurrent_depth() - w.P;
   const Index G = w.variant.gate_count() * w.H, S = w.variant.sigmoid_count() * w.H;
   call.tape = vector<Real>(tape, "tape", "(T N row)", T * N * kernels.tape_row(w, noise));
-  call.y = sequences<Real>(y, "y", "(N, T, P)", N, T, w.P);
-  call.dy = sequences<Real>(dy, "dy", "(N, T, P)", N, T, w.P);
+  call.y = sequences_as<Real>(w.paired, y, "y", "(N, T, P)", N, T, w.P);
+  call.dy = sequences_as<Real>(w.paired, dy, "dy", "(N, T, P)", N, T, w.P);
   call.dh_n = rows<Real>(dh, "dh", "(N, P)", N, w.P);
   call.dc_n = rows<Real>(dc, "dc", "(N, H)", N, cell);
   call.dcells = sequences<Real>(dcells, "dcells", "(N, T, H)", N, T, w.H);
@@ -189,8 +207,11 @@ nb::dict backward(const Packed<Real>& packed, const Given& tape, const Given& x,
     return array;
   };
   for (const std::string& name : wanted) {
-    if (name == "x") call.dx = sequences<Real>(take("x", {N, T, w.C}, time_major));
-    else if (name == "h") call.dh = rows<Real>(take("h", {N, w.P}));
+    if (name == "x") {
+      const Taken array = fresh_as<Real>(w.paired, {N, T, w.C}, time_major);
+      result["x"] = array;
+      call.dx = sequences_as<Real>(w.paired, array);
+    } else if (name == "h") call.dh = rows<Real>(take("h", {N, w.P}));
     else if (name == "c") call.dc = rows<Real>(take("c", {N, cell}));
     else if (name == "initial_h") call.dinitial_h = rows<Real>(take("initial_h", {N, w.P}));
     else if (name == "initial_c") call.dinitial_c = rows<Real>(take("initial_c", {N, cell}));
@@ -228,6 +249,7 @@ class Step {
   Step(nb::object packed, const std::string& stored, int threads) : threads_(threads) {
     const Packed<Real>& from = nb::cast<Packed<Real>&>(packed);
     const PackedWeights<Real>& w = from.weights;
+    if (w.rounding != Rounding::none) raise_shape("engine: Step serves float32 and float64. Call forward with one step for 16-bit weights.");
     const Variant plain;
     if (w.projected || w.variant.gate_count() != 4 || w.variant.peephole || w.variant.gate_recurrence || w.variant.hard_sigmoid ||
         w.variant.norm != Norm::none || !w.variant.input_activation || !w.variant.output_activation ||
@@ -461,9 +483,9 @@ bool holds(const Packed<Real>& packed, const Given& w_ih, const Given& w_hh, con
   need(w_ih, "w_ih");
   need(w_hh, "w_hh");
   need_threads(threads);
-  if (w_ih->dtype() != nb::dtype<Real>()) return false;
-  const Weights<Real> from = weights_of<Real>({w_ih, w_hh, Given(), w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, w.variant);
-  if (from.C != w.C || from.H != w.H || from.P != w.P || bool(from.w_hr) != w.projected) return false;
+  if (w_ih->dtype() != (w.paired ? nb::dtype<std::uint16_t>() : nb::dtype<Real>())) return false;
+  const Weights<Real> from = weights_of<Real>({w_ih, w_hh, Given(), w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, w.variant, w.paired);
+  if (from.C != w.words(w.C) || from.H != w.H || from.P != w.words(w.P) || bool(from.w_hr) != w.projected) return false;
   const nb::gil_scoped_release unlocked;
   return kernels_of<Real>(*packed.set).holds(from, w, threads);
 }
@@ -563,14 +585,18 @@ NB_MODULE(_core, m) {
       .def_rw("training", &Noise::training);
   m.def("pack", pack, nb::arg("w_ih"), nb::arg("w_hh"), nb::arg("bias").none(), nb::arg("w_hr").none(), nb::arg("peephole").none(),
         nb::arg("w_gates").none(), nb::arg("gain_ih").none(), nb::arg("gain_hh").none(), nb::arg("gain_c").none(),
-        nb::arg("shift_c").none(), nb::arg("variant"), nb::arg("back"), nb::arg("threads"));
+        nb::arg("shift_c").none(), nb::arg("variant"), nb::arg("rounding"), nb::arg("back"), nb::arg("threads"));
   bind<float>(m, "Packed32", "Step32", "Moving32");
   bind<double>(m, "Packed64", "Step64", "Moving64");
   m.def("activate32", activate<float>);
   m.def("activate64", activate<double>);
   m.def("tape_row32", tape_row<float>);
   m.def("tape_row64", tape_row<double>);
-  m.def("peak", [] { return instruction_set().single_precision.peak(); });
+  m.def("pairs", [] { return instruction_set().single_precision.peak_of_pairs != nullptr; });
+  m.def("peak", [](bool paired) {
+    const Kernels<float>& kernels = instruction_set().single_precision;
+    return paired && kernels.peak_of_pairs ? kernels.peak_of_pairs() : kernels.peak();
+  }, nb::arg("paired"));
   m.def("reading", [](Index bytes) {
     if (bytes < 1) raise_shape("engine: `size` must be at least 1 byte, got " + std::to_string(bytes) + ".");
     return instruction_set().single_precision.reading(bytes);

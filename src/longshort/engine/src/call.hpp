@@ -11,6 +11,9 @@ namespace longshort {
 
 using Index = std::ptrdiff_t;
 
+// The 16-bit type whose values h takes after every step, where x and the weights are of one.
+enum class Rounding { none, bfloat16, float16 };
+
 enum class Norm { none, ba2016, per_gate, products };
 
 // Mirrors scan/variant.py, field by field.
@@ -58,7 +61,7 @@ struct Rows {
   explicit operator bool() const { return data != nullptr; }
 };
 
-// torch's layout: the computed gates stacked along the rows.
+// torch's layout: the computed gates stacked along the rows. In pairs, C and P and the strides of w_ih and w_hh count words.
 template <class Real>
 struct Weights {
   Index C = 0, H = 0, P = 0;

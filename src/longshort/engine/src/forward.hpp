@@ -1,6 +1,7 @@
 // The way forward: one member's share of a call, step by step.
 #pragma once
 
+#include "pairs.hpp"
 #include "team.hpp"
 #include "variant_cell.hpp"
 
@@ -13,7 +14,7 @@ inline Index chunk_steps(Index steps, Index rows, Index bytes_per_row) {
                            std::max<Index>(steps, 1));
 }
 
-template <class Real>
+template <class Real, class Form = Whole<Real>>
 class Forward {
  public:
   using Call = ForwardCall<Real>;
@@ -97,6 +98,7 @@ class Forward {
 
   Index time(Index s) const { return call_.reverse ? call_.T - 1 - s : s; }
   bool active(Index n, Index t) const { return !call_.lengths || t < call_.lengths[n]; }
+  std::size_t bytes_of(Index values) const { return static_cast<std::size_t>(Form::words(values)) * sizeof(Real); }
   Real* fed_copy(Index local, Index parity) { return fed_copy_ + (2 * local + parity) * fed_stride_; }
 
   void begin() {
@@ -144,7 +146,7 @@ class Forward {
       }
     static constexpr Real Zeros[PanelColumns<Real>] = {};
     for (Index block = blocks_.first; block < blocks_.last; ++block) {
-      const Real* panel = w_.input + block * PanelColumns<Real> * w_.C;
+      const Real* panel = w_.input + block * PanelColumns<Real> * Form::words(w_.C);
       const Real* bias = options_.normed ? Zeros : w_.bias + block * PanelColumns<Real>;
       for_each_tile(count, [&](Index tile_first, int rows) {
         const Real* start[TileRows];
@@ -153,7 +155,7 @@ class Forward {
           start[r] = bias;
           out[r] = ahead_rows_[tile_first + r] + block * PanelColumns<Real>;
         }
-        tile_for<Real>(rows, PanelVectors)(x_rows_ + tile_first, panel, w_.C, start, out);
+        Form::tile(rows, PanelVectors)(x_rows_ + tile_first, panel, Form::words(w_.C), start, out);
       });
     }
   }
@@ -193,12 +195,13 @@ class Forward {
   }
 
   void pad(Index n, Index t) {
-    std::memset(call_.y.row(n, t), 0, static_cast<std::size_t>(w_.P) * sizeof(Real));
+    std::memset(call_.y.row(n, t), 0, bytes_of(w_.P));
     if (call_.cells) std::memset(call_.cells.row(n, t), 0, static_cast<std::size_t>(w_.H) * sizeof(Real));
     if (call_.gates) std::memset(call_.gates.row(n, t), 0, static_cast<std::size_t>(Gates * w_.H) * sizeof(Real));
   }
 
-  const Real* recurrent_panel(Index block) const { return w_.recurrent + block * PanelColumns<Real> * w_.recurrent_depth(); }
+  Index recurrent_words() const { return Form::words(w_.recurrent_depth()); }
+  const Real* recurrent_panel(Index block) const { return w_.recurrent + block * PanelColumns<Real> * recurrent_words(); }
 
   // Calls cell(row, a) for each active row of a block, a the block's pre-activations while they are in cache.
   template <class CellOfRow>
@@ -212,7 +215,7 @@ class Forward {
         start[r] = starts_[first + r] + block * PanelColumns<Real>;
         out[r] = a[r];
       }
-      tile_for<Real>(rows, PanelVectors)(fed_ + first, panel, w_.recurrent_depth(), start, out);
+      Form::tile(rows, PanelVectors)(fed_ + first, panel, recurrent_words(), start, out);
       for (int r = 0; r < rows; ++r) cell(row_[first + r], a[r]);
     });
   }
@@ -225,9 +228,19 @@ class Forward {
     else store_first(to + block * Lanes<Real>, value, count);
   }
 
+  // h where the next product reads it, in the type of x.
+  void put_h(Real* y, Vector<Real> h, Index first, int count) const {
+    if constexpr (std::is_same_v<Real, float> && !Form::paired) {
+      if (w_.rounding == Rounding::bfloat16) h = rounded_to_bfloat16(h);
+      else if (w_.rounding == Rounding::float16) h = rounded_to_float16(h);
+    }
+    Form::store(y, first, h, count);
+  }
+
   template <bool Keep>
   void plain_step() {
-    if (takes_one_row()) return plain_step_of_one<Keep>();
+    if constexpr (!Form::paired)
+      if (takes_one_row()) return plain_step_of_one<Keep>();
     for (Index block = blocks_.first; block < blocks_.last; ++block)
       multiply_block(block, [&](Row& row, const Real* a) {
         PlainCell<Real> cell;
@@ -238,7 +251,7 @@ class Forward {
       });
   }
 
-  bool takes_one_row() const { return options_.plain && count_ == 1; }
+  bool takes_one_row() const { return !Form::paired && options_.plain && count_ == 1; }
 
   // Every other step from the last block: what was read last is still in cache. The first member's own units of the
   // step before are the first values of h: it multiplies them before it awaits the others.
@@ -267,7 +280,7 @@ class Forward {
 
   template <bool Keep>
   void keep_plain(Row& row, Index block, const PlainCell<Real>& cell) {
-    put(row.y, cell.h, block);
+    put_h(row.y, cell.h, block * Lanes<Real>, valid(block));
     if constexpr (Keep) cell.keep(row.tape + block * TapeFields * Lanes<Real>);
     if (row.cells) put(row.cells, cell.cell, block);
     for (int q = 0; row.gates && q < Gates; ++q) put(row.gates + q * w_.H, cell.gate(q), block);
@@ -301,7 +314,7 @@ class Forward {
         if (w_.sigmoid_first[q] >= 0) put(s + w_.sigmoid_first[q], load(fields + q * L), block);
     }
     if (options_.projected) return store(unprojected_ + row.local * layout_.padded + block * L, h);
-    put(row.y, finished(row, h, block * L, valid(block)), block);
+    put_h(row.y, finished(row, h, block * L, valid(block)), block * L, valid(block));
   }
 
   // Clip and zoneout of h~ for `count` outputs from the first.
@@ -312,7 +325,7 @@ class Forward {
       h = clamp<Real>(h, static_cast<Real>(v.projection_clip));
     }
     if (!options_.zones_h) return h;
-    return zoned<Real>(options_, load_first(row.h_old + first, count), h,
+    return zoned<Real>(options_, Form::load(row.h_old, first, count), h,
                        row.noise.old_h ? row.noise.old_h + first / Lanes<Real> : nullptr, options_.share_h);
   }
 
@@ -424,11 +437,11 @@ class Forward {
     }
     for (Index p = 0; p < matrix.count(); ++p)
       multiply_panel<Real>(matrix, p, count_, starts_, nullptr, ends_);
-    if (!options_.zones_h && !std::isfinite(w_.variant.projection_clip)) return;
+    if (!options_.zones_h && !std::isfinite(w_.variant.projection_clip) && w_.rounding == Rounding::none) return;
     for (Index k = 0; k < count_; ++k)
       for (Index first = 0; first < w_.P; first += Lanes<Real>) {
         const int count = static_cast<int>(std::min<Index>(Lanes<Real>, w_.P - first));
-        store_first(row_[k].y + first, finished(row_[k], load_first(row_[k].y + first, count), first, count), count);
+        put_h(row_[k].y, finished(row_[k], load_first(row_[k].y + first, count), first, count), first, count);
       }
   }
 
@@ -447,7 +460,7 @@ class Forward {
       const Index units = std::min(blocks_.last * Lanes<Real>, w_.H) - unit;
       std::memcpy(call_.c_n.row(n) + unit, c_ + local * layout_.padded + unit, static_cast<std::size_t>(units) * sizeof(Real));
       if (blocks_.first != 0) continue;
-      std::memcpy(call_.h_n.row(n), h_[local], static_cast<std::size_t>(w_.P) * sizeof(Real));
+      std::memcpy(call_.h_n.row(n), h_[local], bytes_of(w_.P));
       if (w_.variant.gate_recurrence)
         std::memcpy(call_.c_n.row(n) + w_.H, fed_copy(local, parity_) + w_.P,
                     static_cast<std::size_t>(w_.recurrent_depth() - w_.P) * sizeof(Real));
@@ -472,7 +485,7 @@ class Forward {
   bool turns_ = false;
 };
 
-template <class Real>
+template <class Real, class Form = Whole<Real>>
 void run_forward(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
   if (call.N == 0) return;
   const Options<Real> options(w, call.noise);
@@ -483,11 +496,11 @@ void run_forward(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
   for (int group = 0; group < cut.groups; ++group) barriers.push_back(std::make_unique<Barrier>(cut.members));
   for (int i = 0; i < cut.threads(); ++i) {
     const Range sequences = part(call.N, cut.groups, i / cut.members);
-    arenas.push_back(std::make_unique<Arena>(Forward<Real>::room(call, w, sequences.size())));
+    arenas.push_back(std::make_unique<Arena>(Forward<Real, Form>::room(call, w, sequences.size())));
   }
   run_team(cut.threads(), [&](int i) {
     const int group = i / cut.members;
-    Forward<Real>(call, w, part(call.N, cut.groups, group), part(blocks, cut.members, i % cut.members),
+    Forward<Real, Form>(call, w, part(call.N, cut.groups, group), part(blocks, cut.members, i % cut.members),
                   cut.members > 1 ? barriers[static_cast<std::size_t>(group)].get() : nullptr, i % cut.members,
                   *arenas[static_cast<std::size_t>(i)]).run();
   });

@@ -4,8 +4,8 @@
 // share of dW's rows: no second copy of dW, and the order of the sum does not depend on timing.
 #pragma once
 
+#include "pairs.hpp"
 #include "team.hpp"
-#include "packing.hpp"
 
 namespace longshort::LONGSHORT_ISA {
 
@@ -17,17 +17,17 @@ struct RowGroup {
 // One weight gradient. Members other than the packing one only read it.
 template <class Real>
 struct WeightGradient {
-  const Real** right = nullptr;  // rows of the chunk; `columns` values each
+  const Real** right = nullptr;  // rows of the chunk, in the form; `columns` values each
   Index columns = 0;
   Rows<Real> out;                // (rows, columns), absent if not wanted
   Real* panels = nullptr;        // room for the packed right rows
 
-  Panels<Real> packed(Index depth) const { return {panels, depth, columns}; }
+  Panels<Real> packed(Index words) const { return {panels, words, columns}; }
   Index panel_count() const { return out ? ceil_div(columns, PanelColumns<Real>) : 0; }
 };
 
-// Columns of one left matrix, transposed: the rows of dW of this member's share.
-template <class Real>
+// Columns of one left matrix, transposed: the rows of dW of this member's share. depth: how many rows it had.
+template <class Real, class Form = Whole<Real>>
 class TransposedRows {
  public:
   static std::size_t bytes(Index groups, Index depth) {
@@ -42,7 +42,7 @@ class TransposedRows {
   // sums: where to add each column's sum over the rows, at its column; null if not wanted.
   void fill(const RowGroup* groups, Index count, const Real* const* rows, Index depth, Real* sums) {
     for (Index i = 0; i < count; ++i) {
-      const Vector<Real> sum = transpose_rows<Real>(room_ + i * Lanes<Real> * stride_, stride_, rows, groups[i].column, depth);
+      const Vector<Real> sum = Form::transpose(room_ + i * Lanes<Real> * stride_, stride_, rows, groups[i].column, depth);
       if (sums) store(sums + groups[i].column, load(sums + groups[i].column) + sum);
     }
   }
@@ -67,7 +67,7 @@ class TransposedRows {
       rows[j] = room_ + (i * Lanes<Real> + j) * stride_;
       out[j] = gradient.out.row(group.row + j);
     }
-    multiply_panel<Real>(gradient.packed(depth), p, group.count, rows, first ? nullptr : const_cast<const Real**>(out), out);
+    multiply_panel<Real>(gradient.packed(Form::words(depth)), p, group.count, rows, first ? nullptr : const_cast<const Real**>(out), out, Form::tile);
   }
 
  private:

@@ -18,7 +18,7 @@ Index tape_row(const PackedWeights<Real>& w, const Noise& noise) {
   return Layout<Real>(w, Options<Real>(w, noise)).row;
 }
 
-template <class Real>
+template <class Real, class Form = Whole<Real>>
 double peak() {
   constexpr Index depth = 64;
   alignas(64) static Real panel[depth * PanelColumns<Real>], row[depth], start[TileRows][PanelColumns<Real>];
@@ -29,13 +29,14 @@ double peak() {
     rows[r] = row;
     from[r] = to[r] = start[r];
   }
+  const Tile<Real> multiply = Form::tile(TileRows, PanelVectors);
   double best = 0;
   for (int trial = 0; trial < 20; ++trial) {
     constexpr int calls = 2000;
     const auto begin = std::chrono::steady_clock::now();
-    for (int k = 0; k < calls; ++k) tile<Real, TileRows, PanelVectors>(rows, panel, depth, from, to);
+    for (int k = 0; k < calls; ++k) multiply(rows, panel, depth, from, to);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    best = std::max(best, 2.0 * calls * depth * TileRows * PanelColumns<Real> / seconds.count());
+    best = std::max(best, (Form::paired ? 4.0 : 2.0) * calls * depth * TileRows * PanelColumns<Real> / seconds.count());
   }
   return best;
 }
@@ -73,9 +74,42 @@ void activate(int which, const Real* from, Real* to, Index count) {
   }
 }
 
+// Each of the three in the form of its weights, where the set computes in pairs: bindings.cpp lets no others be packed so.
+template <class Real, Dot dot, class Body>
+void in_form([[maybe_unused]] const PackedWeights<Real>& w, Body&& body) {
+#if defined(__AVX512F__)
+  if constexpr (dot == Dot::bfloat16 && std::is_same_v<Real, float>)
+    if (w.paired) return body(Pairs{});
+#endif
+  body(Whole<Real>{});
+}
+
+template <class Real, Dot dot>
+void pack_in_form(const Weights<Real>& from, PackedWeights<Real>& to, bool back, int threads) {
+  in_form<Real, dot>(to, [&]<class Form>(Form) { pack<Real, Form>(from, to, back, threads); });
+}
+
+template <class Real, Dot dot>
+void forward_in_form(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
+  in_form<Real, dot>(w, [&]<class Form>(Form) { run_forward<Real, Form>(call, w); });
+}
+
+template <class Real, Dot dot>
+void backward_in_form(const BackwardCall<Real>& call, const PackedWeights<Real>& w) {
+  in_form<Real, dot>(w, [&]<class Form>(Form) { run_backward<Real, Form>(call, w); });
+}
+
+template <class Real, Dot dot>
+constexpr double (*peak_of_pairs())() {
+#if defined(__AVX512F__)
+  if constexpr (dot == Dot::bfloat16 && std::is_same_v<Real, float>) return peak<Real, Pairs>;
+#endif
+  return nullptr;
+}
+
 template <class Real, Dot dot>
 constexpr Kernels<Real> kernels() {
-  return {pack<Real>, holds<Real>, pack_bias<Real>, run_forward<Real>, run_backward<Real>, run_step<Real, dot>, store_weights<Real>, run_product<Real>, run_cross_entropy<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
+  return {peak_of_pairs<Real, dot>(), pack_in_form<Real, dot>, holds<Real>, pack_bias<Real>, forward_in_form<Real, dot>, backward_in_form<Real, dot>, run_step<Real, dot>, store_weights<Real>, run_product<Real>, run_cross_entropy<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
 }
 
 bool supported() {

@@ -9,6 +9,7 @@ namespace longshort {
 
 template <class Real>
 struct Kernels {
+  double (*peak_of_pairs)();  // peak() of products of bfloat16 in pairs; null where the set has none
   void (*pack)(const Weights<Real>&, PackedWeights<Real>&, bool back, int threads);
   bool (*holds)(const Weights<Real>&, const PackedWeights<Real>&, int threads);  // sizes and variant agree
   void (*pack_bias)(const Real*, PackedWeights<Real>&);  // null: no bias

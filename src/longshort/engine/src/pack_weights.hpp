@@ -5,6 +5,7 @@
 
 #include "marks.hpp"
 #include "options.hpp"
+#include "pairs.hpp"
 #include "team.hpp"
 
 namespace longshort::LONGSHORT_ISA {
@@ -17,7 +18,7 @@ void pack_bias(const Real* bias, PackedWeights<Real>& w) {
   std::memset(w.bias, 0, static_cast<std::size_t>(block_count<Real>(w.H) * PanelColumns<Real>) * sizeof(Real));
 }
 
-template <class Real>
+template <class Real, class Form>
 class Packer {
  public:
   Packer(const Weights<Real>& from, PackedWeights<Real>& to, bool back) : from_(from), w_(to), back_(back) {
@@ -46,7 +47,7 @@ class Packer {
       const auto share = [&](Index count) { return part(count, threads, member); };
       for (Index b = share(forward_jobs).first; b < share(forward_jobs).last; ++b) pack_gates(b);
       for (Index p = share(input_jobs).first; p < share(input_jobs).last; ++p)
-        pack_back_panel<Real>(w_.input_back + p * PanelColumns<Real> * wide_, from_.w_ih.data, from_.w_ih.stride, gates_, w_.H, w_.C, p);
+        Form::pack_back(w_.input_back + p * PanelColumns<Real> * Form::words(wide_), from_.w_ih, gates_, w_.H, w_.C, p);
       for (Index p = share(recurrent_jobs).first; p < share(recurrent_jobs).last; ++p) pack_recurrent_back(p);
       if (member == 0) pack_projection();
     });
@@ -64,8 +65,8 @@ class Packer {
     };
     const Index depth = w_.recurrent_depth(), padded = blocks_ * Lanes<Real>;
     const auto back_size = [&](Index k, Index columns) { return k * ceil_div(columns, Lanes<Real>) * Lanes<Real>; };
-    place(w_.input, wide_ * w_.C);
-    place(w_.recurrent, wide_ * depth);
+    place(w_.input, wide_ * Form::words(w_.C));
+    place(w_.recurrent, wide_ * Form::words(depth));
     place(w_.projection, back_size(w_.H, w_.P), w_.projected);
     place(w_.bias, wide_);
     place(w_.peephole, wide_, from_.peephole);
@@ -73,8 +74,8 @@ class Packer {
     place(w_.gain_hh, wide_, from_.gain_hh);
     place(w_.gain_c, padded, from_.gain_c);
     place(w_.shift_c, padded, from_.shift_c);
-    place(w_.input_back, back_size(wide_, w_.C), back_);
-    place(w_.recurrent_back, back_size(wide_, depth), back_);
+    place(w_.input_back, back_size(Form::words(wide_), w_.C), back_);
+    place(w_.recurrent_back, back_size(Form::words(wide_), depth), back_);
     place(w_.projection_back, back_size(w_.P, w_.H), back_ && w_.projected);
     return bytes + 64;
   }
@@ -91,9 +92,10 @@ class Packer {
   }
 
   void pack_gates(Index block) {
-    pack_block<Real>(w_.input + block * PanelColumns<Real> * w_.C, from_.w_ih.data, from_.w_ih.stride, gates_, w_.H, w_.C, block);
-    Real* recurrent = w_.recurrent + block * PanelColumns<Real> * w_.recurrent_depth();
-    pack_block<Real>(recurrent, from_.w_hh.data, from_.w_hh.stride, gates_, w_.H, w_.P, block);
+    const Index inputs = Form::words(w_.C), outputs = Form::words(w_.P);
+    pack_block<Real>(w_.input + block * PanelColumns<Real> * inputs, from_.w_ih.data, from_.w_ih.stride, gates_, w_.H, inputs, block);
+    Real* recurrent = w_.recurrent + block * PanelColumns<Real> * Form::words(w_.recurrent_depth());
+    pack_block<Real>(recurrent, from_.w_hh.data, from_.w_hh.stride, gates_, w_.H, outputs, block);
     if (w_.variant.gate_recurrence)
       pack_block<Real>(recurrent + w_.P * PanelColumns<Real>, from_.w_gates.data, from_.w_gates.stride, sigmoids_, w_.H,
                        w_.recurrent_depth() - w_.P, block);
@@ -101,9 +103,8 @@ class Packer {
 
   // The columns of w_hh and, behind them, those of w_gates: a panel may hold some of both.
   void pack_recurrent_back(Index p) {
-    Real* to = w_.recurrent_back + p * PanelColumns<Real> * wide_;
-    if (!w_.variant.gate_recurrence)
-      return pack_back_panel<Real>(to, from_.w_hh.data, from_.w_hh.stride, gates_, w_.H, w_.P, p);
+    Real* to = w_.recurrent_back + p * PanelColumns<Real> * Form::words(wide_);
+    if (!w_.variant.gate_recurrence) return Form::pack_back(to, from_.w_hh, gates_, w_.H, w_.P, p);
     const Panels<Real> shape{nullptr, wide_, w_.recurrent_depth()};
     const Index stride = shape.vectors(p) * Lanes<Real>, first = p * PanelColumns<Real>;
     for (Index block = 0; block < blocks_; ++block)
@@ -147,9 +148,9 @@ class Packer {
   Index blocks_ = 0, wide_ = 0;
 };
 
-template <class Real>
+template <class Real, class Form = Whole<Real>>
 void pack(const Weights<Real>& from, PackedWeights<Real>& to, bool back, int threads) {
-  Packer<Real>(from, to, back).run(threads);
+  Packer<Real, Form>(from, to, back).run(threads);
 }
 
 }  // namespace longshort::LONGSHORT_ISA

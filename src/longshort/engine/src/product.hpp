@@ -88,6 +88,9 @@ inline Tile<Real> tile_for(int rows, int vectors) {
   }
 }
 
+template <class Real>
+using TileFor = Tile<Real> (*)(int rows, int vectors);
+
 // `count` rows cut into as few tiles as fit, as even as they get: calls body(first, rows).
 template <class Body>
 inline void for_each_tile(Index count, Body&& body) {
@@ -116,12 +119,14 @@ struct Panels {
 // out[r] = (start[r] or 0) + rows[r] @ panel for `count` rows, writing no column beyond the panel's own.
 //   rows, start, out: `count` pointers; start and out point at column 0 of the whole matrix.
 //   column, width: the panel's first column there, and how many it has.
-template <class Real>
-inline void multiply_panel(const Real* panel, Index depth, Index column, Index width, Index count, const Real* const* rows,
-                           const Real* const* start, Real* const* out) {
+//   tile: what tile_for() is to the rows and the panel.
+//   finish(row of out, results): stores `width` results that are no whole vectors, or, with Apart, all of them.
+template <class Real, bool Apart, class Finish>
+inline void multiply_panel_by(TileFor<Real> tile, const Real* panel, Index depth, Index column, Index width, Index count,
+                              const Real* const* rows, const Real* const* start, Real* const* out, Finish&& finish) {
   static constexpr Real Zeros[PanelColumns<Real>] = {};
   const int vectors = static_cast<int>((width + Lanes<Real> - 1) / Lanes<Real>);
-  const bool whole = width == vectors * Lanes<Real>;
+  const bool whole = !Apart && width == vectors * Lanes<Real>;
   for_each_tile(count, [&](Index first, int tile_rows) {
     alignas(RegisterBytes) Real edge[TileRows][PanelColumns<Real>];
     const Real* from[TileRows];
@@ -135,18 +140,25 @@ inline void multiply_panel(const Real* panel, Index depth, Index column, Index w
         from[r] = edge[r];
       }
     }
-    tile_for<Real>(tile_rows, vectors)(rows + first, panel, depth, from, to);
+    tile(tile_rows, vectors)(rows + first, panel, depth, from, to);
     if (!whole) {
-      for (int r = 0; r < tile_rows; ++r)
-        std::memcpy(out[first + r] + column, edge[r], static_cast<std::size_t>(width) * sizeof(Real));
+      for (int r = 0; r < tile_rows; ++r) finish(out[first + r], edge[r]);
     }
   });
 }
 
 template <class Real>
+inline void multiply_panel(const Real* panel, Index depth, Index column, Index width, Index count, const Real* const* rows,
+                           const Real* const* start, Real* const* out, TileFor<Real> tile = tile_for<Real>) {
+  multiply_panel_by<Real, false>(tile, panel, depth, column, width, count, rows, start, out, [&](Real* row, const Real* made) {
+    std::memcpy(row + column, made, static_cast<std::size_t>(width) * sizeof(Real));
+  });
+}
+
+template <class Real>
 inline void multiply_panel(const Panels<Real>& matrix, Index p, Index count, const Real* const* rows,
-                           const Real* const* start, Real* const* out) {
-  multiply_panel<Real>(matrix.panel(p), matrix.depth, p * PanelColumns<Real>, matrix.width(p), count, rows, start, out);
+                           const Real* const* start, Real* const* out, TileFor<Real> tile = tile_for<Real>) {
+  multiply_panel<Real>(matrix.panel(p), matrix.depth, p * PanelColumns<Real>, matrix.width(p), count, rows, start, out, tile);
 }
 
 }  // namespace longshort::LONGSHORT_ISA

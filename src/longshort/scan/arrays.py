@@ -1,0 +1,111 @@
+"""Tensors as the engine's arrays and back. Nothing is copied but what the engine cannot read where it lies.
+
+The engine's sums are float32 or float64. What has 16 bits reaches it in one of two forms: bfloat16 as it
+lies, where the processor multiplies pairs of them and sizes and options allow it; all else widened to float32,
+which holds every value of both types. In both h is rounded after each step, as the definition says.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from .. import engine
+from .call import Call
+
+
+def array(tensor: Tensor | None) -> Any:
+    """The tensor's memory as an array whose last axis is contiguous: a copy only where it is not."""
+    if tensor is None:
+        return None
+    if not tensor.is_contiguous() and tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+        tensor = tensor.contiguous()
+    return tensor.numpy() if not torch.is_grad_enabled() else tensor.detach().numpy()
+
+
+class Form:
+    """How x, h, y, W_ih and W_hh become arrays: as they are. All else is in the dtype of the sums."""
+
+    name: str = "whole"
+    rounding: str = "none"
+
+    def values(self, tensor: Tensor | None) -> Any:
+        """The array of x, h, y, or of a weight of a product."""
+        return array(tensor)
+
+    def sums(self, tensor: Tensor | None) -> Any:
+        """The array of anything else."""
+        return array(tensor)
+
+    def tensor(self, made: Any, dtype: torch.dtype) -> Tensor:
+        """What the engine made of x, h or y."""
+        del dtype
+        return torch.from_numpy(made)
+
+
+class Widened(Form):
+    """As float32, and h rounded to `rounding` after each step."""
+
+    def __init__(self, rounding: str) -> None:
+        self.name = self.rounding = rounding
+
+    def values(self, tensor: Tensor | None) -> Any:
+        """The same values in float32."""
+        return None if tensor is None else array(tensor.float())
+
+    sums = values
+
+    def tensor(self, made: Any, dtype: torch.dtype) -> Tensor:
+        """The same values in 16 bits."""
+        return torch.from_numpy(made).to(dtype)
+
+
+class Paired(Form):
+    """bfloat16 as it lies, two neighbours a word."""
+
+    name = "paired"
+
+    def values(self, tensor: Tensor | None) -> Any:
+        """The bits."""
+        return None if tensor is None else array(even(tensor).view(torch.uint16))
+
+    def sums(self, tensor: Tensor | None) -> Any:
+        """The same values in float32."""
+        return None if tensor is None else array(tensor.float())
+
+    def tensor(self, made: Any, dtype: torch.dtype) -> Tensor:
+        """The values that the bits stand for."""
+        return torch.from_numpy(made).view(dtype)
+
+
+def even(tensor: Tensor) -> Tensor:
+    """The tensor, copied where its rows do not begin at whole words."""
+    strides = [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+    if tensor.data_ptr() % 4 == 0 and strides and strides[-1] == 1 and not any(s % 2 for s in strides[:-1]):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+_WHOLE: Final = Form()
+_PAIRED: Final = Paired()
+_WIDENED: Final = {torch.bfloat16: Widened("bfloat16"), torch.float16: Widened("float16")}
+
+
+def form_of(call: Call) -> Form:
+    """The form of a call."""
+    if call.dtype not in _WIDENED:
+        return _WHOLE
+    return _PAIRED if call.dtype == torch.bfloat16 and pairs_serve(call) else _WIDENED[call.dtype]
+
+
+def pairs_serve(call: Call) -> bool:
+    """Whether the engine multiplies this call in pairs.
+
+    A norm's sum cancels on the way back, and dropout's scale makes values of h that have more than 16 bits.
+    """
+    variant, odd = call.variant, call.C % 2 or call.P % 2
+    if odd or "w_hr" in call.given or variant.gate_recurrence or variant.norm != "none":
+        return False
+    return not call.options.noise.variational_h and engine.pairs()
