@@ -124,7 +124,7 @@ def pack(
         shift_c:   see there.
         variant:   a `scan.Variant`; that of torch.nn.LSTM if None.
         rounding:  "bfloat16" or "float16": h, and y with it, takes the values of this type after each step,
-            which is what a layer of this type computes where x and the weights hold its values too. "none": no.
+            as in a layer of this type, where x and the weights hold its values too. "none": it does not.
         back:      for `backward` too.
         threads:   1 to 1,024.
 

@@ -1,8 +1,8 @@
 """Tensors as the engine's arrays and back. Nothing is copied but what the engine cannot read where it lies.
 
 The engine's sums are float32 or float64. What has 16 bits reaches it in one of two forms: bfloat16 as it
-lies, where the processor multiplies pairs of them and sizes and options allow it; all else widened to float32,
-which holds every value of both types. In both h is rounded after each step, as the definition says.
+lies, where the processor multiplies pairs of them and sizes and options allow it; all else widened to
+float32, which holds every value of both types. In both h is rounded after each step, as the definition says.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Form:
         del dtype
         return torch.from_numpy(made)
 
+    def gradient(self, made: Any, name: str, call: Call) -> Tensor:
+        """The gradient of an input; that of x is in the form of x."""
+        return self.tensor(made, call.dtype) if name == "x" else torch.from_numpy(made)
+
 
 class Widened(Form):
     """As float32, and h rounded to `rounding` after each step."""
@@ -63,7 +67,7 @@ class Widened(Form):
 
 
 class Paired(Form):
-    """bfloat16 as it lies, two neighbours a word."""
+    """bfloat16 as it lies, two neighbours a word. To an odd number of inputs one is added, of zeros."""
 
     name = "paired"
 
@@ -79,9 +83,16 @@ class Paired(Form):
         """The values that the bits stand for."""
         return torch.from_numpy(made).view(dtype)
 
+    def gradient(self, made: Any, name: str, call: Call) -> Tensor:
+        """The gradient of an input, without that of an input that was added."""
+        found = super().gradient(made, name, call)
+        return found[..., : call.C].clone() if name in ("x", "w_ih") and call.C % 2 else found
+
 
 def even(tensor: Tensor) -> Tensor:
-    """The tensor, copied where its rows do not begin at whole words."""
+    """The tensor, copied where its rows do not begin or end at whole words."""
+    if tensor.shape[-1] % 2:
+        return torch.nn.functional.pad(tensor, (0, 1))
     strides = [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
     if tensor.data_ptr() % 4 == 0 and strides and strides[-1] == 1 and not any(s % 2 for s in strides[:-1]):
         return tensor
@@ -105,7 +116,7 @@ def pairs_serve(call: Call) -> bool:
 
     A norm's sum cancels on the way back, and dropout's scale makes values of h that have more than 16 bits.
     """
-    variant, odd = call.variant, call.C % 2 or call.P % 2
-    if odd or "w_hr" in call.given or variant.gate_recurrence or variant.norm != "none":
+    variant = call.variant
+    if call.P % 2 or "w_hr" in call.given or variant.gate_recurrence or variant.norm != "none":
         return False
     return not call.options.noise.variational_h and engine.pairs()

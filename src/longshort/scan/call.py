@@ -224,9 +224,9 @@ class Backend(NamedTuple):
     "shape and dtype of each saved tensor, in order; N and T may be symbols"
     step: Callable[[Call, Inputs], Callable[[Tensor, Tensor, Tensor], Any]] | None = None
     "optional: a prepared single step, (x, h, c) -> (h, c), for evaluation without gradients"
-    bind: Callable[[Call, Inputs, Site], Bound | None] | None = None
-    "optional, and for some calls: one without resets, lengths and gradients, with these very weights"
-    record: Callable[[Call, Inputs, Site], Record | None] | None = None
+    bind: Callable[[Call, Inputs, Site], Bound] | None = None
+    "optional: a call without resets and lengths for evaluation without gradients, with these very weights"
+    record: Callable[[Call, Inputs, Site], Record] | None = None
     "optional: the same with gradients"
     device: str | None = None
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"

@@ -23,7 +23,6 @@ from .call import (
     Inputs,
     Layered,
     Outputs,
-    Record,
     Site,
     time_major,
     version,
@@ -55,9 +54,14 @@ def refuses(call: Call) -> str | None:
 
 def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     """Run the engine forward; what it saves is its tape."""
-    threads, options, form = torch.get_num_threads(), call.options, form_of(call)
+    threads, options, weights, form = (
+        torch.get_num_threads(),
+        call.options,
+        _Weights(call, given),
+        form_of(call),
+    )
     y, h, c, cells, gates, tape = engine.forward(
-        _Weights(call, given, form).packed(form.sums(given.bias), call.save, threads),
+        weights.packed(form, form.sums(given.bias), call.save, threads),
         form.values(given.x),
         form.values(given.h),
         array(given.c),
@@ -89,10 +93,10 @@ def backward(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Run the engine backward over the tape."""
-    threads, form = torch.get_num_threads(), form_of(call)
+    threads, weights, form = torch.get_num_threads(), _Weights(call, given), form_of(call)
     wanted = [(k, Inputs._fields[k]) for k in call.places if k < DIFFERENTIABLE and needs[k]]
     found = engine.backward(
-        _Weights(call, given, form).packed(form.sums(given.bias), True, threads, looks=False),
+        weights.packed(form, form.sums(given.bias), True, threads, looks=False),
         saved[0].numpy().reshape(-1),
         form.values(given.x),
         form.values(outputs.y),
@@ -110,7 +114,7 @@ def backward(
     )
     result: list[Tensor | None] = [None] * DIFFERENTIABLE
     for k, name in wanted:
-        result[k] = form.tensor(found[name], call.dtype) if name == "x" else torch.from_numpy(found[name])
+        result[k] = form.gradient(found[name], name, call)
     return tuple(result)
 
 
@@ -169,17 +173,23 @@ _PACKED: OrderedDict[tuple[Any, ...], tuple[Any, list[int], list[weakref.ref[Ten
 class _Weights:
     """The weights of a call but for the bias, a sum of each call."""
 
-    def __init__(self, call: Call, given: Inputs, form: Form) -> None:
-        self.form, self.all = form, [given[k] for k in _PLACES]
+    def __init__(self, call: Call, given: Inputs) -> None:
+        self.all = [given[k] for k in _PLACES]
         self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
         self.places = tuple(map(id, self.tensors))
 
     @cached_property
-    def arrays(self) -> list[Any]:
-        """Their memory, in the order of `_WEIGHTS`."""
-        return [*map(self.form.values, self.all[:2]), *map(self.form.sums, self.all[2:])]
+    def memory(self) -> list[Any]:
+        """Their own memory, in the order of `_WEIGHTS`."""
+        return [None if t is None else array(t) for t in self.all]
 
-    def packed(self, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
+    def arrays(self, form: Form) -> list[Any]:
+        """What they hold now, in the same order."""
+        if form.name == "whole":
+            return self.memory
+        return [*map(form.values, self.all[:2]), *map(form.sums, self.all[2:])]
+
+    def packed(self, form: Form, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
         """Return them as the engine reads them, packed anew only when they have changed.
 
         Identity and version show most changes. A write through `.data` shows in neither, so a call that
@@ -187,26 +197,26 @@ class _Weights:
         layer has one packing: that of weights which an optimiser has moved on from is given back before the
         new one is made.
         """
-        key = (self.variant, self.form.name, back, engine.isa(), self.places)
+        key = (self.variant, form.name, back, engine.isa(), self.places)
         versions = [version(t) for t in self.tensors]
-        found = _PACKED.pop(key, None)
+        found, arrays = _PACKED.pop(key, None), None
         if (
             found is not None
             and found[1] == versions
             and all(map(is_, [seen() for seen in found[2]], self.tensors))
-            and (not looks or found[0].holds(*self.arrays, threads))
+            and (not looks or found[0].holds(*(arrays := self.arrays(form)), threads))
         ):
             _PACKED[key] = found
             if looks:
                 found[0].set_bias(bias)
             return found[0]
         del found
-        named = dict(zip(_WEIGHTS, self.arrays, strict=True))
+        named = dict(zip(_WEIGHTS, arrays or self.arrays(form), strict=True))
         packed = engine.pack(
             bias=bias,
             **named,
             variant=self.variant,
-            rounding=self.form.rounding,
+            rounding=form.rounding,
             back=back,
             threads=threads,
         )
@@ -218,42 +228,51 @@ class _Weights:
         return packed
 
 
-def bind(call: Call, given: Inputs, site: Site) -> Bound | None:
+def bind(call: Call, given: Inputs, site: Site) -> Bound:
     """Bind the memory of the weights. They are looked at, and the biases read, at every call."""
-    form = form_of(call)
-    if form.name != "whole":
-        return None
-    weights, biases = _Weights(call, given, form), [array(bias) for bias in site.biases]
-    k, time_first, shared = site.row, site.time_first, _shared(call, given, form)
+    weights, bias = _Weights(call, given), _Bias(site.biases)
+    k, time_first, shared = site.row, site.time_first, _shared(call, given, form_of(call))
     several = call.N > 1 and call.T > 1
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        threads = torch.get_num_threads()
-        packed = weights.packed(_sum(biases), False, threads)
-        rows = x.numpy() if x.is_contiguous() else array(x)
+        threads, form = torch.get_num_threads(), form_of(call)
+        packed = weights.packed(form, bias.sum(form), False, threads)
+        rows = form.values(x)
         rows = rows.swapaxes(0, 1) if time_first else rows
         y, h_n, c_n, _, _, _ = engine.forward(
             packed,
             rows,
-            (h.numpy() if h.is_contiguous() else array(h))[k],
-            (c.numpy() if c.is_contiguous() else array(c))[k],
+            form.values(h)[k],
+            form.sums(c)[k],
             **shared,
             time_major=several and time_major(x, int(time_first)),
             threads=threads,
         )
         y = y.swapaxes(0, 1) if time_first else y
-        return torch.from_numpy(y), torch.from_numpy(h_n[None]), torch.from_numpy(c_n[None])
+        return form.tensor(y, x.dtype), form.tensor(h_n[None], x.dtype), torch.from_numpy(c_n[None])
 
     return run
 
 
-def _sum(biases: list[Any]) -> Any:
-    return None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
+class _Bias:
+    """The one or two tensors whose sum is the bias."""
 
+    def __init__(self, biases: Sequence[Tensor]) -> None:
+        self.biases = biases
 
-def record(call: Call, given: Inputs, site: Site) -> Record | None:
-    """Bind the memory of the weights for calls with gradients."""
-    return _Recording(call, given, site) if form_of(call).name == "whole" else None
+    @cached_property
+    def memory(self) -> list[Any]:
+        """Their own memory."""
+        return list(map(array, self.biases))
+
+    def sum(self, form: Form) -> Any:
+        """What they add up to now, in their own dtype."""
+        if not self.biases:
+            return None
+        if form.name != "whole":
+            first, *rest = self.biases
+            return form.sums(first + rest[0] if rest else first)
+        return self.memory[0] if len(self.memory) == 1 else self.memory[0] + self.memory[1]
 
 
 class _Recording:
@@ -261,27 +280,26 @@ class _Recording:
 
     def __init__(self, call: Call, given: Inputs, site: Site) -> None:
         self.call, self.backend, self.site = call, BACKEND, site
-        form = form_of(call)
-        self.weights, self.biases = _Weights(call, given, form), [array(bias) for bias in site.biases]
-        self.shared, self.several = _shared(call, given, form), call.N > 1 and call.T > 1
+        self.weights, self.bias = _Weights(call, given), _Bias(site.biases)
+        self.shared, self.several = _shared(call, given, form_of(call)), call.N > 1 and call.T > 1
         others = [Inputs._fields[k] for k in call.places if k > Inputs._fields.index("c")]
         self.names = ["x", "h", "c", "w_ih", "w_hh", *["bias"] * len(site.biases), *others]
 
     def forward(self, tensors: Layered) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
         """Run the engine forward."""
-        call, threads, (x, h, c) = self.call, torch.get_num_threads(), tensors[:3]
+        call, threads, (x, h, c), form = self.call, torch.get_num_threads(), tensors[:3], form_of(self.call)
         y, h_n, c_n, _, _, tape = engine.forward(
-            self.weights.packed(_sum(self.biases), True, threads),
-            self._rows(x),
-            array(h),
-            array(c),
+            self.weights.packed(form, self.bias.sum(form), True, threads),
+            self._rows(form, x),
+            form.values(h),
+            form.sums(c),
             **self.shared,
             tape=True,
             time_major=self._time_major(x),
             threads=threads,
         )
         y = y.swapaxes(0, 1) if self.site.time_first else y
-        outputs = torch.from_numpy(y), torch.from_numpy(h_n[None]), torch.from_numpy(c_n[None])
+        outputs = form.tensor(y, call.dtype), form.tensor(h_n[None], call.dtype), torch.from_numpy(c_n[None])
         return outputs, (_by_rows(call, tape),)
 
     def backward(
@@ -292,18 +310,19 @@ class _Recording:
         needs: Sequence[bool],
     ) -> tuple[Tensor | None, ...]:
         """Run the engine backward over the tape."""
-        threads, (x, h, c), (y, _, _, tape), (dy, dh, dc) = torch.get_num_threads(), tensors[:3], rest, grads
+        threads, form = torch.get_num_threads(), form_of(self.call)
+        (x, h, c), (y, _, _, tape), (dy, dh, dc) = tensors[:3], rest, grads
         wanted = list(dict.fromkeys(name for name, need in zip(self.names, needs, strict=True) if need))
         found = engine.backward(
-            self.weights.packed(_sum(self.biases), True, threads, looks=False),
+            self.weights.packed(form, self.bias.sum(form), True, threads, looks=False),
             tape.numpy().reshape(-1),
-            self._rows(x),
-            self._rows(y),
-            array(h),
-            array(c),
+            self._rows(form, x),
+            self._rows(form, y),
+            form.values(h),
+            form.sums(c),
             **self.shared,
-            dy=None if dy is None else self._rows(dy),
-            dh=None if dh is None else array(dh)[0],
+            dy=None if dy is None else self._rows(form, dy),
+            dh=None if dh is None else form.sums(dh)[0],
             dc=None if dc is None else array(dc)[0],
             wanted=wanted,
             time_major=self._time_major(x),
@@ -311,11 +330,12 @@ class _Recording:
         )
         if self.site.time_first and needs[0]:
             found["x"] = found["x"].swapaxes(0, 1)
-        made = {name: torch.from_numpy(found[name]) for name in wanted}
-        return tuple(made[name] if need else None for name, need in zip(self.names, needs, strict=True))
+        made = {name: form.gradient(found[name], name, self.call) for name in wanted}
+        each = zip(self.names, tensors, needs, strict=True)
+        return tuple(made[name].to(tensor.dtype) if need else None for name, tensor, need in each)
 
-    def _rows(self, x: Tensor) -> Any:
-        rows = array(x)
+    def _rows(self, form: Form, x: Tensor) -> Any:
+        rows = form.values(x)
         return rows.swapaxes(0, 1) if self.site.time_first else rows
 
     def _time_major(self, x: Tensor) -> bool:
@@ -335,7 +355,7 @@ def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
         return advance_variant
 
     w_ih, w_hh, bias = (array(t) for t in (given.w_ih, given.w_hh, given.bias))
-    looks = [array.reshape(-1)[:: max(1, array.size // 64)] for array in (w_ih, w_hh)]  # views of the weights
+    looks = [w.reshape(-1)[:: max(1, w.size // 64)] for w in (w_ih, w_hh)]  # views of the weights
     prepared: list[Any] = []
 
     def prepare() -> Any:
@@ -367,4 +387,4 @@ def _is_plain(call: Call) -> bool:
     return call.variant == Variant() and "w_hr" not in call.given and call.options.noise.silent
 
 
-BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind, record)
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind, _Recording)

@@ -215,9 +215,8 @@ def bound(options: Options, given: Inputs, site: Site) -> Bound:
     """
     call = checks.agree("lstm", options, given, save=False)
     backend = choose(call)[0]
-    own = backend.bind(*operator.outside(call, given), site) if backend.bind is not None else None
-    if own is not None:
-        return own
+    if backend.bind is not None:
+        return backend.bind(*operator.outside(call, given), site)
     k, biases, w_ih, w_hh = site.row, site.biases, given.w_ih, given.w_hh
     more = given[Inputs._fields.index("c") + 1 :]  # and none of the examples, which may be large
 
@@ -247,8 +246,9 @@ def recorded(options: Options, given: Inputs, site: Site) -> Bound:
     call = checks.agree("lstm", options, given, save=True)
     backend, more = choose(call)[0], [given[k] for k in call.places if k >= placed.FIRST]
     weights, k = (given.w_ih, given.w_hh, *site.biases, *more), site.row
-    own = backend.record(*operator.outside(call, given), site) if backend.record is not None else None
-    record: Record = own if own is not None else placed.ByParts(call, backend, site)
+    record: Record = placed.ByParts(call, backend, site)
+    if backend.record is not None:
+        record = backend.record(*operator.outside(call, given), site)
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return placed.Placed.apply(record, x, h[k], c[k], *weights)  # type: ignore[no-any-return, no-untyped-call]
