@@ -9,6 +9,7 @@ import pytest
 from longshort import engine
 from longshort.bench import cpu, targets
 from longshort.bench.limits import limit_of
+from longshort.cli import main
 
 
 def times(**milliseconds):
@@ -115,3 +116,15 @@ def test_the_verb_measures_prints_and_writes(tmp_path):
     assert set(content["training"]) == set(content["inference"]) == {"control"}
     assert {row["what"] for row in content["asked"]} >= {"first call of a process, ms"}
     assert content["command"] == 'longshort bench cpu --threads 2 --rounds 1 --case "control"'
+
+
+@pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
+def test_in_bfloat16_every_row_stands_beside_float32(tmp_path, capsys):
+    out = tmp_path / "short.json"
+    words = ["bench", "cpu", "--dtype", "bfloat16", "--case", "control", "--rounds", "1", "--out", str(out)]
+    assert main(words) == 0
+    content = json.loads(out.read_text())
+    assert {"torch", "ours, float32", "torch, float32"} <= set(content["inference"]["control"]["ratio"])
+    assert set(content["training"]["control"]["ratio"]) == {"torch", "ours, float32", "torch, float32"}
+    assert "asked" not in content and "options" not in content
+    assert "torch, geometric mean of 1 batched cases" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import importlib.util
 import os
@@ -100,6 +101,8 @@ class Setup:
     seconds: float = 0.02
     names: tuple[str, ...] = ()
     "the cases wanted; all if empty"
+    dtype: torch.dtype = torch.float32
+    "of the layers and of x"
 
     @property
     def clock(self) -> timing.Clock:
@@ -112,22 +115,23 @@ class Setup:
 
 
 def inference(case: Case, setup: Setup) -> dict[str, Any]:
-    """Time a forward pass of ours and of each peer."""
-    theirs = torch.nn.LSTM(case.C, case.H)
-    ours = LSTM(case.C, case.H)
-    ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(case.T, case.N, case.C)
+    """Time a forward pass of ours and of each peer; in 16 bits beside both layers in float32, too."""
+    x, wide = torch.randn(case.T, case.N, case.C), setup.dtype == torch.float32
 
-    def forward(layer: torch.nn.Module) -> object:
+    def forward(layer: torch.nn.Module, x: torch.Tensor) -> object:
         with torch.inference_mode():
             return layer(x)
 
-    runners: dict[str, timing.Runner] = {"ours": lambda: forward(ours), "torch": lambda: forward(theirs)}
-    runners |= peers.runners(theirs, x.numpy(), setup.threads)
-    if case.N == 1 and case.T > 1:
+    layers = _layers(case, setup)
+    runners: dict[str, timing.Runner] = {}
+    for name, layer in layers.items():
+        runners[name] = partial(forward, layer, x.to(layer.weight_hh_l0.dtype))
+    theirs = layers["torch" if wide else "torch, float32"]
+    runners |= peers.runners(theirs, x.numpy(), setup.threads, short=not wide)
+    if wide and case.N == 1 and case.T > 1:
         runners |= _engine_streams(theirs, x, setup.threads)
     times = timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock)
-    if case.T == 1:
+    if wide and case.T == 1:
         alone = steps(case.C, case.H, threads=setup.threads, rounds=setup.rounds, seconds=setup.seconds)
         times |= {f"engine {form}": each for form, each in alone.items()}
     return _compared(times)
@@ -147,12 +151,27 @@ def _engine_streams(layer: torch.nn.LSTM, x: torch.Tensor, threads: int) -> dict
 
 def training(case: Case, setup: Setup) -> dict[str, Any]:
     """Time forward and backward with every gradient, the weights written in between as an optimiser does."""
+    x, dy = torch.randn(case.T, case.N, case.C), torch.randn(case.T, case.N, case.H)
+    runners = {}
+    for name, layer in _layers(case, setup).items():
+        dtype = layer.weight_hh_l0.dtype
+        runners[name] = _step_of(layer, x.to(dtype).clone().requires_grad_(), dy.to(dtype))
+    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock))
+
+
+def _layers(case: Case, setup: Setup) -> dict[str, Any]:
+    """Ours and torch's with the same weights; where those have 16 bits, both in float32 beside them."""
     theirs = torch.nn.LSTM(case.C, case.H)
     ours = LSTM(case.C, case.H)
     ours.load_state_dict(theirs.state_dict())
-    x, dy = torch.randn(case.T, case.N, case.C, requires_grad=True), torch.randn(case.T, case.N, case.H)
-    runners = {name: _step_of(layer, x, dy) for name, layer in (("ours", ours), ("torch", theirs))}
-    return _compared(timing.rounds(runners, count=setup.rounds, seconds=setup.seconds, clock=setup.clock))
+    if setup.dtype == torch.float32:
+        return {"ours": ours, "torch": theirs}
+    wide = {"ours, float32": ours, "torch, float32": theirs}
+    return {
+        "ours": copy.deepcopy(ours).to(setup.dtype),
+        "torch": copy.deepcopy(theirs).to(setup.dtype),
+        **wide,
+    }
 
 
 def _step_of(layer: torch.nn.Module, x: torch.Tensor, dy: torch.Tensor, **more: Any) -> timing.Runner:
@@ -245,6 +264,9 @@ def machine(threads: int) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {cores} cores, {engine.isa()}",
         "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "gigaflops of one core": engine.peak() / 1e9,
+        "gigaflops of one core, bfloat16 in pairs": engine.peak(paired=True) / 1e9
+        if engine.pairs()
+        else None,
         "gigabytes a second of one core": _reading(threads),
         "nanoseconds in which two threads meet": engine.meeting() * 1e9,
         "versions": versions,
@@ -266,6 +288,8 @@ def measure(setup: Setup) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield "inference", case.name, inference(case, setup)
             if case.T > 1:
                 yield "training", case.name, training(case, setup)
+            if setup.dtype != torch.float32:
+                continue
             if case.batched and case.N * case.T * case.H < 1 << 20:
                 yield "options", case.name, options(case, setup)
             if case.batched and setup.threads == 2:

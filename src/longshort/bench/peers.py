@@ -54,17 +54,24 @@ def onnx_model(layer: torch.nn.LSTM, N: int, T: int, state: bool = False) -> byt
     return found
 
 
-def runners(layer: torch.nn.LSTM, x: Array, threads: int) -> dict[str, Any]:
-    """Return what runs x (T, N, C), by the peer's name; a peer that is not installed is left out."""
+def runners(layer: torch.nn.LSTM, x: Array, threads: int, *, short: bool = False) -> dict[str, Any]:
+    """Return what runs x (T, N, C), by the peer's name; a peer that is not installed is left out.
+
+    Args:
+        layer: whose weights.
+        x: the input.
+        threads: how many each may use.
+        short: in bfloat16, which of the two OpenVINO alone does.
+    """
     T, N, _ = x.shape
     found: dict[str, Any] = {}
     if importlib.util.find_spec("onnx") is None:
         return found
     model = onnx_model(layer, N, T)
-    if importlib.util.find_spec("onnxruntime") is not None:
+    if importlib.util.find_spec("onnxruntime") is not None and not short:
         found["onnxruntime"] = _onnxruntime(model, x, threads)
     if importlib.util.find_spec("openvino") is not None:
-        found["openvino"] = _openvino(model, x, threads)
+        found["openvino"] = _openvino(model, x, threads, "bf16" if short else "f32")
     return found
 
 
@@ -77,7 +84,7 @@ def _onnxruntime(model: bytes, x: Array, threads: int) -> Any:
     return lambda: session.run(None, {"x": x})
 
 
-def _openvino(model: bytes, x: Array, threads: int) -> Any:
+def _openvino(model: bytes, x: Array, threads: int, precision: str) -> Any:
     import io
 
     import openvino
@@ -85,7 +92,7 @@ def _openvino(model: bytes, x: Array, threads: int) -> Any:
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
     }
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)

@@ -2,11 +2,14 @@
 
     longshort bench cpu
     longshort bench cpu --threads 1 --case "small batch" --out cpu.json
+    longshort bench cpu --dtype bfloat16
     longshort bench gpu --rounds 7 --out gpu.json
 
 One thread is timed by its own processor time, so that others on the machine disturb it little; several by
 the wall. Prints medians and, for each peer, how many times faster ours is, with a 95 % interval over the
-rounds; at the end, each number that the project asks of its engine beside what was found.
+rounds; at the end, each number that the project asks of its engine beside what was found. With
+--dtype bfloat16 torch's layer and OpenVINO compute in bfloat16 as ours does, both layers' float32 stands
+beside them, and the end is a mean.
 
 On a GPU the peer is torch.nn.LSTM, which is cuDNN; times are the device's own, and every case is run in a
 process of its own.
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--case", action="append", default=[], metavar="NAME", help="only this case; may repeat"
     )
     parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the layers, on a CPU (default: %(default)s)",
+    )
+    parser.add_argument(
         "--out", type=Path, default=None, metavar="FILE", help="write every number here, as JSON"
     )
 
@@ -46,15 +56,19 @@ def run(args: argparse.Namespace) -> int:
         return _gpu(args)
     if not engine.available():
         raise BackendError(f"bench: {engine.why_not()}.")
-    from ..bench import cpu, targets  # here, not above: torch takes seconds to import
+    import torch  # here, not above: it takes seconds
+
+    from ..bench import cpu, targets
 
     known = [case.name for case in cpu.CASES]
     for name in args.case:
         if name not in known:
             raise SettingError(f"bench: `--case` must be one of {', '.join(map(repr, known))}, got {name!r}.")
-    setup = cpu.Setup(threads=args.threads, rounds=args.rounds, names=tuple(args.case))
+    dtype = getattr(torch, args.dtype)
+    setup = cpu.Setup(threads=args.threads, rounds=args.rounds, names=tuple(args.case), dtype=dtype)
+    kind = "" if args.dtype == "float32" else f" --dtype {args.dtype}"
     found: dict[str, Any] = {
-        "command": f"longshort bench cpu --threads {args.threads} --rounds {args.rounds}{_cases(args)}",
+        "command": f"longshort bench cpu --threads {args.threads} --rounds {args.rounds}{kind}{_cases(args)}",
         "threads": args.threads,
         "rounds": args.rounds,
         **cpu.machine(args.threads),
@@ -64,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{kind:10} {case:16} {_line(kind, numbers)}", flush=True)
         if args.out is not None:
             args.out.write_text(json.dumps(found, indent=2) + "\n")
+    if args.dtype != "float32":
+        print(*_means(found), sep="\n")
+        return 0
     found["first call, milliseconds"] = cpu.first_call()
     rows = targets.rows(found, cpu.CASES)
     found["asked"] = [row.to_json() for row in rows]
@@ -71,6 +88,21 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.write_text(json.dumps(found, indent=2) + "\n")
     return 0
+
+
+def _means(found: dict[str, Any]) -> Iterator[str]:
+    """How many times faster than each of the others ours is, the geometric mean of the batched cases."""
+    from ..bench import cpu, targets
+
+    batched = {case.name for case in cpu.CASES if case.batched}
+    for kind in ("inference", "training"):
+        each: dict[str, list[float]] = {}
+        for case in batched & found.get(kind, {}).keys():
+            for name, ratio in found[kind][case]["ratio"].items():
+                each.setdefault(name, []).append(ratio["median"])
+        for name, ratios in each.items():
+            mean = targets.geometric_mean(ratios)
+            yield f"{kind:10} {mean:.2f}x {name}, geometric mean of {len(ratios)} batched cases"
 
 
 def _cases(args: argparse.Namespace) -> str:
