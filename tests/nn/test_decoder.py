@@ -34,6 +34,25 @@ def test_the_short_decoder_is_near_in_losses_and_gradients(monkeypatch, wide):
         torch.testing.assert_close(exact, short, rtol=0.05, atol=2e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_the_gradient_is_made_in_place_of_short_scores(monkeypatch, dtype):
+    monkeypatch.setattr("longshort.nn.decoder.WIDE", 10)
+    h, targets = torch.randn(64, 16).to(dtype), torch.randint(0, 50, (64,))
+    torch.manual_seed(0)
+    decoder, x = Decoder(16, 50), h.clone().requires_grad_()
+    torch.nn.init.normal_(decoder.weight, std=0.3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = decoder.losses(x, targets)
+    assert "InPlace" in losses.grad_fn.name() and losses.dtype == torch.float32
+    found = torch.autograd.grad(losses.mean(), [x, decoder.weight, decoder.bias])
+    y = h.float().requires_grad_()
+    exact = decoder.losses(y, targets)
+    want = torch.autograd.grad(exact.mean(), [y, decoder.weight, decoder.bias])
+    assert found[0].dtype == dtype
+    for one, other in zip([losses, *found], [exact, *want], strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=0.05, atol=2e-3)
+
+
 @pytest.mark.parametrize("by_engine", [engine.available(), False], ids=["engine", "torch"])
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32])
 @pytest.mark.parametrize("M", [1, 63, 64, 150])

@@ -64,11 +64,13 @@ class Decoder(nn.Module):
             rows = max(1, SCORES // len(self.bias))
             pairs = zip(h.split(rows), targets.split(rows), strict=True)
             return torch.cat([self._plainly(part, wanted) for part, wanted in pairs])
-        plain = h.device.type != "cpu" or h.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        if plain or len(self.bias) < WIDE:
+        cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else h.dtype
+        short = cast == torch.bfloat16 and h.dtype != torch.float64
+        in_place = h.device.type == "cpu" and (short or h.dtype == cast == torch.float32)
+        if not in_place or len(self.bias) < WIDE:
             return self._plainly(h, targets)
         losses: Tensor = InPlace.apply(  # type: ignore[no-untyped-call]
-            h, self.weight, self.bias, targets, self.short
+            h, self.weight, self.bias, targets, short or self.short
         )
         return losses
 
