@@ -18,7 +18,7 @@ import longshort as ls
 from longshort import engine
 from longshort.errors import SettingError, ShapeError
 from longshort.nn import binding
-from longshort.scan import Noise, Variant, cpu
+from longshort.scan import Noise, Variant, packings
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
 N, T, C, H = 3, 5, 4, 16
@@ -58,12 +58,12 @@ def stepped(layer, x, state):
 
 def the_long_way(layer, x, state):
     """With gradients, so that nothing is bound, and with weights packed for this call alone."""
-    kept = dict(cpu._PACKED)
-    cpu._PACKED.clear()
+    kept = dict(packings._PACKED)
+    packings._PACKED.clear()
     with torch.enable_grad():
         found = called(layer, x, state)
-    cpu._PACKED.clear()
-    cpu._PACKED.update(kept)
+    packings._PACKED.clear()
+    packings._PACKED.update(kept)
     return found
 
 
@@ -553,7 +553,7 @@ def test_copies_and_pickles_carry_nothing_bound():
 
 def test_a_layer_that_moves_or_goes_lets_go_of_its_memory():
     gc.collect()
-    before, layer = len(cpu._PACKED), made()
+    before, layer = len(packings._PACKED), made()
     x, state = arguments(layer)
     agree(layer, x, state, called)
     agree(layer, x, state, stepped)
@@ -565,7 +565,7 @@ def test_a_layer_that_moves_or_goes_lets_go_of_its_memory():
     del layer
     gc.collect()
     assert weight() is None
-    assert len(cpu._PACKED) == before
+    assert len(packings._PACKED) == before
 
 
 def test_a_layer_made_in_inference_mode_runs_and_sees_what_is_written():

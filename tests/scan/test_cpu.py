@@ -11,7 +11,7 @@ import torch
 import longshort as ls
 from longshort import engine
 from longshort.errors import BackendError
-from longshort.scan import Variant, cpu, lstm, plan
+from longshort.scan import Variant, lstm, packings, plan
 from scan.cases import Case
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
@@ -86,26 +86,26 @@ def test_y_and_the_gradient_of_x_lie_as_torch_s_do():
 def test_a_layer_that_learns_keeps_one_packing():
     layer = ls.LSTM(5, 6)
     gc.collect()
-    before = len(cpu._PACKED)
+    before = len(packings._PACKED)
     for _ in range(5):
         layer(torch.randn(7, 3, 5))[0].sum().backward()
         with torch.no_grad():
             for weight in layer.parameters():
                 weight.mul_(0.9)
-    assert len(cpu._PACKED) == before + 1
+    assert len(packings._PACKED) == before + 1
     del layer, weight
     gc.collect()
-    assert len(cpu._PACKED) == before
+    assert len(packings._PACKED) == before
 
 
 def test_dropped_weights_leave_no_packing_behind():
     layer = ls.LSTM(5, 6, noise=ls.Noise(weight_drop=0.5))
     gc.collect()
-    before = len(cpu._PACKED)
+    before = len(packings._PACKED)
     for _ in range(5):
         layer(torch.randn(7, 3, 5))[0].sum().backward()
     gc.collect()
-    assert len(cpu._PACKED) <= before + 1
+    assert len(packings._PACKED) <= before + 1
 
 
 IN_A_PROCESS = """

@@ -154,6 +154,20 @@ def test_a_write_through_data_is_seen(dtype, units, name):
     assert torch.equal(after, copy.deepcopy(layer)(x)[0])
 
 
+@each_type
+@pytest.mark.parametrize("inputs", [6, 8], ids=["by-one", "by-four"])
+def test_rows_that_change_places_are_seen(dtype, inputs):
+    """Widened weights are copies, and their bits alone tell a write through `.data`."""
+    torch.manual_seed(0)
+    layer, x = ls.LSTM(inputs, 11, dtype=dtype), torch.randn(5, 3, inputs, dtype=dtype)
+    with torch.no_grad():
+        before = [layer(x)[0] for _ in range(3)][-1]
+        layer.weight_ih_l0.data.copy_(layer.weight_ih_l0.flip(0))
+        after = layer(x)[0]
+    assert not torch.equal(before, after)
+    assert torch.equal(after, copy.deepcopy(layer)(x)[0])
+
+
 @pytest.mark.parametrize("units", [10, 11])
 def test_autocast_computes_what_a_layer_in_16_bits_does(units):
     torch.manual_seed(0)

@@ -30,6 +30,8 @@ class Form:
 
     name: str = "whole"
     rounding: str = "none"
+    copies: bool = False
+    "whether an array of a weight is a copy, which shows no later write"
 
     def values(self, tensor: Tensor | None) -> Any:
         """The array of x, h, y, or of a weight of a product."""
@@ -51,6 +53,8 @@ class Form:
 
 class Widened(Form):
     """As float32, and h rounded to `rounding` after each step."""
+
+    copies = True
 
     def __init__(self, rounding: str) -> None:
         self.name = self.rounding = rounding
@@ -97,6 +101,12 @@ def even(tensor: Tensor) -> Tensor:
     if tensor.data_ptr() % 4 == 0 and strides and strides[-1] == 1 and not any(s % 2 for s in strides[:-1]):
         return tensor
     return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def sums_of_rows(tensor: Tensor) -> Tensor:
+    """The sum of each row's bits in a weight of 16 bits: of four values at a time where a row holds fours."""
+    fours = tensor.is_contiguous() and tensor.shape[-1] % 4 == 0 and tensor.data_ptr() % 8 == 0
+    return tensor.detach().view(torch.int64 if fours else torch.int16).sum(-1)
 
 
 _WHOLE: Final = Form()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache, partial
-from operator import is_
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -25,19 +22,12 @@ from .call import (
     Outputs,
     Site,
     time_major,
-    version,
 )
+from .packings import Bias, Weights
 from .variant import Variant
 
-_WEIGHTS: Final = (
-    "w_ih", "w_hh", "w_hr", "peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"
-)  # fmt: skip
-_PLACES: Final = tuple(map(Inputs._fields.index, _WEIGHTS))
 if engine.available():
     engine.join_openmp()
-
-_REMEMBERED: Final = 64
-"""Packed layers kept at most: more than a model has, and few enough to forget the models of long ago."""
 
 
 def refuses(call: Call) -> str | None:
@@ -57,7 +47,7 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     threads, options, weights, form = (
         torch.get_num_threads(),
         call.options,
-        _Weights(call, given),
+        Weights(call, given),
         form_of(call),
     )
     y, h, c, cells, gates, tape = engine.forward(
@@ -93,7 +83,7 @@ def backward(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Run the engine backward over the tape."""
-    threads, weights, form = torch.get_num_threads(), _Weights(call, given), form_of(call)
+    threads, weights, form = torch.get_num_threads(), Weights(call, given), form_of(call)
     wanted = [(k, Inputs._fields[k]) for k in call.places if k < DIFFERENTIABLE and needs[k]]
     found = engine.backward(
         weights.packed(form, form.sums(given.bias), True, threads, looks=False),
@@ -167,70 +157,9 @@ def _shared(call: Call, given: Inputs, form: Form) -> dict[str, Any]:
     }
 
 
-_PACKED: OrderedDict[tuple[Any, ...], tuple[Any, list[int], list[weakref.ref[Tensor]]]] = OrderedDict()
-
-
-class _Weights:
-    """The weights of a call but for the bias, a sum of each call."""
-
-    def __init__(self, call: Call, given: Inputs) -> None:
-        self.all = [given[k] for k in _PLACES]
-        self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
-        self.places = tuple(map(id, self.tensors))
-
-    @cached_property
-    def memory(self) -> list[Any]:
-        """Their own memory, in the order of `_WEIGHTS`."""
-        return [None if t is None else array(t) for t in self.all]
-
-    def arrays(self, form: Form) -> list[Any]:
-        """What they hold now, in the same order."""
-        if form.name == "whole":
-            return self.memory
-        return [*map(form.values, self.all[:2]), *map(form.sums, self.all[2:])]
-
-    def packed(self, form: Form, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
-        """Return them as the engine reads them, packed anew only when they have changed.
-
-        Identity and version show most changes. A write through `.data` shows in neither, so a call that
-        `looks` compares the sums of all rows as well, and reads the bias; a way back needs no second look. A
-        layer has one packing: that of weights which an optimiser has moved on from is given back before the
-        new one is made.
-        """
-        key = (self.variant, form.name, back, engine.isa(), self.places)
-        versions = [version(t) for t in self.tensors]
-        found, arrays = _PACKED.pop(key, None), None
-        if (
-            found is not None
-            and found[1] == versions
-            and all(map(is_, [seen() for seen in found[2]], self.tensors))
-            and (not looks or found[0].holds(*(arrays := self.arrays(form)), threads))
-        ):
-            _PACKED[key] = found
-            if looks:
-                found[0].set_bias(bias)
-            return found[0]
-        del found
-        named = dict(zip(_WEIGHTS, arrays or self.arrays(form), strict=True))
-        packed = engine.pack(
-            bias=bias,
-            **named,
-            variant=self.variant,
-            rounding=form.rounding,
-            back=back,
-            threads=threads,
-        )
-        forget = partial(_PACKED.pop, key, None)
-        watched = [weakref.ref(t, lambda _: forget()) for t in self.tensors]  # dropped weights: for one call
-        _PACKED[key] = (packed, versions, watched)
-        while len(_PACKED) > _REMEMBERED:
-            _PACKED.popitem(last=False)
-        return packed
-
-
 def bind(call: Call, given: Inputs, site: Site) -> Bound:
     """Bind the memory of the weights. They are looked at, and the biases read, at every call."""
-    weights, bias = _Weights(call, given), _Bias(site.biases)
+    weights, bias = Weights(call, given), Bias(site.biases)
     k, time_first, shared = site.row, site.time_first, _shared(call, given, form_of(call))
     several = call.N > 1 and call.T > 1
 
@@ -254,33 +183,12 @@ def bind(call: Call, given: Inputs, site: Site) -> Bound:
     return run
 
 
-class _Bias:
-    """The one or two tensors whose sum is the bias."""
-
-    def __init__(self, biases: Sequence[Tensor]) -> None:
-        self.biases = biases
-
-    @cached_property
-    def memory(self) -> list[Any]:
-        """Their own memory."""
-        return list(map(array, self.biases))
-
-    def sum(self, form: Form) -> Any:
-        """What they add up to now, in their own dtype."""
-        if not self.biases:
-            return None
-        if form.name != "whole":
-            first, *rest = self.biases
-            return form.sums(first + rest[0] if rest else first)
-        return self.memory[0] if len(self.memory) == 1 else self.memory[0] + self.memory[1]
-
-
 class _Recording:
     """A `Record` with the memory of the weights."""
 
     def __init__(self, call: Call, given: Inputs, site: Site) -> None:
         self.call, self.backend, self.site = call, BACKEND, site
-        self.weights, self.bias = _Weights(call, given), _Bias(site.biases)
+        self.weights, self.bias = Weights(call, given), Bias(site.biases)
         self.shared, self.several = _shared(call, given, form_of(call)), call.N > 1 and call.T > 1
         others = [Inputs._fields[k] for k in call.places if k > Inputs._fields.index("c")]
         self.names = ["x", "h", "c", "w_ih", "w_hh", *["bias"] * len(site.biases), *others]
@@ -344,15 +252,18 @@ class _Recording:
 
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
     """Prepare single steps. The weights are looked at, and the bias read, at every one of them."""
-    alone = call._replace(T=1, save=False)
     if not _is_plain(call) or form_of(call).name != "whole":
+        weights, shared = Weights(call, given), _shared(call, given, form_of(call))
 
-        def advance_variant(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-            now = given._replace(x=x[:, None], h=h, c=c)
-            outputs, _ = forward(alone._replace(N=x.shape[0]), now)
-            return outputs.h, outputs.c
+        def advance_by_sequence(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+            threads, form = torch.get_num_threads(), form_of(call)
+            packed = weights.packed(form, form.sums(given.bias), False, threads)
+            _, h_n, c_n, _, _, _ = engine.forward(
+                packed, form.values(x[:, None]), form.values(h), form.sums(c), **shared, threads=threads
+            )
+            return form.tensor(h_n, call.dtype), torch.from_numpy(c_n)
 
-        return advance_variant
+        return advance_by_sequence
 
     w_ih, w_hh, bias = (array(t) for t in (given.w_ih, given.w_hh, given.bias))
     looks = [w.reshape(-1)[:: max(1, w.size // 64)] for w in (w_ih, w_hh)]  # views of the weights

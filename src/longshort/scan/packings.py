@@ -1,0 +1,124 @@
+"""Weights as the engine reads them: packed once, and again when they have changed."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property, partial
+from operator import is_
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import engine
+from .arrays import Form, array, sums_of_rows
+from .call import Call, Inputs, version
+
+_WEIGHTS: Final = (
+    "w_ih", "w_hh", "w_hr", "peephole", "w_gates", "gain_ih", "gain_hh", "gain_c", "shift_c"
+)  # fmt: skip
+_PLACES: Final = tuple(map(Inputs._fields.index, _WEIGHTS))
+
+_REMEMBERED: Final = 64
+"""Packed layers kept at most: more than a model has, and few enough to forget the models of long ago."""
+
+
+class _Packing(NamedTuple):
+    packed: Any
+    versions: list[int]
+    watched: list[weakref.ref[Tensor]]
+    marks: list[Tensor]
+
+
+_PACKED: OrderedDict[tuple[Any, ...], _Packing] = OrderedDict()
+
+
+class Weights:
+    """The weights of a call but for the bias, a sum of each call."""
+
+    def __init__(self, call: Call, given: Inputs) -> None:
+        self.all = [given[k] for k in _PLACES]
+        self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
+        self.places = tuple(map(id, self.tensors))
+
+    @cached_property
+    def memory(self) -> list[Any]:
+        """Their own memory, in the order of `_WEIGHTS`."""
+        return [None if t is None else array(t) for t in self.all]
+
+    def arrays(self, form: Form) -> list[Any]:
+        """What they hold now, in the same order."""
+        if form.name == "whole":
+            return self.memory
+        return [*map(form.values, self.all[:2]), *map(form.sums, self.all[2:])]
+
+    def packed(self, form: Form, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
+        """Return them as the engine reads them, packed anew only when they have changed.
+
+        Identity and version show most changes. A write through `.data` shows in neither, so a call that
+        `looks` compares the sums of all rows as well, and reads the bias; a way back needs no second look. A
+        layer has one packing: that of weights which an optimiser has moved on from is given back before the
+        new one is made.
+        """
+        key = (self.variant, form.name, back, engine.isa(), self.places)
+        versions = [version(t) for t in self.tensors]
+        found = _PACKED.pop(key, None)
+        if (
+            found is not None
+            and found.versions == versions
+            and all(map(is_, [seen() for seen in found.watched], self.tensors))
+            and (not looks or self._unchanged(form, found, threads))
+        ):
+            _PACKED[key] = found
+            if looks:
+                found.packed.set_bias(bias)
+            return found.packed
+        del found
+        named = dict(zip(_WEIGHTS, self.arrays(form), strict=True))
+        packed = engine.pack(
+            bias=bias,
+            **named,
+            variant=self.variant,
+            rounding=form.rounding,
+            back=back,
+            threads=threads,
+        )
+        forget = partial(_PACKED.pop, key, None)
+        watched = [weakref.ref(t, lambda _: forget()) for t in self.tensors]  # dropped weights: for one call
+        marks = list(map(sums_of_rows, self.tensors)) if form.copies else []
+        _PACKED[key] = _Packing(packed, versions, watched, marks)
+        while len(_PACKED) > _REMEMBERED:
+            _PACKED.popitem(last=False)
+        return packed
+
+    def _unchanged(self, form: Form, found: _Packing, threads: int) -> bool:
+        """Whether every row has the sum that it was packed with: of what the engine reads, or of the bits."""
+        if form.copies:
+            return all(
+                torch.equal(mark, sums_of_rows(t)) for mark, t in zip(found.marks, self.tensors, strict=True)
+            )
+        same: bool = found.packed.holds(*self.arrays(form), threads)
+        return same
+
+
+class Bias:
+    """The one or two tensors whose sum is the bias."""
+
+    def __init__(self, biases: Sequence[Tensor]) -> None:
+        self.biases = biases
+
+    @cached_property
+    def memory(self) -> list[Any]:
+        """Their own memory."""
+        return list(map(array, self.biases))
+
+    def sum(self, form: Form) -> Any:
+        """What they add up to now, in their own dtype."""
+        if not self.biases:
+            return None
+        if form.name != "whole":
+            first, *rest = self.biases
+            return form.sums(first + rest[0] if rest else first)
+        return self.memory[0] if len(self.memory) == 1 else self.memory[0] + self.memory[1]
