@@ -241,7 +241,9 @@ class Forward {
   void plain_step() {
     if constexpr (!Form::paired)
       if (takes_one_row()) return plain_step_of_one<Keep>();
-    for (Index block = blocks_.first; block < blocks_.last; ++block)
+    turns_ = count_ == 1 && !turns_;
+    for (Index k = 0; k < blocks_.size(); ++k) {
+      const Index block = turns_ ? blocks_.last - 1 - k : blocks_.first + k;
       multiply_block(block, [&](Row& row, const Real* a) {
         PlainCell<Real> cell;
         cell.a = a;
@@ -249,6 +251,7 @@ class Forward {
         cell.run();
         keep_plain<Keep>(row, block, cell);
       });
+    }
   }
 
   bool takes_one_row() const { return !Form::paired && options_.plain && count_ == 1; }
