@@ -28,7 +28,7 @@ def test_a_verb_has_help(name):
     ("words", "message"),
     [
         ([], "the following arguments are required: <verb>"),
-        (["tran"], "invalid choice: 'tran'"),
+        (["tran"], "'train'). Did you mean train? `longshort --help` lists what there is."),
         (["check", "--wrong"], "unrecognized arguments: --wrong"),
     ],
 )

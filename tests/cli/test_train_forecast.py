@@ -201,7 +201,10 @@ def test_a_folder_of_another_task(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "forecast", "--horizn", "3"], "unrecognized arguments: --horizn"),
+        (
+            ["train", "forecast", "--horizn", "3"],
+            "unrecognized arguments: --horizn. Did you mean --horizon? `longshort train",
+        ),
         (["train", "forecast", "--horizon", "soon"], "argument --horizon: invalid int value: 'soon'"),
         (["train", "weather"], "argument task: invalid choice: 'weather'"),
         (["predict"], "the following arguments are required: RUN"),

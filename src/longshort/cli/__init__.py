@@ -8,13 +8,45 @@ and levels 0 and 1 at its top, so `longshort --help` never waits for torch.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import pkgutil
+import re
 import sys
 from types import ModuleType
+from typing import Any, NoReturn
 
 from ..errors import LongshortError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says of a wrong word, in one line, which one is near: a task's usage would push it off the screen."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and let the verb's own parser refuse what nobody knows."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self._chosen(found).error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2."""
+        wrong = re.search(r"(?:unrecognized arguments: |<verb>: invalid choice: ')([^\s'=]+)", message)
+        near = difflib.get_close_matches(wrong[1], self._words(), 1) if wrong else []
+        hint = f" Did you mean {near[0]}?" if near else ""
+        self.exit(2, f"{self.prog}: {message}.{hint} `{self.prog} --help` lists what there is.\n")
+
+    def _chosen(self, found: argparse.Namespace) -> argparse.ArgumentParser:
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                chosen: argparse.ArgumentParser = action.choices[getattr(found, action.dest)]
+                return chosen
+        return self
+
+    def _words(self) -> list[str]:
+        choices = [str(choice) for action in self._actions for choice in action.choices or ()]
+        return [*self._option_string_actions, *choices]
 
 
 def verbs() -> dict[str, ModuleType]:
@@ -27,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     from .. import __version__
 
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="longshort",
         description="LSTM, complete: train, predict, evaluate and look inside, from a file to an answer.",
         allow_abbrev=False,

@@ -34,10 +34,11 @@ def run(args: argparse.Namespace) -> int:
 
     from ..errors import SettingError
     from ..train.fit import DEVICES
+    from . import Parser
 
     story = import_module(f"..tasks.{args.task}.story", __package__)
     kind = story.TrainSettings
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         f"longshort train {args.task}",
         description=f"{kind.__doc__}\n\n{story.EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
