@@ -34,7 +34,7 @@ struct PlainCell {
     if constexpr (Part == 4) h = o * tanh<Real>(cell);
   }
 
-  void run() {
+  [[gnu::always_inline]] void run() {  // h and the gates then stay in their registers, whatever else the compiler has to inline
     part<0>();
     part<1>();
     part<2>();

@@ -229,13 +229,7 @@ class Forward {
   }
 
   // h where the next product reads it, in the type of x.
-  void put_h(Real* y, Vector<Real> h, Index first, int count) const {
-    if constexpr (std::is_same_v<Real, float> && !Form::paired) {
-      if (w_.rounding == Rounding::bfloat16) h = rounded_to_bfloat16(h);
-      else if (w_.rounding == Rounding::float16) h = rounded_to_float16(h);
-    }
-    Form::store(y, first, h, count);
-  }
+  void put_h(Real* y, Vector<Real> h, Index first, int count) const { Form::store(y, first, Form::held(h, w_.rounding), count); }
 
   template <bool Keep>
   void plain_step() {

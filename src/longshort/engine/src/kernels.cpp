@@ -74,29 +74,33 @@ void activate(int which, const Real* from, Real* to, Index count) {
   }
 }
 
-// Each of the three in the form of its weights, where the set computes in pairs: bindings.cpp lets no others be packed so.
-template <class Real, Dot dot, class Body>
+// Each of the three in the form of its weights. bindings.cpp lets none be packed in pairs where the set has no such products.
+template <class Real, Dot dot, bool Rounds, class Body>
 void in_form([[maybe_unused]] const PackedWeights<Real>& w, Body&& body) {
+  if constexpr (std::is_same_v<Real, float>) {
 #if defined(__AVX512F__)
-  if constexpr (dot == Dot::bfloat16 && std::is_same_v<Real, float>)
-    if (w.paired) return body(Pairs{});
+    if constexpr (dot == Dot::bfloat16)
+      if (w.paired) return body(Pairs{});
 #endif
+    if constexpr (Rounds)
+      if (w.rounding != Rounding::none) return body(Rounded{});
+  }
   body(Whole<Real>{});
 }
 
 template <class Real, Dot dot>
 void pack_in_form(const Weights<Real>& from, PackedWeights<Real>& to, bool back, int threads) {
-  in_form<Real, dot>(to, [&]<class Form>(Form) { pack<Real, Form>(from, to, back, threads); });
+  in_form<Real, dot, false>(to, [&]<class Form>(Form) { pack<Real, Form>(from, to, back, threads); });
 }
 
 template <class Real, Dot dot>
 void forward_in_form(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
-  in_form<Real, dot>(w, [&]<class Form>(Form) { run_forward<Real, Form>(call, w); });
+  in_form<Real, dot, true>(w, [&]<class Form>(Form) { run_forward<Real, Form>(call, w); });
 }
 
 template <class Real, Dot dot>
 void backward_in_form(const BackwardCall<Real>& call, const PackedWeights<Real>& w) {
-  in_form<Real, dot>(w, [&]<class Form>(Form) { run_backward<Real, Form>(call, w); });
+  in_form<Real, dot, false>(w, [&]<class Form>(Form) { run_backward<Real, Form>(call, w); });
 }
 
 template <class Real, Dot dot>

@@ -2,8 +2,8 @@
 // sum at once. A word stands where a float stands elsewhere, so a matrix of pairs is packed, multiplied and handed on like
 // one of half as many floats. Only the set with such products computes with them.
 //
-// A form says how x, h, y and their gradients lie in memory: Whole as values, Pairs as words. Cells, sums, gates and the
-// tape are float32 in both.
+// A form says how x, h, y and their gradients lie in memory: Whole as values, Rounded as float32 where h takes values of 16
+// bits after each step, Pairs as words. Cells, sums, gates and the tape are float32 in all but the first.
 #pragma once
 
 #include "packing.hpp"
@@ -21,6 +21,9 @@ struct Whole {
   static Vector<Real> load(const Real* row, Index first, int count) { return load_some(row + first, count); }
   static void store(Real* row, Index first, Vector<Real> value, int count) { store_some(row + first, value, count); }
 
+  // h as the next step reads it.
+  static Vector<Real> held(Vector<Real> h, Rounding) { return h; }
+
   static void pack_back(Real* to, Rows<const Real> from, GateRows gates, Index units, Index columns, Index p) {
     pack_back_panel<Real>(to, from.data, from.stride, gates, units, columns, p);
   }
@@ -29,6 +32,12 @@ struct Whole {
   }
   static Vector<Real> transpose(Real* to, Index to_stride, const Real* const* rows, Index column, Index depth) {
     return transpose_rows<Real>(to, to_stride, rows, column, depth);
+  }
+};
+
+struct Rounded : Whole<float> {
+  static Vector<float> held(Vector<float> h, Rounding rounding) {
+    return rounding == Rounding::bfloat16 ? rounded_to_bfloat16(h) : rounded_to_float16(h);
   }
 };
 
@@ -93,6 +102,7 @@ struct Pairs {
     }
   }
 
+  static Vector<float> held(Vector<float> h, Rounding) { return h; }  // store() rounds
   static Vector<float> load(const float* row, Index first, int count) {
     return (Vector<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(values(row, first, count)), 16);
   }
