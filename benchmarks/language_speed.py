@@ -168,7 +168,7 @@ def training() -> tuple[dict[str, Step], int]:
 
 
 def mixed(step: Step) -> Step:
-    """The same under autocast, which a way back does not see: what it computes has its dtype by then."""
+    """The same under autocast."""
 
     def under() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):

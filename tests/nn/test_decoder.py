@@ -34,6 +34,21 @@ def test_the_short_decoder_is_near_in_losses_and_gradients(monkeypatch, wide):
         torch.testing.assert_close(exact, short, rtol=0.05, atol=2e-3)
 
 
+@pytest.mark.parametrize("cast", [True, False])
+def test_losses_of_a_decoder_in_bfloat16_are_float32(monkeypatch, cast):
+    monkeypatch.setattr("longshort.nn.decoder.WIDE", 10)
+    decoder, h = Decoder(16, 50).bfloat16(), torch.randn(7, 16).bfloat16()
+    torch.nn.init.normal_(decoder.weight)
+    torch.nn.init.normal_(decoder.bias)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+        losses, plain = (
+            decoder.losses(h, torch.arange(7)),
+            torch.no_grad()(decoder.losses)(h, torch.arange(7)),
+        )
+    assert losses.dtype == plain.dtype == torch.float32
+    torch.testing.assert_close(losses, plain, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_under_autocast_the_gradient_is_made_in_place_of_short_scores(monkeypatch, dtype):
     monkeypatch.setattr("longshort.nn.decoder.WIDE", 10)

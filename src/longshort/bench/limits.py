@@ -83,6 +83,12 @@ LIMITS: dict[str, Limit] = {
         "median of single calls, without the host's pauses, it is 36, 18.7 and 10.2 us.",
         "Fetching ahead of the product; every other step from the last block is in, and keeps what fits.",
     ),
+    "training with zoneout": Limit(
+        "Two masks a step: ten rounds of two multiplications for every four units, and a cell with options, "
+        "which passes over a row's tape in pieces. Runs differ by some hundredths about the target.",
+        "In, and worth it: the noise of all rows drawn in one run of lanes and once, its bits kept in the "
+        "tape; the tape of the rows behind fetched ahead.",
+    ),
     "two threads beside one": Limit(
         "Two virtual cores may be two halves of one, which gain nothing from each other.",
         "Nothing: it is the machine's.",

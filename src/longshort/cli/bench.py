@@ -53,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import BackendError, SettingError
 
     if args.device == "gpu":
+        if args.dtype != "float32":
+            raise SettingError(
+                "bench: `--dtype` is for the cpu: on a gpu every type is measured. Leave it out."
+            )
         return _gpu(args)
     if not engine.available():
         raise BackendError(f"bench: {engine.why_not()}.")

@@ -64,8 +64,13 @@ def peak(*, paired: bool = False) -> float:
     """Return the operations a second that one core reaches in a product from its first cache.
 
     Args:
-        paired: of bfloat16 in pairs, where `pairs()` is true, not of float32.
+        paired: of bfloat16 in pairs, not of float32.
+
+    Raises:
+        BackendError: the set that runs has no such products.
     """
+    if paired and not pairs():
+        raise BackendError(f"engine: the set {isa()} has no products of bfloat16. Ask for those of float32.")
     rate: float = there().peak(paired)
     return rate
 

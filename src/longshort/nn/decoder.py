@@ -64,10 +64,10 @@ class Decoder(nn.Module):
             rows = max(1, SCORES // len(self.bias))
             pairs = zip(h.split(rows), targets.split(rows), strict=True)
             return torch.cat([self._plainly(part, wanted) for part, wanted in pairs])
-        cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else h.dtype
-        short = cast == torch.bfloat16 and h.dtype != torch.float64
-        in_place = h.device.type == "cpu" and (short or h.dtype == cast == torch.float32)
-        if not in_place or len(self.bias) < WIDE:
+        cast = torch.is_autocast_enabled("cpu")
+        short = cast and torch.get_autocast_dtype("cpu") == torch.bfloat16 and h.dtype != torch.float64
+        whole = not cast and h.dtype == self.weight.dtype == torch.float32
+        if h.device.type != "cpu" or not (short or whole) or len(self.bias) < WIDE:
             return self._plainly(h, targets)
         losses: Tensor = InPlace.apply(  # type: ignore[no-untyped-call]
             h, self.weight, self.bias, targets, short or self.short
@@ -123,7 +123,7 @@ class InPlace(torch.autograd.Function):
         h, weight = h.bfloat16(), weight.bfloat16()
         scores, losses = product(h, weight), []
         for part, y in zip(scores.split(ROWS), targets.split(ROWS), strict=True):
-            wide = part + bias
+            wide = part + bias.float()
             losses.append(cross_entropy_(wide, y))
             part.copy_(wide)
         ctx.save_for_backward(h, weight, scores)

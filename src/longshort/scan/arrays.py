@@ -54,10 +54,10 @@ class Form:
 class Widened(Form):
     """As float32, and h rounded to `rounding` after each step."""
 
-    copies = True
+    name, copies = "widened", True
 
     def __init__(self, rounding: str) -> None:
-        self.name = self.rounding = rounding
+        self.rounding = rounding
 
     def values(self, tensor: Tensor | None) -> Any:
         """The same values in float32."""
@@ -94,7 +94,7 @@ class Paired(Form):
 
 
 def even(tensor: Tensor) -> Tensor:
-    """The tensor, copied where its rows do not begin or end at whole words."""
+    """A tensor (..., K) as it is, copied where its rows do not begin at whole words, or K + 1 where K is odd."""
     if tensor.shape[-1] % 2:
         return torch.nn.functional.pad(tensor, (0, 1))
     strides = [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
@@ -103,10 +103,16 @@ def even(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def sums_of_rows(tensor: Tensor) -> Tensor:
-    """The sum of each row's bits in a weight of 16 bits: of four values at a time where a row holds fours."""
-    fours = tensor.is_contiguous() and tensor.shape[-1] % 4 == 0 and tensor.data_ptr() % 8 == 0
-    return tensor.detach().view(torch.int64 if fours else torch.int16).sum(-1)
+def marks(tensor: Tensor) -> tuple[Tensor, ...]:
+    """What shows a write into a weight of 16 bits: the sums of the bits of a matrix's rows and columns.
+
+    Args:
+        tensor: (R, K), of which four values are summed at a time where K is a multiple of four, or (K,), which
+            is copied.
+    """
+    fours = tensor.numel() > 0 and tensor.is_contiguous() and tensor.shape[-1] % 4 == 0
+    bits = tensor.detach().view(torch.int64 if fours and tensor.data_ptr() % 8 == 0 else torch.int16)
+    return (bits.clone(),) if bits.dim() == 1 else (bits.sum(0), bits.sum(1))
 
 
 _WHOLE: Final = Form()

@@ -157,10 +157,15 @@ def _shared(call: Call, given: Inputs, form: Form) -> dict[str, Any]:
     }
 
 
+def _without_resets(call: Call, given: Inputs) -> dict[str, Any]:
+    """The same of a bound call, which has none: an initial state is not read."""
+    return _shared(call, given._replace(initial_h=None, initial_c=None), form_of(call))
+
+
 def bind(call: Call, given: Inputs, site: Site) -> Bound:
     """Bind the memory of the weights. They are looked at, and the biases read, at every call."""
     weights, bias = Weights(call, given), Bias(site.biases)
-    k, time_first, shared = site.row, site.time_first, _shared(call, given, form_of(call))
+    k, time_first, shared = site.row, site.time_first, _without_resets(call, given)
     several = call.N > 1 and call.T > 1
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,7 +194,7 @@ class _Recording:
     def __init__(self, call: Call, given: Inputs, site: Site) -> None:
         self.call, self.backend, self.site = call, BACKEND, site
         self.weights, self.bias = Weights(call, given), Bias(site.biases)
-        self.shared, self.several = _shared(call, given, form_of(call)), call.N > 1 and call.T > 1
+        self.shared, self.several = _without_resets(call, given), call.N > 1 and call.T > 1
         others = [Inputs._fields[k] for k in call.places if k > Inputs._fields.index("c")]
         self.names = ["x", "h", "c", "w_ih", "w_hh", *["bias"] * len(site.biases), *others]
 
@@ -253,7 +258,7 @@ class _Recording:
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
     """Prepare single steps. The weights are looked at, and the bias read, at every one of them."""
     if not _is_plain(call) or form_of(call).name != "whole":
-        weights, shared = Weights(call, given), _shared(call, given, form_of(call))
+        weights, shared = Weights(call, given), _without_resets(call, given)
 
         def advance_by_sequence(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
             threads, form = torch.get_num_threads(), form_of(call)

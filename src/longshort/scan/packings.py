@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from .arrays import Form, array, sums_of_rows
+from .arrays import Form, array, marks
 from .call import Call, Inputs, version
 
 _WEIGHTS: Final = (
@@ -87,18 +87,17 @@ class Weights:
         )
         forget = partial(_PACKED.pop, key, None)
         watched = [weakref.ref(t, lambda _: forget()) for t in self.tensors]  # dropped weights: for one call
-        marks = list(map(sums_of_rows, self.tensors)) if form.copies else []
-        _PACKED[key] = _Packing(packed, versions, watched, marks)
+        seen = [mark for t in self.tensors for mark in marks(t)] if form.copies else []
+        _PACKED[key] = _Packing(packed, versions, watched, seen)
         while len(_PACKED) > _REMEMBERED:
             _PACKED.popitem(last=False)
         return packed
 
     def _unchanged(self, form: Form, found: _Packing, threads: int) -> bool:
-        """Whether every row has the sum that it was packed with: of what the engine reads, or of the bits."""
+        """Whether the weights have the marks that they were packed with: of what the engine reads, or of the bits."""
         if form.copies:
-            return all(
-                torch.equal(mark, sums_of_rows(t)) for mark, t in zip(found.marks, self.tensors, strict=True)
-            )
+            now = (mark for t in self.tensors for mark in marks(t))
+            return all(torch.equal(*both) for both in zip(found.marks, now, strict=True))
         same: bool = found.packed.holds(*self.arrays(form), threads)
         return same
 

@@ -80,13 +80,14 @@ Sequences<const Value> sequences(const Given& array, const char* name, const cha
   return {data, static_cast<Index>(array->stride(0)), static_cast<Index>(array->stride(1))};
 }
 
-// The same in words, each a pair of neighbouring bfloat16, whose bits the array holds.
+// Rows are read in words where they begin and end at whole ones.
 inline void need_pairs(const void* data, Index width, std::initializer_list<Index> strides, const char* name) {
   bool even = width % 2 == 0 && reinterpret_cast<std::uintptr_t>(data) % 4 == 0;
   for (const Index stride : strides) even = even && stride % 2 == 0;
   if (!even) raise_shape(std::string("engine: `") + name + "` is read in pairs: its last axis, its strides and its address must be even. Copy it, or give float32.");
 }
 
+// The arrays above in words, each a pair of neighbouring bfloat16, whose bits the array holds.
 template <class Real>
 Rows<const Real> rows_of_pairs(const Given& array, const char* name, const char* axes, Index count, Index width) {
   const Rows<const std::uint16_t> values = rows<std::uint16_t>(array, name, axes, count, width);
@@ -164,7 +165,7 @@ Taken fresh(std::initializer_list<Index> shape, bool time_major = false) {
   return Taken(memory, rank, lengths, owner, strides, nb::dtype<Real>());
 }
 
-// Fresh values of x, h or y, which are words in pairs.
+// Fresh values of x, h or y: the bits of bfloat16 in pairs.
 template <class Real>
 Taken fresh_as(bool paired, std::initializer_list<Index> shape, bool time_major = false) {
   return paired ? fresh<std::uint16_t>(shape, time_major) : fresh<Real>(shape, time_major);

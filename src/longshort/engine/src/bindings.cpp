@@ -107,7 +107,7 @@ nb::object pack(const Given& w_ih, const Given& w_hh, const Given& bias, const G
     return nb::cast(pack_as<Real>({w_ih, w_hh, bias, w_hr, peephole, w_gates, gain_ih, gain_hh, gain_c, shift_c}, variant, to, paired, back, threads));
   };
   if (w_ih->dtype() == nb::dtype<float>()) return as(float{}, false);
-  if (w_ih->dtype() == nb::dtype<std::uint16_t>()) return as(float{}, true);
+  if (w_ih->dtype() == nb::dtype<std::uint16_t>() && to != Rounding::float16) return as(float{}, true);
   if (to != Rounding::none) raise_shape("engine: `rounding` must be 'none' but for float32, got '" + rounding + "'.");
   if (w_ih->dtype() == nb::dtype<double>()) return as(double{}, false);
   raise_shape("engine: `w_ih` must be float32 or float64, or uint16 with the bits of bfloat16.");

@@ -1,6 +1,6 @@
 // What a caller hands to the engine: sizes, places in memory and the variant. Nothing here depends on an
 // instruction set. Axis letters: N sequences, T steps, C inputs, H units, P outputs of a step (H without a
-// projection). All sizes and strides count values, never bytes, and are 64 bits wide.
+// projection). Sizes and strides count values (of x, h, y in pairs, strides count words), never bytes, and are 64 bits wide.
 #pragma once
 
 #include <cstddef>

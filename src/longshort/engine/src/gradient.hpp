@@ -31,12 +31,12 @@ template <class Real, class Form = Whole<Real>>
 class TransposedRows {
  public:
   static std::size_t bytes(Index groups, Index depth) {
-    return static_cast<std::size_t>(groups * Lanes<Real> * stride_for(depth)) * sizeof(Real);
+    return static_cast<std::size_t>(groups * Lanes<Real> * stride_for(Form::words(depth))) * sizeof(Real);
   }
 
   void place(Real* room, Index most_rows) {
     room_ = room;
-    stride_ = stride_for(most_rows);
+    stride_ = stride_for(Form::words(most_rows));
   }
 
   // sums: where to add each column's sum over the rows, at its column; null if not wanted.
@@ -82,9 +82,9 @@ class TransposedRows {
   }
 
   // An odd number of cache lines: neighbouring rows fall into different sets.
-  static Index stride_for(Index depth) {
+  static Index stride_for(Index words) {
     constexpr Index line = 64 / static_cast<Index>(sizeof(Real));
-    const Index lines = ceil_div(depth + Lanes<Real>, line);
+    const Index lines = ceil_div(words + Lanes<Real>, line);
     return (lines | 1) * line;
   }
 

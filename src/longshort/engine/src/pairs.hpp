@@ -2,7 +2,7 @@
 // sum at once. A word stands where a float stands elsewhere, so a matrix of pairs is packed, multiplied and handed on like
 // one of half as many floats. Only the set with such products computes with them.
 //
-// A form says how x, h, y and their gradients lie in memory: Whole as values, Rounded as float32 where h takes values of 16
+// A form says how x, h, y and the gradients of x and y lie in memory: Whole as values, Rounded as float32 where h takes values of 16
 // bits after each step, Pairs as words. Cells, sums, gates and the tape are float32 in all but the first.
 #pragma once
 
