@@ -94,7 +94,7 @@ class Paired(Form):
 
 
 def even(tensor: Tensor) -> Tensor:
-    """A tensor (..., K) as it is, copied where its rows do not begin at whole words, or K + 1 where K is odd."""
+    """A tensor (..., K) as it is; a copy where its rows do not begin at whole words, of K + 1 where K is odd."""
     if tensor.shape[-1] % 2:
         return torch.nn.functional.pad(tensor, (0, 1))
     strides = [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
@@ -107,8 +107,7 @@ def marks(tensor: Tensor) -> tuple[Tensor, ...]:
     """What shows a write into a weight of 16 bits: the sums of the bits of a matrix's rows and columns.
 
     Args:
-        tensor: (R, K), of which four values are summed at a time where K is a multiple of four, or (K,), which
-            is copied.
+        tensor: (R, K), summed by fours where K is a multiple of four; or (K,), which is copied.
     """
     fours = tensor.numel() > 0 and tensor.is_contiguous() and tensor.shape[-1] % 4 == 0
     bits = tensor.detach().view(torch.int64 if fours and tensor.data_ptr() % 8 == 0 else torch.int16)

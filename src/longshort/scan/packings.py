@@ -94,7 +94,7 @@ class Weights:
         return packed
 
     def _unchanged(self, form: Form, found: _Packing, threads: int) -> bool:
-        """Whether the weights have the marks that they were packed with: of what the engine reads, or of the bits."""
+        """Whether the weights have the marks that they were packed with."""
         if form.copies:
             now = (mark for t in self.tensors for mark in marks(t))
             return all(torch.equal(*both) for both in zip(found.marks, now, strict=True))
