@@ -297,6 +297,13 @@ def test_other_precisions(precision):
     assert not np.array_equal(found, exact)
 
 
+def test_float16_on_a_cpu_is_refused():
+    with pytest.raises(
+        SettingError, match=r"^fit: `precision` '16-mixed' is for a GPU\. On a CPU use 'bf16-mixed'\.$"
+    ):
+        Forecaster(**SMALL | {"precision": "16-mixed"}).fit(full_table(), quiet=True, device="cpu")
+
+
 def test_a_run_of_another_task_is_refused(tmp_path):
     Run.create(tmp_path / "book", "language", {})
     message = f"{tmp_path / 'book'}: holds a run of `language`, not of `forecast`. Give another folder."

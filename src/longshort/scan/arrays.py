@@ -94,7 +94,7 @@ class Paired(Form):
 
 
 def even(tensor: Tensor) -> Tensor:
-    """A tensor (..., K) as it is; a copy where its rows do not begin at whole words, of K + 1 where K is odd."""
+    """A tensor (..., K), copied where its rows begin at no whole words, with a zero more where K is odd."""
     if tensor.shape[-1] % 2:
         return torch.nn.functional.pad(tensor, (0, 1))
     strides = [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]

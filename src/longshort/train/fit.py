@@ -182,13 +182,15 @@ def fit(
         How it ended; `module` has the best weights, in evaluation mode.
 
     Raises:
-        SettingError: an unknown device.
+        SettingError: an unknown device, or a precision that it has not.
         Diverged: loss or gradient are no longer finite; the last checkpoint stays as it is.
         BackendError: the device is not there.
         RunError: the run's checkpoint is damaged or of another module.
 
     Memory: four copies of the weights (weights, gradient, two moments) and, without a run, the best ones.
     """
+    if settings.precision == "16-mixed" and present_device(device) == "cpu":
+        raise SettingError("fit: `precision` '16-mixed' is for a GPU. On a CPU use 'bf16-mixed'.")
     fabric = _fabric(device, settings.precision)
     dtype = next(module.parameters()).dtype
     with ExitStack() as stack:
