@@ -240,3 +240,23 @@ def test_a_bound_layer_that_learns_its_first_state_follows_another_set(monkeypat
         y = [layer(x, state)[0] for _ in range(3)][-1]
         monkeypatch.setenv("LONGSHORT_ENGINE_ISA", "avx2")
         torch.testing.assert_close(layer(x, state)[0], y, rtol=0.02, atol=0.02)
+
+
+@needs_pairs
+def test_the_plan_says_in_which_form(monkeypatch):
+    def said(dtype=BFLOAT16, **more):
+        case = Case("", H=6, **more)
+        tensors = case.make(dtype)
+        return str(
+            plan(**tensors, variant=case.options()["variant"], noise=case.options()["noise"])
+        ).partition(";")[0]
+
+    assert said() == "cpu, bfloat16 in pairs" and said(torch.float32) == "cpu"
+    widened = "cpu, widened to float32: "
+    assert said(FLOAT16) == f"{widened}only bfloat16 is multiplied as it is"
+    assert said(projected=True) == f"{widened}the number of units is odd"  # three outputs
+    assert said(variant={"norm": "products"}) == f"{widened}there is a norm"
+    assert said(variant={"gate_recurrence": True}) == f"{widened}there is gate recurrence"
+    assert said(noise={"variational_h": 0.3}) == f"{widened}there is variational_h"
+    monkeypatch.setenv("LONGSHORT_ENGINE_ISA", "portable")
+    assert said() == f"{widened}the set portable has no products of bfloat16"

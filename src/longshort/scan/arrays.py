@@ -123,15 +123,31 @@ def form_of(call: Call) -> Form:
     """The form of a call."""
     if call.dtype not in _WIDENED:
         return _WHOLE
-    return _PAIRED if call.dtype == torch.bfloat16 and pairs_serve(call) else _WIDENED[call.dtype]
+    return _WIDENED[call.dtype] if why_widened(call) else _PAIRED
 
 
-def pairs_serve(call: Call) -> bool:
-    """Whether the engine multiplies this call in pairs.
+def why_widened(call: Call) -> str | None:
+    """Say what keeps a call of 16 bits from being multiplied in pairs, or None.
 
     A norm's sum cancels on the way back, and dropout's scale makes values of h that have more than 16 bits.
     """
     variant = call.variant
-    if call.P % 2 or "w_hr" in call.given or variant.gate_recurrence or variant.norm != "none":
-        return False
-    return not call.options.noise.variational_h and engine.pairs()
+    if call.dtype != torch.bfloat16:
+        return "only bfloat16 is multiplied as it is"
+    if call.P % 2:
+        return "the number of units is odd"
+    if "w_hr" in call.given:
+        return "there is a projection"
+    if variant.gate_recurrence or variant.norm != "none":
+        return "there is gate recurrence" if variant.gate_recurrence else "there is a norm"
+    if call.options.noise.variational_h:
+        return "there is variational_h"
+    return None if engine.pairs() else f"the set {engine.isa()} has no products of bfloat16"
+
+
+def said_of(call: Call) -> str | None:
+    """Say in which form a call of 16 bits runs, or None."""
+    if call.dtype not in _WIDENED:
+        return None
+    why = why_widened(call)
+    return "bfloat16 in pairs" if why is None else f"widened to float32: {why}"

@@ -228,6 +228,8 @@ class Backend(NamedTuple):
     "optional: a call without resets and lengths for evaluation without gradients, with these very weights"
     record: Callable[[Call, Inputs, Site], Record] | None = None
     "optional: the same with gradients"
+    said: Callable[[Call], str | None] | None = None
+    "optional: how it runs a call, where there are several ways, as a clause for `plan`"
     device: str | None = None
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from .arrays import Form, array, form_of
+from .arrays import Form, array, form_of, said_of
 from .call import (
     DIFFERENTIABLE,
     Backend,
@@ -303,4 +303,4 @@ def _is_plain(call: Call) -> bool:
     return call.variant == Variant() and "w_hr" not in call.given and call.options.noise.silent
 
 
-BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind, _Recording)
+BACKEND: Final = Backend("cpu", refuses, forward, backward, saves, step, bind, _Recording, said_of)

@@ -38,6 +38,8 @@ class Plan:
     "(name, reason) of each faster backend"
     kept_bytes: int
     "what a training call keeps until its backward pass, besides its own inputs and weights"
+    how: str | None = None
+    "in which way the backend runs it, where it has several"
 
     @property
     def name(self) -> str:
@@ -46,7 +48,8 @@ class Plan:
 
     def __str__(self) -> str:
         refusals = [f"not {name}: {why}" for name, why in self.passed_over]
-        return "; ".join([self.name, *refusals, f"training keeps {self.kept_bytes:,} bytes"])
+        name = self.name if self.how is None else f"{self.name}, {self.how}"
+        return "; ".join([name, *refusals, f"training keeps {self.kept_bytes:,} bytes"])
 
 
 def choose(call: Call) -> tuple[Backend, tuple[tuple[str, str], ...]]:
@@ -100,4 +103,4 @@ def planned(call: Call) -> Plan:
         * call.T
         * (call.P * narrow + wide * call.H * (call.options.keep_cells + 4 * call.options.keep_gates))
     )
-    return Plan(backend, passed_over, saved + kept)
+    return Plan(backend, passed_over, saved + kept, backend.said(call) if backend.said is not None else None)
