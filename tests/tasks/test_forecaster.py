@@ -297,11 +297,14 @@ def test_other_precisions(precision):
     assert not np.array_equal(found, exact)
 
 
-def test_float16_on_a_cpu_is_refused():
+def test_float16_on_a_cpu_is_refused_before_a_run_is_made(tmp_path):
     with pytest.raises(
         SettingError, match=r"^fit: `precision` '16-mixed' is for a GPU\. On a CPU use 'bf16-mixed'\.$"
     ):
-        Forecaster(**SMALL | {"precision": "16-mixed"}).fit(full_table(), quiet=True, device="cpu")
+        Forecaster(**SMALL | {"precision": "16-mixed"}).fit(
+            full_table(), tmp_path / "run", quiet=True, device="cpu"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_another_task_is_refused(tmp_path):

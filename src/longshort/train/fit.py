@@ -189,8 +189,6 @@ def fit(
 
     Memory: four copies of the weights (weights, gradient, two moments) and, without a run, the best ones.
     """
-    if settings.precision == "16-mixed" and present_device(device) == "cpu":
-        raise SettingError("fit: `precision` '16-mixed' is for a GPU. On a CPU use 'bf16-mixed'.")
     fabric = _fabric(device, settings.precision)
     dtype = next(module.parameters()).dtype
     with ExitStack() as stack:
@@ -282,17 +280,18 @@ def step_seed(seed: int, step: int) -> int:
 
 def _fabric(device: str, precision: str) -> Any:
     fabric = need("lightning_fabric", extra="tasks", to="train")
-    return fabric.Fabric(accelerator=present_device(device), devices=1, precision=precision)
+    return fabric.Fabric(accelerator=present_device(device, precision), devices=1, precision=precision)
 
 
-def present_device(device: str) -> str:
+def present_device(device: str, precision: str = "32-true") -> str:
     """Return "cpu", "cuda" or "mps", whichever a name stands for here.
 
     Args:
         device: one of `DEVICES`.
+        precision: what it has to compute in, as in `FitSettings`.
 
     Raises:
-        SettingError: it is none of them. BackendError: this machine has none such.
+        SettingError: it is none of them, or has not this precision. BackendError: this machine has none such.
 
     >>> present_device("cpu")
     'cpu'
@@ -304,6 +303,8 @@ def present_device(device: str) -> str:
         device = next((name for name, there in present.items() if there), "cpu")
     if not present.get(device, True):
         raise BackendError(f"fit: `device` {device!r} is not available on this machine. Use 'cpu' or 'auto'.")
+    if device == "cpu" and precision == "16-mixed":
+        raise SettingError("fit: `precision` '16-mixed' is for a GPU. On a CPU use 'bf16-mixed'.")
     return device
 
 

@@ -92,7 +92,7 @@ class Forecaster:
             RunError: the folder holds another task, other settings, or a damaged checkpoint.
             BackendError: the device is not there.
         """
-        present_device(device)  # before anything is written
+        present_device(device, self.settings.precision)  # before anything is written
         table = source if isinstance(source, SeriesTable) else read(source, **self.settings.roles())
         plan = make_plan(table, self.settings)
         if isinstance(run, str | Path):

@@ -102,7 +102,7 @@ def train(
     Returns:
         0, or 130 if Ctrl-C ended the training early.
     """
-    present_device(device)  # before anything is written
+    present_device(device, settings.precision)  # before anything is written
     table = embedded() if settings.file is None else read(settings.file, **settings.roles())
     for note in table.notes:
         print(f"note: {note}")

@@ -118,7 +118,7 @@ class LanguageModel:
             SettingError: `start` has other sizes, or the loss is no longer finite.
             BackendError: the device is not there.
         """
-        present_device(device)  # before anything is written
+        present_device(device, self.settings.precision)  # before anything is written
         s, taken = self.settings, run if isinstance(run, Run) else None
         place = run if isinstance(run, str | Path) else None
         source = self.source(text)
