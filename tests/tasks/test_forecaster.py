@@ -302,7 +302,7 @@ def test_float16_on_a_cpu_is_refused_before_a_run_is_made(tmp_path):
         SettingError, match=r"^fit: `precision` '16-mixed' is for a GPU\. On a CPU use 'bf16-mixed'\.$"
     ):
         Forecaster(**SMALL | {"precision": "16-mixed"}).fit(
-            full_table(), tmp_path / "run", quiet=True, device="cpu"
+            full_table(), run=tmp_path / "run", quiet=True, device="cpu"
         )
     assert not (tmp_path / "run").exists()
 
