@@ -314,6 +314,9 @@ def packed(model):
     return nn.utils.rnn.pack_padded_sequence(torch.randn(3, 9, 3), lengths, batch_first=True)
 
 
+torch.manual_seed(0)  # the models below are the same in every process
+
+
 @pytest.mark.parametrize(("model", "inputs"), [
     (nn.GRU(3, 4, 2, batch_first=True), torch.randn(3, 9, 3)),
     (nn.RNN(3, 4, batch_first=True, bidirectional=True), torch.randn(3, 9, 3)),
@@ -325,6 +328,7 @@ def packed(model):
 ], ids=["GRU", "RNN", "projection", "packed", "normed", "coupled", "one step"])  # fmt: skip
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_every_kind_of_layer_has_its_page(opened, model, inputs):
+    torch.manual_seed(0)
     x = inputs(model) if callable(inputs) and not isinstance(inputs, torch.Tensor) else inputs
     made = look(model, x)
     page = opened(made)
