@@ -41,7 +41,7 @@ from longshort.scan.call import Call, Options
 from longshort.scan.cuda import compiler, machine, persistent_plan, step_plan, tiling
 
 ROOT = Path(__file__).parents[1]
-SETUP = gpu.Setup(rounds=5, plans=("step", "persistent"), first_use=False, options=False)
+SETUP = gpu.Setup(rounds=5, plans=("step",), first_use=False, options=False)
 CUT = ("64 x 256", "64 x 512", "64 x 1024", "20 x 650", "16 x 768", "256 x 512", "64 x 128", "512 x 128")
 """The cases on which other cuts are tried."""
 BROKEN_DOWN = (

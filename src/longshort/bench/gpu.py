@@ -63,8 +63,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "layer norm": {"variant": Variant(norm="ba2016")},
 }
 OPTION_CASES = ("64 x 512", "1024 x 128", "20 x 650")
-_AHEAD = 2_000_000
-"""Clocks that the device idles before each measurement, so that the host is ahead of it."""
+_CLOCKS = 2.0e9
+"""Of a device in a second, at most: what `_sleep` counts in."""
+_LONGEST = 0.02
+"""Seconds that the device idles before a measurement, at most, so that the host is ahead of it."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +109,13 @@ def rounds(runners: Mapping[str, Callable[[], object]], count: int, seed: int = 
     """Time every runner once a round on the device's own clock, in an order drawn anew: milliseconds."""
     order, random = list(runners), np.random.default_rng(seed)
     for run in runners.values():
-        for _ in range(2):
-            run()
-    torch.cuda.synchronize()
+        run()
+    ahead = {name: _ahead(run) for name, run in runners.items()}
     found: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(count):
         random.shuffle(order)
         for name in order:
-            torch.cuda._sleep(_AHEAD)
+            torch.cuda._sleep(ahead[name])
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             runners[name]()
@@ -122,6 +123,19 @@ def rounds(runners: Mapping[str, Callable[[], object]], count: int, seed: int = 
             torch.cuda.synchronize()
             found[name].append(start.elapsed_time(end))
     return found
+
+
+def _ahead(run: Callable[[], object]) -> int:
+    """Clocks that the device must idle until the host has put all of `run` into its queue, and half more."""
+    took = []
+    for _ in range(2):
+        torch.cuda.synchronize()
+        torch.cuda._sleep(int(_CLOCKS * _LONGEST))
+        start = time.perf_counter()
+        run()
+        took.append(time.perf_counter() - start)
+    torch.cuda.synchronize()
+    return int(_CLOCKS * min(_LONGEST, 0.0002 + 1.5 * took[-1]))
 
 
 def _layer(case: Case, dtype: torch.dtype, **settings: Any) -> torch.nn.Module:
