@@ -18,7 +18,16 @@ import torch
 from longshort.errors import BackendError
 from longshort.scan import gpu
 from longshort.scan.call import Call, Grads, Inputs, Options, call_of
-from longshort.scan.cuda import compiler, driver, machine, persistent_plan, sources, step_plan, tiling
+from longshort.scan.cuda import (
+    compiler,
+    driver,
+    dropping,
+    machine,
+    persistent_plan,
+    sources,
+    step_plan,
+    tiling,
+)
 from longshort.scan.cuda.machine import Properties
 from longshort.scan.masks import Noise
 from longshort.scan.variant import Variant
@@ -59,6 +68,9 @@ def programs():
                 asked = call(N, H, dtype, given=("seed", "reset"))._replace(options=FEW)
             for cut in (cuts.forward, cuts.backward):
                 yield persistent_plan.program(asked, cut, specialises=True)
+    for dtype in sources.TYPES:
+        for adjacent in (1, 2, 4):
+            yield dropping.program(dtype, adjacent)
 
 
 PROGRAMS = {f"{p.file}-{str(p.dtype)[6:]}-{k}": p for k, p in enumerate(programs())}
@@ -74,7 +86,9 @@ def test_every_kernel_compiles(name):
 
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu"])
+@pytest.mark.parametrize(
+    "file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu", "dropped.cu"]
+)
 def test_each_architecture_has_every_instruction(file, architecture):
     program = next(p for p in PROGRAMS.values() if p.file == file and p.dtype == torch.bfloat16)
     assert compiler.compiled(program.text(), architecture)
@@ -102,6 +116,15 @@ def test_the_layout_is_the_struct_s():
     assert packed[:8] == (3).to_bytes(8, "little")
     assert len(packed) == layout.size == 8 * len(layout.place)
     assert ctypes.c_double.from_buffer(packed, layout.place["cell_clip"]).value == 0.5
+
+
+def test_the_layout_of_the_mask_s_argument_is_its_struct_s():
+    layout = sources.layout("dropped.cu", "Dropped")
+    text = (sources.FOLDER / "dropped.cu").read_text()
+    fields = re.findall(
+        r"^  (?:const )?\w+\*? (\w+);", text[text.index("struct Dropped") : text.index("\n};")], re.M
+    )
+    assert list(layout.place) == fields and layout.formats["scale"] == "<d"
 
 
 @pytest.fixture
