@@ -94,6 +94,31 @@ def test_each_architecture_has_every_instruction(file, architecture):
     assert compiler.compiled(program.text(), architecture)
 
 
+def instructions(source):
+    """A unit as the compiler's own assembly, before it is one device's."""
+    library, program, size = compiler.nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"k.cu", 0, None, None) == 0
+    words = [word.encode() for word in ("--gpu-architecture=compute_90", *compiler.OPTIONS)]
+    assert library.nvrtcCompileProgram(program, len(words), (ctypes.c_char_p * len(words))(*words)) == 0
+    library.nvrtcGetPTXSize(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetPTX(program, text)
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    return text.value.decode()
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("kind", ["variational_h", "recurrent_dropout", "zoneout_h", "zoneout_c"])
+@pytest.mark.parametrize("name", ["step_forward", "step_backward"])
+def test_adjacent_units_share_one_call_of_philox(name, kind):
+    """Ten rounds of two products, however many units a thread owns."""
+    specialised = types.SimpleNamespace(specialises=True)
+    for H in (512, 510, 511):
+        asked = call(H=H, given=("seed",), noise=Noise(**{kind: 0.1}))
+        text = instructions(step_plan.program(specialised, asked, (name,)).text())
+        assert len(re.findall(r"mul\.(?:hi|wide)\.u32", text)) == 20, H
+
+
 @needs_nvrtc
 def test_what_nvrtc_refuses_is_said():
     with pytest.raises(BackendError) as error:

@@ -29,12 +29,22 @@ DEVICE void add_sum(const A& a, i64 n, i64 block, i64 u, typename A::Wide value)
   if (block >= 0) a.sums[(n * a.sum_count + block) * a.H + u] += value;
 }
 
+// What the masks decide of one cell: `keeps_candidates`, `renews_cells`.
+struct Masked {
+  bool keep, renews;
+};
+template <class A, class F>
+DEVICE Masked masked_cell(const A& a, const F& has, i64 n, i64 t, i64 u) {
+  return {keeps_candidates<1>(a, has, n, t, u)[0], renews_cells<1>(a, has, n, t, u)[0]};
+}
+
 // c̃ of (4) before a norm: off the tape, or made again as forward.
 template <class A, class F>
 DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename A::Wide>& v, const Recalled<A>& was,
-                                   i64 n, i64 t, i64 u, typename A::Wide mask) {
+                                   const Masked& masked) {
   using R = typename A::Wide;
-  if (tape_has_cell(a, has, n, t, u)) return was.cell;
+  const R mask = candidate_mask(a, has, masked.keep);
+  if (tape_has_cell(has, masked.renews)) return was.cell;
   const R cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * was.before);
   return has(ClipsCell) ? clipped(cell, R(a.cell_clip)) : cell;
 }
@@ -43,13 +53,13 @@ DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename
 // a_bar: ā of i, f, g, o; 0 for an absent gate. With `first` only ā_o and the value that the norm of the cell
 // sums over its row are made, and nothing is moved; otherwise `norm` holds those sums.
 template <class A, class F, class R = typename A::Wide>
-DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Recalled<A>& was, const CellNorm<R>& norm,
-                   bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
+DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Masked& masked, const Recalled<A>& was,
+                   const CellNorm<R>& norm, bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
   using E = typename A::Element;
   const i64 t = time_of(a, has, s);
   Cell<R> v = opened<A>(has, was);
-  const R c_before = was.before, mask = candidate_mask(a, has, n, t, u);
-  const R raw = norms_cell(has) ? norm.raw[u] : cell_again(a, has, v, was, n, t, u, mask);
+  const R c_before = was.before, mask = candidate_mask(a, has, masked.keep);
+  const R raw = norms_cell(has) ? norm.raw[u] : cell_again(a, has, v, was, masked);
   const R normed = norms_cell(has) ? norm.hat(u) * wide(a.gain_c[u]) + wide(a.shift_c[u]) : raw;
   v.cell = has(NormsGates) ? normed : raw;
   const Peepholes<R> p = peepholes_of(a, has, u);
@@ -57,7 +67,7 @@ DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Recalled
   R arrived = dc, past = R(0);
   if (has(KeepsCells) && a.dcells) arrived += a.dcells[n * a.dcells_n + t * a.dcells_t + u];
   R renewed = arrived;
-  if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) past = arrived, renewed = R(0);
+  if (has(ZonesCell) && !masked.renews) past = arrived, renewed = R(0);
   if (has(MixesCell)) renewed = R(a.share_c) * arrived, past = (R(1) - R(a.share_c)) * arrived;
   a_bar[3] = output_slope(has, v, m, phi, extra.o);  // (12)
   const R through = through_output(has, v, m, phi);  // (13)

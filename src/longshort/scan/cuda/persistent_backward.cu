@@ -138,11 +138,13 @@ struct PersistentBackward {
       R a_bar[4] = {R(0), R(0), R(0), R(0)};
       if (u < a.H) {
         Carried hands = carry(sub, k);
-        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], hands.past);
+        const bool keep = keeps_hidden<1>(a, has, n, u)[0], renews = renews_outputs<1>(a, has, n, t, u)[0];
+        const R m = arriving_output(a, has, n, u, s, keep, renews, R(arrived[k]), dy[k], hands.past);
         hands.dc = arriving_state(a, has, n, u, s, hands.dc);
         if (active(a, has, n, t)) {
           const CellNorm<R> none = {R(0), R(0), R(0), R(0), nullptr};
-          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, has, n, t, u), hands.dc, a_bar);
+          unit_back(a, has, n, s, u, masked_cell(a, has, n, t, u), was[k], none, false, m,
+                    kept_gradient(a, has, n, t, u), hands.dc, a_bar);
         }
         carry(sub, k) = hands;
       }
@@ -179,7 +181,8 @@ struct PersistentBackward {
         const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;
         Carried hands = carry(sub, k);
-        arriving_output(a, has, n, u, -1, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
+        const bool keep = keeps_hidden<1>(a, has, n, u)[0];
+        arriving_output(a, has, n, u, -1, keep, true, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
         const R first = arriving_state(a, has, n, u, -1, hands.dc);
         if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
         if (a.dc_first) a.dc_first[n * a.H + u] = first;

@@ -23,14 +23,16 @@ DEVICE void noise_words(u64 seed, u32 stream, u64 t, u32 n, u32 quad, u32 (&word
   words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
-DEVICE u32 noise_word(u64 seed, Stream stream, u64 t, u32 n, u32 k) {
+// Which of a few adjacent units are kept, from k on, a multiple of Units: their words are of one counter.
+template <int Units>
+DEVICE void kept(u64 seed, Stream stream, u64 t, u32 n, u32 k, i64 least, bool (&keeps)[Units]) {
   u32 words[4];
   noise_words(seed, stream, t, n, k >> 2, words);
-  return k & 1 ? (k & 2 ? words[3] : words[1]) : (k & 2 ? words[2] : words[0]);
-}
-
-DEVICE bool kept(u64 seed, Stream stream, u64 t, u32 n, u32 k, i64 least) {
-  return noise_word(seed, stream, t, n, k) >= static_cast<u32>(least);
+  UNROLL for (int j = 0; j < Units; ++j) {
+    const u32 at = Units == 4 ? j : k + j;
+    const u32 word = at & 1 ? (at & 2 ? words[3] : words[1]) : (at & 2 ? words[2] : words[0]);
+    keeps[j] = word >= static_cast<u32>(least);
+  }
 }
 
 }  // namespace longshort

@@ -109,7 +109,7 @@ DEVICE void step_backward(const A& a) {
   CellNorm<R> norm;
   norm.raw = scratch;
   // `first` stops at what the norm of the cell sums, and returns it; dc becomes that of the step before
-  const auto unit = [&](i64 u, const Recalled<A>& was, bool first, R m, R& dc, R (&out)[4]) {
+  const auto unit = [&](i64 u, const Masked& masked, const Recalled<A>& was, bool first, R m, R& dc, R (&out)[4]) {
     const i64 gates = n * a.S * a.H + u;
     Extra<R> extra = kept_gradient(a, has, n, t, u);
     if (has(GateRecurrence)) {
@@ -117,7 +117,7 @@ DEVICE void step_backward(const A& a) {
       if (a.sigmoid_f >= 0) extra.f += a.ds[gates + a.sigmoid_f * a.H];
       if (a.sigmoid_o >= 0) extra.o += a.ds[gates + a.sigmoid_o * a.H];
     }
-    const R q = unit_back(a, has, n, s, u, was, norm, first, m, extra, dc, out);
+    const R q = unit_back(a, has, n, s, u, masked, was, norm, first, m, extra, dc, out);
     if (first) return q;
     if (has(GateRecurrence)) {
       const i64 sigmoids[4] = {a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o};
@@ -137,12 +137,14 @@ DEVICE void step_backward(const A& a) {
       R m[Units], dc[Units], out[4][Units];
       recall_units(a, has, n, s, u, was);
       output_gradients(a, has, n, u, s, dy);
+      const auto keep = keeps_candidates<Units>(a, has, n, t, u);
+      const auto renews = renews_cells<Units>(a, has, n, t, u);
       wait_for_previous();
       back.take_cells(u, dc);
       back.enter(u, dy, m);
       UNROLL for (int j = 0; j < Units; ++j) {
         R a_bar[4];
-        unit(u + j, was[j], false, m[j], dc[j], a_bar);
+        unit(u + j, {keep[j], renews[j]}, was[j], false, m[j], dc[j], a_bar);
         UNROLL for (int k = 0; k < 4; ++k) out[k][j] = a_bar[k];
       }
       store(a.dc + n * a.H + u, dc);
@@ -165,7 +167,7 @@ DEVICE void step_backward(const A& a) {
     scratch[a.H + u] = m[0];
     if (norms_cell(has)) {
       const Recalled<A> was = recall(a, has, n, s, u);
-      scratch[u] = cell_again(a, has, opened<A>(has, was), was, n, t, u, candidate_mask(a, has, n, t, u));
+      scratch[u] = cell_again(a, has, opened<A>(has, was), was, masked_cell(a, has, n, t, u));
     }
   });
   if (norms_cell(has)) {
@@ -176,7 +178,7 @@ DEVICE void step_backward(const A& a) {
     R total[2] = {R(0), R(0)};
     own_units<1>(a.H, [&](i64 u) {
       R out[4], dc = a.dc[n * a.H + u];
-      const R q = unit(u, recall(a, has, n, s, u), true, scratch[a.H + u], dc, out);
+      const R q = unit(u, masked_cell(a, has, n, t, u), recall(a, has, n, s, u), true, scratch[a.H + u], dc, out);
       total[0] += q;
       total[1] += q * norm.hat(u);
     });
@@ -189,7 +191,7 @@ DEVICE void step_backward(const A& a) {
   const i64 saved = (t * a.N + n) * a.G * a.H;
   own_units<1>(a.H, [&](i64 u) {
     R out[4], dc = a.dc[n * a.H + u];
-    unit(u, recall(a, has, n, s, u), false, scratch[a.H + u], dc, out);
+    unit(u, masked_cell(a, has, n, t, u), recall(a, has, n, s, u), false, scratch[a.H + u], dc, out);
     a.dc[n * a.H + u] = dc;
     UNROLL for (int k = 0; k < 4; ++k) {
       if (slots[k] < 0) continue;
@@ -238,7 +240,7 @@ DEVICE void step_end(const A& a) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     R product[1];
     load_product(a, n * a.P + k, product);
-    arriving_output(a, has, n, k, -1, product[0], output_gradient(a, has, n, k, -1), past);
+    arriving_output(a, has, n, k, -1, keeps_hidden<1>(a, has, n, k)[0], true, product[0], output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;
   });
   own_units<1>(row, [&](i64 k) {
@@ -261,7 +263,8 @@ DEVICE void step_operands(const A& a) {
   own_units<Units>(a.P, [&](i64 k) {
     E h[Units];
     load_or_zero(on ? before : nullptr, row + k, h);
-    UNROLL for (int j = 0; j < Units; ++j) h[j] = operand_of(a, has, n, k + j, h[j]);
+    const auto keep = keeps_hidden<Units>(a, has, n, k);
+    UNROLL for (int j = 0; j < Units; ++j) h[j] = operand_of(keep[j], h[j]);
     store(a.operand + (t * a.N + n) * a.P + k, h);
   });
   if (a.gates_before)

@@ -19,7 +19,7 @@ DEVICE void step_begin(const A& a) {
   own_units<1>(a.P, [&](i64 k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
-    a.operand[n * a.P + k] = operand_of(a, has, n, k, h);
+    a.operand[n * a.P + k] = operand_of(keeps_hidden<1>(a, has, n, k)[0], h);
   });
   own_units<1>(row, [&](i64 k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }
@@ -93,6 +93,7 @@ struct StepForward {
       load_or_zero(slots[gate] < 0 ? nullptr : z, at, of_x[gate]);
       load_or_zero(slots[gate] < 0 ? nullptr : a.bias, at, bias[gate]);
     }
+    const auto keep = keeps_candidates<Units>(a, has, n, t, u);
     wait_for_previous();
     UNROLL for (int gate = 0; gate < 4; ++gate)
       load_or_zero(slots[gate] < 0 ? nullptr : r, slots[gate] * a.H + u, of_h[gate]);
@@ -105,8 +106,7 @@ struct StepForward {
         if (a.bias) x[gate] += wide(bias[gate][j]);
         if (has(GateRecurrence) && sigmoids[gate] >= 0) x[gate] += a.r_gates[(n * a.S + sigmoids[gate]) * a.H + u + j];
       }
-      open_gates<E>(has, x, c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, n, t, u + j), R(a.cell_clip),
-                    v[j]);
+      open_gates<E>(has, x, c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, keep[j]), R(a.cell_clip), v[j]);
       a_o[j] = x[3];
     }
     keep_sigmoids<Units>(a, has, n, t, u, 0, on, [&](int j) { return v[j].i; });
@@ -123,10 +123,11 @@ struct StepForward {
   // (5) to (8); `out` is what stands under the tanh of (6).
   DEVICE_MEMBER void close(i64 u, Cell<R> (&v)[Units], const R (&a_o)[Units], const R (&out)[Units], R (&c)[Units]) {
     R fresh[Units], kept[Units];
+    const auto renews = renews_cells<Units>(a, has, n, t, u);
     UNROLL for (int j = 0; j < Units; ++j) {
       open_output<E>(has, a_o[j], peepholes_of(a, has, u + j), v[j]);
       fresh[j] = v[j].o * activated<E>(has, out[j]);
-      kept[j] = finish_cell(a, has, n, t, u + j, v[j].cell, c[j]);
+      kept[j] = finish_cell(a, has, renews[j], v[j].cell, c[j]);
       c[j] = again ? initial_c_at(a, n, u + j) : on ? kept[j] : c[j];
       move_gate(a.sigmoid_o, u + j, v[j].o);
     }
