@@ -149,6 +149,7 @@ DEVICE void step_backward(const A& a) {
       const R zeros[Units] = {};
       UNROLL for (int k = 0; k < 4; ++k)
         if (slots[k] >= 0) back.write(slots[k], u, out[k], zeros, zeros);
+      recall_units_ahead(a, has, n, s - 1, u);
     });
     return;
   }

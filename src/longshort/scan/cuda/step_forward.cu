@@ -150,6 +150,9 @@ struct StepForward {
         out[j] = v[j].cell;
       }
       close(u, v, a_o, out, c);
+      if (s + 1 < a.steps)
+        UNROLL for (int gate = 0; gate < 4; ++gate)
+          if (slots[gate] >= 0) bring_nearer(z + (has(Reversed) ? -1 : 1) * a.N * a.G * a.H + slots[gate] * a.H, u);
     });
   }
 
