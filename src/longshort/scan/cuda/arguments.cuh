@@ -123,6 +123,7 @@ struct Arguments {
   R* c;                     // state: (N, H + S H) as c_given
   E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product.
                             // Null where y is that; then, and in the persistent plan, the first one alone
+  Size operand_pitch;       // forward, one launch a step: elements from one sequence's operand to the next
   R* unprojected;           // out: (N, H)  h̃ before the projection
   // what the call returns, laid out as x is: (n, t) is row n row_n + t row_t of each
   E* y;                     // out: (N, T, P); in on the way back
@@ -151,6 +152,7 @@ struct Arguments {
   // gradients of the state after the step at hand
   const R* dh_product;      // in: (dh_parts, N, P)  W_hh' dr of the step after, to be added up; null at the last step
   Size dh_parts;            // up to 4
+  Size dh_pitch;            // elements from one sequence's row of dh_product to the next
   R* dh;                    // state: (N, P)  what reaches h past the product; persistent, in, and null is zero
   R* dc;                    // state: (N, H)  likewise
   const R* ds_product;      // in: (N, S H)  W_gates' da of the step after; null at the last step

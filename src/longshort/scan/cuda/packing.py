@@ -87,6 +87,8 @@ def sizes(call: Call) -> dict[str, Any]:
         **{f"slot_{name}": place for name, place in gate.items()},
         **{f"sigmoid_{name}": place for name, place in sigmoid.items()},
         "pitch": call.H,
+        "operand_pitch": call.P,
+        "dh_pitch": call.P,
         "cell_clip": v.cell_clip or 0.0,
         "projection_clip": v.projection_clip or 0.0,
         "norm_eps": v.norm_eps,

@@ -98,8 +98,10 @@ struct PersistentBackward {
     float* mine = sums;
     if (Cut::Exchanges) {
       const auto later = [&] {
-        UNROLL for (int k = 0; k < Cells; ++k)
-          if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
+        UNROLL for (int k = 0; k < Cells; ++k) {  // who owns nothing asks for what others ask for
+          const int c = column(k) < slice.count ? column(k) : slice.count - 1, u = unit(k) < a.H ? unit(k) : 0;
+          recall_ahead(a, has, slice.first + c, s > 0 ? s - 1 : 0, u);
+        }
       };
       const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
       core.run_arriving(a, from, slice.count, s, later, d);

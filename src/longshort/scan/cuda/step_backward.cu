@@ -238,7 +238,7 @@ DEVICE void step_end(const A& a) {
   own_units<1>(a.P, [&](i64 k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     R product[1];
-    load_product(a, n * a.P + k, product);
+    load_product(a, n, k, product);
     arriving_output(a, has, n, k, -1, product[0], output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;
   });

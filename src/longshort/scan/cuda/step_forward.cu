@@ -19,7 +19,7 @@ DEVICE void step_begin(const A& a) {
   own_units<1>(a.P, [&](i64 k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
-    a.operand[n * a.P + k] = operand_of(a, has, n, k, h);
+    a.operand[n * a.operand_pitch + k] = operand_of(a, has, n, k, h);
   });
   own_units<1>(row, [&](i64 k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }

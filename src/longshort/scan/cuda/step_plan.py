@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..call import Call, Inputs
 from .machine import Machine
-from .packing import Packed, flags, sized
+from .packing import Packed, flags, sized, whole, widened
 from .sources import Entry, Program
 
 THREADS = 128
@@ -196,10 +196,12 @@ def forward(
     wide = call.wide
     r = new(N, GH, dtype=wide)
     packed.put("r", r)
-    operand = new(1, N, P) if operands is None else operands
+    columns = whole(call, P)
+    operand = given.x.new_zeros(1, N, columns) if operands is None else operands
     if operands is None:
         packed.put("operand", operand)
-    multiply = machine.repeated(operand, given.w_hh.T, r[None])
+        packed.number("operand_pitch", columns)
+    multiply = machine.repeated(operand, widened(given.w_hh, operand.shape[2]).T, r[None])
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
         r_gates = new(N, len(v.sigmoids) * H, dtype=wide)
@@ -271,9 +273,13 @@ def backward(
         dr_wide = new(N, GH, dtype=wide)
         packed.put("dr_wide", dr_wide)
         arriving = dr_wide.expand(T, N, GH)
-    w_hh, dh_product = given.w_hh.to(arriving.dtype), new(1, N, P, dtype=wide)
-    if machine.splits(arriving, w_hh, dh_product):  # then by gate, and the step adds up what no kernel need
-        dh_product = new(len(v.gates), N, P, dtype=wide)
+    columns = whole(call, P)
+    w_hh, dh_product = widened(given.w_hh, columns).to(arriving.dtype), new(1, N, columns, dtype=wide)
+    packed.number("dh_pitch", columns)
+    if call.dtype == torch.float32 or machine.splits(
+        arriving, w_hh, dh_product
+    ):  # then by gate, and the step adds up what no kernel need
+        dh_product = new(len(v.gates), N, columns, dtype=wide)
     packed.number("dh_parts", len(dh_product))
     multiply = machine.repeated(arriving, w_hh, dh_product)
     if given.w_hr is not None:

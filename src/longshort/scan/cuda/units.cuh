@@ -49,7 +49,7 @@ DEVICE void move_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const ty
     UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
   UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(a, has, n, k + j, h[j]);
   if (carries_output(has) || s + 1 == a.T) store(a.h + at, h);
-  if (a.operand) store(a.operand + at, operand);
+  if (a.operand) store(a.operand + n * a.operand_pitch + k, operand);
 }
 
 // What was kept of a gate, or of a cell, in the padding.
@@ -151,12 +151,12 @@ DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, type
   load_or_zero(active(a, has, n, t) ? a.dy : nullptr, n * a.dy_n + t * a.dy_t + k, dy);
 }
 
-// W_hh' dr of the step after for the outputs that stand at `at` of (N, P): its parts, added in their order.
+// W_hh' dr of the step after for the outputs from k on: its parts, added in their order.
 template <int Units, class A>
-DEVICE void load_product(const A& a, i64 at, typename A::Wide (&product)[Units]) {
+DEVICE void load_product(const A& a, i64 n, i64 k, typename A::Wide (&product)[Units]) {
   typename A::Wide parts[4][Units];
   UNROLL for (int part = 0; part < 4; ++part)
-    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, part * a.N * a.P + at, parts[part]);
+    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, (part * a.N + n) * a.dh_pitch + k, parts[part]);
   UNROLL for (int j = 0; j < Units; ++j)
     product[j] = ((parts[0][j] + parts[1][j]) + parts[2][j]) + parts[3][j];
 }
@@ -168,7 +168,7 @@ DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const ty
   typename A::Wide past[Units], product[Units];
   const i64 at = n * a.P + k;
   load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, at, past);
-  load_product(a, at, product);
+  load_product(a, n, k, product);
   UNROLL for (int j = 0; j < Units; ++j)
     renewed[j] = arriving_output(a, has, n, k + j, s, product[j], dy[j], past[j]);
   if (carries_output(has)) store(a.dh + at, past);
