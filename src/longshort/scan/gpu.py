@@ -114,7 +114,9 @@ def forward(
             return given.x.new_empty_strided((N, T, width), (width, N * width, 1), dtype=dtype)
         return new((N, T, width), dtype=dtype)
 
-    shifted = packing.y_after_first(call, given.x) if by_step and call.save and tilings else None
+    # one launch a step multiplies y itself, if its rows are such that cuBLAS does so fast
+    serves = by_step and call.save and (tilings is not None or packing.whole(call, call.P) == call.P)
+    shifted = packing.y_after_first(call, given.x) if serves else None
     y = rows(call.P, call.dtype) if shifted is None else shifted[0]
     outputs = Outputs(
         y,
@@ -137,19 +139,21 @@ def forward(
     packed.rows(y)
     for (name, _, _), tensor in zip(tape, saved, strict=True):
         packed.put(name, tensor)
-    x, w_ih, rows_ih = packing.inputs(call, given), given.w_ih.t(), given.w_ih.shape[0]
+    x, rows_ih = packing.inputs(call, given), given.w_ih.shape[0]
+    w_ih = packing.widened(given.w_ih, x.shape[1]).t()
     chunk = max(1, HELD // (N * rows_ih * wide.itemsize))
 
     def inputs_of(low: int, high: int) -> Tensor:
         part = x if high - low == T else x[low * N : high * N]
         return machine.product(part, w_ih, new(((high - low) * N, rows_ih), dtype=wide))
 
+    if shifted is not None:
+        packed.number("operand", shifted[1])
     with machine.current():
         if tilings is None:
-            step_plan.forward(machine, call, given, packed, inputs_of, chunk)
+            operands = None if shifted is None else packing.all_operands(call, y)
+            step_plan.forward(machine, call, given, packed, inputs_of, chunk, operands)
         else:
-            if shifted is not None:
-                packed.number("operand", shifted[1])
             persistent_plan.forward(machine, call, given, packed, inputs_of, chunk, tilings)
     return outputs, saved
 
@@ -174,7 +178,7 @@ def _cut(properties: Properties, call: Call, wanted: str, tf32: bool) -> tiling.
         return None
     if call.H > tiling.MOST_UNITS and (wanted == "alone" or call.N * call.H > tiling.MOST_CELLS):
         return None
-    return tiling.pair(properties, call, tf32)
+    return tiling.pair(properties, call, tf32, waits=wanted != "alone")
 
 
 def backward(
@@ -208,10 +212,10 @@ def backward(
             found[name] = given.x.new_zeros(like.shape, dtype=wide)
             packed.put(f"d{name[-1]}_initial", found[name])
     with machine.current():
+        operands = packing.operands(call, outputs.y)
         if tilings is None:
-            made: dict[str, Any] = step_plan.backward(machine, call, given, packed)
+            made: dict[str, Any] = step_plan.backward(machine, call, given, packed, operands)
         else:
-            operands = packing.operands(call, outputs.y)
             made = persistent_plan.backward(machine, call, given, packed, operands, tilings)
         found |= weights.products(machine, call, given, made, tuple(needs))
     if summed is not None:
@@ -258,8 +262,9 @@ def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) ->
             gradient = torch.zeros_like(value)
         elif gradient.dtype != value.dtype:
             gradient = gradient.to(value.dtype)
-        # where rows of padding were left out, the copy that makes it dense was the conversion's
-        result[k] = gradient.flatten(0, 1) if gradient.dim() > value.dim() else gradient
+        if gradient.dim() > value.dim():  # padding was left out
+            gradient = gradient.flatten(0, 1)
+        result[k] = gradient
     return tuple(result)
 
 

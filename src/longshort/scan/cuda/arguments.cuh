@@ -76,7 +76,8 @@ struct Arguments {
   Size S;
   i64 flags;
   Size step;           // s of this launch, in the plan of one launch a step
-  Size steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1
+  Size steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1; in the other the
+                       // first s whose W_ih x is not in `z`
   i64 first;          // number of step t = 0 in the counters of the noise
   Size z_first;        // t of the first row of `z`
   i64 slot_i;         // block of rows of gate i in z, r, bias and da; -1 where it is not computed
@@ -121,7 +122,8 @@ struct Arguments {
   E* h;                     // state: (N, P)
   R* c;                     // state: (N, H + S H) as c_given
   E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product.
-                            // persistent: the first one, or null
+                            // Null where y is that; then, and in the persistent plan, the first one alone
+  Size operand_pitch;       // forward, one launch a step: elements from one sequence's operand to the next
   R* unprojected;           // out: (N, H)  h̃ before the projection
   // what the call returns, laid out as x is: (n, t) is row n row_n + t row_t of each
   E* y;                     // out: (N, T, P); in on the way back
@@ -150,6 +152,7 @@ struct Arguments {
   // gradients of the state after the step at hand
   const R* dh_product;      // in: (dh_parts, N, P)  W_hh' dr of the step after, to be added up; null at the last step
   Size dh_parts;            // up to 4
+  Size dh_pitch;            // elements from one sequence's row of dh_product to the next
   R* dh;                    // state: (N, P)  what reaches h past the product; persistent, in, and null is zero
   R* dc;                    // state: (N, H)  likewise
   const R* ds_product;      // in: (N, S H)  W_gates' da of the step after; null at the last step
@@ -180,7 +183,7 @@ struct Arguments {
   const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
   i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
   E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
-  R* bias_sums;             // out: (groups Threads / Units, G H)  Σ ā over t and the sequences of one thread
+  R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
   Size sequences;            // sequences of one sub-batch of a block

@@ -242,13 +242,13 @@ DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
 }
 
 // Has what `recall` and `output_gradient` will read at step s brought nearer, but for the cell after it, which step
-// s + 1 read.
+// s + 1 read. Without a branch, of which the compiler would wait first for what was loaded before.
 template <class A, class F>
 DEVICE void recall_ahead(const A& a, const F& has, i64 n, i64 s, i64 u) {
   const i64 t = time_of(a, has, s), row = t * a.N + n;
   UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(a.tape_gates + (row * 4 + gate) * a.H + u);
-  if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
-  if (a.dy) fetch_ahead(a.dy + n * a.dy_n + t * a.dy_t + u);
+  fetch_ahead(a.tape_cells + (time_of(a, has, s > 0 ? s - 1 : 0) * a.N + n) * a.H + u);
+  fetch_ahead(a.dy ? a.dy + n * a.dy_n + t * a.dy_t + u : a.tape_gates + row);
 }
 
 template <class A, class F>

@@ -167,13 +167,13 @@ struct PersistentForward {
     }
   }
 
-  // Has W_ih x of step j brought nearer.
+  // Has W_ih x of step j brought nearer. Without a branch, of which the compiler would wait for the operand first:
+  // who owns nothing asks for what others ask for.
   DEVICE_MEMBER void ask_ahead(const Slice<Cut, A>& slice, int j) const {
     const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
     UNROLL for (int k = 0; k < Cells; ++k) {
-      const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k) || u >= a.H) continue;
-      const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
+      const int c = column(k) < slice.count ? column(k) : slice.count - 1, u = unit(k) < a.H ? unit(k) : 0;
+      const R* row = a.z + ((t - a.z_first) * a.N + slice.first + c) * a.G * a.H + u;
       UNROLL for (int gate = 0; gate < 4; ++gate)
         if (slots[gate] >= 0) fetch_ahead(row + slots[gate] * a.H);
     }
@@ -191,9 +191,7 @@ struct PersistentForward {
     }
     char* operand = stage(sub, j);
     const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
-    const auto later = [&] {
-      if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
-    };
+    const auto later = [&] { ask_ahead(slice, j + 1 < a.steps.value ? j + 1 : j); };
     float d[Tiles][Cut::NT][4];
     if (Arrives) {
       if (slice.count == 0) return;

@@ -151,6 +151,7 @@ DEVICE void step_backward(const A& a) {
       const R zeros[Units] = {};
       UNROLL for (int k = 0; k < 4; ++k)
         if (slots[k] >= 0) back.write(slots[k], u, out[k], zeros, zeros);
+      recall_units_ahead(a, has, n, s - 1, u);
     });
     return;
   }
@@ -239,8 +240,9 @@ DEVICE void step_end(const A& a) {
   own_units<1>(a.P, [&](i64 k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     R product[1];
-    load_product(a, n * a.P + k, product);
-    arriving_output(a, has, n, k, -1, keeps_hidden<1>(a, has, n, k)[0], true, product[0], output_gradient(a, has, n, k, -1), past);
+    load_product(a, n, k, product);
+    arriving_output(a, has, n, k, -1, keeps_hidden<1>(a, has, n, k)[0], true, product[0],
+                    output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;
   });
   own_units<1>(row, [&](i64 k) {

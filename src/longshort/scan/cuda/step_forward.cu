@@ -19,7 +19,7 @@ DEVICE void step_begin(const A& a) {
   own_units<1>(a.P, [&](i64 k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
-    a.operand[n * a.P + k] = operand_of(keeps_hidden<1>(a, has, n, k)[0], h);
+    a.operand[n * a.operand_pitch + k] = operand_of(keeps_hidden<1>(a, has, n, k)[0], h);
   });
   own_units<1>(row, [&](i64 k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }
@@ -151,6 +151,9 @@ struct StepForward {
         out[j] = v[j].cell;
       }
       close(u, v, a_o, out, c);
+      if (s + 1 < a.steps)
+        UNROLL for (int gate = 0; gate < 4; ++gate)
+          if (slots[gate] >= 0) bring_nearer(z + (has(Reversed) ? -1 : 1) * a.N * a.G * a.H + slots[gate] * a.H, u);
     });
   }
 

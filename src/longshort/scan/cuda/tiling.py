@@ -124,26 +124,37 @@ def refuses(call: Call) -> str | None:
     return None
 
 
-def pair(properties: Properties, call: Call, tf32: bool) -> Pair | None:
+def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> Pair | None:
     """Return the tilings of a call that `refuses` lets pass, or None where they do not fit or do not pay.
 
     Args:
         properties: of the device.
         call:       its sizes and dtype.
         tf32:       whether float32 operands may be rounded to tf32.
+        waits:      whether blocks may wait for each other.
     """
     size, G = call.dtype.itemsize, len(call.variant.gates)
     exact = call.dtype == torch.float32 and not tf32
     if call.H > MOST_TOGETHER:
         return None
-    if call.H <= MOST_UNITS:
-        H = -(-call.H // 32) * 32
-        found = [_alone(properties, call.N, H, G, size, exact, backward) for backward in (False, True)]
-    else:
-        H = -(-call.H // 32) * 32
-        found = [_together(properties, call.N, H, G, size, exact, backward) for backward in (False, True)]
-    forward, backward = found
-    return None if forward is None or backward is None else Pair(H, forward, backward)
+    H = -(-call.H // 32) * 32
+    found = []
+    for backward in (False, True):
+        words = properties, call.N, H, G, size, exact, backward
+        shared_out = H > MOST_UNITS or (waits and _shared_out(properties, call.N, H, size, exact, backward))
+        together = _together(*words) if shared_out else None
+        found.append(_alone(*words) if together is None and H <= MOST_UNITS else together)
+    forward, backward_ = found
+    return None if forward is None or backward_ is None else Pair(H, forward, backward_)
+
+
+def _shared_out(properties: Properties, N: int, H: int, size: int, exact: bool, backward: bool) -> bool:
+    """Whether several blocks run a call faster that one alone could hold: measured, README.md.
+
+    Weights of four bytes fill a block's registers and more, and few sequences are few columns of a product.
+    """
+    most = 4 if exact else 0 if size == 2 else 1 / 2 if backward else 4
+    return H > 64 and most * properties.multiprocessors >= N
 
 
 def _alone(
@@ -190,8 +201,8 @@ def _cuts(
         return
     each = -(-N // groups)
     for columns in (2, 1) if each > 8 else (1,):
-        # an operand that goes into registers is read by every warp along the rows: two are few
-        warps_rows = 1 if backward else 2 if columns == 1 else units // 8
+        # an operand that goes into registers is read by every warp along the rows: by one
+        warps_rows = 1 if backward or columns == 1 else units // 8
         warps_k = 8 // warps_rows
         tiles = (1 if backward else 4) * units // 16 // warps_rows
         chunks = -(-K * size // 64 // warps_k)

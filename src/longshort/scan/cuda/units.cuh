@@ -52,7 +52,7 @@ DEVICE void move_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const ty
     UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
   UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(keep[j], h[j]);
   if (carries_output(has) || s + 1 == a.T) store(a.h + at, h);
-  store(a.operand + at, operand);
+  if (a.operand) store(a.operand + n * a.operand_pitch + k, operand);
 }
 
 // What was kept of a gate, or of a cell, in the padding.
@@ -97,6 +97,12 @@ DEVICE void keep_cells(const A& a, const F& has, i64 n, i64 t, i64 u, const type
   if (has(KeepsCells)) store_wide<Units>(a.cells + row_of(a, n, t) * a.H + u, on, [&](int j) { return c[j]; });
 }
 
+// Has the units from u on of an array brought nearer, once a line of 128 bytes.
+template <class T>
+DEVICE void bring_nearer(const T* row, i64 u) {
+  if (u * static_cast<i64>(sizeof(T)) % 128 == 0) fetch_ahead(row + u);
+}
+
 // ---- the way back
 
 // The row of c_{t-1} of one sequence, null for zeros: the neighbour's, the first one, or a reset's.
@@ -131,6 +137,16 @@ DEVICE void recall_units(const A& a, const F& has, i64 n, i64 s, i64 u, Recalled
   UNROLL for (int j = 0; j < Units; ++j) was[j].cell = cell[j], was[j].before = before[j];
 }
 
+// Has what step s will recall brought nearer while the product before it runs.
+template <class A, class F>
+DEVICE void recall_units_ahead(const A& a, const F& has, i64 n, i64 s, i64 u) {
+  if (s < 0 || tapes_wide(has)) return;
+  const i64 t = time_of(a, has, s), row = t * a.N + n;
+  UNROLL for (int gate = 0; gate < 4; ++gate) bring_nearer(a.tape_gates + (row * 4 + gate) * a.H, u);
+  if (s > 0) bring_nearer(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H, u);
+  if (a.dy) bring_nearer(a.dy + n * a.dy_n + t * a.dy_t, u);
+}
+
 // What arrives at the outputs from k on of step s from outside, as `output_gradient` of one.
 template <int Units, class A, class F>
 DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Element (&dy)[Units]) {
@@ -138,12 +154,12 @@ DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, type
   load_or_zero(active(a, has, n, t) ? a.dy : nullptr, n * a.dy_n + t * a.dy_t + k, dy);
 }
 
-// W_hh' dr of the step after for the outputs that stand at `at` of (N, P): its parts, added in their order.
+// W_hh' dr of the step after for the outputs from k on: its parts, added in their order.
 template <int Units, class A>
-DEVICE void load_product(const A& a, i64 at, typename A::Wide (&product)[Units]) {
+DEVICE void load_product(const A& a, i64 n, i64 k, typename A::Wide (&product)[Units]) {
   typename A::Wide parts[4][Units];
   UNROLL for (int part = 0; part < 4; ++part)
-    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, part * a.N * a.P + at, parts[part]);
+    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, (part * a.N + n) * a.dh_pitch + k, parts[part]);
   UNROLL for (int j = 0; j < Units; ++j)
     product[j] = ((parts[0][j] + parts[1][j]) + parts[2][j]) + parts[3][j];
 }
@@ -155,7 +171,7 @@ DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const ty
   typename A::Wide past[Units], product[Units];
   const i64 at = n * a.P + k;
   load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, at, past);
-  load_product(a, at, product);
+  load_product(a, n, k, product);
   const auto renews = renews_outputs<Units>(a, has, n, time_of(a, has, s), k);
   const auto keep = keeps_hidden<Units>(a, has, n, k);
   UNROLL for (int j = 0; j < Units; ++j)
