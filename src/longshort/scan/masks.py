@@ -238,7 +238,7 @@ def dropped(x: Tensor, kind: str, rate: float, seed: Tensor, factor: torch.dtype
         A tensor in the dtype of x.
 
     >>> dropped(torch.ones(1, 2, 6), "dropout", 0.5, torch.tensor(3)).tolist()
-    [[[0.0, 0.0, 0.0, 2.0, 0.0, 2.0], [0.0, 2.0, 0.0, 2.0, 0.0, 2.0]]]
+    [[[2.0, 2.0, 0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 0.0, 2.0, 2.0, 2.0]]]
     """
     N, T, K = x.shape
     steps = torch.arange(T, device=seed.device) if kind in EACH_STEP else always(seed)
