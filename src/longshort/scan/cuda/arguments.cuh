@@ -60,7 +60,7 @@ struct Open {
 // A size in the eight bytes of a field, below 2³¹: multiplying two of them is one instruction, two i64 take four.
 struct Size {
   int value, high;
-  DEVICE_MEMBER operator i64() const { return value; }
+  DEVICE_MEMBER operator Index() const { return value; }
 };
 
 template <class E, class R>
@@ -193,8 +193,8 @@ struct Arguments {
 // stride but those of N and T becomes part of an instruction.
 template <class A, i64 H_, i64 P_, i64 G_, i64 S_, i64 I, i64 F, i64 C, i64 O, i64 SigmoidI, i64 SigmoidF, i64 SigmoidO>
 struct Sized : A {
-  static constexpr i64 H = H_, P = P_, G = G_, S = S_, slot_i = I, slot_f = F, slot_g = C, slot_o = O;
-  static constexpr i64 sigmoid_i = SigmoidI, sigmoid_f = SigmoidF, sigmoid_o = SigmoidO;
+  static constexpr Index H = H_, P = P_, G = G_, S = S_, slot_i = I, slot_f = F, slot_g = C, slot_o = O;
+  static constexpr Index sigmoid_i = SigmoidI, sigmoid_f = SigmoidF, sigmoid_o = SigmoidO;
 };
 
 }  // namespace longshort

@@ -10,7 +10,7 @@ struct CellNorm {
   R mean, scale;       // of c̃ before the norm, and 1 / sqrt(var + eps)
   R mean_q, mean_dot;  // of q and q ⊙ N, for its derivative
   const R* raw;        // c̃ before the norm, by unit
-  DEVICE_MEMBER R hat(i64 u) const { return (raw[u] - mean) * scale; }
+  DEVICE_MEMBER R hat(Index u) const { return (raw[u] - mean) * scale; }
 };
 
 template <class F>
@@ -25,7 +25,7 @@ DEVICE R through_norm(R d, R hat, R mean_d, R mean_dot, R scale) {
 }
 
 template <class A>
-DEVICE void add_sum(const A& a, i64 n, i64 block, i64 u, typename A::Wide value) {
+DEVICE void add_sum(const A& a, Index n, Index block, Index u, typename A::Wide value) {
   if (block >= 0) a.sums[(n * a.sum_count + block) * a.H + u] += value;
 }
 
@@ -34,7 +34,7 @@ struct Masked {
   bool keep, renews;
 };
 template <class A, class F>
-DEVICE Masked masked_cell(const A& a, const F& has, i64 n, i64 t, i64 u) {
+DEVICE Masked masked_cell(const A& a, const F& has, Index n, Index t, Index u) {
   return {keeps_candidates<1>(a, has, n, t, u)[0], renews_cells<1>(a, has, n, t, u)[0]};
 }
 
@@ -53,10 +53,10 @@ DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename
 // a_bar: ā of i, f, g, o; 0 for an absent gate. With `first` only ā_o and the value that the norm of the cell
 // sums over its row are made, and nothing is moved; otherwise `norm` holds those sums.
 template <class A, class F, class R = typename A::Wide>
-DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Masked& masked, const Recalled<A>& was,
+DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Masked& masked, const Recalled<A>& was,
                    const CellNorm<R>& norm, bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
   using E = typename A::Element;
-  const i64 t = time_of(a, has, s);
+  const Index t = time_of(a, has, s);
   Cell<R> v = opened<A>(has, was);
   const R c_before = was.before, mask = candidate_mask(a, has, masked.keep);
   const R raw = norms_cell(has) ? norm.raw[u] : cell_again(a, has, v, was, masked);
@@ -92,7 +92,7 @@ DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Masked& 
     if (a.sigmoid_f >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_f, u, a_bar[1] * c_before);
     if (a.sigmoid_o >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_o, u, a_bar[3] * v.cell);
   }
-  if (a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
+  if (has(Projected) && a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
   return R(0);
 }
 

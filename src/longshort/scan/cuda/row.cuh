@@ -28,16 +28,16 @@ DEVICE void block_sums(R (&v)[Count]) {
 
 // Mean and 1 / sqrt(var + eps) of Count rows of K values; at(row, k) reads one.
 template <int Count, class R, class At>
-DEVICE void standardise(i64 K, R eps, At at, R (&mean)[Count], R (&scale)[Count]) {
+DEVICE void standardise(Index K, R eps, At at, R (&mean)[Count], R (&scale)[Count]) {
   UNROLL for (int row = 0; row < Count; ++row) mean[row] = R(0);
-  for (i64 k = thread(); k < K; k += threads())
+  for (Index k = thread(); k < K; k += threads())
     UNROLL for (int row = 0; row < Count; ++row) mean[row] += at(row, k);
   block_sums(mean);
   UNROLL for (int row = 0; row < Count; ++row) {
     mean[row] /= R(K);
     scale[row] = R(0);
   }
-  for (i64 k = thread(); k < K; k += threads())
+  for (Index k = thread(); k < K; k += threads())
     UNROLL for (int row = 0; row < Count; ++row) {
       const R centred = at(row, k) - mean[row];
       scale[row] += centred * centred;

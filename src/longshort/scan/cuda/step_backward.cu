@@ -11,8 +11,8 @@ namespace longshort {
 template <class F, int Units, class A>
 DEVICE void step_project_back(const A& a) {
   const F has(a);
-  const i64 n = block_x(), s = a.step, t = time_of(a, has, s);
-  own_units<Units>(a.P, [&](i64 k) {
+  const Index n = block_x(), s = a.step, t = time_of(a, has, s);
+  own_units<Units>(a.P, [&](Index k) {
     typename A::Element dy[Units];
     typename A::Wide renewed[Units];
     output_gradients(a, has, n, k, s, dy);
@@ -28,12 +28,12 @@ struct StepBack {
   using E = typename A::Element;
   const A& a;
   const F& has;
-  const i64 n, s, t;
+  const Index n, s, t;
 
   // The gradient of the gates behind the cell before step s+1; `keep` in the padding, where it passes on.
-  DEVICE_MEMBER R take_gate(i64 block, i64 u, bool keep) const {
+  DEVICE_MEMBER R take_gate(Index block, Index u, bool keep) const {
     if (!has(GateRecurrence) || block < 0) return R(0);
-    const i64 k = block * a.H + u, at = n * a.S * a.H + k;
+    const Index k = block * a.H + u, at = n * a.S * a.H + k;
     const R total = arriving_state(a, has, n, a.H + k, s, a.ds[at] + (a.ds_product ? a.ds_product[at] : R(0)));
     a.ds[at] = keep ? total : R(0);
     return total;
@@ -41,15 +41,15 @@ struct StepBack {
 
   // (19) for the cells from u on; returns through `dc` what reaches them.
   template <int Units>
-  DEVICE_MEMBER void take_cells(i64 u, R (&dc)[Units]) const {
+  DEVICE_MEMBER void take_cells(Index u, R (&dc)[Units]) const {
     load(a.dc + n * a.H + u, dc);
     UNROLL for (int j = 0; j < Units; ++j) dc[j] = arriving_state(a, has, n, u + j, s, dc[j]);
   }
 
   // m of (12) for the units from u on, and (19) for the gates behind their cells; dy: of output_gradients.
   template <int Units>
-  DEVICE_MEMBER void enter(i64 u, const E (&dy)[Units], R (&m)[Units]) const {
-    const i64 at = n * a.S * a.H + u, sigmoids[3] = {a.sigmoid_i, a.sigmoid_f, a.sigmoid_o};
+  DEVICE_MEMBER void enter(Index u, const E (&dy)[Units], R (&m)[Units]) const {
+    const Index at = n * a.S * a.H + u, sigmoids[3] = {a.sigmoid_i, a.sigmoid_f, a.sigmoid_o};
     UNROLL for (int k = 0; k < 3; ++k)
       UNROLL for (int j = 0; j < Units; ++j)
         if (has(GateRecurrence) && sigmoids[k] >= 0)
@@ -64,7 +64,7 @@ struct StepBack {
   DEVICE_MEMBER void zero_row() const {  // (20)
     const R zeros[Units] = {};
     const E dy[Units] = {};
-    own_units<Units>(a.H, [&](i64 u) {
+    own_units<Units>(a.H, [&](Index u) {
       R dc[Units], m[Units];
       take_cells(u, dc);
       store(a.dc + n * a.H + u, dc);
@@ -75,16 +75,16 @@ struct StepBack {
       }
       if (!has(Projected)) take_outputs(a, has, n, u, s, dy, m);
       if (a.unprojected_all) store(a.unprojected_all + (t * a.N + n) * a.H + u, zeros);
-      for (i64 k = 0; k < a.G; ++k) write(k, u, zeros, zeros, zeros);
-      for (i64 k = 0; k < a.S; ++k)
+      for (Index k = 0; k < a.G; ++k) write(k, u, zeros, zeros, zeros);
+      for (Index k = 0; k < a.S; ++k)
         if (a.da_sigmoid) store(a.da_sigmoid + ((t * a.N + n) * a.S + k) * a.H + u, zeros);
     });
   }
 
   // ā, r̄ and z̄ of one gate.
   template <int Units>
-  DEVICE_MEMBER void write(i64 slot, i64 u, const R (&plain)[Units], const R (&dr)[Units], const R (&dz)[Units]) const {
-    const i64 row = (t * a.N + n) * a.G + slot;
+  DEVICE_MEMBER void write(Index slot, Index u, const R (&plain)[Units], const R (&dr)[Units], const R (&dz)[Units]) const {
+    const Index row = (t * a.N + n) * a.G + slot;
     if (a.da) store_narrow(a.da + row * a.pitch + u, plain);
     if (a.dr) store_narrow(a.dr + row * a.H + u, dr);
     if (a.dr_wide) store(a.dr_wide + (n * a.G + slot) * a.H + u, dr);
@@ -97,20 +97,20 @@ DEVICE void step_backward(const A& a) {
   using R = typename A::Wide;
   using E = typename A::Element;
   const F has(a);
-  const i64 n = block_x(), s = a.step, t = time_of(a, has, s);
+  const Index n = block_x(), s = a.step, t = time_of(a, has, s);
   const StepBack<A, F> back = {a, has, n, s, t};
   if (!active(a, has, n, t)) {
     wait_for_previous();
     back.template zero_row<Units>();
     return;
   }
-  const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+  const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
   R* scratch = a.norm_scratch + n * 6 * a.H;  // rows: c̃ before its norm, m̄, and ā of the four gates
   CellNorm<R> norm;
   norm.raw = scratch;
   // `first` stops at what the norm of the cell sums, and returns it; dc becomes that of the step before
-  const auto unit = [&](i64 u, const Masked& masked, const Recalled<A>& was, bool first, R m, R& dc, R (&out)[4]) {
-    const i64 gates = n * a.S * a.H + u;
+  const auto unit = [&](Index u, const Masked& masked, const Recalled<A>& was, bool first, R m, R& dc, R (&out)[4]) {
+    const Index gates = n * a.S * a.H + u;
     Extra<R> extra = kept_gradient(a, has, n, t, u);
     if (has(GateRecurrence)) {
       if (a.sigmoid_i >= 0) extra.i += a.ds[gates + a.sigmoid_i * a.H];
@@ -120,7 +120,7 @@ DEVICE void step_backward(const A& a) {
     const R q = unit_back(a, has, n, s, u, masked, was, norm, first, m, extra, dc, out);
     if (first) return q;
     if (has(GateRecurrence)) {
-      const i64 sigmoids[4] = {a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o};
+      const Index sigmoids[4] = {a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o};
       UNROLL for (int k = 0; k < 4; ++k)
         if (sigmoids[k] >= 0) {
           a.ds[gates + sigmoids[k] * a.H] = R(0);
@@ -131,7 +131,7 @@ DEVICE void step_backward(const A& a) {
   };
 
   if (!(norms_cell(has) || has(NormsProducts))) {
-    own_units<Units>(a.H, [&](i64 u) {
+    own_units<Units>(a.H, [&](Index u) {
       Recalled<A> was[Units];
       E dy[Units];
       R m[Units], dc[Units], out[4][Units];
@@ -158,7 +158,7 @@ DEVICE void step_backward(const A& a) {
 
   // A norm sums over the row, so every sum needs the one before it.
   wait_for_previous();
-  own_units<1>(a.H, [&](i64 u) {
+  own_units<1>(a.H, [&](Index u) {
     E dy[1];
     R dc[1], m[1];
     output_gradients(a, has, n, u, s, dy);
@@ -173,11 +173,11 @@ DEVICE void step_backward(const A& a) {
   });
   if (norms_cell(has)) {
     R mean[1], scale[1];
-    standardise(a.H, R(a.norm_eps), [&](int, i64 u) { return scratch[u]; }, mean, scale);
+    standardise(a.H, R(a.norm_eps), [&](int, Index u) { return scratch[u]; }, mean, scale);
     norm.mean = mean[0];
     norm.scale = scale[0];
     R total[2] = {R(0), R(0)};
-    own_units<1>(a.H, [&](i64 u) {
+    own_units<1>(a.H, [&](Index u) {
       R out[4], dc = a.dc[n * a.H + u];
       const R q = unit(u, masked_cell(a, has, n, t, u), recall(a, has, n, s, u), true, scratch[a.H + u], dc, out);
       total[0] += q;
@@ -189,14 +189,14 @@ DEVICE void step_backward(const A& a) {
   }
   // (18): N' of the products; sums of q and q ⊙ N for z and r, or for each gate
   R total[8] = {R(0), R(0), R(0), R(0), R(0), R(0), R(0), R(0)};
-  const i64 saved = (t * a.N + n) * a.G * a.H;
-  own_units<1>(a.H, [&](i64 u) {
+  const Index saved = (t * a.N + n) * a.G * a.H;
+  own_units<1>(a.H, [&](Index u) {
     R out[4], dc = a.dc[n * a.H + u];
     unit(u, masked_cell(a, has, n, t, u), recall(a, has, n, s, u), false, scratch[a.H + u], dc, out);
     a.dc[n * a.H + u] = dc;
     UNROLL for (int k = 0; k < 4; ++k) {
       if (slots[k] < 0) continue;
-      const i64 at = slots[k] * a.H + u;
+      const Index at = slots[k] * a.H + u;
       scratch[(2 + k) * a.H + u] = out[k];
       const R hat_r = a.hat_r[saved + at], q_r = out[k] * wide(a.gain_hh[at]);
       add_sum(a, n, a.sum_bias + slots[k], u, out[k]);
@@ -213,10 +213,10 @@ DEVICE void step_backward(const A& a) {
   block_sums(total);
   const R count = has(NormsProducts) ? R(a.G * a.H) : R(a.H);
   UNROLL for (int k = 0; k < 8; ++k) total[k] /= count;
-  own_units<1>(a.H, [&](i64 u) {
+  own_units<1>(a.H, [&](Index u) {
     UNROLL for (int k = 0; k < 4; ++k) {
       if (slots[k] < 0) continue;
-      const i64 at = slots[k] * a.H + u, row = t * a.N + n;
+      const Index at = slots[k] * a.H + u, row = t * a.N + n;
       const R plain[1] = {scratch[(2 + k) * a.H + u]};
       const R q_r = plain[0] * wide(a.gain_hh[at]), hat_r = a.hat_r[saved + at];
       R dr[1], dz[1] = {R(0)};
@@ -236,8 +236,8 @@ template <class F, class A>
 DEVICE void step_end(const A& a) {
   using R = typename A::Wide;
   const F has(a);
-  const i64 n = block_x(), row = state_row(a);
-  own_units<1>(a.P, [&](i64 k) {
+  const Index n = block_x(), row = state_row(a);
+  own_units<1>(a.P, [&](Index k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     R product[1];
     load_product(a, n, k, product);
@@ -245,8 +245,8 @@ DEVICE void step_end(const A& a) {
                     output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;
   });
-  own_units<1>(row, [&](i64 k) {
-    const i64 at = n * a.S * a.H + k - a.H;
+  own_units<1>(row, [&](Index k) {
+    const Index at = n * a.S * a.H + k - a.H;
     const R total = k < a.H ? a.dc[n * a.H + k] : a.ds[at] + (a.ds_product ? a.ds_product[at] : R(0));
     a.dc_first[n * row + k] = arriving_state(a, has, n, k, -1, total);
   });
@@ -258,11 +258,11 @@ template <class F, int Units, class A>
 DEVICE void step_operands(const A& a) {
   using E = typename A::Element;
   const F has(a);
-  const i64 n = block_x() % a.N, s = block_x() / a.N, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
+  const Index n = block_x() % a.N, s = block_x() / a.N, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
   const bool again = resets(a, has, n, t), first = s == 0 || !active(a, has, n, earlier), on = active(a, has, n, t);
   const E* before = again ? a.initial_h : first ? a.h_given : a.y;
-  const i64 row = (again || first ? n : row_of(a, n, earlier)) * a.P;
-  own_units<Units>(a.P, [&](i64 k) {
+  const Index row = (again || first ? n : row_of(a, n, earlier)) * a.P;
+  own_units<Units>(a.P, [&](Index k) {
     E h[Units];
     load_or_zero(on ? before : nullptr, row + k, h);
     const auto keep = keeps_hidden<Units>(a, has, n, k);
@@ -270,8 +270,8 @@ DEVICE void step_operands(const A& a) {
     store(a.operand + (t * a.N + n) * a.P + k, h);
   });
   if (a.gates_before)
-    own_units<1>(a.S * a.H, [&](i64 k) {
-      const i64 block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
+    own_units<1>(a.S * a.H, [&](Index k) {
+      const Index block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
       typename A::Wide value(0);
       if (on && again)
         value = initial_c_at(a, n, a.H + k);

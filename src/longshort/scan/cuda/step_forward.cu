@@ -14,14 +14,14 @@ namespace longshort {
 template <class F, class A>
 DEVICE void step_begin(const A& a) {
   const F has(a);
-  const i64 n = block_x(), row = state_row(a);
+  const Index n = block_x(), row = state_row(a);
   const bool again = resets_after(a, has, n, -1);
-  own_units<1>(a.P, [&](i64 k) {
+  own_units<1>(a.P, [&](Index k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
     a.operand[n * a.operand_pitch + k] = operand_of(keeps_hidden<1>(a, has, n, k)[0], h);
   });
-  own_units<1>(row, [&](i64 k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
+  own_units<1>(row, [&](Index k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }
 
 // One step of the units that a thread owns.
@@ -31,7 +31,7 @@ struct StepForward {
   using E = typename A::Element;
   const A& a;
   const F has;
-  const i64 n, s, t, row, slots[4], sigmoids[4];
+  const Index n, s, t, row, slots[4], sigmoids[4];
   const bool on, again;
   const R *z, *r;       // of this sequence
   R mean[4], scale[4];  // of z and r; or of each gate
@@ -42,7 +42,7 @@ struct StepForward {
         n(block_x()),
         s(a.step),
         t(time_of(a, has, s)),
-        row(has(GateRecurrence) ? a.H + a.S * a.H : i64(a.H)),
+        row(has(GateRecurrence) ? a.H + a.S * a.H : Index(a.H)),
         slots{a.slot_i, a.slot_f, a.slot_g, a.slot_o},
         sigmoids{a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o},
         on(active(a, has, n, t)),
@@ -52,15 +52,15 @@ struct StepForward {
 
   // The norms of this row, kept for the way back. All threads of the block call it.
   DEVICE_MEMBER void standardise_row() {
-    const i64 GH = a.G * a.H, at = t * a.N + n;
+    const Index GH = a.G * a.H, at = t * a.N + n;
     if (has(NormsProducts)) {
       R m[2], d[2];
-      standardise(GH, R(a.norm_eps), [&](int which, i64 k) { return which ? r[k] * R(a.scale_h) : z[k]; }, m, d);
+      standardise(GH, R(a.norm_eps), [&](int which, Index k) { return which ? r[k] * R(a.scale_h) : z[k]; }, m, d);
       mean[0] = m[0], mean[1] = m[1], scale[0] = d[0], scale[1] = d[1];
       if (a.scale_z && thread() == 0) a.scale_z[at] = d[0], a.scale_r[at] = d[1];
     } else if (has(NormsGates)) {
-      const auto value = [&](int gate, i64 u) {
-        const i64 k = (gate < a.G ? gate : 0) * a.H + u;
+      const auto value = [&](int gate, Index u) {
+        const Index k = (gate < a.G ? gate : 0) * a.H + u;
         return z[k] + r[k] * R(a.scale_h);
       };
       standardise(a.H, R(a.norm_eps), value, mean, scale);
@@ -69,8 +69,8 @@ struct StepForward {
   }
 
   // (2) without peepholes, gates and bias: element k of the row, in the block of rows `slot`.
-  DEVICE_MEMBER R pre_activation(i64 slot, i64 k, R of_x, R of_h) const {
-    const i64 saved = (t * a.N + n) * a.G * a.H + k;
+  DEVICE_MEMBER R pre_activation(Index slot, Index k, R of_x, R of_h) const {
+    const Index saved = (t * a.N + n) * a.G * a.H + k;
     if (has(NormsProducts)) {
       const R hat_z = (of_x - mean[0]) * scale[0], hat_r = (of_h * R(a.scale_h) - mean[1]) * scale[1];
       if (a.hat_z) a.hat_z[saved] = hat_z, a.hat_r[saved] = hat_r;
@@ -85,11 +85,11 @@ struct StepForward {
   }
 
   // (2) to (4) of the units from u on: their cells, and the pre-activations of o. `c` is the cell before the step.
-  DEVICE_MEMBER void open(i64 u, Cell<R> (&v)[Units], R (&a_o)[Units], R (&c)[Units]) {
+  DEVICE_MEMBER void open(Index u, Cell<R> (&v)[Units], R (&a_o)[Units], R (&c)[Units]) {
     R of_x[4][Units], of_h[4][Units];
     E bias[4][Units];
     UNROLL for (int gate = 0; gate < 4; ++gate) {
-      const i64 at = slots[gate] * a.H + u;
+      const Index at = slots[gate] * a.H + u;
       load_or_zero(slots[gate] < 0 ? nullptr : z, at, of_x[gate]);
       load_or_zero(slots[gate] < 0 ? nullptr : a.bias, at, bias[gate]);
     }
@@ -115,13 +115,13 @@ struct StepForward {
   }
 
   // (2): a gate that the next step reads.
-  DEVICE_MEMBER void move_gate(i64 block, i64 u, R value) const {
-    const i64 k = (block + 1) * a.H + u;
+  DEVICE_MEMBER void move_gate(Index block, Index u, R value) const {
+    const Index k = (block + 1) * a.H + u;
     if (has(GateRecurrence) && block >= 0 && (on || again)) a.c[n * row + k] = again ? initial_c_at(a, n, k) : value;
   }
 
   // (5) to (8); `out` is what stands under the tanh of (6).
-  DEVICE_MEMBER void close(i64 u, Cell<R> (&v)[Units], const R (&a_o)[Units], const R (&out)[Units], R (&c)[Units]) {
+  DEVICE_MEMBER void close(Index u, Cell<R> (&v)[Units], const R (&a_o)[Units], const R (&out)[Units], R (&c)[Units]) {
     R fresh[Units], kept[Units];
     const auto renews = renews_cells<Units>(a, has, n, t, u);
     UNROLL for (int j = 0; j < Units; ++j) {
@@ -141,7 +141,7 @@ struct StepForward {
   }
 
   DEVICE_MEMBER void run() {
-    own_units<Units>(a.H, [&](i64 u) {
+    own_units<Units>(a.H, [&](Index u) {
       Cell<R> v[Units];
       R a_o[Units], out[Units], c[Units];
       open(u, v, a_o, c);
@@ -161,7 +161,7 @@ struct StepForward {
   DEVICE_MEMBER void run_with_norm_of_cell() {
     R* cells = a.norm_scratch + n * 6 * a.H;
     R* outs = cells + a.H;
-    own_units<Units>(a.H, [&](i64 u) {
+    own_units<Units>(a.H, [&](Index u) {
       Cell<R> v[Units];
       R a_o[Units], c[Units];
       open(u, v, a_o, c);
@@ -173,8 +173,8 @@ struct StepForward {
       }
     });
     R mean_c[1], scale_c[1];
-    standardise(a.H, R(a.norm_eps), [&](int, i64 u) { return cells[u]; }, mean_c, scale_c);
-    own_units<Units>(a.H, [&](i64 u) {
+    standardise(a.H, R(a.norm_eps), [&](int, Index u) { return cells[u]; }, mean_c, scale_c);
+    own_units<Units>(a.H, [&](Index u) {
       Cell<R> v[Units];
       R a_o[Units], out[Units], c[Units];
       load(a.c + n * row + u, c);
@@ -206,8 +206,8 @@ template <class F, int Units, class A>
 DEVICE void step_finish(const A& a) {
   using R = typename A::Wide;
   const F has(a);
-  const i64 n = block_x();
-  own_units<Units>(a.P, [&](i64 k) {
+  const Index n = block_x();
+  own_units<Units>(a.P, [&](Index k) {
     R fresh[Units];
     wait_for_previous();
     load(a.projected + n * a.P + k, fresh);

@@ -62,16 +62,19 @@ def block(call: Call, name: str, units: int) -> int:
     return -(-threads // (32 * blocks)) * 32
 
 
-def program(machine: Machine, call: Call, names: tuple[str, ...], most: int = UNITS) -> Program:
+def program(
+    machine: Machine, call: Call, names: tuple[str, ...], most: int = UNITS, short: bool = True
+) -> Program:
     """Return kernels of a call, compiled for its options; all where the machine does not specialise.
 
-    The kernels of the steps are compiled for its sizes too; those of a whole call serve every size.
+    The kernels of the steps are compiled for its sizes too, and count in 32 bits if its arrays are `short`;
+    those of a whole call serve every size.
     """
-    return _program(machine.specialises, call, names, most)
+    return _program(machine.specialises, call, names, most, short)
 
 
 @lru_cache(maxsize=4096)
-def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int) -> Program:
+def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int, short: bool) -> Program:
     options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
     names = names if specialises else AHEAD + BACK
     file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
@@ -81,7 +84,9 @@ def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int) -
         template = options if name in ("step_begin", "step_end") else f"{options}, {units}"
         entries.append(Entry(name, block(call, name, units), template))
     each_step = specialises and {"step_forward", "step_backward"} & set(names)
-    return Program(file, call.dtype, tuple(entries), sized(call) if each_step else ())
+    return Program(
+        file, call.dtype, tuple(entries), sized(call) if each_step else (), bool(each_step) and short
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -123,7 +128,7 @@ class Steps:
 
     def __init__(self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...]) -> None:
         self.machine, self.call, self.packed, self.most = machine, call, packed, aligned(packed)
-        self.program = program(machine, call, needed(call, names), self.most)
+        self.program = program(machine, call, needed(call, names), self.most, packed.short)
         self.step = ctypes.c_longlong.from_buffer(packed.bytes, packed.layout.place["step"])
 
     def bound(self, name: str, width: int, rows: int | None = None) -> Callable[[int], None]:
