@@ -171,7 +171,6 @@ struct Arguments {
   i64 sum_hh;               // of the G blocks for gain_hh
   i64 sum_bias;             // of the G blocks for the bias, with a norm
   i64 sum_count;            // K
-  R* norm_scratch;          // state: (N, 6, H), with a norm
   R* dh_first;              // out: (N, P)  gradient of h_given; persistent, null where nobody needs it
   R* dc_first;              // out: (N, H + S H)  likewise
   R* dh_initial;            // state: (N, P)  gradient of initial_h

@@ -141,7 +141,7 @@ struct PersistentBackward {
         const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], hands.past);
         hands.dc = arriving_state(a, has, n, u, s, hands.dc);
         if (active(a, has, n, t)) {
-          const CellNorm<R> none = {R(0), R(0), R(0), R(0), nullptr};
+          const CellNorm<R> none = {};
           unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, has, n, t, u), hands.dc, a_bar);
         }
         carry(sub, k) = hands;

@@ -1,7 +1,7 @@
 // Adjacent units of one thread: what the functions of call.cuh do for one, with loads and stores as wide as they get.
 //
 // A thread owns `Units` units from u on, a multiple of Units; the host sees to it that Units divides the width of
-// every array and that what it was given is aligned. Units is 1 where a width is odd, or a norm spans the row.
+// every array and that what it was given is aligned. Units is 1 where a width is odd.
 #pragma once
 #include "call.cuh"
 
@@ -135,27 +135,40 @@ DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, type
   load_or_zero(active(a, has, n, t) ? a.dy : nullptr, n * a.dy_n + t * a.dy_t + k, dy);
 }
 
-// W_hh' dr of the step after for the outputs that stand at `at` of (N, P): its parts, added in their order.
+// W_hh' dr of the step after for a few outputs, as it lies there: its parts, to be added in their order.
+template <int Units, class R>
+struct Product {
+  R parts[4][Units];
+  DEVICE_MEMBER R operator[](int j) const { return ((parts[0][j] + parts[1][j]) + parts[2][j]) + parts[3][j]; }
+};
+
+// The same for those that stand at `at` of (N, P).
 template <int Units, class A>
-DEVICE void load_product(const A& a, i64 at, typename A::Wide (&product)[Units]) {
-  typename A::Wide parts[4][Units];
+DEVICE void load_product(const A& a, i64 at, Product<Units, typename A::Wide>& product) {
   UNROLL for (int part = 0; part < 4; ++part)
-    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, part * a.N * a.P + at, parts[part]);
-  UNROLL for (int j = 0; j < Units; ++j)
-    product[j] = ((parts[0][j] + parts[1][j]) + parts[2][j]) + parts[3][j];
+    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, part * a.N * a.P + at, product.parts[part]);
+}
+
+// What reaches a few outputs from the step after: through the product, and past it.
+template <int Units, class R>
+struct Arriving {
+  Product<Units, R> product;
+  R past[Units];
+};
+
+template <int Units, class A, class F>
+DEVICE void load_arriving(const A& a, const F& has, i64 n, i64 k, i64 s, Arriving<Units, typename A::Wide>& from) {
+  load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, n * a.P + k, from.past);
+  load_product(a, n * a.P + k, from.product);
 }
 
 // (9) to (11) for the outputs from k on; dy: of output_gradients. Moves what reaches h past the product.
-template <int Units, class A, class F>
+template <int Units, class A, class F, class R = typename A::Wide>
 DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const typename A::Element (&dy)[Units],
-                         typename A::Wide (&renewed)[Units]) {
-  typename A::Wide past[Units], product[Units];
-  const i64 at = n * a.P + k;
-  load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, at, past);
-  load_product(a, at, product);
+                         Arriving<Units, R>& from, R (&renewed)[Units]) {
   UNROLL for (int j = 0; j < Units; ++j)
-    renewed[j] = arriving_output(a, has, n, k + j, s, product[j], dy[j], past[j]);
-  if (carries_output(has)) store(a.dh + at, past);
+    renewed[j] = arriving_output(a, has, n, k + j, s, from.product[j], dy[j], from.past[j]);
+  if (carries_output(has)) store(a.dh + n * a.P + k, from.past);
 }
 
 }  // namespace longshort
