@@ -114,7 +114,7 @@ def forward(
             return given.x.new_empty_strided((N, T, width), (width, N * width, 1), dtype=dtype)
         return new((N, T, width), dtype=dtype)
 
-    shifted = packing.y_after_first(call, given.x) if by_step and call.save and tilings else None
+    shifted = packing.y_after_first(call, given.x) if by_step and call.save else None
     y = rows(call.P, call.dtype) if shifted is None else shifted[0]
     outputs = Outputs(
         y,
@@ -144,12 +144,13 @@ def forward(
         part = x if high - low == T else x[low * N : high * N]
         return machine.product(part, w_ih, new(((high - low) * N, rows_ih), dtype=wide))
 
+    if shifted is not None:
+        packed.number("operand", shifted[1])
     with machine.current():
         if tilings is None:
-            step_plan.forward(machine, call, given, packed, inputs_of, chunk)
+            operands = None if shifted is None else packing.all_operands(call, y)
+            step_plan.forward(machine, call, given, packed, inputs_of, chunk, operands)
         else:
-            if shifted is not None:
-                packed.number("operand", shifted[1])
             persistent_plan.forward(machine, call, given, packed, inputs_of, chunk, tilings)
     return outputs, saved
 
@@ -174,7 +175,7 @@ def _cut(properties: Properties, call: Call, wanted: str, tf32: bool) -> tiling.
         return None
     if call.H > tiling.MOST_UNITS and (wanted == "alone" or call.N * call.H > tiling.MOST_CELLS):
         return None
-    return tiling.pair(properties, call, tf32)
+    return tiling.pair(properties, call, tf32, waits=wanted != "alone")
 
 
 def backward(
@@ -208,10 +209,10 @@ def backward(
             found[name] = given.x.new_zeros(like.shape, dtype=wide)
             packed.put(f"d{name[-1]}_initial", found[name])
     with machine.current():
+        operands = packing.operands(call, outputs.y)
         if tilings is None:
-            made: dict[str, Any] = step_plan.backward(machine, call, given, packed)
+            made: dict[str, Any] = step_plan.backward(machine, call, given, packed, operands)
         else:
-            operands = packing.operands(call, outputs.y)
             made = persistent_plan.backward(machine, call, given, packed, operands, tilings)
         found |= weights.products(machine, call, given, made, tuple(needs))
     if summed is not None:

@@ -121,7 +121,7 @@ struct Arguments {
   E* h;                     // state: (N, P)
   R* c;                     // state: (N, H + S H) as c_given
   E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product.
-                            // persistent: the first one, or null
+                            // Null where y is that; then, and in the persistent plan, the first one alone
   R* unprojected;           // out: (N, H)  h̃ before the projection
   // what the call returns, laid out as x is: (n, t) is row n row_n + t row_t of each
   E* y;                     // out: (N, T, P); in on the way back
@@ -179,7 +179,7 @@ struct Arguments {
   const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
   i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
   E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
-  R* bias_sums;             // out: (groups Threads / Units, G H)  Σ ā over t and the sequences of one thread
+  R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
   Size sequences;            // sequences of one sub-batch of a block

@@ -255,6 +255,11 @@ def operands(call: Call, y: Tensor) -> Tensor | None:
     """
     if not _is_shifted(call) or "of_operands" not in vars(y.untyped_storage()):
         return None
+    return all_operands(call, y).flatten(0, 1)
+
+
+def all_operands(call: Call, y: Tensor) -> Tensor:
+    """Return the operands (T, N, P) that y of `y_after_first` and the row beside it are."""
     row = call.N * call.P
     place = y.storage_offset() + (row if call.options.reverse else -row)
-    return y.as_strided((call.T * call.N, call.P), (call.P, 1), place)
+    return y.as_strided((call.T, call.N, call.P), (row, call.P, 1), place)

@@ -151,13 +151,18 @@ struct PersistentBackward {
     }
   }
 
-  // A row for each thread of a unit: the host adds the rows, so that the order of the sum never changes.
+  // A row for each group: the host adds the rows, so that the order of the sum never changes.
   DEVICE_MEMBER void write_bias() const {
     const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    const i64 row = block_x() / Cut::Blocks * (Cut::Threads / Cut::Units) + thread() / Cut::Units;
+    const i64 row = block_x() / Cut::Blocks;
     const int u = unit(0);
-    UNROLL for (int gate = 0; gate < 4; ++gate)
-      if (slots[gate] >= 0 && u < a.H) a.bias_sums[(row * a.G + slots[gate]) * a.H + u] = (*bias)[gate];
+    block_barrier();
+    if (thread() >= Cut::Units || u >= a.H) return;
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      float total = 0.0f;
+      UNROLL for (int other = 0; other < Cut::Threads; other += Cut::Units) total += bias[other][gate];
+      if (slots[gate] >= 0) a.bias_sums[(row * a.G + slots[gate]) * a.H + u] = total;
+    }
   }
 
   DEVICE_MEMBER void run() {

@@ -128,8 +128,7 @@ def backward(
     packed.put("da", blank(da) if together else da)
     made = {"dr": da, "dz": da}
     if given.bias is not None:
-        rows = tiling.groups * tiling.threads // tiling.units
-        made["bias_parts"] = new(rows, G * call.H, dtype=call.wide)
+        made["bias_parts"] = new(tiling.groups, G * call.H, dtype=call.wide)
         packed.put("bias_sums", made["bias_parts"])
     if together:
         waits(machine, packed)

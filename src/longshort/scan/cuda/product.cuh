@@ -43,7 +43,7 @@ struct Product {
         Four parts[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
         UNROLL for (int half = 0; half < 2; ++half) {
           const E* row = row_of(wm, m, 8 * half + group);
-          if (row && k < K) parts[half] = rounded(*reinterpret_cast<const Four*>(row + k));
+          if (row && k < K) parts[half] = kept(*reinterpret_cast<const Four*>(row + k));
         }
         if (chunk < InRegisters) {
           low[chunk < InRegisters ? chunk : 0][m] = parts[0];
@@ -57,22 +57,32 @@ struct Product {
     }
   }
 
-  // What the first part left; nothing of an infinity, whose difference would be NaN.
-  static DEVICE_MEMBER u32 rest(u32 v, u32 first) {
+  // A number as two of tf32, by words: `first` and what it left. `Exact` alone needs both.
+  struct Parts { Four first, rest; };
+
+  // Of the operand; nothing is left of an infinity, whose difference would be NaN.
+  static DEVICE_MEMBER u32 left(u32 v, u32 first) {
     return (first & 0x7f800000u) == 0x7f800000u ? 0u : bits_of(float_of(v) - float_of(first));
   }
+  static DEVICE_MEMBER Parts parts_of_operand(Four v) {
+    if (!Exact) return {v, {0, 0, 0, 0}};
+    const Four first = {rounded_to_tf32(v.x), rounded_to_tf32(v.y), rounded_to_tf32(v.z), rounded_to_tf32(v.w)};
+    return {first, {left(v.x, first.x), left(v.y, first.y), left(v.z, first.z), left(v.w, first.w)}};
+  }
 
-  // Sixteen columns of K of one tile: a is rows g and g + 8, b one column of the operand.
-  static DEVICE_MEMBER void add(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    if (!Exact) {
-      multiply(E(), d, a0, a1, a2, a3, b0, b1);
-      return;
-    }
-    const u32 f0 = first_part(a0), f1 = first_part(a1), f2 = first_part(a2), f3 = first_part(a3);
-    const u32 g0 = first_part(b0), g1 = first_part(b1);
-    multiply(E(), d, rest(a0, f0), rest(a1, f1), rest(a2, f2), rest(a3, f3), g0, g1);
-    multiply(E(), d, f0, f1, f2, f3, rest(b0, g0), rest(b1, g1));
-    multiply(E(), d, f0, f1, f2, f3, g0, g1);
+  // Of weights, anew at every step: kept, they would take twice the registers. None is infinite: `load` leaves none.
+  static DEVICE_MEMBER Parts parts_of_weight(Four v) {
+    if (!Exact) return {v, {0, 0, 0, 0}};
+    const Four first = {first_part(v.x), first_part(v.y), first_part(v.z), first_part(v.w)};
+    return {first, {bits_of(float_of(v.x) - float_of(first.x)), bits_of(float_of(v.y) - float_of(first.y)),
+                    bits_of(float_of(v.z) - float_of(first.z)), bits_of(float_of(v.w) - float_of(first.w))}};
+  }
+
+  // A weight that is no number, or infinite, makes NaN of what it meets either way.
+  static DEVICE_MEMBER u32 finite(u32 v) { return (v & 0x7f800000u) == 0x7f800000u ? 0x7fc00000u : v; }
+  static DEVICE_MEMBER Four kept(Four v) {
+    if (!Exact) return rounded(v);
+    return {finite(v.x), finite(v.y), finite(v.z), finite(v.w)};
   }
 
   // Clears the sums of `multiply_chunk`.
@@ -85,6 +95,8 @@ struct Product {
 
   // Adds a chunk of K. b: this lane's 16 bytes of the operand's columns `group` of each column tile.
   DEVICE_MEMBER void multiply_chunk(int chunk, const Four (&b)[NT], float (&sums)[Chains][MT][NT][4]) const {
+    Parts of_b[NT];
+    UNROLL for (int j = 0; j < NT; ++j) of_b[j] = parts_of_operand(b[j]);
     UNROLL for (int m = 0; m < MT; ++m) {
       Four lo, hi;
       if (chunk < InRegisters) {
@@ -95,9 +107,20 @@ struct Product {
         lo = *reinterpret_cast<const Four*>(at);
         hi = *reinterpret_cast<const Four*>(at + 512);
       }
-      UNROLL for (int j = 0; j < NT; ++j) add(sums[0][m][j], lo.x, hi.x, lo.y, hi.y, b[j].x, b[j].y);
-      UNROLL for (int j = 0; j < NT; ++j) add(sums[Chains - 1][m][j], lo.z, hi.z, lo.w, hi.w, b[j].z, b[j].w);
+      const Parts l = parts_of_weight(lo), h = parts_of_weight(hi);
+      UNROLL for (int j = 0; j < NT; ++j) {
+        if (Exact) add(sums, m, j, l.rest, h.rest, of_b[j].first);
+        if (Exact) add(sums, m, j, l.first, h.first, of_b[j].rest);
+        add(sums, m, j, l.first, h.first, of_b[j].first);
+      }
     }
+  }
+
+  // Sixteen bytes of K of one tile: lo and hi are rows g and g + 8, b one column of the operand.
+  static DEVICE_MEMBER void add(float (&sums)[Chains][MT][NT][4], int m, int j, const Four& lo, const Four& hi,
+                                const Four& b) {
+    multiply(E(), sums[0][m][j], lo.x, hi.x, lo.y, hi.y, b.x, b.y);
+    multiply(E(), sums[Chains - 1][m][j], lo.z, hi.z, lo.w, hi.w, b.z, b.w);
   }
 
   static DEVICE_MEMBER void total(const float (&sums)[Chains][MT][NT][4], float (&d)[MT][NT][4]) {

@@ -193,6 +193,7 @@ def forward(
     packed: Packed,
     inputs_of: Callable[[int, int], Tensor],
     chunk: int,
+    operands: Tensor | None,
 ) -> None:
     """Run the steps; the state, outputs and tape that `packed` points to are written.
 
@@ -203,14 +204,14 @@ def forward(
         packed:    the argument, complete but for the products.
         inputs_of: (first t, last t + 1) -> W_ih x of those steps, (steps, N, G H).
         chunk:     steps whose W_ih x is held at a time.
+        operands:  (T, N, P), where y is the operand of the step after it; `packed` points to the first.
     """
     new, steps = given.x.new_empty, Steps(machine, call, packed, AHEAD)
     N, H, P, GH, v = call.N, call.H, call.P, given.w_ih.shape[0], call.variant
     wide = call.wide
-    operand, r = new(N, P), new(N, GH, dtype=wide)
-    packed.put("operand", operand)
-    packed.put("r", r)
-    multiply = machine.repeated(operand[None], given.w_hh.T, r[None])
+    r = packed.put("r", new(N, GH, dtype=wide))
+    operand = packed.put("operand", new(1, N, P)) if operands is None else operands
+    multiply = machine.repeated(operand, given.w_hh.T, r[None])
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
         r_gates = new(N, len(v.sigmoids) * H, dtype=wide)
@@ -224,12 +225,14 @@ def forward(
         finish = steps.after_product("step_finish", P)
     begin, move = steps.bound("step_begin", max(P, state.shape[1])), steps.after_product("step_forward", H)
     begin(0)
+    if operands is not None:
+        packed.put("operand", None)
     for s in range(call.T):
         if s % chunk == 0:
             low, high = span(call, s, min(s + chunk, call.T))
             packed.put("z", inputs_of(low, high))
             packed.number("z_first", low)
-        multiply(0)
+        multiply(0 if operands is None else call.T - 1 - s if call.options.reverse else s)
         if v.gate_recurrence:
             multiply_gates(0)
         move(s, s % chunk > 0)  # z is new at the first step of a chunk
@@ -243,14 +246,17 @@ def span(call: Call, first: int, last: int) -> tuple[int, int]:
     return (call.T - last, call.T - first) if call.options.reverse else (first, last)
 
 
-def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dict[str, Tensor]:
+def backward(
+    machine: Machine, call: Call, given: Inputs, packed: Packed, operands: Tensor | None
+) -> dict[str, Tensor]:
     """Run the steps backward.
 
     Args:
-        machine: where.
-        call:    of T > 0 steps.
-        given:   its tensors.
-        packed:  the argument, complete but for what is made here.
+        machine:  where.
+        call:     of T > 0 steps.
+        given:    its tensors.
+        packed:   the argument, complete but for what is made here.
+        operands: of all steps, (T N, P), if they lie somewhere already.
 
     Returns:
         By name: `da`, `dr`, `dz` (T, N, G H); `operand` (T, N, P); `dprojected`, `unprojected_all`,
@@ -269,17 +275,16 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
     dr = make("da" if v.norm == "none" else "dr", T, N, GH, dtype=call.dtype)
     if v.norm in ("ba2016", "products"):
         make("dz", T, N, GH, dtype=call.dtype)
-    make("operand", T, N, P, dtype=call.dtype)
-    operands = dr
+    arriving = dr
     if v.norm != "none" and call.dtype != wide:
         dr_wide = new(N, GH, dtype=wide)
         packed.put("dr_wide", dr_wide)
-        operands = dr_wide.expand(T, N, GH)
-    w_hh, dh_product = given.w_hh.to(operands.dtype), new(1, N, P, dtype=wide)
-    if machine.splits(operands, w_hh, dh_product):  # then by gate, and the step adds up what no kernel need
+        arriving = dr_wide.expand(T, N, GH)
+    w_hh, dh_product = given.w_hh.to(arriving.dtype), new(1, N, P, dtype=wide)
+    if machine.splits(arriving, w_hh, dh_product):  # then by gate, and the step adds up what no kernel need
         dh_product = new(len(v.gates), N, P, dtype=wide)
     packed.number("dh_parts", len(dh_product))
-    multiply = machine.repeated(operands, w_hh, dh_product)
+    multiply = machine.repeated(arriving, w_hh, dh_product)
     if given.w_hr is not None:
         dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)
         make("unprojected_all", T, N, H, dtype=wide)
@@ -306,7 +311,11 @@ def backward(machine: Machine, call: Call, given: Inputs, packed: Packed) -> dic
             if v.gate_recurrence:
                 packed.put("ds_product", ds_product)
     end(0)
-    steps.bound("step_operands", max(P, SH if v.gate_recurrence else 0), T * N)(0)
+    if operands is None:
+        make("operand", T, N, P, dtype=call.dtype)
+        steps.bound("step_operands", max(P, SH if v.gate_recurrence else 0), T * N)(0)
+    else:
+        made["operand"] = operands
     made.setdefault("dr", dr)
     made.setdefault("dz", dr)
     return made

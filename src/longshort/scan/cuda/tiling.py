@@ -124,26 +124,39 @@ def refuses(call: Call) -> str | None:
     return None
 
 
-def pair(properties: Properties, call: Call, tf32: bool) -> Pair | None:
+def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> Pair | None:
     """Return the tilings of a call that `refuses` lets pass, or None where they do not fit or do not pay.
 
     Args:
         properties: of the device.
         call:       its sizes and dtype.
         tf32:       whether float32 operands may be rounded to tf32.
+        waits:      whether blocks may wait for each other.
     """
     size, G = call.dtype.itemsize, len(call.variant.gates)
     exact = call.dtype == torch.float32 and not tf32
     if call.H > MOST_TOGETHER:
         return None
-    if call.H <= MOST_UNITS:
-        H = -(-call.H // 32) * 32
-        found = [_alone(properties, call.N, H, G, size, exact, backward) for backward in (False, True)]
-    else:
-        H = -(-call.H // 32) * 32
-        found = [_together(properties, call.N, H, G, size, exact, backward) for backward in (False, True)]
-    forward, backward = found
-    return None if forward is None or backward is None else Pair(H, forward, backward)
+    H = -(-call.H // 32) * 32
+    found = []
+    for backward in (False, True):
+        words = properties, call.N, H, G, size, exact, backward
+        together = _together(*words) if H > MOST_UNITS or (waits and _shared_out(*words)) else None
+        found.append(_alone(*words) if together is None and H <= MOST_UNITS else together)
+    forward, backward_ = found
+    return None if forward is None or backward_ is None else Pair(H, forward, backward_)
+
+
+def _shared_out(
+    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool
+) -> bool:
+    """Whether several blocks run a call faster that one alone could hold."""
+    return H > 64 and N <= _FEW[size, exact] * properties.multiprocessors
+
+
+_FEW: Final = {(2, False): 1, (4, False): 2, (4, True): 4}
+"""Sequences of a multiprocessor up to which several blocks share H of 65 to 128 out between them, by bytes of an
+element and whether products are exact: one block alone then multiplies mostly columns that are no sequences."""
 
 
 def _alone(

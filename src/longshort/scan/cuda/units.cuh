@@ -49,7 +49,7 @@ DEVICE void move_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const ty
     UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
   UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(a, has, n, k + j, h[j]);
   if (carries_output(has) || s + 1 == a.T) store(a.h + at, h);
-  store(a.operand + at, operand);
+  if (a.operand) store(a.operand + at, operand);
 }
 
 // What was kept of a gate, or of a cell, in the padding.
