@@ -5,6 +5,13 @@
 
 namespace longshort {
 
+// v / count, rounded as a division is, where 1 / count is known when compiled.
+template <class R>
+DEVICE R shared_out(R v, R count) {
+  const R inverse = R(1) / count, nearly = v * inverse;
+  return fused(fused(-nearly, count, v), inverse, nearly);
+}
+
 // Folds Count sums over a warp into one a lane: lane l returns the total of v[l / (32 / Count)]; v is lost.
 template <int Count, class R>
 DEVICE R folded(R (&v)[Count]) {
@@ -97,7 +104,7 @@ struct Row {
   }
 
   // Mean and sum of centred squares of a row, from each warp's sum and sum of squares around its own mean.
-  DEVICE_MEMBER void join(const R* parts, int blocks, R of_row, R& mean, R& squares) const {
+  DEVICE_MEMBER void join(const R* parts, int blocks, R& mean, R& squares) const {
     R part[Warps][2];
     mean = squares = R(0);
     UNROLL for (int warp = 0; warp < Warps; ++warp) {
@@ -105,7 +112,7 @@ struct Row {
       mean += part[warp][0];
       squares += part[warp][1];
     }
-    mean *= of_row;
+    mean = shared_out(mean, R(blocks * H));
     UNROLL for (int warp = 0; warp < Warps; ++warp) {
       const R count = R(blocks * units_of(warp)), inverse = count > R(0) ? R(1) / count : R(0);
       const R off = part[warp][0] * inverse - mean;
@@ -122,7 +129,7 @@ struct Row {
   DEVICE_MEMBER void standardise(int blocks, R eps, Visit visit, R (&mean)[Count], R (&scale)[Count]) {
     static_assert(2 * Count <= Most, "more than shared memory holds");
     const int own = blocks * units_of(Warps == 1 ? 0 : thread() / 32);
-    const R inverse = own ? R(1) / R(own) : R(0), of_row = R(1) / R(blocks * H);
+    const R inverse = own ? R(1) / R(own) : R(0);
     const R sum = gathered<Count>(visit, [](int, R value) { return value; });
     R centre[Count];
     spread(sum, centre);
@@ -139,9 +146,9 @@ struct Row {
       const R both[2] = {sum, squares};
       if (lane() % (32 / Count) == 0) store(parts + (lane() / (32 / Count) * Warps + thread() / 32) * 2, both);
       block_barrier();
-      UNROLL for (int row = 0; row < Count; ++row) join(parts + row * Warps * 2, blocks, of_row, mean[row], scale[row]);
+      UNROLL for (int row = 0; row < Count; ++row) join(parts + row * Warps * 2, blocks, mean[row], scale[row]);
     }
-    UNROLL for (int row = 0; row < Count; ++row) scale[row] = inverse_root(scale[row] * of_row + eps);
+    UNROLL for (int row = 0; row < Count; ++row) scale[row] = inverse_root(shared_out(scale[row], R(blocks * H)) + eps);
   }
 };
 

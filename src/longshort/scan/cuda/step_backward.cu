@@ -195,7 +195,7 @@ struct StepBack {
       }
     });
     units.total(total);
-    norm.mean_q = total[0] * (R(1) / R(a.H)), norm.mean_dot = total[1] * (R(1) / R(a.H));
+    norm.mean_q = shared_out(total[0], R(a.H)), norm.mean_dot = shared_out(total[1], R(a.H));
   }
 
   // (12) to (17) of a few units, and their sums over t.
@@ -259,7 +259,7 @@ struct StepBack {
         }
     });
     units.total(total);
-    UNROLL for (int k = 0; k < 4; ++k) total[k] *= R(1) / R(a.G * a.H);
+    UNROLL for (int k = 0; k < 4; ++k) total[k] = shared_out(total[k], R(a.G * a.H));
     units.each([&](int k, i64 u) {
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
@@ -288,7 +288,7 @@ struct StepBack {
         }
     });
     units.total(total);
-    UNROLL for (int k = 0; k < 8; ++k) total[k] *= R(1) / R(a.H);
+    UNROLL for (int k = 0; k < 8; ++k) total[k] = shared_out(total[k], R(a.H));
     units.each([&](int k, i64 u) {
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
