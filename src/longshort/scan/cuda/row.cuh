@@ -129,11 +129,10 @@ struct Row {
   DEVICE_MEMBER void standardise(int blocks, R eps, Visit visit, R (&mean)[Count], R (&scale)[Count]) {
     static_assert(2 * Count <= Most, "more than shared memory holds");
     const int own = blocks * units_of(Warps == 1 ? 0 : thread() / 32);
-    const R inverse = own ? R(1) / R(own) : R(0);
     const R sum = gathered<Count>(visit, [](int, R value) { return value; });
     R centre[Count];
     spread(sum, centre);
-    UNROLL for (int row = 0; row < Count; ++row) centre[row] *= inverse;
+    UNROLL for (int row = 0; row < Count; ++row) centre[row] = shared_out(centre[row], R(own ? own : 1));
     const R squares = gathered<Count>(visit, [&](int row, R value) {
       const R centred = value - centre[row];
       return centred * centred;
