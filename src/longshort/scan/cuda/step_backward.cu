@@ -15,7 +15,7 @@ DEVICE void step_project_back(const A& a) {
   own_units<Units>(a.P, [&](i64 k) {
     typename A::Element dy[Units];
     typename A::Wide renewed[Units];
-    Arriving<Units, typename A::Wide> from;
+    Arriving<Units, typename A::Wide, F::Parts> from;
     output_gradients(a, has, n, k, s, dy);
     wait_for_previous();
     load_arriving(a, has, n, k, s, from);
@@ -25,14 +25,14 @@ DEVICE void step_project_back(const A& a) {
 }
 
 // What a thread holds of a few units between the sums of a step, in registers.
-template <int Units, class A>
+template <int Units, class A, int Parts>
 struct HeldBack {
   using R = typename A::Wide;
   using E = typename A::Element;
   Recalled<A> was[Units];
   E dy[Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
   R hat_z[4][Units], hat_r[4][Units];  // N of z and r, or of each gate
-  Arriving<Units, R> from;
+  Arriving<Units, R, Parts> from;
   R m[Units], dc[Units];
   R raw[Units];       // c̃ before its norm
   R a_bar[4][Units];  // of i, f, g, o
@@ -42,7 +42,7 @@ template <int Units, class A, class F>
 struct StepBack {
   using R = typename A::Wide;
   using E = typename A::Element;
-  using Few = HeldBack<Units, A>;
+  using Few = HeldBack<Units, A, F::Parts>;
   const A& a;
   const F has;
   const i64 n, s, t, slots[4], sigmoids[4];
@@ -109,6 +109,18 @@ struct StepBack {
     if (a.da) store_narrow(a.da + row * a.pitch + u, plain);
     if (a.dr) store_narrow(a.dr + row * a.H + u, dr);
     if (a.dr_wide) store(a.dr_wide + (n * a.G + slot) * a.H + u, dr);
+    if (a.dr_parts) {
+      R rest[Units];
+      UNROLL for (int j = 0; j < Units; ++j) rest[j] = dr[j];
+      UNROLL for (int part = 0; part < 3; ++part) {
+        E rounded[Units];
+        UNROLL for (int j = 0; j < Units; ++j) {
+          narrow(rest[j], rounded[j]);
+          rest[j] -= wide(rounded[j]);
+        }
+        store(a.dr_parts + ((3 * n + part) * a.G + slot) * a.H + u, rounded);
+      }
+    }
     if (a.dz) store_narrow(a.dz + row * a.H + u, dz);
   }
 
@@ -225,7 +237,7 @@ struct StepBack {
   template <int Chunks, int Warps>
   DEVICE_MEMBER void run_row() const {
     Row<Units, Chunks, Warps, R> units(a.H);
-    HeldBack<Units, A> held[Chunks];
+    Few held[Chunks];
     CellNorm<R> norm = {};
     units.each([&](int k, i64 u) { ask(u, held[k]), ask_norms(u, held[k]); });
     R scale_z = R(0), scale_r[4] = {};
@@ -327,7 +339,7 @@ DEVICE void step_end(const A& a) {
   const i64 n = block_x(), row = state_row(a);
   own_units<1>(a.P, [&](i64 k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
-    Product<1, R> product;
+    Product<1, R, F::Parts> product;
     load_product(a, n * a.P + k, product);
     arriving_output(a, has, n, k, -1, product[0], output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;

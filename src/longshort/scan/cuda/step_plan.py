@@ -275,14 +275,18 @@ def backward(
     dr = make("da" if v.norm == "none" else "dr", T, N, GH, dtype=call.dtype)
     if v.norm in ("ba2016", "products"):
         make("dz", T, N, GH, dtype=call.dtype)
-    arriving = dr
-    if v.norm != "none" and call.dtype != wide:
+    arriving, w_hh, parts = dr, given.w_hh, 1
+    if v.norm != "none" and call.dtype == torch.bfloat16:  # the 24 bits of a wide r̄ in three times 8
+        parts, dr_parts = 3, new(N, 3 * GH)
+        packed.put("dr_parts", dr_parts)
+        arriving, w_hh = dr_parts.expand(T, N, 3 * GH), w_hh.repeat(3, 1)
+    elif v.norm != "none" and call.dtype != wide:
         dr_wide = new(N, GH, dtype=wide)
         packed.put("dr_wide", dr_wide)
-        arriving = dr_wide.expand(T, N, GH)
-    w_hh, dh_product = given.w_hh.to(arriving.dtype), new(1, N, P, dtype=wide)
+        arriving, w_hh = dr_wide.expand(T, N, GH), w_hh.to(wide)
+    dh_product = new(parts, N, P, dtype=wide)
     if machine.splits(arriving, w_hh, dh_product):  # then by gate, and the step adds up what no kernel need
-        dh_product = new(len(v.gates), N, P, dtype=wide)
+        dh_product = new(parts * len(v.gates), N, P, dtype=wide)
     packed.number("dh_parts", len(dh_product))
     multiply = machine.repeated(arriving, w_hh, dh_product)
     if given.w_hr is not None:

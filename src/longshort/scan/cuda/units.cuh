@@ -136,36 +136,41 @@ DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, type
 }
 
 // W_hh' dr of the step after for a few outputs, as it lies there: its parts, to be added in their order.
-template <int Units, class R>
+template <int Units, class R, int Parts>
 struct Product {
-  R parts[4][Units];
-  DEVICE_MEMBER R operator[](int j) const { return ((parts[0][j] + parts[1][j]) + parts[2][j]) + parts[3][j]; }
+  R parts[Parts][Units];
+  DEVICE_MEMBER R operator[](int j) const {
+    R sum = parts[0][j];
+    UNROLL for (int part = 1; part < Parts; ++part) sum += parts[part][j];
+    return sum;
+  }
 };
 
 // The same for those that stand at `at` of (N, P).
-template <int Units, class A>
-DEVICE void load_product(const A& a, i64 at, Product<Units, typename A::Wide>& product) {
-  UNROLL for (int part = 0; part < 4; ++part)
+template <int Units, int Parts, class A>
+DEVICE void load_product(const A& a, i64 at, Product<Units, typename A::Wide, Parts>& product) {
+  UNROLL for (int part = 0; part < Parts; ++part)
     load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, part * a.N * a.P + at, product.parts[part]);
 }
 
 // What reaches a few outputs from the step after: through the product, and past it.
-template <int Units, class R>
+template <int Units, class R, int Parts>
 struct Arriving {
-  Product<Units, R> product;
+  Product<Units, R, Parts> product;
   R past[Units];
 };
 
-template <int Units, class A, class F>
-DEVICE void load_arriving(const A& a, const F& has, i64 n, i64 k, i64 s, Arriving<Units, typename A::Wide>& from) {
+template <int Units, int Parts, class A, class F>
+DEVICE void load_arriving(const A& a, const F& has, i64 n, i64 k, i64 s,
+                          Arriving<Units, typename A::Wide, Parts>& from) {
   load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, n * a.P + k, from.past);
   load_product(a, n * a.P + k, from.product);
 }
 
 // (9) to (11) for the outputs from k on; dy: of output_gradients. Moves what reaches h past the product.
-template <int Units, class A, class F, class R = typename A::Wide>
+template <int Units, int Parts, class A, class F, class R = typename A::Wide>
 DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const typename A::Element (&dy)[Units],
-                         Arriving<Units, R>& from, R (&renewed)[Units]) {
+                         Arriving<Units, R, Parts>& from, R (&renewed)[Units]) {
   UNROLL for (int j = 0; j < Units; ++j)
     renewed[j] = arriving_output(a, has, n, k + j, s, from.product[j], dy[j], from.past[j]);
   if (carries_output(has)) store(a.dh + n * a.P + k, from.past);
