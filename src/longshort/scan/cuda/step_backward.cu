@@ -106,8 +106,11 @@ struct StepBack {
   // ā, r̄ and z̄ of one gate.
   DEVICE_MEMBER void write(i64 slot, i64 u, const R (&plain)[Units], const R (&dr)[Units], const R (&dz)[Units]) const {
     const i64 row = (t * a.N + n) * a.G + slot;
-    if (a.da) store_narrow(a.da + row * a.pitch + u, plain);
-    if (a.dr) store_narrow(a.dr + row * a.H + u, dr);
+    if (!tapes_wide(has)) {  // there is no norm
+      store_narrow(a.da + row * a.pitch + u, plain);
+      return;
+    }
+    store_narrow(a.dr + row * a.H + u, dr);
     if (a.dr_wide) store(a.dr_wide + (n * a.G + slot) * a.H + u, dr);
     if (a.dr_parts) {
       R rest[Units];
@@ -121,7 +124,7 @@ struct StepBack {
         store(a.dr_parts + ((3 * n + part) * a.G + slot) * a.H + u, rounded);
       }
     }
-    if (a.dz) store_narrow(a.dz + row * a.H + u, dz);
+    if (has(NormsProducts)) store_narrow(a.dz + row * a.H + u, dz);
   }
 
   // (12) to (17) of unit u + j, as `unit_back`.
