@@ -137,7 +137,8 @@ def forward(
     packed.rows(y)
     for (name, _, _), tensor in zip(tape, saved, strict=True):
         packed.put(name, tensor)
-    x, w_ih, rows_ih = packing.inputs(call, given), given.w_ih.t(), given.w_ih.shape[0]
+    x, rows_ih = packing.inputs(call, given), given.w_ih.shape[0]
+    w_ih = packing.widened(given.w_ih, x.shape[1]).t()
     chunk = max(1, HELD // (N * rows_ih * wide.itemsize))
 
     def inputs_of(low: int, high: int) -> Tensor:
@@ -259,8 +260,9 @@ def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) ->
             gradient = torch.zeros_like(value)
         elif gradient.dtype != value.dtype:
             gradient = gradient.to(value.dtype)
-        # where rows of padding were left out, the copy that makes it dense was the conversion's
-        result[k] = gradient.flatten(0, 1) if gradient.dim() > value.dim() else gradient
+        if gradient.dim() > value.dim():  # padding was left out
+            gradient = gradient.flatten(0, 1)
+        result[k] = gradient
     return tuple(result)
 
 

@@ -78,7 +78,8 @@ struct Arguments {
   Size S;
   i64 flags;
   Size step;           // s of this launch, in the plan of one launch a step
-  Size steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1
+  Size steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1; in the other the
+                       // first s whose W_ih x is not in `z`
   i64 first;          // number of step t = 0 in the counters of the noise
   Size z_first;        // t of the first row of `z`
   i64 slot_i;         // block of rows of gate i in z, r, bias and da; -1 where it is not computed

@@ -70,10 +70,13 @@ struct Product {
     return {first, {left(v.x, first.x), left(v.y, first.y), left(v.z, first.z), left(v.w, first.w)}};
   }
 
-  // Of weights, anew at every step: kept, they would take twice the registers. None is infinite: `load` leaves none.
+  // Of weights, which the compiler keeps where they are few, for they are the same at every step; more take parts anew
+  // each time, for kept they would take twice the registers. None is infinite: `load` leaves none.
+  static constexpr bool Few = InShared == 0 && InRegisters * MT <= (Threads <= 256 ? 8 : 2);
+  static DEVICE_MEMBER u32 part(u32 v) { return Few ? rounded_to_tf32(v) : first_part(v); }
   static DEVICE_MEMBER Parts parts_of_weight(Four v) {
     if (!Exact) return {v, {0, 0, 0, 0}};
-    const Four first = {first_part(v.x), first_part(v.y), first_part(v.z), first_part(v.w)};
+    const Four first = {part(v.x), part(v.y), part(v.z), part(v.w)};
     return {first, {bits_of(float_of(v.x) - float_of(first.x)), bits_of(float_of(v.y) - float_of(first.y)),
                     bits_of(float_of(v.z) - float_of(first.z)), bits_of(float_of(v.w) - float_of(first.w))}};
   }

@@ -162,6 +162,7 @@ struct StepBack {
       store(a.dc + n * a.H + u, few.dc);
       UNROLL for (int k = 0; k < 4; ++k)
         if (slots[k] >= 0) write(slots[k], u, few.a_bar[k], zeros, zeros);
+      recall_units_ahead(a, has, n, s - 1, u);
     });
   }
 
@@ -253,7 +254,10 @@ struct StepBack {
     if (norms_cell(has)) standardise_cell(units, held, norm);
     units.each([&](int k, i64 u) { enter(u, held[k]); });
     if (norms_cell(has)) sum_cell(units, held, norm);
-    units.each([&](int k, i64 u) { pass_cells(u, held[k], norm); });
+    units.each([&](int k, i64 u) {
+      pass_cells(u, held[k], norm);
+      recall_units_ahead(a, has, n, s - 1, u);
+    });
     if (has(NormsProducts))
       leave_products(units, held, scale_z, scale_r[0]);
     else

@@ -83,6 +83,13 @@ struct StepForward {
     load(a.c + n * row + u, few.c);
   }
 
+  // Has z of the next step brought nearer while its product runs.
+  DEVICE_MEMBER void ask_ahead(i64 u) const {
+    const R* next = z + (has(Reversed) ? -1 : 1) * a.N * a.G * a.H;
+    UNROLL for (int gate = 0; gate < 4; ++gate)
+      if (slots[gate] >= 0 && s + 1 < a.steps) bring_nearer(next + slots[gate] * a.H, u);
+  }
+
   // The bias of (2), its gates behind the cell, to (4): the cells of the units from u on.
   DEVICE_MEMBER void open(i64 u, Few& few) const {
     Cell<R>(&v)[Units] = few.cell;
@@ -144,6 +151,7 @@ struct StepForward {
       R out[Units];
       UNROLL for (int j = 0; j < Units; ++j) out[j] = few.cell[j].cell;
       close(u, few, out);
+      ask_ahead(u);
     });
   }
 
@@ -236,6 +244,7 @@ struct StepForward {
         if (has(NormsGates)) cell = out[j];
       }
       close(u, few, out);
+      ask_ahead(u);
     });
   }
 };

@@ -209,8 +209,11 @@ def forward(
     new, steps = given.x.new_empty, Steps(machine, call, packed, AHEAD)
     N, H, P, GH, v = call.N, call.H, call.P, given.w_ih.shape[0], call.variant
     wide = call.wide
-    r = packed.put("r", new(N, GH, dtype=wide))
-    operand = packed.put("operand", new(1, N, P)) if operands is None else operands
+    r = new(N, GH, dtype=wide)
+    packed.put("r", r)
+    operand = new(1, N, P) if operands is None else operands
+    if operands is None:
+        packed.put("operand", operand)
     multiply = machine.repeated(operand, given.w_hh.T, r[None])
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
@@ -232,6 +235,7 @@ def forward(
             low, high = span(call, s, min(s + chunk, call.T))
             packed.put("z", inputs_of(low, high))
             packed.number("z_first", low)
+            packed.number("steps", min(s + chunk, call.T))
         multiply(0 if operands is None else call.T - 1 - s if call.options.reverse else s)
         if v.gate_recurrence:
             multiply_gates(0)

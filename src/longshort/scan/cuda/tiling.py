@@ -141,22 +141,20 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
     found = []
     for backward in (False, True):
         words = properties, call.N, H, G, size, exact, backward
-        together = _together(*words) if H > MOST_UNITS or (waits and _shared_out(*words)) else None
+        shared_out = H > MOST_UNITS or (waits and _shared_out(properties, call.N, H, size, exact, backward))
+        together = _together(*words) if shared_out else None
         found.append(_alone(*words) if together is None and H <= MOST_UNITS else together)
     forward, backward_ = found
     return None if forward is None or backward_ is None else Pair(H, forward, backward_)
 
 
-def _shared_out(
-    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool
-) -> bool:
-    """Whether several blocks run a call faster that one alone could hold."""
-    return H > 64 and N <= _FEW[size, exact] * properties.multiprocessors
+def _shared_out(properties: Properties, N: int, H: int, size: int, exact: bool, backward: bool) -> bool:
+    """Whether several blocks run a call faster that one alone could hold: measured, README.md.
 
-
-_FEW: Final = {(2, False): 1, (4, False): 2, (4, True): 4}
-"""Sequences of a multiprocessor up to which several blocks share H of 65 to 128 out between them, by bytes of an
-element and whether products are exact: one block alone then multiplies mostly columns that are no sequences."""
+    Weights of four bytes fill a block's registers and more, and few sequences are few columns of a product.
+    """
+    most = 4 if exact else 0 if size == 2 else 1 / 2 if backward else 4
+    return H > 64 and most * properties.multiprocessors >= N
 
 
 def _alone(
@@ -203,8 +201,8 @@ def _cuts(
         return
     each = -(-N // groups)
     for columns in (2, 1) if each > 8 else (1,):
-        # an operand that goes into registers is read by every warp along the rows: two are few
-        warps_rows = 1 if backward else 2 if columns == 1 else units // 8
+        # an operand that goes into registers is read by every warp along the rows: by one
+        warps_rows = 1 if backward or columns == 1 else units // 8
         warps_k = 8 // warps_rows
         tiles = (1 if backward else 4) * units // 16 // warps_rows
         chunks = -(-K * size // 64 // warps_k)

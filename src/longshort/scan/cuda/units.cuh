@@ -94,6 +94,12 @@ DEVICE void keep_cells(const A& a, const F& has, i64 n, i64 t, i64 u, const type
   if (has(KeepsCells)) store_wide<Units>(a.cells + row_of(a, n, t) * a.H + u, on, [&](int j) { return c[j]; });
 }
 
+// Has the units from u on of an array brought nearer, once a line of 128 bytes.
+template <class T>
+DEVICE void bring_nearer(const T* row, i64 u) {
+  if (u * static_cast<i64>(sizeof(T)) % 128 == 0) fetch_ahead(row + u);
+}
+
 // ---- the way back
 
 // The row of c_{t-1} of one sequence, null for zeros: the neighbour's, the first one, or a reset's.
@@ -126,6 +132,25 @@ DEVICE void recall_units(const A& a, const F& has, i64 n, i64 s, i64 u, Recalled
   load(a.tape_cells + row * a.H + u, cell);
   load_or_zero(cells_before(a, has, n, s), u, before);
   UNROLL for (int j = 0; j < Units; ++j) was[j].cell = cell[j], was[j].before = before[j];
+}
+
+// Has what step s will recall brought nearer while the product before it runs.
+template <class A, class F>
+DEVICE void recall_units_ahead(const A& a, const F& has, i64 n, i64 s, i64 u) {
+  using R = typename A::Wide;
+  if (s < 0) return;
+  const i64 t = time_of(a, has, s), row = t * a.N + n, slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+  UNROLL for (int gate = 0; gate < 4; ++gate) {
+    const i64 at = (row * 4 + gate) * a.H, hat = (row * a.G + slots[gate]) * a.H;
+    if (tapes_wide(has))
+      bring_nearer(reinterpret_cast<const R*>(a.tape_gates) + at, u);
+    else
+      bring_nearer(a.tape_gates + at, u);
+    if (tapes_wide(has) && slots[gate] >= 0) bring_nearer(a.hat_r + hat, u);
+    if (has(NormsProducts) && slots[gate] >= 0) bring_nearer(a.hat_z + hat, u);
+  }
+  if (s > 0) bring_nearer(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H, u);
+  if (a.dy) bring_nearer(a.dy + n * a.dy_n + t * a.dy_t, u);
 }
 
 // What arrives at the outputs from k on of step s from outside, as `output_gradient` of one.

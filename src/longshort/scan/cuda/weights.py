@@ -35,17 +35,18 @@ def products(
         needs:   which inputs need a gradient.
 
     Returns:
-        Gradients by name, in any dtype. Where rows of padding are left out they have an axis of gates, and
-        are not dense.
+        Gradients by name, in any dtype. Those that padding was left out of have an axis of gates.
     """
     new, gates, found = given.x.new_empty, len(call.variant.gates), {}
     dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
     padding = dr.shape[1] // gates - call.H
     if needs[AT["x"]]:
-        w_ih, shape = given.w_ih, (dz.shape[0], call.C)
-        if padding:
-            w_ih = pad(w_ih.view(gates, call.H, call.C), (0, 0, 0, padding)).flatten(0, 1)
+        C = packing.whole(call, call.C)
+        w_ih, shape = given.w_ih, (dz.shape[0], C)
+        if padding or call.C < C:
+            w_ih = pad(w_ih.view(gates, call.H, call.C), (0, C - call.C, 0, padding)).flatten(0, 1)
         dx = machine.product(dz, w_ih, new(shape, dtype=_dtype(call, shape)))
+        dx = dx[:, : call.C].to(call.dtype).contiguous() if call.C < C else dx
         found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
 
     alone, together, room = _results(call, dr.shape[1], needs)
@@ -56,7 +57,8 @@ def products(
     if "w_ih" in out:
         machine.product(dz.t(), packing.inputs(call, given), out["w_ih"])
     if "w_hh" in out:
-        machine.product(dr.t(), made["operand"].flatten(0, -2), out["w_hh"])
+        operand = packing.widened(made["operand"].flatten(0, -2), out["w_hh"].shape[1])
+        machine.product(dr.t(), operand, out["w_hh"])
         if rate := packing.drawn(call).h:
             out["w_hh"] *= 1 / (1 - rate)
     if "bias" in out:
@@ -67,9 +69,10 @@ def products(
     if together:
         rounded = sums.to(call.dtype)
         out |= {name: rounded.as_strided(*piece) for name, piece in together.items()}
-    if padding:
-        for name in out.keys() & {"w_ih", "w_hh"}:
-            out[name] = out[name].unflatten(0, (gates, call.H + padding))[:, : call.H]
+    for name, columns in (("w_ih", call.C), ("w_hh", call.P)):
+        if name in out and out[name].shape != (gates * call.H, columns):
+            rows = out[name].unflatten(0, (gates, call.H + padding))[:, : call.H, :columns]
+            out[name] = rows.to(call.dtype).contiguous()
 
     if given.w_hr is not None and needs[AT["w_hr"]]:
         found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
@@ -91,18 +94,19 @@ def _results(
 
     What is still to be rounded to x's dtype shares an array, so that one kernel rounds it; its room is last.
     """
-    shapes: dict[str, Shape] = {"w_ih": (rows, call.C), "w_hh": (rows, call.P)}
+    shapes: dict[str, Shape] = {
+        name: (rows, packing.whole(call, n)) for name, n in (("w_ih", call.C), ("w_hh", call.P))
+    }
     if "bias" in call.given and call.variant.norm == "none":
         shapes["bias"] = (len(call.variant.gates) * call.H,)
-    scaled = packing.drawn(call).h > 0
+    scaled, units = packing.drawn(call).h > 0, len(call.variant.gates) * call.H
     alone, together, room = {}, {}, 0
     for name, shape in shapes.items():
         dtype = call.wide if name == "bias" or scaled else _dtype(call, shape)
         if not needs[AT[name]]:
             continue
-        if (
-            dtype == call.dtype or rows > len(call.variant.gates) * call.H
-        ):  # padding is cut off as it is rounded
+        cut = shapes[name] != {"w_ih": (units, call.C), "w_hh": (units, call.P)}.get(name, shape)
+        if dtype == call.dtype or cut:  # padding is cut off as it is rounded
             alone[name] = shape, dtype
         else:
             together[name] = shape, (*shape[1:], 1), room
