@@ -34,8 +34,8 @@ DEVICE void spread(R mine, R (&totals)[Count]) {
   UNROLL for (int k = 0; k < Count; ++k) totals[k] = Count == 1 ? mine : of_lane(mine, k * (32 / Count));
 }
 
-// A block of Warps warps holds a row of H units: a thread Chunks times Units adjacent ones. With one chunk what a
-// thread holds is in registers; with more, where a row is too wide for a block, the compiler puts it in memory.
+// A block of Warps warps holds a row of H units: a thread Chunks times Units adjacent ones. With one or two chunks what
+// a thread holds is in registers; with more, where a row is too wide for a block, the compiler puts it in memory.
 //
 // Sums meet in shared memory, in two halves that take turns: whoever writes a half has passed the barrier behind its
 // last reading, so one barrier for each meeting is enough. A block of one warp has none.
@@ -50,10 +50,14 @@ struct Row {
   // Calls each(chunk, first unit) for what this thread holds.
   template <class Each>
   DEVICE_MEMBER void each(Each each) const {
-    for (int k = 0; k < Chunks; ++k) {
+    const auto chunk = [&](int k) {
       const i64 u = (static_cast<i64>(k) * Warps * 32 + thread()) * Units;
       if (u < H) each(k, u);
-    }
+    };
+    if (Chunks <= 2)
+      UNROLL for (int k = 0; k < Chunks; ++k) chunk(k);
+    else
+      for (int k = 0; k < Chunks; ++k) chunk(k);
   }
 
   // Units that the threads of a warp hold.

@@ -21,8 +21,8 @@ from .sources import Entry, Program
 
 THREADS = 128
 """Of a block, at most, where no norm spans the row: small blocks spread evenly over the multiprocessors."""
-ROW_THREADS = 1024
-"""Of the one block that a norm's row has, at most."""
+ROW_THREADS = 512
+"""Of the one block that a norm's row has, at most: more have too few registers for what each holds."""
 ROW_SHARED = 128
 """Bytes for each of its warps, where the sums of `row.cuh` meet."""
 UNITS = 4
