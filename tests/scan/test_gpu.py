@@ -109,7 +109,9 @@ def test_a_row_of_a_norm(case, threads, machine, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])
-@ids([dataclasses.replace(case, H=H, N=2, T=3, why=f"{case.why}, {H}") for H in (8, 260) for case in NORMS[:3]])
+@ids(
+    [dataclasses.replace(case, H=H, N=2, T=3, why=f"{case.why}, {H}") for H in (8, 260) for case in NORMS[:3]]
+)
 def test_rounding_of_a_row_of_a_norm(case, dtype, machine):
     tensors = case.make(dtype)
     yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)

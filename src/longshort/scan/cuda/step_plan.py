@@ -63,7 +63,7 @@ def block(call: Call, name: str, units: int) -> int:
 
 
 def chunks(call: Call, name: str, units: int) -> int:
-    """Return how many times `units` a thread holds of a norm's row, which one block has; 0 where no norm spans it."""
+    """Return how many times `units` a thread holds of a norm's row, one block's; 0 where no norm spans it."""
     if call.variant.norm == "none" or name not in ROWS:
         return 0
     return -(-width(call, name) // (units * ROW_THREADS))
