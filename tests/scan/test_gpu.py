@@ -11,7 +11,7 @@ import torch
 from longshort.errors import BackendError
 from longshort.scan import gpu, lstm, plain
 from longshort.scan.call import Inputs
-from longshort.scan.cuda import step_plan
+from longshort.scan.cuda import packing, step_plan, weights
 from oracle import assert_all_as_accurate, assert_equations
 from scan.cases import ALONE, NAMES, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
 
@@ -192,6 +192,29 @@ def test_parts_of_a_product_are_added_up(case, machine, monkeypatch):
     want = exact(case, tensors)
     for what, got in case.differentiate(tensors, backend="gpu").items():
         assert_equations(got, want[what], what=what)
+
+
+@pytest.fixture
+def everything_is_widened(monkeypatch):
+    """Copies with wider rows, which calls of this size are not worth."""
+    monkeypatch.setattr(packing, "WIDENED", 0)
+    weights._results.cache_clear()
+    yield
+    weights._results.cache_clear()
+
+
+@ids([*SIZES, Case("lengths", lengths=True), Case("projection", projected=True), MUCH, *TOGETHER])
+@pytest.mark.parametrize("plan", ["step", "persistent"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+def test_rows_that_sixteen_bytes_do_not_divide(
+    case, dtype, plan, machine, monkeypatch, everything_is_widened
+):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
+    tensors = case.make(dtype)
+    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
+    got = case.differentiate(tensors, backend="gpu")
+    assert_all_as_accurate(got, exact(case, tensors), yardstick)
+    assert all(value.is_contiguous() for name, value in got.items() if name.startswith("dw_"))
 
 
 @ids([c for c in ALONE if c.why not in ("cells kept", "gates kept", "segments", "no bias")])

@@ -12,7 +12,8 @@ import torch
 
 from longshort.errors import SettingError
 from longshort.scan import gpu, plain
-from longshort.scan.cuda import persistent_plan, sources, tiling, weights
+from longshort.scan.call import Grads, Inputs
+from longshort.scan.cuda import packing, persistent_plan, sources, tiling, weights
 from longshort.scan.cuda.machine import Properties
 from oracle import assert_all_as_accurate
 from scan.cases import OPTIONS, SIZES, Case, ids, pair
@@ -366,6 +367,31 @@ def test_which_plan_runs(wanted, H, together, monkeypatch):
     machine.properties = H200
     found = gpu.persistent(call(64, H), machine)
     assert (found and found.forward.blocks) == together
+
+
+@pytest.mark.parametrize("kind, N, H, forward, backward", [
+    (KINDS[0], 64, 128, 1, 1), (KINDS[2], 64, 128, 4, 4), (KINDS[2], 128, 128, 4, 1),
+    (KINDS[2], 1024, 128, 1, 1), (KINDS[3], 512, 128, 4, 4), (KINDS[3], 1024, 128, 1, 1),
+    (KINDS[3], 64, 64, 1, 1), (KINDS[3], 64, 96, 3, 3),
+])  # fmt: skip
+def test_few_sequences_of_wide_numbers_are_shared_out(kind, N, H, forward, backward):
+    """Weights of four bytes, up to 128 units: by several blocks, unless none may wait for another."""
+    found = tiling.pair(H200, call(N, H, kind[0]), kind[1])
+    assert (found.forward.blocks, found.backward.blocks) == (forward, backward)
+    alone = tiling.pair(H200, call(N, H, kind[0]), kind[1], waits=False)
+    assert (alone.forward.blocks, alone.backward.blocks) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "T, stride, short", [(100, None, True), (1 << 24, None, False), (100, 1 << 30, False)]
+)
+def test_long_arrays_are_counted_in_64_bits(T, stride, short):
+    asked = call(2, 40)._replace(T=T)
+    packed = packing.Packed(asked, Inputs(*[None] * len(Inputs._fields)))
+    if stride is not None:
+        dy = torch.empty_strided((2, T, 40), (stride, 40, 1), dtype=asked.dtype, device="meta")
+        packed.arriving(asked, Grads(dy, None, None))
+    assert packed.short is short
 
 
 def test_an_unknown_plan_is_named(monkeypatch):

@@ -24,6 +24,11 @@ typedef std::uint16_t u16;
 typedef std::uint32_t u32;
 typedef unsigned long long u64;
 typedef long long i64;
+#ifdef LONGSHORT_INDEX
+typedef LONGSHORT_INDEX Index;
+#else
+typedef i64 Index;
+#endif
 
 struct bfloat16 { u16 bits; };
 struct float16 { u16 bits; };

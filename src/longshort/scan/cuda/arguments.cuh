@@ -62,7 +62,7 @@ struct Open {
 // A size in the eight bytes of a field, below 2³¹: multiplying two of them is one instruction, two i64 take four.
 struct Size {
   int value, high;
-  DEVICE_MEMBER operator i64() const { return value; }
+  DEVICE_MEMBER operator Index() const { return value; }
 };
 
 template <class E, class R>
@@ -125,6 +125,7 @@ struct Arguments {
   R* c;                     // state: (N, H + S H) as c_given
   E* operand;               // out: (N, P)  h where it is kept by variational_h, else 0; read by the next product.
                             // Null where y is that; then, and in the persistent plan, the first one alone
+  Size operand_pitch;       // forward, one launch a step: elements from one sequence's operand to the next
   R* unprojected;           // out: (N, H)  h̃ before the projection
   // what the call returns, laid out as x is: (n, t) is row n row_n + t row_t of each
   E* y;                     // out: (N, T, P); in on the way back
@@ -153,6 +154,7 @@ struct Arguments {
   // gradients of the state after the step at hand
   const R* dh_product;      // in: (dh_parts, N, P)  W_hh' dr of the step after, to be added up; null at the last step
   Size dh_parts;            // up to `Parts` of the flags
+  Size dh_pitch;            // elements from one sequence's row of dh_product to the next
   R* dh;                    // state: (N, P)  what reaches h past the product; persistent, in, and null is zero
   R* dc;                    // state: (N, H)  likewise
   const R* ds_product;      // in: (N, S H)  W_gates' da of the step after; null at the last step
@@ -193,8 +195,8 @@ struct Arguments {
 // stride but those of N and T becomes part of an instruction.
 template <class A, i64 H_, i64 P_, i64 G_, i64 S_, i64 I, i64 F, i64 C, i64 O, i64 SigmoidI, i64 SigmoidF, i64 SigmoidO>
 struct Sized : A {
-  static constexpr i64 H = H_, P = P_, G = G_, S = S_, slot_i = I, slot_f = F, slot_g = C, slot_o = O;
-  static constexpr i64 sigmoid_i = SigmoidI, sigmoid_f = SigmoidF, sigmoid_o = SigmoidO;
+  static constexpr Index H = H_, P = P_, G = G_, S = S_, slot_i = I, slot_f = F, slot_g = C, slot_o = O;
+  static constexpr Index sigmoid_i = SigmoidI, sigmoid_f = SigmoidF, sigmoid_o = SigmoidO;
 };
 
 }  // namespace longshort

@@ -5,30 +5,30 @@
 namespace longshort {
 
 template <class A, class F>
-DEVICE i64 time_of(const A& a, const F& has, i64 s) {
+DEVICE Index time_of(const A& a, const F& has, Index s) {
   return has(Reversed) ? a.T - 1 - s : s;
 }
 
 // The row of y, cells and gates at (n, t).
 template <class A>
-DEVICE i64 row_of(const A& a, i64 n, i64 t) {
+DEVICE Index row_of(const A& a, Index n, Index t) {
   return n * a.row_n + t * a.row_t;
 }
 
 // (8): whether step t of sequence n is one of its own.
 template <class A, class F>
-DEVICE bool active(const A& a, const F& has, i64 n, i64 t) {
+DEVICE bool active(const A& a, const F& has, Index n, Index t) {
   return !has(Ragged) || t < a.lengths[n];
 }
 
 // (0); a reset in the padding is none.
 template <class A, class F>
-DEVICE bool resets(const A& a, const F& has, i64 n, i64 t) {
+DEVICE bool resets(const A& a, const F& has, Index n, Index t) {
   return has(Resets) && a.reset[n * a.T + t] && active(a, has, n, t);
 }
 
 template <class A, class F>
-DEVICE bool resets_after(const A& a, const F& has, i64 n, i64 s) {
+DEVICE bool resets_after(const A& a, const F& has, Index n, Index s) {
   return s + 1 < a.T && resets(a, has, n, time_of(a, has, s + 1));
 }
 
@@ -38,17 +38,17 @@ DEVICE u64 seed_of(const A& a) {
 }
 
 template <class A>
-DEVICE i64 state_row(const A& a) {
+DEVICE Index state_row(const A& a) {
   return a.H + a.S * a.H * ((a.flags & GateRecurrence) != 0);
 }
 
 template <class A>
-DEVICE typename A::Wide weight_at(const typename A::Element* weight, i64 block, i64 H, i64 u) {
+DEVICE typename A::Wide weight_at(const typename A::Element* weight, Index block, Index H, Index u) {
   return weight && block >= 0 ? static_cast<typename A::Wide>(wide(weight[block * H + u])) : typename A::Wide(0);
 }
 
 template <class A, class F>
-DEVICE Peepholes<typename A::Wide> peepholes_of(const A& a, const F& has, i64 u) {
+DEVICE Peepholes<typename A::Wide> peepholes_of(const A& a, const F& has, Index u) {
   Peepholes<typename A::Wide> p = {0, 0, 0};
   if (has(Peephole)) {
     p.i = weight_at<A>(a.peephole, a.sigmoid_i, a.H, u);
@@ -60,7 +60,7 @@ DEVICE Peepholes<typename A::Wide> peepholes_of(const A& a, const F& has, i64 u)
 
 // m_g of (4).
 template <class A, class F>
-DEVICE typename A::Wide candidate_mask(const A& a, const F& has, i64 n, i64 t, i64 u) {
+DEVICE typename A::Wide candidate_mask(const A& a, const F& has, Index n, Index t, Index u) {
   using R = typename A::Wide;
   if (!has(MasksCandidate)) return R(1);
   return kept(seed_of(a), RecurrentDropout, a.first + t, n, u, a.least_g) ? R(a.scale_g) : R(0);
@@ -75,7 +75,7 @@ DEVICE E canonical(E v) {
 
 // The operand of the next product: h where variational_h keeps it. Its scale is applied to the product.
 template <class A, class F>
-DEVICE typename A::Element operand_of(const A& a, const F& has, i64 n, i64 k, typename A::Element h) {
+DEVICE typename A::Element operand_of(const A& a, const F& has, Index n, Index k, typename A::Element h) {
   typename A::Element zero;
   narrow(typename A::Wide(0), zero);
   if (has(MasksHidden) && !kept(seed_of(a), VariationalH, 0, n, k, a.least_h)) return zero;
@@ -83,7 +83,7 @@ DEVICE typename A::Element operand_of(const A& a, const F& has, i64 n, i64 k, ty
 }
 
 template <class A>
-DEVICE typename A::Element initial_h_at(const A& a, i64 n, i64 k) {
+DEVICE typename A::Element initial_h_at(const A& a, Index n, Index k) {
   typename A::Element zero;
   narrow(typename A::Wide(0), zero);
   return a.initial_h ? a.initial_h[n * a.P + k] : zero;
@@ -91,18 +91,18 @@ DEVICE typename A::Element initial_h_at(const A& a, i64 n, i64 k) {
 
 // k counts through (H + S H): the cell, then the gates of the step before.
 template <class A>
-DEVICE typename A::Wide initial_c_at(const A& a, i64 n, i64 k) {
+DEVICE typename A::Wide initial_c_at(const A& a, Index n, Index k) {
   return a.initial_c ? a.initial_c[n * state_row(a) + k] : typename A::Wide(0);
 }
 
 // (6) from the projection's clip on, (7), (8) for output k. fresh: h̃. before: h of the step before. Returns h after
 // the step, which y sees but for the padding.
 template <class A, class F>
-DEVICE typename A::Element renewed_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide fresh,
+DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide fresh,
                                           typename A::Element before, typename A::Element& seen) {
   using R = typename A::Wide;
   typename A::Element rounded;
-  const i64 t = time_of(a, has, s);
+  const Index t = time_of(a, has, s);
   if (has(ClipsProjection)) {
     const R most = R(a.projection_clip);
     if (a.unclipped) a.unclipped[(t * a.N + n) * a.P + k] = !(fresh < -most || fresh > most);
@@ -121,7 +121,7 @@ DEVICE typename A::Element renewed_output(const A& a, const F& has, i64 n, i64 k
 
 // The same for a thread that owns one unit: h̃ to y. Returns h as the next step finds it.
 template <class A, class F>
-DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide fresh,
+DEVICE typename A::Element finish_output(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide fresh,
                                          typename A::Element before) {
   typename A::Element seen;
   const auto rounded = renewed_output(a, has, n, k, s, fresh, before, seen);
@@ -131,7 +131,7 @@ DEVICE typename A::Element finish_output(const A& a, const F& has, i64 n, i64 k,
 
 // (7), (8) for the cell: returns c after the step, before a reset of the next.
 template <class A, class F>
-DEVICE typename A::Wide finish_cell(const A& a, const F& has, i64 n, i64 t, i64 u, typename A::Wide fresh,
+DEVICE typename A::Wide finish_cell(const A& a, const F& has, Index n, Index t, Index u, typename A::Wide fresh,
                                     typename A::Wide before) {
   using R = typename A::Wide;
   if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) fresh = before;
@@ -147,9 +147,9 @@ DEVICE bool tapes_wide(const F& has) {
 
 // Where the gates of (n, t) are kept: blocks i, f, g, o.
 template <class A, class F>
-DEVICE void keep_gate(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value,
+DEVICE void keep_gate(const A& a, const F& has, Index n, Index t, Index u, int gate, typename A::Wide value,
                       typename A::Wide held, bool on) {
-  const i64 at = ((t * a.N + n) * 4 + gate) * a.H + u;
+  const Index at = ((t * a.N + n) * 4 + gate) * a.H + u;
   if (has(Tapes) && on) {
     if (tapes_wide(has))
       reinterpret_cast<typename A::Wide*>(a.tape_gates)[at] = held;
@@ -159,18 +159,18 @@ DEVICE void keep_gate(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, t
   if (has(KeepsGates)) a.gates[(row_of(a, n, t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
 }
 template <class A, class F>
-DEVICE void keep_sigmoid(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, typename A::Wide value, bool on) {
+DEVICE void keep_sigmoid(const A& a, const F& has, Index n, Index t, Index u, int gate, typename A::Wide value, bool on) {
   using Held = Tape<typename A::Element, typename A::Wide>;
   keep_gate(a, has, n, t, u, gate, value, Held::of_sigmoid(value), on);
 }
 template <class A, class F>
-DEVICE void keep_candidate(const A& a, const F& has, i64 n, i64 t, i64 u, const Cell<typename A::Wide>& v, bool on) {
+DEVICE void keep_candidate(const A& a, const F& has, Index n, Index t, Index u, const Cell<typename A::Wide>& v, bool on) {
   using Held = Tape<typename A::Element, typename A::Wide>;
   keep_gate(a, has, n, t, u, 2, v.g, Held::of_candidate(v.a_g, v.g), on);
 }
 
 template <class A, class F>
-DEVICE void keep_cell(const A& a, const F& has, i64 n, i64 t, i64 u, typename A::Wide value, bool on) {
+DEVICE void keep_cell(const A& a, const F& has, Index n, Index t, Index u, typename A::Wide value, bool on) {
   if (has(Tapes) && on) a.tape_cells[(t * a.N + n) * a.H + u] = value;
   if (has(KeepsCells)) a.cells[row_of(a, n, t) * a.H + u] = on ? value : typename A::Wide(0);
 }
@@ -179,8 +179,8 @@ DEVICE void keep_cell(const A& a, const F& has, i64 n, i64 t, i64 u, typename A:
 
 // c_{t-1}: the neighbour's, the first one, or a reset's.
 template <class A, class F>
-DEVICE typename A::Wide cell_before(const A& a, const F& has, i64 n, i64 s, i64 u) {
-  const i64 t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
+DEVICE typename A::Wide cell_before(const A& a, const F& has, Index n, Index s, Index u) {
+  const Index t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
   if (resets(a, has, n, t)) return initial_c_at(a, n, u);
   if (s > 0 && active(a, has, n, earlier)) return a.tape_cells[(earlier * a.N + n) * a.H + u];
   return a.c_given[n * state_row(a) + u];
@@ -196,11 +196,11 @@ struct Recalled {
 };
 
 template <class A, class F>
-DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
-  const i64 t = time_of(a, has, s), row = t * a.N + n;
+DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u) {
+  const Index t = time_of(a, has, s), row = t * a.N + n;
   Recalled<A> r;
   UNROLL for (int gate = 0; gate < 4; ++gate) {
-    const i64 at = (row * 4 + gate) * a.H + u;
+    const Index at = (row * 4 + gate) * a.H + u;
     if (tapes_wide(has))
       r.wide_gates[gate] = reinterpret_cast<const typename A::Wide*>(a.tape_gates)[at];
     else
@@ -212,13 +212,13 @@ DEVICE Recalled<A> recall(const A& a, const F& has, i64 n, i64 s, i64 u) {
 }
 
 // Has what `recall` and `output_gradient` will read at step s brought nearer, but for the cell after it, which step
-// s + 1 read.
+// s + 1 read. Without a branch, of which the compiler would wait first for what was loaded before.
 template <class A, class F>
-DEVICE void recall_ahead(const A& a, const F& has, i64 n, i64 s, i64 u) {
-  const i64 t = time_of(a, has, s), row = t * a.N + n;
+DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
+  const Index t = time_of(a, has, s), row = t * a.N + n;
   UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(a.tape_gates + (row * 4 + gate) * a.H + u);
-  if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
-  if (a.dy) fetch_ahead(a.dy + n * a.dy_n + t * a.dy_t + u);
+  fetch_ahead(a.tape_cells + (time_of(a, has, s > 0 ? s - 1 : 0) * a.N + n) * a.H + u);
+  fetch_ahead(a.dy ? a.dy + n * a.dy_n + t * a.dy_t + u : a.tape_gates + row);
 }
 
 template <class A, class F>
@@ -235,7 +235,7 @@ DEVICE Cell<typename A::Wide> opened(const F& has, const Recalled<A>& r) {
 
 // A gate of i, f, o, from its place on the tape.
 template <class A, class F>
-DEVICE typename A::Wide taped_sigmoid(const A& a, const F& has, i64 at) {
+DEVICE typename A::Wide taped_sigmoid(const A& a, const F& has, Index at) {
   using Held = Tape<typename A::Element, typename A::Wide>;
   return Held::sigmoid(tapes_wide(has) ? reinterpret_cast<const typename A::Wide*>(a.tape_gates)[at]
                                        : wide(a.tape_gates[at]));
@@ -243,8 +243,8 @@ DEVICE typename A::Wide taped_sigmoid(const A& a, const F& has, i64 at) {
 
 // What arrives at output k of step s from outside, as it lies there; 0 in the padding and before the first step.
 template <class A, class F>
-DEVICE typename A::Element output_gradient(const A& a, const F& has, i64 n, i64 k, i64 s) {
-  const i64 t = time_of(a, has, s);
+DEVICE typename A::Element output_gradient(const A& a, const F& has, Index n, Index k, Index s) {
+  const Index t = time_of(a, has, s);
   typename A::Element dy;
   narrow(typename A::Wide(0), dy);
   if (a.dy && s >= 0 && active(a, has, n, t)) dy = a.dy[n * a.dy_n + t * a.dy_t + k];
@@ -253,7 +253,7 @@ DEVICE typename A::Element output_gradient(const A& a, const F& has, i64 n, i64 
 
 // Whether the taped cell is c̃ itself; else c̃ is made again from the gates.
 template <class A, class F>
-DEVICE bool tape_has_cell(const A& a, const F& has, i64 n, i64 t, i64 u) {
+DEVICE bool tape_has_cell(const A& a, const F& has, Index n, Index t, Index u) {
   if (has(NormsGates) || has(MixesCell)) return false;
   return !has(ZonesCell) || kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c);
 }
@@ -262,10 +262,10 @@ DEVICE bool tape_has_cell(const A& a, const F& has, i64 n, i64 t, i64 u) {
 // output_gradient. Returns h̄' of the projection's value (0 in the padding) and moves `past`, what reaches h past the
 // product.
 template <class A, class F>
-DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide product,
+DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide product,
                                         typename A::Element dy, typename A::Wide& past) {
   using R = typename A::Wide;
-  const i64 t = time_of(a, has, s);
+  const Index t = time_of(a, has, s);
   R scaled = product;
   if (has(MasksHidden)) scaled = kept(seed_of(a), VariationalH, 0, n, k, a.least_h) ? product * R(a.scale_h) : R(0);
   R total = past + scaled;
@@ -294,7 +294,7 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, i64 n, i64 k, 
 
 // (19) for the cell and the gates behind it: what reaches element k of (H + S H) before the step after.
 template <class A, class F>
-DEVICE typename A::Wide arriving_state(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Wide total) {
+DEVICE typename A::Wide arriving_state(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide total) {
   if (!resets_after(a, has, n, s)) return total;
   if (a.dc_initial) a.dc_initial[n * state_row(a) + k] += total;
   return typename A::Wide(0);
@@ -302,7 +302,7 @@ DEVICE typename A::Wide arriving_state(const A& a, const F& has, i64 n, i64 k, i
 
 // ḡ_kept.
 template <class A, class F>
-DEVICE Extra<typename A::Wide> kept_gradient(const A& a, const F& has, i64 n, i64 t, i64 u) {
+DEVICE Extra<typename A::Wide> kept_gradient(const A& a, const F& has, Index n, Index t, Index u) {
   Extra<typename A::Wide> extra = {0, 0, 0, 0};
   if (has(KeepsGates) && a.dgates) {
     const typename A::Wide* row = a.dgates + n * a.dgates_n + t * a.dgates_t + u;

@@ -25,11 +25,11 @@ DEVICE R through_norm(R d, R hat, R mean_d, R mean_dot, R scale) {
 }
 
 template <int Units, class A>
-DEVICE void add_sums(const A& a, i64 n, i64 block, i64 u, const typename A::Wide (&values)[Units]) {
+DEVICE void add_sums(const A& a, Index n, Index block, Index u, const typename A::Wide (&values)[Units]) {
   if (block >= 0) accumulate(a.sums + (n * a.sum_count + block) * a.H + u, values);
 }
 template <class A>
-DEVICE void add_sum(const A& a, i64 n, i64 block, i64 u, typename A::Wide value) {
+DEVICE void add_sum(const A& a, Index n, Index block, Index u, typename A::Wide value) {
   const typename A::Wide values[1] = {value};
   add_sums(a, n, block, u, values);
 }
@@ -37,7 +37,7 @@ DEVICE void add_sum(const A& a, i64 n, i64 block, i64 u, typename A::Wide value)
 // c̃ of (4) before a norm: off the tape, or made again as forward.
 template <class A, class F>
 DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename A::Wide>& v, const Recalled<A>& was,
-                                   i64 n, i64 t, i64 u, typename A::Wide mask) {
+                                   Index n, Index t, Index u, typename A::Wide mask) {
   using R = typename A::Wide;
   if (tape_has_cell(a, has, n, t, u)) return was.cell;
   const R cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * was.before);
@@ -48,10 +48,10 @@ DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename
 // a_bar: ā of i, f, g, o; 0 for an absent gate. Returns the gradient of the result of the cell's norm. With `first` only
 // that and ā_o are made, and nothing is moved; otherwise `norm` holds the means over the row that come of it.
 template <class A, class F, class R = typename A::Wide>
-DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Recalled<A>& was, const CellNorm<R>& norm,
+DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Recalled<A>& was, const CellNorm<R>& norm,
                    bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
   using E = typename A::Element;
-  const i64 t = time_of(a, has, s);
+  const Index t = time_of(a, has, s);
   Cell<R> v = opened<A>(has, was);
   const R c_before = was.before, mask = candidate_mask(a, has, n, t, u);
   const R raw = norms_cell(has) ? norm.raw : cell_again(a, has, v, was, n, t, u, mask);
@@ -84,7 +84,7 @@ DEVICE R unit_back(const A& a, const F& has, i64 n, i64 s, i64 u, const Recalled
     if (a.sigmoid_f >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_f, u, a_bar[1] * c_before);
     if (a.sigmoid_o >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_o, u, a_bar[3] * v.cell);
   }
-  if (a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
+  if (has(Projected) && a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
   return q;
 }
 

@@ -20,6 +20,13 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
+// What counts elements of an array: the host says int where every array of a call is short enough, for then an address
+// takes two instructions and not eight.
+#ifdef LONGSHORT_INDEX
+typedef LONGSHORT_INDEX Index;
+#else
+typedef i64 Index;
+#endif
 
 struct bfloat16 { u16 bits; };
 struct float16 { u16 bits; };

@@ -26,7 +26,7 @@ DEVICE bool missing(u32 marks) {
 // Loads v[0 .. Count-1] from `from(i)`, all at once, until nothing in them is missing: each look takes a way to
 // memory. False if the wait for step s was over, and the kernel with it.
 template <int Count, class A, class From>
-DEVICE bool settle(const A& a, i64 s, Four (&v)[Count], From from) {
+DEVICE bool settle(const A& a, Index s, Four (&v)[Count], From from) {
   using E = typename A::Element;
   u64 deadline = 0;
   for (int spins = 1;; ++spins) {
@@ -57,7 +57,7 @@ DEVICE bool settle(const A& a, i64 s, Four (&v)[Count], From from) {
 //   meanwhile: what is done while the first of it is on its way.
 // A warp takes a row, so that addresses are constants but for its start. Lanes behind the last number read it again.
 template <int K, int ToPitch, int Threads, int Rows, class A, class Meanwhile>
-DEVICE void gather(const A& a, const typename A::Element* from, char* to, int rows, i64 s, Meanwhile meanwhile) {
+DEVICE void gather(const A& a, const typename A::Element* from, char* to, int rows, Index s, Meanwhile meanwhile) {
   using E = typename A::Element;
   constexpr int Vector = 16 / sizeof(E), PerRow = K / Vector, Warps = Threads / 32;
   constexpr int Each = (PerRow + 31) / 32, Turns = (Rows + Warps - 1) / Warps;

@@ -87,6 +87,8 @@ def sizes(call: Call) -> dict[str, Any]:
         **{f"slot_{name}": place for name, place in gate.items()},
         **{f"sigmoid_{name}": place for name, place in sigmoid.items()},
         "pitch": call.H,
+        "operand_pitch": call.P,
+        "dh_pitch": call.P,
         "cell_clip": v.cell_clip or 0.0,
         "projection_clip": v.projection_clip or 0.0,
         "norm_eps": v.norm_eps,
@@ -138,15 +140,24 @@ def _pointed(given: frozenset[str]) -> tuple[tuple[int, str], ...]:
     return tuple((k, _POINTED[name]) for k, name in names if name in given and name in _POINTED)
 
 
+@lru_cache(maxsize=4096)
+def _short(call: Call) -> bool:
+    """Whether 32 bits count the elements of every array that a call's kernels make or keep."""
+    return (call.T + 1) * call.N * 4 * (call.H + call.P + 32) < 1 << 31
+
+
 class Packed:
     """The argument of a call's kernels, and a hold on every tensor that it points to.
 
     Every call packs one, so no field costs more than a write to its place.
+
+    short: whether 32 bits count the elements of every array in it.
     """
 
     def __init__(self, call: Call, given: Inputs) -> None:
         self.layout: Layout = layout()
         self.held: dict[str, Tensor | None] = {}
+        self.short = _short(call)
         self.bytes = bytearray(_sized(call))
         self._word, self._words = self.layout.word, memoryview(self.bytes).cast("q")
         for k, name in _pointed(call.given):
@@ -188,6 +199,8 @@ class Packed:
             self.put(name, value)
             self.number(f"{name}_n", value.stride(0))
             self.number(f"{name}_t", value.stride(1))
+            reach = call.N * value.stride(0) + call.T * value.stride(1) + value.shape[2]
+            self.short = self.short and reach < 1 << 31
 
 
 @lru_cache(maxsize=4096)

@@ -76,8 +76,8 @@ struct PersistentBackward {
   }
 
   // ā of a cell to the weights' gradients and to the next product; in the padding it is 0.
-  DEVICE_MEMBER void tell(int sub, i64 t, int n, int c, int u, const R (&a_bar)[4]) const {
-    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+  DEVICE_MEMBER void tell(int sub, Index t, int n, int c, int u, const R (&a_bar)[4]) const {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     UNROLL for (int gate = 0; gate < 4; ++gate) {
       if (slots[gate] < 0) continue;
       const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks + u;
@@ -98,8 +98,10 @@ struct PersistentBackward {
     float* mine = sums;
     if (Cut::Exchanges) {
       const auto later = [&] {
-        UNROLL for (int k = 0; k < Cells; ++k)
-          if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
+        UNROLL for (int k = 0; k < Cells; ++k) {  // who owns nothing asks for what others ask for
+          const int c = column(k) < slice.count ? column(k) : slice.count - 1, u = unit(k) < a.H ? unit(k) : 0;
+          recall_ahead(a, has, slice.first + c, s > 0 ? s - 1 : 0, u);
+        }
       };
       const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
       core.run_arriving(a, from, slice.count, s, later, d);
@@ -121,7 +123,7 @@ struct PersistentBackward {
 
   DEVICE_MEMBER void step(int sub, int s) {
     const Slice<Cut, A> slice(a, sub);
-    const i64 t = time_of(a, has, s);
+    const Index t = time_of(a, has, s);
     Recalled<A> was[Cells];
     E dy[Cells];
     UNROLL for (int k = 0; k < Cells; ++k) {
@@ -132,29 +134,40 @@ struct PersistentBackward {
     }
     float arrived[Cells];
     product(sub, s, arrived);
-    UNROLL for (int k = 0; k < Cells; ++k) {
-      const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k)) continue;
-      R a_bar[4] = {R(0), R(0), R(0), R(0)};
-      if (u < a.H) {
-        Carried hands = carry(sub, k);
-        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], hands.past);
-        hands.dc = arriving_state(a, has, n, u, s, hands.dc);
-        if (active(a, has, n, t)) {
-          const CellNorm<R> none = {};
-          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, has, n, t, u), hands.dc, a_bar);
-        }
-        carry(sub, k) = hands;
+    // Two cells at a time: their chains of arithmetic do not wait for each other, nor for a branch between them. Where
+    // all of it is in registers, cells that no sequence owns are computed too.
+    const bool in_registers =
+        !(has(Ragged) || has(Resets) || has(Peephole) || has(KeepsCells) || has(KeepsGates));
+    UNROLL for (int pair = 0; pair < Cells; pair += 2) {
+      R a_bar[2][4] = {};
+      Carried hands[2];
+      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
+        const int n = slice.first + column(k), u = unit(k), i = k - pair;
+        hands[i] = carry(sub, k);
+        if (!in_registers && (!owns(slice, k) || u >= a.H)) continue;
+        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], hands[i].past);
+        hands[i].dc = arriving_state(a, has, n, u, s, hands[i].dc);
+        const CellNorm<R> none = {};
+        if (in_registers || active(a, has, n, t))
+          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, has, n, t, u), hands[i].dc, a_bar[i]);
       }
-      tell(sub, t, n, column(k), u, a_bar);
-      UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[gate];
+      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
+        const int n = slice.first + column(k), u = unit(k), i = k - pair;
+        if (!owns(slice, k)) continue;
+        if (u < a.H)
+          carry(sub, k) = hands[i];
+        else
+          UNROLL for (int gate = 0; gate < 4; ++gate) a_bar[i][gate] = R(0);
+        tell(sub, t, n, column(k), u, a_bar[i]);
+        UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[i][gate];
+      }
     }
   }
 
   // A row for each group: the host adds the rows, so that the order of the sum never changes.
   DEVICE_MEMBER void write_bias() const {
-    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    const i64 row = block_x() / Cut::Blocks;
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const Index row = block_x() / Cut::Blocks;
     const int u = unit(0);
     block_barrier();
     if (thread() >= Cut::Units || u >= a.H) return;

@@ -86,11 +86,11 @@ struct PersistentForward {
   }
 
   DEVICE_MEMBER void begin(char* memory) {
-    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     unit0 = block_x() % Cut::Blocks * Cut::Units;
     core.load(memory, [&](int wm, int tile, int row) -> const E* {
       const int u = unit0 + wm * 8 * Pairs + tile / 2 * 8 + row % 8;
-      const i64 slot = slots[tile % 2 * 2 + row / 8];
+      const Index slot = slots[tile % 2 * 2 + row / 8];
       return u < a.H && slot >= 0 ? a.weights + (slot * a.H + u) * a.weight_pitch : nullptr;
     });
     stages = memory + Core::WeightBytes;
@@ -118,21 +118,26 @@ struct PersistentForward {
     }
   }
 
-  // (2) to (8) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x.
-  DEVICE_MEMBER void move(int sub, int k, int j, int n, int u, const Sums& sum, const R (&x)[4]) {
-    const int s = a.step.value + j;
-    const i64 t = time_of(a, has, s);
-    const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
+  // (2) to (6) of one cell, from registers alone: of cells that no sequence owns too. sum: W_hh operand, gates i, f, g,
+  // o; x: W_ih x. Returns h̃.
+  DEVICE_MEMBER R open(int sub, int k, int j, int n, int u, const Sums& sum, const R (&x)[4], Cell<R>& v) {
+    const Index t = time_of(a, has, a.step.value + j);
     const R scale = has(MasksHidden) ? R(a.scale_h) : R(1);
     const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
     const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
                       fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
     const Peepholes<R> p = peepholes_of(a, has, u);
-    Carried hands = carry(sub, k);
-    Cell<R> v;
-    open_gates<E>(has, pre, hands.cell, p, candidate_mask(a, has, n, t, u), R(a.cell_clip), v);
+    open_gates<E>(has, pre, carry(sub, k).cell, p, candidate_mask(a, has, n, t, u), R(a.cell_clip), v);
     open_output<E>(has, pre[3], p, v);
-    const R fresh = v.o * activated<E>(has, v.cell);
+    return v.o * activated<E>(has, v.cell);
+  }
+
+  // (6) to (8): to the next product, to memory and to the next step.
+  DEVICE_MEMBER void close(int sub, int k, int j, int n, int u, const Cell<R>& v, R fresh) {
+    const int s = a.step.value + j;
+    const Index t = time_of(a, has, s);
+    const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
+    const Carried hands = carry(sub, k);
     const E next = finish_output(a, has, n, u, s, fresh, hands.h);
     if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(a, has, n, u, next));
     const R c = finish_cell(a, has, n, t, u, v.cell, hands.cell);
@@ -146,7 +151,7 @@ struct PersistentForward {
 
   // The bias of this thread's units, which stays in registers.
   DEVICE_MEMBER void keep_bias() {
-    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p)
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         const int u = unit(Direct ? p * 2 * Cut::NT : 0);
@@ -157,7 +162,7 @@ struct PersistentForward {
   // W_ih x of this thread's cells at step j of this launch, asked for before the operand is waited for. Nothing is
   // computed with it yet: that would wait for it.
   DEVICE_MEMBER void ask(const Slice<Cut, A>& slice, int j, R (&x)[Cells][4]) const {
-    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k) || u >= a.H) continue;
@@ -166,16 +171,30 @@ struct PersistentForward {
     }
   }
 
-  // Has W_ih x of step j brought nearer.
+  // Has W_ih x of step j brought nearer. Without a branch, of which the compiler would wait for the operand first:
+  // who owns nothing asks for what others ask for.
   DEVICE_MEMBER void ask_ahead(const Slice<Cut, A>& slice, int j) const {
-    const i64 slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
     UNROLL for (int k = 0; k < Cells; ++k) {
-      const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k) || u >= a.H) continue;
-      const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
+      const int c = column(k) < slice.count ? column(k) : slice.count - 1, u = unit(k) < a.H ? unit(k) : 0;
+      const R* row = a.z + ((t - a.z_first) * a.N + slice.first + c) * a.G * a.H + u;
       UNROLL for (int gate = 0; gate < 4; ++gate)
         if (slots[gate] >= 0) fetch_ahead(row + slots[gate] * a.H);
     }
+  }
+
+  // W_hh operand of this thread's cell k: its own part, or those of all warps along K.
+  DEVICE_MEMBER Sums sum_of(const float (&d)[Tiles][Cut::NT][4], int k) const {
+    if (Direct) {
+      const int p = k / (2 * Cut::NT), c = k / 2 % Cut::NT, e = k % 2;
+      return {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
+    }
+    Sums sum = {0, 0, 0, 0};
+    UNROLL for (int w = 0; w < Cut::WK; ++w) {
+      const Sums part = sums[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
+      sum.i += part.i, sum.f += part.f, sum.g += part.g, sum.o += part.o;
+    }
+    return sum;
   }
 
   DEVICE_MEMBER void step(int sub, int j) {
@@ -190,9 +209,7 @@ struct PersistentForward {
     }
     char* operand = stage(sub, j);
     const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
-    const auto later = [&] {
-      if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
-    };
+    const auto later = [&] { ask_ahead(slice, j + 1 < a.steps.value ? j + 1 : j); };
     float d[Tiles][Cut::NT][4];
     if (Arrives) {
       if (slice.count == 0) return;
@@ -213,26 +230,25 @@ struct PersistentForward {
                  core.group] = {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
       block_barrier();
     }
-    UNROLL for (int k = 0; k < Cells; ++k) {
-      const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k)) continue;
-      if (u >= a.H) {
-        E zero;
-        narrow(R(0), zero);
-        if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, zero);
-        continue;
+    // Two cells at a time: their chains of arithmetic do not wait for each other, nor for a branch between them.
+    UNROLL for (int pair = 0; pair < Cells; pair += 2) {
+      Cell<R> v[2];
+      R fresh[2];
+      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
+        const int u = unit(k) < a.H ? unit(k) : 0;
+        fresh[k - pair] = open(sub, k, j, slice.first + column(k), u, sum_of(d, k), x[k], v[k - pair]);
       }
-      Sums sum = {0, 0, 0, 0};
-      if (Direct) {
-        const int p = k / (2 * Cut::NT), c = k / 2 % Cut::NT, e = k % 2;
-        sum = {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
-      } else {
-        UNROLL for (int w = 0; w < Cut::WK; ++w) {
-          const Sums part = sums[(w * Cut::Columns + column(k)) * SumPitch + (u - unit0)];
-          sum.i += part.i, sum.f += part.f, sum.g += part.g, sum.o += part.o;
+      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
+        const int n = slice.first + column(k), u = unit(k);
+        if (!owns(slice, k)) continue;
+        if (u < a.H) {
+          close(sub, k, j, n, u, v[k - pair], fresh[k - pair]);
+        } else if (j + 1 < a.steps) {
+          E zero;
+          narrow(R(0), zero);
+          tell(sub, j + 1, n, column(k), u, zero);
         }
       }
-      move(sub, k, j, n, u, sum, x[k]);
     }
     // The next sub-batch writes the one stage, or the sums, that slower threads still read.
     if (Cut::Exchanges && Direct) block_barrier();

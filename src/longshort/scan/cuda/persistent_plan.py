@@ -22,23 +22,27 @@ PATIENCE = 10.0
 overrides it, for debuggers and sanitizers."""
 
 
-def program(call: Call, tiling: Tiling, specialises: bool) -> Program:
-    """Return the program of one direction, compiled for the call's options and sizes if it `specialises`."""
+def program(call: Call, tiling: Tiling, specialises: bool, short: bool = True) -> Program:
+    """Return the program of one direction, compiled for the call's options and sizes if it `specialises`.
+
+    `short`: whether 32 bits count the elements of every array.
+    """
     options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
     name = "persistent_backward" if tiling.backward else "persistent_forward"
     entry = Entry(name, tiling.threads, f"{options}, {tiling.template}")
-    return Program(f"{name}.cu", call.dtype, (entry,), sized(call) if specialises else ())
+    sizes = sized(call) if specialises else ()
+    return Program(f"{name}.cu", call.dtype, (entry,), sizes, short and specialises)
 
 
-_KERNELS: dict[tuple[Machine, Call, Tiling], Runnable] = {}
+_KERNELS: dict[tuple[Machine, Call, Tiling, bool], Runnable] = {}
 """Kernels that have been asked for: a call of a known kind names no program and counts no blocks."""
 
 
-def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> Runnable:
+def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool, short: bool = True) -> Runnable:
     """Return the kernel of one direction; refuse a cooperative one whose blocks do not fit at once."""
-    found = _KERNELS.get((machine, call, tiling))
+    found = _KERNELS.get((machine, call, tiling, short))
     if found is None:
-        asked = program(call, tiling, machine.specialises)
+        asked = program(call, tiling, machine.specialises, short)
         name = asked.entries[0].name
         found = machine.kernel(asked, name, tiling.shared)
         room = found.resident(machine.properties.multiprocessors) if cooperative else tiling.grid
@@ -46,7 +50,7 @@ def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool) -> R
             raise RuntimeError(f"{tiling.grid} blocks of {name} must be resident, and {room} are")
         if len(_KERNELS) >= 4096:
             _KERNELS.clear()
-        _KERNELS[machine, call, tiling] = found
+        _KERNELS[machine, call, tiling, short] = found
     return found
 
 
@@ -84,7 +88,8 @@ def forward(
     packed.number("sequences", tiling.sequences)
     if together:
         waits(machine, packed)
-    launch = kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)
+    found = kernel(machine, call, tiling, together, packed.short)
+    launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
         low, high = span(call, s, last)
@@ -132,7 +137,7 @@ def backward(
         packed.put("bias_sums", made["bias_parts"])
     if together:
         waits(machine, packed)
-    kernel(machine, call, tiling, together).bind(packed.bytes, tiling.grid, 1, together)()
+    kernel(machine, call, tiling, together, packed.short).bind(packed.bytes, tiling.grid, 1, together)()
     if operands is None:
         operands = new(call.T * call.N, call.P)
         packed.put("operand", operands)

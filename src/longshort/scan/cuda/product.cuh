@@ -155,7 +155,7 @@ struct Product {
   //   s:    the step, for the report of a wait that lasts longer than a.patience.
   //   meanwhile: what is done while the first of it is on its way.
   template <class A, class Meanwhile>
-  DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, i64 s, Meanwhile meanwhile,
+  DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, Index s, Meanwhile meanwhile,
                                   float (&d)[MT][NT][4]) const {
     constexpr int Most = 8 / NT, Batch = Chunks < Most ? Chunks : Most, Batches = (Chunks + Batch - 1) / Batch;
     const E* column[NT];

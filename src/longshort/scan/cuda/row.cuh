@@ -42,16 +42,16 @@ DEVICE void spread(R mine, R (&totals)[Count]) {
 template <int Units, int Chunks, int Warps, class R>
 struct Row {
   static constexpr int Most = 8;  // numbers of a warp at one meeting; the host gives 2 Warps Most of 8 bytes
-  const i64 H;
+  const Index H;
   int turn;
 
-  DEVICE_MEMBER explicit Row(i64 width) : H(width), turn(0) {}
+  DEVICE_MEMBER explicit Row(Index width) : H(width), turn(0) {}
 
   // Calls each(chunk, first unit) for what this thread holds.
   template <class Each>
   DEVICE_MEMBER void each(Each each) const {
     const auto chunk = [&](int k) {
-      const i64 u = (static_cast<i64>(k) * Warps * 32 + thread()) * Units;
+      const Index u = (static_cast<Index>(k) * Warps * 32 + thread()) * Units;
       if (u < H) each(k, u);
     };
     if (Chunks <= 2)
@@ -62,9 +62,9 @@ struct Row {
 
   // Units that the threads of a warp hold.
   DEVICE_MEMBER int units_of(int warp) const {
-    i64 found = 0;
+    Index found = 0;
     for (int k = 0; k < Chunks; ++k) {
-      const i64 left = H - (static_cast<i64>(k) * Warps + warp) * 32 * Units;
+      const Index left = H - (static_cast<Index>(k) * Warps + warp) * 32 * Units;
       found += left < 0 ? 0 : left > 32 * Units ? 32 * Units : left;
     }
     return static_cast<int>(found);
@@ -99,7 +99,7 @@ struct Row {
   template <int Count, class Visit, class Of>
   DEVICE_MEMBER R gathered(Visit visit, Of of) const {
     R by_unit[Count][Units] = {}, sums[Count];
-    each([&](int chunk, i64) { visit(chunk, [&](int row, int j, R value) { by_unit[row][j] += of(row, value); }); });
+    each([&](int chunk, Index) { visit(chunk, [&](int row, int j, R value) { by_unit[row][j] += of(row, value); }); });
     UNROLL for (int row = 0; row < Count; ++row) {
       sums[row] = by_unit[row][0];
       UNROLL for (int j = 1; j < Units; ++j) sums[row] += by_unit[row][j];

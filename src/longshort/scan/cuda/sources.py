@@ -72,6 +72,8 @@ class Program:
     entries: tuple[Entry, ...]
     sizes: tuple[int, ...] = ()
     "numbers of `Sized` in arguments.cuh, where the program is compiled for the sizes of a call"
+    short: bool = False
+    "whether 32 bits count the elements of every array"
 
     def text(self, twin: Path | None = None) -> str:
         """Return the whole translation unit."""
@@ -80,6 +82,8 @@ class Program:
         if self.sizes:
             chosen = f"longshort::Sized<{', '.join((chosen, *map(str, self.sizes)))}>"
         lines = [assembled(self.file, twin=twin), f"using Chosen = {chosen};"]
+        if self.short:
+            lines.insert(0, "#define LONGSHORT_INDEX int")
         for entry in self.entries:
             template = f"<{entry.template}>" if entry.template else ""
             lines.append(

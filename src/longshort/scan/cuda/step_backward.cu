@@ -11,8 +11,8 @@ namespace longshort {
 template <class F, int Units, class A>
 DEVICE void step_project_back(const A& a) {
   const F has(a);
-  const i64 n = block_x(), s = a.step, t = time_of(a, has, s);
-  own_units<Units>(a.P, [&](i64 k) {
+  const Index n = block_x(), s = a.step, t = time_of(a, has, s);
+  own_units<Units>(a.P, [&](Index k) {
     typename A::Element dy[Units];
     typename A::Wide renewed[Units];
     Arriving<Units, typename A::Wide, F::Parts> from;
@@ -45,7 +45,7 @@ struct StepBack {
   using Few = HeldBack<Units, A, F::Parts>;
   const A& a;
   const F has;
-  const i64 n, s, t, slots[4], sigmoids[4];
+  const Index n, s, t, slots[4], sigmoids[4];
 
   DEVICE_MEMBER explicit StepBack(const A& arguments)
       : a(arguments),
@@ -57,22 +57,22 @@ struct StepBack {
         sigmoids{a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o} {}
 
   // The gradient of the gates behind the cell before step s+1; `keep` in the padding, where it passes on.
-  DEVICE_MEMBER R take_gate(i64 block, i64 u, bool keep) const {
+  DEVICE_MEMBER R take_gate(Index block, Index u, bool keep) const {
     if (!has(GateRecurrence) || block < 0) return R(0);
-    const i64 k = block * a.H + u, at = n * a.S * a.H + k;
+    const Index k = block * a.H + u, at = n * a.S * a.H + k;
     const R total = arriving_state(a, has, n, a.H + k, s, a.ds[at] + (a.ds_product ? a.ds_product[at] : R(0)));
     a.ds[at] = keep ? total : R(0);
     return total;
   }
 
   // Asks for what no product of the loop changes.
-  DEVICE_MEMBER void ask(i64 u, Few& few) const {
+  DEVICE_MEMBER void ask(Index u, Few& few) const {
     recall_units(a, has, n, s, u, few.was);
     output_gradients(a, has, n, u, s, few.dy);
   }
 
   // What arrives from the step after.
-  DEVICE_MEMBER void ask_arriving(i64 u, Few& few) const {
+  DEVICE_MEMBER void ask_arriving(Index u, Few& few) const {
     load(a.dc + n * a.H + u, few.dc);
     if (has(Projected))
       load(a.m + n * a.H + u, few.m);
@@ -81,7 +81,7 @@ struct StepBack {
   }
 
   // m of (12) for the units from u on, and (19) for their cells and the gates behind them.
-  DEVICE_MEMBER void enter(i64 u, Few& few) const {
+  DEVICE_MEMBER void enter(Index u, Few& few) const {
     UNROLL for (int j = 0; j < Units; ++j) few.dc[j] = arriving_state(a, has, n, u + j, s, few.dc[j]);
     UNROLL for (int k = 0; k < 4; ++k)
       UNROLL for (int j = 0; j < Units; ++j) take_gate(sigmoids[k], u + j, true);
@@ -90,22 +90,22 @@ struct StepBack {
 
   DEVICE_MEMBER void zero_row() const {  // (20)
     const R zeros[Units] = {};
-    own_units<Units>(a.H, [&](i64 u) {
+    own_units<Units>(a.H, [&](Index u) {
       Few few;
       UNROLL for (int j = 0; j < Units; ++j) few.dy[j] = E{};
       ask_arriving(u, few);
       enter(u, few);
       store(a.dc + n * a.H + u, few.dc);
       if (a.unprojected_all) store(a.unprojected_all + (t * a.N + n) * a.H + u, zeros);
-      for (i64 k = 0; k < a.G; ++k) write(k, u, zeros, zeros, zeros);
-      for (i64 k = 0; k < a.S; ++k)
+      for (Index k = 0; k < a.G; ++k) write(k, u, zeros, zeros, zeros);
+      for (Index k = 0; k < a.S; ++k)
         if (a.da_sigmoid) store(a.da_sigmoid + ((t * a.N + n) * a.S + k) * a.H + u, zeros);
     });
   }
 
   // ā, r̄ and z̄ of one gate.
-  DEVICE_MEMBER void write(i64 slot, i64 u, const R (&plain)[Units], const R (&dr)[Units], const R (&dz)[Units]) const {
-    const i64 row = (t * a.N + n) * a.G + slot;
+  DEVICE_MEMBER void write(Index slot, Index u, const R (&plain)[Units], const R (&dr)[Units], const R (&dz)[Units]) const {
+    const Index row = (t * a.N + n) * a.G + slot;
     if (!tapes_wide(has)) {  // there is no norm
       store_narrow(a.da + row * a.pitch + u, plain);
       return;
@@ -128,8 +128,8 @@ struct StepBack {
   }
 
   // (12) to (17) of unit u + j, as `unit_back`.
-  DEVICE_MEMBER R unit(i64 u, int j, Few& few, const CellNorm<R>& norm, bool first) const {
-    const i64 gates = n * a.S * a.H + u + j;
+  DEVICE_MEMBER R unit(Index u, int j, Few& few, const CellNorm<R>& norm, bool first) const {
+    const Index gates = n * a.S * a.H + u + j;
     Extra<R> extra = kept_gradient(a, has, n, t, u + j);
     if (has(GateRecurrence)) {
       if (a.sigmoid_i >= 0) extra.i += a.ds[gates + a.sigmoid_i * a.H];
@@ -150,7 +150,7 @@ struct StepBack {
 
   // The step without a norm.
   DEVICE_MEMBER void run() const {
-    own_units<Units>(a.H, [&](i64 u) {
+    own_units<Units>(a.H, [&](Index u) {
       Few few;
       ask(u, few);
       wait_for_previous();
@@ -168,9 +168,9 @@ struct StepBack {
 
   // ---- with one; all threads of the block call these
 
-  DEVICE_MEMBER void ask_norms(i64 u, Few& few) const {
+  DEVICE_MEMBER void ask_norms(Index u, Few& few) const {
     UNROLL for (int k = 0; k < 4; ++k) {
-      const i64 at = slots[k] * a.H + u, saved = (t * a.N + n) * a.G * a.H + at;
+      const Index at = slots[k] * a.H + u, saved = (t * a.N + n) * a.G * a.H + at;
       if (slots[k] < 0) continue;
       load(a.hat_r + saved, few.hat_r[k]);
       load(a.gain_hh + at, few.gain_hh[k]);
@@ -187,7 +187,7 @@ struct StepBack {
   // Mean and scale of c̃, which no product changes.
   template <class Units_, int Chunks>
   DEVICE_MEMBER void standardise_cell(Units_& units, Few (&held)[Chunks], CellNorm<R>& norm) const {
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       Few& few = held[k];
       UNROLL for (int j = 0; j < Units; ++j)
         few.raw[j] = cell_again(a, has, opened<A>(has, few.was[j]), few.was[j], n, t, u + j,
@@ -203,7 +203,7 @@ struct StepBack {
   template <class Units_, int Chunks>
   DEVICE_MEMBER void sum_cell(Units_& units, Few (&held)[Chunks], CellNorm<R>& norm) const {
     R total[2] = {R(0), R(0)};
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       UNROLL for (int j = 0; j < Units; ++j) {
         see(held[k], j, norm);
         const R q = unit(u, j, held[k], norm, true) * norm.gain;
@@ -215,7 +215,7 @@ struct StepBack {
   }
 
   // (12) to (17) of a few units, and their sums over t.
-  DEVICE_MEMBER void pass_cells(i64 u, Few& few, CellNorm<R>& norm) const {
+  DEVICE_MEMBER void pass_cells(Index u, Few& few, CellNorm<R>& norm) const {
     R q[Units], dot[Units];
     UNROLL for (int j = 0; j < Units; ++j) {
       see(few, j, norm);
@@ -243,18 +243,18 @@ struct StepBack {
     Row<Units, Chunks, Warps, R> units(a.H);
     Few held[Chunks];
     CellNorm<R> norm = {};
-    units.each([&](int k, i64 u) { ask(u, held[k]), ask_norms(u, held[k]); });
+    units.each([&](int k, Index u) { ask(u, held[k]), ask_norms(u, held[k]); });
     R scale_z = R(0), scale_r[4] = {};
-    const i64 row = t * a.N + n;
+    const Index row = t * a.N + n;
     if (has(NormsProducts)) scale_z = a.scale_z[row], scale_r[0] = a.scale_r[row];
     UNROLL for (int k = 0; k < 4; ++k)
       if (has(NormsGates) && slots[k] >= 0) scale_r[k] = a.scale_r[row * a.G + slots[k]];
     wait_for_previous();
-    units.each([&](int k, i64 u) { ask_arriving(u, held[k]); });
+    units.each([&](int k, Index u) { ask_arriving(u, held[k]); });
     if (norms_cell(has)) standardise_cell(units, held, norm);
-    units.each([&](int k, i64 u) { enter(u, held[k]); });
+    units.each([&](int k, Index u) { enter(u, held[k]); });
     if (norms_cell(has)) sum_cell(units, held, norm);
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       pass_cells(u, held[k], norm);
       recall_units_ahead(a, has, n, s - 1, u);
     });
@@ -268,7 +268,7 @@ struct StepBack {
   template <class Units_, int Chunks>
   DEVICE_MEMBER void leave_products(Units_& units, Few (&held)[Chunks], R scale_z, R scale_r) const {
     R total[4] = {};
-    units.each([&](int k, i64) {
+    units.each([&](int k, Index) {
       UNROLL for (int gate = 0; gate < 4; ++gate)
         if (slots[gate] >= 0) UNROLL for (int j = 0; j < Units; ++j) {
           Few& few = held[k];
@@ -279,7 +279,7 @@ struct StepBack {
     });
     units.total(total);
     UNROLL for (int k = 0; k < 4; ++k) total[k] = shared_out(total[k], R(a.G * a.H));
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
         Few& few = held[k];
@@ -299,7 +299,7 @@ struct StepBack {
   template <class Units_, int Chunks>
   DEVICE_MEMBER void leave_gates(Units_& units, Few (&held)[Chunks], const R (&scale)[4]) const {
     R total[8] = {};
-    units.each([&](int k, i64) {
+    units.each([&](int k, Index) {
       UNROLL for (int gate = 0; gate < 4; ++gate)
         if (slots[gate] >= 0) UNROLL for (int j = 0; j < Units; ++j) {
           const R q = held[k].a_bar[gate][j] * wide(held[k].gain_hh[gate][j]);
@@ -308,7 +308,7 @@ struct StepBack {
     });
     units.total(total);
     UNROLL for (int k = 0; k < 8; ++k) total[k] = shared_out(total[k], R(a.H));
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
         Few& few = held[k];
@@ -343,16 +343,16 @@ template <class F, class A>
 DEVICE void step_end(const A& a) {
   using R = typename A::Wide;
   const F has(a);
-  const i64 n = block_x(), row = state_row(a);
-  own_units<1>(a.P, [&](i64 k) {
+  const Index n = block_x(), row = state_row(a);
+  own_units<1>(a.P, [&](Index k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     Product<1, R, F::Parts> product;
-    load_product(a, n * a.P + k, product);
+    load_product(a, n, k, product);
     arriving_output(a, has, n, k, -1, product[0], output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;
   });
-  own_units<1>(row, [&](i64 k) {
-    const i64 at = n * a.S * a.H + k - a.H;
+  own_units<1>(row, [&](Index k) {
+    const Index at = n * a.S * a.H + k - a.H;
     const R total = k < a.H ? a.dc[n * a.H + k] : a.ds[at] + (a.ds_product ? a.ds_product[at] : R(0));
     a.dc_first[n * row + k] = arriving_state(a, has, n, k, -1, total);
   });
@@ -364,19 +364,19 @@ template <class F, int Units, class A>
 DEVICE void step_operands(const A& a) {
   using E = typename A::Element;
   const F has(a);
-  const i64 n = block_x() % a.N, s = block_x() / a.N, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
+  const Index n = block_x() % a.N, s = block_x() / a.N, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
   const bool again = resets(a, has, n, t), first = s == 0 || !active(a, has, n, earlier), on = active(a, has, n, t);
   const E* before = again ? a.initial_h : first ? a.h_given : a.y;
-  const i64 row = (again || first ? n : row_of(a, n, earlier)) * a.P;
-  own_units<Units>(a.P, [&](i64 k) {
+  const Index row = (again || first ? n : row_of(a, n, earlier)) * a.P;
+  own_units<Units>(a.P, [&](Index k) {
     E h[Units];
     load_or_zero(on ? before : nullptr, row + k, h);
     UNROLL for (int j = 0; j < Units; ++j) h[j] = operand_of(a, has, n, k + j, h[j]);
     store(a.operand + (t * a.N + n) * a.P + k, h);
   });
   if (a.gates_before)
-    own_units<1>(a.S * a.H, [&](i64 k) {
-      const i64 block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
+    own_units<1>(a.S * a.H, [&](Index k) {
+      const Index block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
       typename A::Wide value(0);
       if (on && again)
         value = initial_c_at(a, n, a.H + k);

@@ -14,14 +14,14 @@ namespace longshort {
 template <class F, class A>
 DEVICE void step_begin(const A& a) {
   const F has(a);
-  const i64 n = block_x(), row = state_row(a);
+  const Index n = block_x(), row = state_row(a);
   const bool again = resets_after(a, has, n, -1);
-  own_units<1>(a.P, [&](i64 k) {
+  own_units<1>(a.P, [&](Index k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
-    a.operand[n * a.P + k] = operand_of(a, has, n, k, h);
+    a.operand[n * a.operand_pitch + k] = operand_of(a, has, n, k, h);
   });
-  own_units<1>(row, [&](i64 k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
+  own_units<1>(row, [&](Index k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }
 
 // What a thread holds of a few units between the sums of a step, in registers.
@@ -44,7 +44,7 @@ struct StepForward {
   using Few = Held<Units, A>;
   const A& a;
   const F has;
-  const i64 n, s, t, row, slots[4], sigmoids[4];
+  const Index n, s, t, row, slots[4], sigmoids[4];
   const bool on, again;
   const R *z, *r;  // of this sequence
 
@@ -54,7 +54,7 @@ struct StepForward {
         n(block_x()),
         s(a.step),
         t(time_of(a, has, s)),
-        row(has(GateRecurrence) ? a.H + a.S * a.H : i64(a.H)),
+        row(has(GateRecurrence) ? a.H + a.S * a.H : Index(a.H)),
         slots{a.slot_i, a.slot_f, a.slot_g, a.slot_o},
         sigmoids{a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o},
         on(active(a, has, n, t)),
@@ -64,13 +64,13 @@ struct StepForward {
 
   // Numbers of the units from u on, of each gate that is computed, else zeros.
   template <class T>
-  DEVICE_MEMBER void load_gates(const T* from, i64 u, T (&to)[4][Units]) const {
+  DEVICE_MEMBER void load_gates(const T* from, Index u, T (&to)[4][Units]) const {
     UNROLL for (int gate = 0; gate < 4; ++gate)
       load_or_zero(slots[gate] < 0 ? nullptr : from, slots[gate] * a.H + u, to[gate]);
   }
 
   // Asks for what no product of the loop changes.
-  DEVICE_MEMBER void ask(i64 u, Few& few) const {
+  DEVICE_MEMBER void ask(Index u, Few& few) const {
     load_gates(z, u, few.of_x);
     load_gates(a.bias, u, few.bias);
     if (has(NormsProducts)) load_gates(a.gain_ih, u, few.gain_ih);
@@ -78,20 +78,20 @@ struct StepForward {
     if (has(NormsOutput) || has(NormsGates)) load(a.gain_c + u, few.gain_c), load(a.shift_c + u, few.shift_c);
   }
 
-  DEVICE_MEMBER void ask_product(i64 u, Few& few) const {
+  DEVICE_MEMBER void ask_product(Index u, Few& few) const {
     load_gates(r, u, few.of_h);
     load(a.c + n * row + u, few.c);
   }
 
   // Has z of the next step brought nearer while its product runs.
-  DEVICE_MEMBER void ask_ahead(i64 u) const {
+  DEVICE_MEMBER void ask_ahead(Index u) const {
     const R* next = z + (has(Reversed) ? -1 : 1) * a.N * a.G * a.H;
     UNROLL for (int gate = 0; gate < 4; ++gate)
       if (slots[gate] >= 0 && s + 1 < a.steps) bring_nearer(next + slots[gate] * a.H, u);
   }
 
   // The bias of (2), its gates behind the cell, to (4): the cells of the units from u on.
-  DEVICE_MEMBER void open(i64 u, Few& few) const {
+  DEVICE_MEMBER void open(Index u, Few& few) const {
     Cell<R>(&v)[Units] = few.cell;
     UNROLL for (int j = 0; j < Units; ++j) {
       R x[4];
@@ -112,13 +112,13 @@ struct StepForward {
   }
 
   // (2): a gate that the next step reads.
-  DEVICE_MEMBER void move_gate(i64 block, i64 u, R value) const {
-    const i64 k = (block + 1) * a.H + u;
+  DEVICE_MEMBER void move_gate(Index block, Index u, R value) const {
+    const Index k = (block + 1) * a.H + u;
     if (has(GateRecurrence) && block >= 0 && (on || again)) a.c[n * row + k] = again ? initial_c_at(a, n, k) : value;
   }
 
   // (5) to (8); `out` is what stands under the tanh of (6).
-  DEVICE_MEMBER void close(i64 u, Few& few, const R (&out)[Units]) const {
+  DEVICE_MEMBER void close(Index u, Few& few, const R (&out)[Units]) const {
     Cell<R>(&v)[Units] = few.cell;
     R fresh[Units], kept[Units], c[Units];
     UNROLL for (int j = 0; j < Units; ++j) {
@@ -139,7 +139,7 @@ struct StepForward {
 
   // The step without a norm.
   DEVICE_MEMBER void run() const {
-    own_units<Units>(a.H, [&](i64 u) {
+    own_units<Units>(a.H, [&](Index u) {
       Few few;
       ask(u, few);
       wait_for_previous();
@@ -168,7 +168,7 @@ struct StepForward {
     };
     units.standardise(static_cast<int>(a.G), R(a.norm_eps), visit, mean, scale);
     if (scales && thread() == 0) scales[t * a.N + n] = scale[0];
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
         R(&values)[Units] = (held[k].*part)[gate];
@@ -189,7 +189,7 @@ struct StepForward {
     units.standardise(1, R(a.norm_eps), visit, mean, scale);
     UNROLL for (int gate = 0; gate < 4; ++gate)
       if (slots[gate] >= 0 && a.scale_r && thread() == 0) a.scale_r[(t * a.N + n) * a.G + slots[gate]] = scale[gate];
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
         R(&values)[Units] = held[k].of_h[gate];
@@ -204,11 +204,11 @@ struct StepForward {
   DEVICE_MEMBER void run_row() const {
     Row<Units, Chunks, Warps, R> units(a.H);
     Few held[Chunks];
-    units.each([&](int k, i64 u) { ask(u, held[k]); });
+    units.each([&](int k, Index u) { ask(u, held[k]); });
     wait_for_previous();
-    units.each([&](int k, i64 u) { ask_product(u, held[k]); });
+    units.each([&](int k, Index u) { ask_product(u, held[k]); });
     if (has(NormsProducts)) normalise(units, held, &Few::of_x, a.hat_z, a.scale_z);
-    units.each([&](int k, i64) {
+    units.each([&](int k, Index) {
       UNROLL for (int gate = 0; gate < 4; ++gate)
         UNROLL for (int j = 0; j < Units; ++j) {
           held[k].of_h[gate][j] *= R(a.scale_h);
@@ -219,7 +219,7 @@ struct StepForward {
       normalise(units, held, &Few::of_h, a.hat_r, a.scale_r);
     else
       normalise_gates(units, held);
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       Few& few = held[k];
       UNROLL for (int gate = 0; gate < 4; ++gate)
         UNROLL for (int j = 0; j < Units; ++j) {
@@ -233,7 +233,7 @@ struct StepForward {
       UNROLL for (int j = 0; j < Units; ++j) take(0, j, held[k].cell[j].cell);
     };
     if (has(NormsGates) || has(NormsOutput)) units.standardise(1, R(a.norm_eps), visit, mean, scale);
-    units.each([&](int k, i64 u) {
+    units.each([&](int k, Index u) {
       Few& few = held[k];
       R out[Units];
       UNROLL for (int j = 0; j < Units; ++j) {
@@ -264,8 +264,8 @@ template <class F, int Units, class A>
 DEVICE void step_finish(const A& a) {
   using R = typename A::Wide;
   const F has(a);
-  const i64 n = block_x();
-  own_units<Units>(a.P, [&](i64 k) {
+  const Index n = block_x();
+  own_units<Units>(a.P, [&](Index k) {
     R fresh[Units];
     wait_for_previous();
     load(a.projected + n * a.P + k, fresh);

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..call import Call, Inputs
 from .machine import Machine
-from .packing import Packed, flags, sized
+from .packing import Packed, flags, sized, whole, widened
 from .sources import Entry, Program
 
 THREADS = 128
@@ -69,16 +69,19 @@ def chunks(call: Call, name: str, units: int) -> int:
     return -(-width(call, name) // (units * ROW_THREADS))
 
 
-def program(machine: Machine, call: Call, names: tuple[str, ...], most: int = UNITS) -> Program:
+def program(
+    machine: Machine, call: Call, names: tuple[str, ...], most: int = UNITS, short: bool = True
+) -> Program:
     """Return kernels of a call, compiled for its options; all where the machine does not specialise.
 
-    The kernels of the steps are compiled for its sizes too; those of a whole call serve every size.
+    The kernels of the steps are compiled for its sizes too, and count in 32 bits if its arrays are `short`;
+    those of a whole call serve every size.
     """
-    return _program(machine.specialises, call, names, most)
+    return _program(machine.specialises, call, names, most, short)
 
 
 @lru_cache(maxsize=4096)
-def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int) -> Program:
+def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int, short: bool) -> Program:
     options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
     names = names if specialises else AHEAD + BACK
     file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
@@ -91,7 +94,9 @@ def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int) -
             template = f"{template}, {held}, {threads // 32}"
         entries.append(Entry(name, threads, template))
     each_step = specialises and {"step_forward", "step_backward"} & set(names)
-    return Program(file, call.dtype, tuple(entries), sized(call) if each_step else ())
+    return Program(
+        file, call.dtype, tuple(entries), sized(call) if each_step else (), bool(each_step) and short
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -139,7 +144,7 @@ class Steps:
 
     def __init__(self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...]) -> None:
         self.machine, self.call, self.packed, self.most = machine, call, packed, aligned(packed)
-        self.program = program(machine, call, needed(call, names), self.most)
+        self.program = program(machine, call, needed(call, names), self.most, packed.short)
         self.step = ctypes.c_longlong.from_buffer(packed.bytes, packed.layout.place["step"])
 
     def bound(self, name: str, width: int, rows: int | None = None) -> Callable[[int], None]:
@@ -211,10 +216,12 @@ def forward(
     wide = call.wide
     r = new(N, GH, dtype=wide)
     packed.put("r", r)
-    operand = new(1, N, P) if operands is None else operands
+    columns = whole(call, P)
+    operand = given.x.new_zeros(1, N, columns) if operands is None else operands
     if operands is None:
         packed.put("operand", operand)
-    multiply = machine.repeated(operand, given.w_hh.T, r[None])
+        packed.number("operand_pitch", columns)
+    multiply = machine.repeated(operand, widened(given.w_hh, operand.shape[2]).T, r[None])
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
         r_gates = new(N, len(v.sigmoids) * H, dtype=wide)
@@ -279,7 +286,8 @@ def backward(
     dr = make("da" if v.norm == "none" else "dr", T, N, GH, dtype=call.dtype)
     if v.norm in ("ba2016", "products"):
         make("dz", T, N, GH, dtype=call.dtype)
-    arriving, w_hh, parts = dr, given.w_hh, 1
+    columns = whole(call, P)
+    arriving, w_hh, parts = dr, widened(given.w_hh, columns), 1
     if v.norm != "none" and call.dtype == torch.bfloat16:  # the 24 bits of a wide r̄ in three times 8
         parts, dr_parts = 3, new(N, 3 * GH)
         packed.put("dr_parts", dr_parts)
@@ -288,9 +296,12 @@ def backward(
         dr_wide = new(N, GH, dtype=wide)
         packed.put("dr_wide", dr_wide)
         arriving, w_hh = dr_wide.expand(T, N, GH), w_hh.to(wide)
-    dh_product = new(parts, N, P, dtype=wide)
-    if machine.splits(arriving, w_hh, dh_product):  # then by gate, and the step adds up what no kernel need
-        dh_product = new(parts * len(v.gates), N, P, dtype=wide)
+    dh_product = new(parts, N, columns, dtype=wide)
+    packed.number("dh_pitch", columns)
+    if call.dtype == torch.float32 or machine.splits(
+        arriving, w_hh, dh_product
+    ):  # then by gate, and the step adds up what no kernel need
+        dh_product = new(parts * len(v.gates), N, columns, dtype=wide)
     packed.number("dh_parts", len(dh_product))
     multiply = machine.repeated(arriving, w_hh, dh_product)
     if given.w_hr is not None:

@@ -9,14 +9,14 @@ namespace longshort {
 
 // Calls each(u) for the first of every few units of this thread.
 template <int Units, class Each>
-DEVICE void own_units(i64 width, Each each) {
-  const i64 all = static_cast<i64>(blocks_y()) * threads() * Units;
-  for (i64 u = (static_cast<i64>(block_y()) * threads() + thread()) * Units; u < width; u += all) each(u);
+DEVICE void own_units(Index width, Each each) {
+  const Index all = static_cast<Index>(blocks_y()) * threads() * Units;
+  for (Index u = (static_cast<Index>(block_y()) * threads() + thread()) * Units; u < width; u += all) each(u);
 }
 
 // Elements from `at` on, or zeros where there is no array.
 template <int Units, class T>
-DEVICE void load_or_zero(const T* from, i64 at, T (&to)[Units]) {
+DEVICE void load_or_zero(const T* from, Index at, T (&to)[Units]) {
   if (from) {
     load(from + at, to);
     return;
@@ -39,9 +39,9 @@ DEVICE bool carries_output(const F& has) {
 
 // (6) to (8) for the outputs from k on: h̃ to y, to the state of the next step and to the operand of its product.
 template <int Units, class A, class F>
-DEVICE void move_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const typename A::Wide (&fresh)[Units]) {
+DEVICE void move_outputs(const A& a, const F& has, Index n, Index k, Index s, const typename A::Wide (&fresh)[Units]) {
   typename A::Element h[Units], seen[Units], operand[Units];
-  const i64 at = n * a.P + k;
+  const Index at = n * a.P + k;
   load_or_zero(carries_output(has) ? a.h : nullptr, at, h);
   UNROLL for (int j = 0; j < Units; ++j) h[j] = renewed_output(a, has, n, k + j, s, fresh[j], h[j], seen[j]);
   if (a.y) store(a.y + row_of(a, n, time_of(a, has, s)) * a.P + k, seen);
@@ -49,7 +49,7 @@ DEVICE void move_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const ty
     UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
   UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(a, has, n, k + j, h[j]);
   if (carries_output(has) || s + 1 == a.T) store(a.h + at, h);
-  if (a.operand) store(a.operand + at, operand);
+  if (a.operand) store(a.operand + n * a.operand_pitch + k, operand);
 }
 
 // What was kept of a gate, or of a cell, in the padding.
@@ -62,8 +62,8 @@ DEVICE void store_wide(R* to, bool on, Of of) {
 
 // Keeps a gate, as `keep_gate` of one unit; value(j) and held(j) are those of unit u + j.
 template <int Units, class A, class F, class Value, class Held>
-DEVICE void keep_gates(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, bool on, Value value, Held held) {
-  const i64 at = ((t * a.N + n) * 4 + gate) * a.H + u;
+DEVICE void keep_gates(const A& a, const F& has, Index n, Index t, Index u, int gate, bool on, Value value, Held held) {
+  const Index at = ((t * a.N + n) * 4 + gate) * a.H + u;
   if (has(Tapes) && on) {
     if (tapes_wide(has)) {
       store_wide<Units>(reinterpret_cast<typename A::Wide*>(a.tape_gates) + at, true, held);
@@ -76,12 +76,12 @@ DEVICE void keep_gates(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, 
   if (has(KeepsGates)) store_wide<Units>(a.gates + (row_of(a, n, t) * 4 + gate) * a.H + u, on, value);
 }
 template <int Units, class A, class F, class Value>
-DEVICE void keep_sigmoids(const A& a, const F& has, i64 n, i64 t, i64 u, int gate, bool on, Value value) {
+DEVICE void keep_sigmoids(const A& a, const F& has, Index n, Index t, Index u, int gate, bool on, Value value) {
   using Held = Tape<typename A::Element, typename A::Wide>;
   keep_gates<Units>(a, has, n, t, u, gate, on, value, [&](int j) { return Held::of_sigmoid(value(j)); });
 }
 template <int Units, class A, class F>
-DEVICE void keep_candidates(const A& a, const F& has, i64 n, i64 t, i64 u, bool on,
+DEVICE void keep_candidates(const A& a, const F& has, Index n, Index t, Index u, bool on,
                             const Cell<typename A::Wide> (&v)[Units]) {
   using Held = Tape<typename A::Element, typename A::Wide>;
   keep_gates<Units>(
@@ -89,23 +89,23 @@ DEVICE void keep_candidates(const A& a, const F& has, i64 n, i64 t, i64 u, bool 
       [&](int j) { return Held::of_candidate(v[j].a_g, v[j].g); });
 }
 template <int Units, class A, class F>
-DEVICE void keep_cells(const A& a, const F& has, i64 n, i64 t, i64 u, const typename A::Wide (&c)[Units], bool on) {
+DEVICE void keep_cells(const A& a, const F& has, Index n, Index t, Index u, const typename A::Wide (&c)[Units], bool on) {
   if (has(Tapes) && on) store(a.tape_cells + (t * a.N + n) * a.H + u, c);
   if (has(KeepsCells)) store_wide<Units>(a.cells + row_of(a, n, t) * a.H + u, on, [&](int j) { return c[j]; });
 }
 
 // Has the units from u on of an array brought nearer, once a line of 128 bytes.
 template <class T>
-DEVICE void bring_nearer(const T* row, i64 u) {
-  if (u * static_cast<i64>(sizeof(T)) % 128 == 0) fetch_ahead(row + u);
+DEVICE void bring_nearer(const T* row, Index u) {
+  if (u * static_cast<Index>(sizeof(T)) % 128 == 0) fetch_ahead(row + u);
 }
 
 // ---- the way back
 
 // The row of c_{t-1} of one sequence, null for zeros: the neighbour's, the first one, or a reset's.
 template <class A, class F>
-DEVICE const typename A::Wide* cells_before(const A& a, const F& has, i64 n, i64 s) {
-  const i64 earlier = time_of(a, has, s - 1);
+DEVICE const typename A::Wide* cells_before(const A& a, const F& has, Index n, Index s) {
+  const Index earlier = time_of(a, has, s - 1);
   if (resets(a, has, n, time_of(a, has, s))) return a.initial_c ? a.initial_c + n * state_row(a) : nullptr;
   if (s > 0 && active(a, has, n, earlier)) return a.tape_cells + (earlier * a.N + n) * a.H;
   return a.c_given + n * state_row(a);
@@ -113,12 +113,12 @@ DEVICE const typename A::Wide* cells_before(const A& a, const F& has, i64 n, i64
 
 // What memory holds of the units from u on at step s, as `recall` of one.
 template <int Units, class A, class F>
-DEVICE void recall_units(const A& a, const F& has, i64 n, i64 s, i64 u, Recalled<A> (&was)[Units]) {
+DEVICE void recall_units(const A& a, const F& has, Index n, Index s, Index u, Recalled<A> (&was)[Units]) {
   using R = typename A::Wide;
-  const i64 row = time_of(a, has, s) * a.N + n;
+  const Index row = time_of(a, has, s) * a.N + n;
   R cell[Units], before[Units];
   UNROLL for (int gate = 0; gate < 4; ++gate) {
-    const i64 at = (row * 4 + gate) * a.H + u;
+    const Index at = (row * 4 + gate) * a.H + u;
     if (tapes_wide(has)) {
       R held[Units];
       load(reinterpret_cast<const R*>(a.tape_gates) + at, held);
@@ -136,12 +136,12 @@ DEVICE void recall_units(const A& a, const F& has, i64 n, i64 s, i64 u, Recalled
 
 // Has what step s will recall brought nearer while the product before it runs.
 template <class A, class F>
-DEVICE void recall_units_ahead(const A& a, const F& has, i64 n, i64 s, i64 u) {
+DEVICE void recall_units_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   using R = typename A::Wide;
   if (s < 0) return;
-  const i64 t = time_of(a, has, s), row = t * a.N + n, slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+  const Index t = time_of(a, has, s), row = t * a.N + n, slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
   UNROLL for (int gate = 0; gate < 4; ++gate) {
-    const i64 at = (row * 4 + gate) * a.H, hat = (row * a.G + slots[gate]) * a.H;
+    const Index at = (row * 4 + gate) * a.H, hat = (row * a.G + slots[gate]) * a.H;
     if (tapes_wide(has))
       bring_nearer(reinterpret_cast<const R*>(a.tape_gates) + at, u);
     else
@@ -155,8 +155,8 @@ DEVICE void recall_units_ahead(const A& a, const F& has, i64 n, i64 s, i64 u) {
 
 // What arrives at the outputs from k on of step s from outside, as `output_gradient` of one.
 template <int Units, class A, class F>
-DEVICE void output_gradients(const A& a, const F& has, i64 n, i64 k, i64 s, typename A::Element (&dy)[Units]) {
-  const i64 t = time_of(a, has, s);
+DEVICE void output_gradients(const A& a, const F& has, Index n, Index k, Index s, typename A::Element (&dy)[Units]) {
+  const Index t = time_of(a, has, s);
   load_or_zero(active(a, has, n, t) ? a.dy : nullptr, n * a.dy_n + t * a.dy_t + k, dy);
 }
 
@@ -171,11 +171,11 @@ struct Product {
   }
 };
 
-// The same for those that stand at `at` of (N, P).
+// The same for those from k on.
 template <int Units, int Parts, class A>
-DEVICE void load_product(const A& a, i64 at, Product<Units, typename A::Wide, Parts>& product) {
+DEVICE void load_product(const A& a, Index n, Index k, Product<Units, typename A::Wide, Parts>& product) {
   UNROLL for (int part = 0; part < Parts; ++part)
-    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, part * a.N * a.P + at, product.parts[part]);
+    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, (part * a.N + n) * a.dh_pitch + k, product.parts[part]);
 }
 
 // What reaches a few outputs from the step after: through the product, and past it.
@@ -186,15 +186,15 @@ struct Arriving {
 };
 
 template <int Units, int Parts, class A, class F>
-DEVICE void load_arriving(const A& a, const F& has, i64 n, i64 k, i64 s,
+DEVICE void load_arriving(const A& a, const F& has, Index n, Index k, Index s,
                           Arriving<Units, typename A::Wide, Parts>& from) {
   load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, n * a.P + k, from.past);
-  load_product(a, n * a.P + k, from.product);
+  load_product(a, n, k, from.product);
 }
 
 // (9) to (11) for the outputs from k on; dy: of output_gradients. Moves what reaches h past the product.
 template <int Units, int Parts, class A, class F, class R = typename A::Wide>
-DEVICE void take_outputs(const A& a, const F& has, i64 n, i64 k, i64 s, const typename A::Element (&dy)[Units],
+DEVICE void take_outputs(const A& a, const F& has, Index n, Index k, Index s, const typename A::Element (&dy)[Units],
                          Arriving<Units, R, Parts>& from, R (&renewed)[Units]) {
   UNROLL for (int j = 0; j < Units; ++j)
     renewed[j] = arriving_output(a, has, n, k + j, s, from.product[j], dy[j], from.past[j]);
