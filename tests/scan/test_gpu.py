@@ -11,7 +11,7 @@ import torch
 from longshort.errors import BackendError
 from longshort.scan import gpu, lstm, plain
 from longshort.scan.call import Inputs
-from longshort.scan.cuda import packing, weights
+from longshort.scan.cuda import packing, step_plan, weights
 from oracle import assert_all_as_accurate, assert_equations
 from scan.cases import ALONE, NAMES, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
 
@@ -85,6 +85,37 @@ def test_a_thread_of_adjacent_units(case, machine, monkeypatch):
     want = exact(case, tensors)
     for what, got in case.differentiate(tensors, backend="gpu").items():
         assert_equations(got, want[what], what=what)
+
+
+NORMS = [case for case in [*OPTIONS, *TOGETHER] if case.variant.get("norm") and not case.projected]
+ROWS = [
+    dataclasses.replace(case, why=f"{case.why}, {H} units", H=H, N=N, T=3, checkpoint_every=None)
+    for H, N in ((8, 3), (6, 3), (300, 2), (131, 2))
+    for case in (NORMS if H == 8 else NORMS[:3])
+]
+"""Rows of a norm in one warp and in several, the last of which has few units."""
+
+
+@ids(ROWS)
+@pytest.mark.parametrize("threads", [512, 32], ids=["held", "too wide to hold"])
+def test_a_row_of_a_norm(case, threads, machine, monkeypatch):
+    monkeypatch.setattr(step_plan, "ROW_THREADS", threads)
+    monkeypatch.setattr(step_plan, "_program", step_plan._program.__wrapped__)  # remembers nothing
+    machine.seed = 5
+    tensors = case.make()
+    want = exact(case, tensors)
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert_equations(got, want[what], what=what)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])
+@ids(
+    [dataclasses.replace(case, H=H, N=2, T=3, why=f"{case.why}, {H}") for H in (8, 260) for case in NORMS[:3]]
+)
+def test_rounding_of_a_row_of_a_norm(case, dtype, machine):
+    tensors = case.make(dtype)
+    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
+    assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])

@@ -263,16 +263,16 @@ DEVICE double fused(double a, double b, double c) { return std::fma(a, b, c); }
 DEVICE float fused(float a, float b, float c) { return std::fma(a, b, c); }
 DEVICE u32 high_product(u32 a, u32 b) { return static_cast<u32>((static_cast<u64>(a) * b) >> 32); }
 template <class R>
-DEVICE R sum_of_warp(R v) {
+DEVICE R of_lane(R v, int from) {
   host::Warp& warp = host::warp();
-  for (int far = 16; far; far >>= 1) {
-    warp.values[lane()] = v;
-    host::meet(warp.meeting, 32);
-    v += static_cast<R>(warp.values[lane() ^ far]);
-    host::meet(warp.meeting, 32);
-  }
+  warp.values[lane()] = v;
+  host::meet(warp.meeting, 32);
+  v = static_cast<R>(warp.values[from]);
+  host::meet(warp.meeting, 32);
   return v;
 }
+template <class R>
+DEVICE R across_warp(R v, int far) { return of_lane(v, lane() ^ far); }
 
 // A device faults where adjacent elements are not aligned.
 namespace host {
@@ -293,6 +293,11 @@ template <int Count, class T>
 DEVICE void store(T* to, const T (&from)[Count]) {
   host::check_aligned<T, Count>(to);
   std::memcpy(to, from, sizeof(from));
+}
+template <int Count, class R>
+DEVICE void accumulate(R* to, const R (&v)[Count]) {
+  host::check_aligned<R, Count>(to);
+  for (int k = 0; k < Count; ++k) to[k] += v[k];
 }
 DEVICE Four load_relaxed(const void* p) {
   Four v;

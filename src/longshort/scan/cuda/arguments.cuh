@@ -48,9 +48,11 @@ template <u32 Known>
 struct Fixed {
   template <class A>
   DEVICE_MEMBER explicit Fixed(const A&) {}
+  static constexpr int Parts = Known & (NormsProducts | NormsGates) ? 12 : 4;
   DEVICE_MEMBER constexpr bool operator()(u32 flag) const { return (Known & flag) != 0; }
 };
 struct Open {
+  static constexpr int Parts = 12;
   u32 flags;
   template <class A>
   DEVICE_MEMBER explicit Open(const A& a) : flags(static_cast<u32>(a.flags)) {}
@@ -151,7 +153,7 @@ struct Arguments {
   i64 dgates_t;
   // gradients of the state after the step at hand
   const R* dh_product;      // in: (dh_parts, N, P)  W_hh' dr of the step after, to be added up; null at the last step
-  Size dh_parts;            // up to 4
+  Size dh_parts;            // up to `Parts` of the flags
   Size dh_pitch;            // elements from one sequence's row of dh_product to the next
   R* dh;                    // state: (N, P)  what reaches h past the product; persistent, in, and null is zero
   R* dc;                    // state: (N, H)  likewise
@@ -163,7 +165,8 @@ struct Arguments {
   // gradients that leave
   E* da;                    // out: (T, N, G, pitch)  ā: without a norm it is also dr and dz
   E* dr;                    // out: (T, N, G H)  r̄, with a norm
-  R* dr_wide;               // out: (N, G H)  r̄ of this step, with a norm and 16 bits: its sum cancels
+  R* dr_wide;               // out: (N, G H)  r̄ of this step, with a norm and float16: its sum cancels
+  E* dr_parts;              // out: (N, 3, G H)  with bfloat16 instead, as a sum: r̄ rounded, then what that left of it, twice
   E* dz;                    // out: (T, N, G H)  z̄, with a norm of both products
   R* gates_before;          // out: (T, N, S H)  s_{t-1} of the operands' kernel
   R* da_sigmoid;            // out: (T, N, S H)  ā of the sigmoids, with gate recurrence
@@ -174,7 +177,6 @@ struct Arguments {
   i64 sum_hh;               // of the G blocks for gain_hh
   i64 sum_bias;             // of the G blocks for the bias, with a norm
   i64 sum_count;            // K
-  R* norm_scratch;          // state: (N, 6, H), with a norm
   R* dh_first;              // out: (N, P)  gradient of h_given; persistent, null where nobody needs it
   R* dc_first;              // out: (N, H + S H)  likewise
   R* dh_initial;            // state: (N, P)  gradient of initial_h

@@ -4,13 +4,13 @@
 
 namespace longshort {
 
-// The norm of the cell of one row, where there is one.
+// The norm of the cell of one row, where there is one, and what it has of the unit at hand.
 template <class R>
 struct CellNorm {
   R mean, scale;       // of c̃ before the norm, and 1 / sqrt(var + eps)
-  R mean_q, mean_dot;  // of q and q ⊙ N, for its derivative
-  const R* raw;        // c̃ before the norm, by unit
-  DEVICE_MEMBER R hat(Index u) const { return (raw[u] - mean) * scale; }
+  R mean_q, mean_dot;  // of q and q ⊙ N, for its derivative; q = γ_c ⊙ the gradient of the norm's result
+  R raw, gain, shift;  // c̃ before the norm, γ_c and β_c of the unit
+  DEVICE_MEMBER R hat() const { return (raw - mean) * scale; }
 };
 
 template <class F>
@@ -24,9 +24,14 @@ DEVICE R through_norm(R d, R hat, R mean_d, R mean_dot, R scale) {
   return (d - mean_d - hat * mean_dot) * scale;
 }
 
+template <int Units, class A>
+DEVICE void add_sums(const A& a, Index n, Index block, Index u, const typename A::Wide (&values)[Units]) {
+  if (block >= 0) accumulate(a.sums + (n * a.sum_count + block) * a.H + u, values);
+}
 template <class A>
 DEVICE void add_sum(const A& a, Index n, Index block, Index u, typename A::Wide value) {
-  if (block >= 0) a.sums[(n * a.sum_count + block) * a.H + u] += value;
+  const typename A::Wide values[1] = {value};
+  add_sums(a, n, block, u, values);
 }
 
 // What the masks decide of one cell: `keeps_candidates`, `renews_cells`.
@@ -50,8 +55,8 @@ DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename
 }
 
 // was: of `recall`. m: gradient of o ⊙ φ. extra: what reaches the gates from outside. dc: c̄ after the step, becomes c̄ before it.
-// a_bar: ā of i, f, g, o; 0 for an absent gate. With `first` only ā_o and the value that the norm of the cell
-// sums over its row are made, and nothing is moved; otherwise `norm` holds those sums.
+// a_bar: ā of i, f, g, o; 0 for an absent gate. Returns the gradient of the result of the cell's norm. With `first` only
+// that and ā_o are made, and nothing is moved; otherwise `norm` holds the means over the row that come of it.
 template <class A, class F, class R = typename A::Wide>
 DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Masked& masked, const Recalled<A>& was,
                    const CellNorm<R>& norm, bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
@@ -59,8 +64,8 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
   const Index t = time_of(a, has, s);
   Cell<R> v = opened<A>(has, was);
   const R c_before = was.before, mask = candidate_mask(a, has, masked.keep);
-  const R raw = norms_cell(has) ? norm.raw[u] : cell_again(a, has, v, was, masked);
-  const R normed = norms_cell(has) ? norm.hat(u) * wide(a.gain_c[u]) + wide(a.shift_c[u]) : raw;
+  const R raw = norms_cell(has) ? norm.raw : cell_again(a, has, v, was, masked);
+  const R normed = norms_cell(has) ? norm.hat() * norm.gain + norm.shift : raw;
   v.cell = has(NormsGates) ? normed : raw;
   const Peepholes<R> p = peepholes_of(a, has, u);
   const R phi = activated<E>(has, has(NormsOutput) ? normed : v.cell);
@@ -77,11 +82,8 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
   else if (!has(NormsOutput))
     d += through;
   if (norms_cell(has)) {
-    const R at_norm = q * wide(a.gain_c[u]);
-    if (first) return at_norm;
-    add_sum(a, n, a.sum_cell, u, q * norm.hat(u));
-    add_sum(a, n, a.sum_cell + 1, u, q);
-    const R before = through_norm(at_norm, norm.hat(u), norm.mean_q, norm.mean_dot, norm.scale);
+    if (first) return q;
+    const R before = through_norm(R(q * norm.gain), norm.hat(), norm.mean_q, norm.mean_dot, norm.scale);
     d = has(NormsGates) ? before : d + before;
   }
   if (has(ClipsCell) && (raw <= -R(a.cell_clip) || raw >= R(a.cell_clip))) d = R(0);  // (14)
@@ -93,7 +95,7 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
     if (a.sigmoid_o >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_o, u, a_bar[3] * v.cell);
   }
   if (has(Projected) && a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
-  return R(0);
+  return q;
 }
 
 }  // namespace longshort

@@ -17,7 +17,7 @@ from typing import Final
 
 from ...errors import BackendError
 
-OPTIONS: Final = ("--std=c++17", "--diag-suppress=177")
+OPTIONS: Final = ("--std=c++17", "--diag-suppress=177", "--device-as-default-execution-space")
 _MARK: Final = b"longshort-cuda-1\n"
 
 

@@ -148,7 +148,7 @@ struct PersistentBackward {
         const bool keep = keeps_hidden<1>(a, has, n, u)[0], renews = renews_outputs<1>(a, has, n, t, u)[0];
         const R m = arriving_output(a, has, n, u, s, keep, renews, R(arrived[k]), dy[k], hands[i].past);
         hands[i].dc = arriving_state(a, has, n, u, s, hands[i].dc);
-        const CellNorm<R> none = {R(0), R(0), R(0), R(0), nullptr};
+        const CellNorm<R> none = {};
         if (in_registers || active(a, has, n, t))
           unit_back(a, has, n, s, u, masked_cell(a, has, n, t, u), was[k], none, false, m,
                     kept_gradient(a, has, n, t, u), hands[i].dc, a_bar[i]);

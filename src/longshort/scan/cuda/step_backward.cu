@@ -15,20 +15,48 @@ DEVICE void step_project_back(const A& a) {
   own_units<Units>(a.P, [&](Index k) {
     typename A::Element dy[Units];
     typename A::Wide renewed[Units];
+    Arriving<Units, typename A::Wide, F::Parts> from;
     output_gradients(a, has, n, k, s, dy);
     wait_for_previous();
-    take_outputs(a, has, n, k, s, dy, renewed);
+    load_arriving(a, has, n, k, s, from);
+    take_outputs(a, has, n, k, s, dy, from, renewed);
     store(a.dprojected + (t * a.N + n) * a.P + k, renewed);
   });
 }
 
-template <class A, class F>
+// What a thread holds of a few units between the sums of a step, in registers.
+template <int Units, class A, int Parts>
+struct HeldBack {
+  using R = typename A::Wide;
+  using E = typename A::Element;
+  Recalled<A> was[Units];
+  E dy[Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
+  R hat_z[4][Units], hat_r[4][Units];  // N of z and r, or of each gate
+  Arriving<Units, R, Parts> from;
+  R m[Units], dc[Units];
+  R raw[Units];       // c̃ before its norm
+  R a_bar[4][Units];  // of i, f, g, o
+  Keeps<Units> keep, renews;  // what the masks decided
+  DEVICE_MEMBER Masked masked(int j) const { return {keep[j], renews[j]}; }
+};
+
+template <int Units, class A, class F>
 struct StepBack {
   using R = typename A::Wide;
   using E = typename A::Element;
+  using Few = HeldBack<Units, A, F::Parts>;
   const A& a;
-  const F& has;
-  const Index n, s, t;
+  const F has;
+  const Index n, s, t, slots[4], sigmoids[4];
+
+  DEVICE_MEMBER explicit StepBack(const A& arguments)
+      : a(arguments),
+        has(a),
+        n(block_x()),
+        s(a.step),
+        t(time_of(a, has, s)),
+        slots{a.slot_i, a.slot_f, a.slot_g, a.slot_o},
+        sigmoids{a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o} {}
 
   // The gradient of the gates behind the cell before step s+1; `keep` in the padding, where it passes on.
   DEVICE_MEMBER R take_gate(Index block, Index u, bool keep) const {
@@ -39,41 +67,39 @@ struct StepBack {
     return total;
   }
 
-  // (19) for the cells from u on; returns through `dc` what reaches them.
-  template <int Units>
-  DEVICE_MEMBER void take_cells(Index u, R (&dc)[Units]) const {
-    load(a.dc + n * a.H + u, dc);
-    UNROLL for (int j = 0; j < Units; ++j) dc[j] = arriving_state(a, has, n, u + j, s, dc[j]);
+  // Asks for what no product of the loop changes.
+  DEVICE_MEMBER void ask(Index u, Few& few) const {
+    recall_units(a, has, n, s, u, few.was);
+    output_gradients(a, has, n, u, s, few.dy);
+    few.keep = keeps_candidates<Units>(a, has, n, t, u);
+    few.renews = renews_cells<Units>(a, has, n, t, u);
   }
 
-  // m of (12) for the units from u on, and (19) for the gates behind their cells; dy: of output_gradients.
-  template <int Units>
-  DEVICE_MEMBER void enter(Index u, const E (&dy)[Units], R (&m)[Units]) const {
-    const Index at = n * a.S * a.H + u, sigmoids[3] = {a.sigmoid_i, a.sigmoid_f, a.sigmoid_o};
-    UNROLL for (int k = 0; k < 3; ++k)
-      UNROLL for (int j = 0; j < Units; ++j)
-        if (has(GateRecurrence) && sigmoids[k] >= 0)
-          a.ds[at + sigmoids[k] * a.H + j] = take_gate(sigmoids[k], u + j, true);
+  // What arrives from the step after.
+  DEVICE_MEMBER void ask_arriving(Index u, Few& few) const {
+    load(a.dc + n * a.H + u, few.dc);
     if (has(Projected))
-      load(a.m + n * a.H + u, m);
+      load(a.m + n * a.H + u, few.m);
     else
-      take_outputs(a, has, n, u, s, dy, m);
+      load_arriving(a, has, n, u, s, few.from);
   }
 
-  template <int Units>
+  // m of (12) for the units from u on, and (19) for their cells and the gates behind them.
+  DEVICE_MEMBER void enter(Index u, Few& few) const {
+    UNROLL for (int j = 0; j < Units; ++j) few.dc[j] = arriving_state(a, has, n, u + j, s, few.dc[j]);
+    UNROLL for (int k = 0; k < 4; ++k)
+      UNROLL for (int j = 0; j < Units; ++j) take_gate(sigmoids[k], u + j, true);
+    if (!has(Projected)) take_outputs(a, has, n, u, s, few.dy, few.from, few.m);
+  }
+
   DEVICE_MEMBER void zero_row() const {  // (20)
     const R zeros[Units] = {};
-    const E dy[Units] = {};
     own_units<Units>(a.H, [&](Index u) {
-      R dc[Units], m[Units];
-      take_cells(u, dc);
-      store(a.dc + n * a.H + u, dc);
-      UNROLL for (int j = 0; j < Units; ++j) {
-        take_gate(a.sigmoid_i, u + j, true);
-        take_gate(a.sigmoid_f, u + j, true);
-        take_gate(a.sigmoid_o, u + j, true);
-      }
-      if (!has(Projected)) take_outputs(a, has, n, u, s, dy, m);
+      Few few;
+      UNROLL for (int j = 0; j < Units; ++j) few.dy[j] = E{};
+      ask_arriving(u, few);
+      enter(u, few);
+      store(a.dc + n * a.H + u, few.dc);
       if (a.unprojected_all) store(a.unprojected_all + (t * a.N + n) * a.H + u, zeros);
       for (Index k = 0; k < a.G; ++k) write(k, u, zeros, zeros, zeros);
       for (Index k = 0; k < a.S; ++k)
@@ -82,153 +108,238 @@ struct StepBack {
   }
 
   // ā, r̄ and z̄ of one gate.
-  template <int Units>
   DEVICE_MEMBER void write(Index slot, Index u, const R (&plain)[Units], const R (&dr)[Units], const R (&dz)[Units]) const {
     const Index row = (t * a.N + n) * a.G + slot;
-    if (a.da) store_narrow(a.da + row * a.pitch + u, plain);
-    if (a.dr) store_narrow(a.dr + row * a.H + u, dr);
+    if (!tapes_wide(has)) {  // there is no norm
+      store_narrow(a.da + row * a.pitch + u, plain);
+      return;
+    }
+    store_narrow(a.dr + row * a.H + u, dr);
     if (a.dr_wide) store(a.dr_wide + (n * a.G + slot) * a.H + u, dr);
-    if (a.dz) store_narrow(a.dz + row * a.H + u, dz);
+    if (a.dr_parts) {
+      R rest[Units];
+      UNROLL for (int j = 0; j < Units; ++j) rest[j] = dr[j];
+      UNROLL for (int part = 0; part < 3; ++part) {
+        E rounded[Units];
+        UNROLL for (int j = 0; j < Units; ++j) {
+          narrow(rest[j], rounded[j]);
+          rest[j] -= wide(rounded[j]);
+        }
+        store(a.dr_parts + ((3 * n + part) * a.G + slot) * a.H + u, rounded);
+      }
+    }
+    if (has(NormsProducts)) store_narrow(a.dz + row * a.H + u, dz);
   }
-};
 
-template <class F, int Units, class A>
-DEVICE void step_backward(const A& a) {
-  using R = typename A::Wide;
-  using E = typename A::Element;
-  const F has(a);
-  const Index n = block_x(), s = a.step, t = time_of(a, has, s);
-  const StepBack<A, F> back = {a, has, n, s, t};
-  if (!active(a, has, n, t)) {
-    wait_for_previous();
-    back.template zero_row<Units>();
-    return;
-  }
-  const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-  R* scratch = a.norm_scratch + n * 6 * a.H;  // rows: c̃ before its norm, m̄, and ā of the four gates
-  CellNorm<R> norm;
-  norm.raw = scratch;
-  // `first` stops at what the norm of the cell sums, and returns it; dc becomes that of the step before
-  const auto unit = [&](Index u, const Masked& masked, const Recalled<A>& was, bool first, R m, R& dc, R (&out)[4]) {
-    const Index gates = n * a.S * a.H + u;
-    Extra<R> extra = kept_gradient(a, has, n, t, u);
+  // (12) to (17) of unit u + j, as `unit_back`.
+  DEVICE_MEMBER R unit(Index u, int j, Few& few, const CellNorm<R>& norm, bool first) const {
+    const Index gates = n * a.S * a.H + u + j;
+    Extra<R> extra = kept_gradient(a, has, n, t, u + j);
     if (has(GateRecurrence)) {
       if (a.sigmoid_i >= 0) extra.i += a.ds[gates + a.sigmoid_i * a.H];
       if (a.sigmoid_f >= 0) extra.f += a.ds[gates + a.sigmoid_f * a.H];
       if (a.sigmoid_o >= 0) extra.o += a.ds[gates + a.sigmoid_o * a.H];
     }
-    const R q = unit_back(a, has, n, s, u, masked, was, norm, first, m, extra, dc, out);
+    R a_bar[4];
+    const R q = unit_back(a, has, n, s, u + j, few.masked(j), few.was[j], norm, first, few.m[j], extra, few.dc[j],
+                          a_bar);
     if (first) return q;
-    if (has(GateRecurrence)) {
-      const Index sigmoids[4] = {a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o};
-      UNROLL for (int k = 0; k < 4; ++k)
-        if (sigmoids[k] >= 0) {
-          a.ds[gates + sigmoids[k] * a.H] = R(0);
-          a.da_sigmoid[((t * a.N + n) * a.S + sigmoids[k]) * a.H + u] = out[k];
-        }
+    UNROLL for (int k = 0; k < 4; ++k) {
+      few.a_bar[k][j] = a_bar[k];
+      if (!has(GateRecurrence) || sigmoids[k] < 0) continue;
+      a.ds[gates + sigmoids[k] * a.H] = R(0);
+      a.da_sigmoid[((t * a.N + n) * a.S + sigmoids[k]) * a.H + u + j] = a_bar[k];
     }
-    return R(0);
-  };
+    return q;
+  }
 
-  if (!(norms_cell(has) || has(NormsProducts))) {
+  // The step without a norm.
+  DEVICE_MEMBER void run() const {
     own_units<Units>(a.H, [&](Index u) {
-      Recalled<A> was[Units];
-      E dy[Units];
-      R m[Units], dc[Units], out[4][Units];
-      recall_units(a, has, n, s, u, was);
-      output_gradients(a, has, n, u, s, dy);
-      const auto keep = keeps_candidates<Units>(a, has, n, t, u);
-      const auto renews = renews_cells<Units>(a, has, n, t, u);
+      Few few;
+      ask(u, few);
       wait_for_previous();
-      back.take_cells(u, dc);
-      back.enter(u, dy, m);
-      UNROLL for (int j = 0; j < Units; ++j) {
-        R a_bar[4];
-        unit(u + j, {keep[j], renews[j]}, was[j], false, m[j], dc[j], a_bar);
-        UNROLL for (int k = 0; k < 4; ++k) out[k][j] = a_bar[k];
-      }
-      store(a.dc + n * a.H + u, dc);
+      ask_arriving(u, few);
+      enter(u, few);
+      const CellNorm<R> none = {};
       const R zeros[Units] = {};
+      UNROLL for (int j = 0; j < Units; ++j) unit(u, j, few, none, false);
+      store(a.dc + n * a.H + u, few.dc);
       UNROLL for (int k = 0; k < 4; ++k)
-        if (slots[k] >= 0) back.write(slots[k], u, out[k], zeros, zeros);
+        if (slots[k] >= 0) write(slots[k], u, few.a_bar[k], zeros, zeros);
       recall_units_ahead(a, has, n, s - 1, u);
     });
-    return;
   }
 
-  // A norm sums over the row, so every sum needs the one before it.
-  wait_for_previous();
-  own_units<1>(a.H, [&](Index u) {
-    E dy[1];
-    R dc[1], m[1];
-    output_gradients(a, has, n, u, s, dy);
-    back.take_cells(u, dc);
-    back.enter(u, dy, m);
-    a.dc[n * a.H + u] = dc[0];
-    scratch[a.H + u] = m[0];
-    if (norms_cell(has)) {
-      const Recalled<A> was = recall(a, has, n, s, u);
-      scratch[u] = cell_again(a, has, opened<A>(has, was), was, masked_cell(a, has, n, t, u));
+  // ---- with one; all threads of the block call these
+
+  DEVICE_MEMBER void ask_norms(Index u, Few& few) const {
+    UNROLL for (int k = 0; k < 4; ++k) {
+      const Index at = slots[k] * a.H + u, saved = (t * a.N + n) * a.G * a.H + at;
+      if (slots[k] < 0) continue;
+      load(a.hat_r + saved, few.hat_r[k]);
+      load(a.gain_hh + at, few.gain_hh[k]);
+      if (has(NormsProducts)) load(a.hat_z + saved, few.hat_z[k]), load(a.gain_ih + at, few.gain_ih[k]);
     }
-  });
-  if (norms_cell(has)) {
-    R mean[1], scale[1];
-    standardise(a.H, R(a.norm_eps), [&](int, Index u) { return scratch[u]; }, mean, scale);
-    norm.mean = mean[0];
-    norm.scale = scale[0];
-    R total[2] = {R(0), R(0)};
-    own_units<1>(a.H, [&](Index u) {
-      R out[4], dc = a.dc[n * a.H + u];
-      const R q = unit(u, masked_cell(a, has, n, t, u), recall(a, has, n, s, u), true, scratch[a.H + u], dc, out);
-      total[0] += q;
-      total[1] += q * norm.hat(u);
-    });
-    block_sums(total);
-    norm.mean_q = total[0] / R(a.H);
-    norm.mean_dot = total[1] / R(a.H);
+    if (norms_cell(has)) load(a.gain_c + u, few.gain_c), load(a.shift_c + u, few.shift_c);
   }
-  // (18): N' of the products; sums of q and q ⊙ N for z and r, or for each gate
-  R total[8] = {R(0), R(0), R(0), R(0), R(0), R(0), R(0), R(0)};
-  const Index saved = (t * a.N + n) * a.G * a.H;
-  own_units<1>(a.H, [&](Index u) {
-    R out[4], dc = a.dc[n * a.H + u];
-    unit(u, masked_cell(a, has, n, t, u), recall(a, has, n, s, u), false, scratch[a.H + u], dc, out);
-    a.dc[n * a.H + u] = dc;
+
+  // The norm of the cell as unit j of a few sees it.
+  DEVICE_MEMBER void see(const Few& few, int j, CellNorm<R>& norm) const {
+    if (norms_cell(has)) norm.raw = few.raw[j], norm.gain = wide(few.gain_c[j]), norm.shift = wide(few.shift_c[j]);
+  }
+
+  // Mean and scale of c̃, which no product changes.
+  template <class Units_, int Chunks>
+  DEVICE_MEMBER void standardise_cell(Units_& units, Few (&held)[Chunks], CellNorm<R>& norm) const {
+    units.each([&](int k, Index u) {
+      Few& few = held[k];
+      UNROLL for (int j = 0; j < Units; ++j)
+        few.raw[j] = cell_again(a, has, opened<A>(has, few.was[j]), few.was[j], few.masked(j));
+    });
+    const auto visit = [&](int k, auto take) { UNROLL for (int j = 0; j < Units; ++j) take(0, j, held[k].raw[j]); };
+    R mean[1], scale[1];
+    units.standardise(1, R(a.norm_eps), visit, mean, scale);
+    norm.mean = mean[0], norm.scale = scale[0];
+  }
+
+  // The means that N' of the cell takes.
+  template <class Units_, int Chunks>
+  DEVICE_MEMBER void sum_cell(Units_& units, Few (&held)[Chunks], CellNorm<R>& norm) const {
+    R total[2] = {R(0), R(0)};
+    units.each([&](int k, Index u) {
+      UNROLL for (int j = 0; j < Units; ++j) {
+        see(held[k], j, norm);
+        const R q = unit(u, j, held[k], norm, true) * norm.gain;
+        total[0] += q, total[1] += q * norm.hat();
+      }
+    });
+    units.total(total);
+    norm.mean_q = shared_out(total[0], R(a.H)), norm.mean_dot = shared_out(total[1], R(a.H));
+  }
+
+  // (12) to (17) of a few units, and their sums over t.
+  DEVICE_MEMBER void pass_cells(Index u, Few& few, CellNorm<R>& norm) const {
+    R q[Units], dot[Units];
+    UNROLL for (int j = 0; j < Units; ++j) {
+      see(few, j, norm);
+      q[j] = unit(u, j, few, norm, false);
+      dot[j] = q[j] * norm.hat();
+    }
+    store(a.dc + n * a.H + u, few.dc);
+    if (norms_cell(has)) add_sums(a, n, a.sum_cell, u, dot), add_sums(a, n, a.sum_cell + 1, u, q);
     UNROLL for (int k = 0; k < 4; ++k) {
       if (slots[k] < 0) continue;
-      const Index at = slots[k] * a.H + u;
-      scratch[(2 + k) * a.H + u] = out[k];
-      const R hat_r = a.hat_r[saved + at], q_r = out[k] * wide(a.gain_hh[at]);
-      add_sum(a, n, a.sum_bias + slots[k], u, out[k]);
-      add_sum(a, n, a.sum_hh + slots[k], u, out[k] * hat_r);
-      if (has(NormsProducts)) {
-        const R hat_z = a.hat_z[saved + at], q_z = out[k] * wide(a.gain_ih[at]);
-        add_sum(a, n, a.sum_ih + slots[k], u, out[k] * hat_z);
-        total[0] += q_r, total[1] += q_r * hat_r, total[2] += q_z, total[3] += q_z * hat_z;
-      } else {
-        total[2 * k] += q_r, total[2 * k + 1] += q_r * hat_r;
+      R with_z[Units], with_r[Units];
+      UNROLL for (int j = 0; j < Units; ++j) {
+        with_r[j] = few.a_bar[k][j] * few.hat_r[k][j];
+        if (has(NormsProducts)) with_z[j] = few.a_bar[k][j] * few.hat_z[k][j];
       }
+      add_sums(a, n, a.sum_bias + slots[k], u, few.a_bar[k]);
+      add_sums(a, n, a.sum_hh + slots[k], u, with_r);
+      if (has(NormsProducts)) add_sums(a, n, a.sum_ih + slots[k], u, with_z);
     }
-  });
-  block_sums(total);
-  const R count = has(NormsProducts) ? R(a.G * a.H) : R(a.H);
-  UNROLL for (int k = 0; k < 8; ++k) total[k] /= count;
-  own_units<1>(a.H, [&](Index u) {
-    UNROLL for (int k = 0; k < 4; ++k) {
-      if (slots[k] < 0) continue;
-      const Index at = slots[k] * a.H + u, row = t * a.N + n;
-      const R plain[1] = {scratch[(2 + k) * a.H + u]};
-      const R q_r = plain[0] * wide(a.gain_hh[at]), hat_r = a.hat_r[saved + at];
-      R dr[1], dz[1] = {R(0)};
-      if (has(NormsProducts)) {
-        dr[0] = through_norm(q_r, hat_r, total[0], total[1], a.scale_r[row]);
-        dz[0] = through_norm(R(plain[0] * wide(a.gain_ih[at])), a.hat_z[saved + at], total[2], total[3], a.scale_z[row]);
-      } else {
-        dr[0] = through_norm(q_r, hat_r, total[2 * k], total[2 * k + 1], a.scale_r[row * a.G + slots[k]]);
+  }
+
+  // The step of a row in one block. What does not wait for what arrives is summed while that is on its way.
+  template <int Chunks, int Warps>
+  DEVICE_MEMBER void run_row() const {
+    Row<Units, Chunks, Warps, R> units(a.H);
+    Few held[Chunks];
+    CellNorm<R> norm = {};
+    units.each([&](int k, Index u) { ask(u, held[k]), ask_norms(u, held[k]); });
+    R scale_z = R(0), scale_r[4] = {};
+    const Index row = t * a.N + n;
+    if (has(NormsProducts)) scale_z = a.scale_z[row], scale_r[0] = a.scale_r[row];
+    UNROLL for (int k = 0; k < 4; ++k)
+      if (has(NormsGates) && slots[k] >= 0) scale_r[k] = a.scale_r[row * a.G + slots[k]];
+    wait_for_previous();
+    units.each([&](int k, Index u) { ask_arriving(u, held[k]); });
+    if (norms_cell(has)) standardise_cell(units, held, norm);
+    units.each([&](int k, Index u) { enter(u, held[k]); });
+    if (norms_cell(has)) sum_cell(units, held, norm);
+    units.each([&](int k, Index u) {
+      pass_cells(u, held[k], norm);
+      recall_units_ahead(a, has, n, s - 1, u);
+    });
+    if (has(NormsProducts))
+      leave_products(units, held, scale_z, scale_r[0]);
+    else
+      leave_gates(units, held, scale_r);
+  }
+
+  // (18): N' of both products.
+  template <class Units_, int Chunks>
+  DEVICE_MEMBER void leave_products(Units_& units, Few (&held)[Chunks], R scale_z, R scale_r) const {
+    R total[4] = {};
+    units.each([&](int k, Index) {
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        if (slots[gate] >= 0) UNROLL for (int j = 0; j < Units; ++j) {
+          Few& few = held[k];
+          const R q_r = few.a_bar[gate][j] * wide(few.gain_hh[gate][j]);
+          const R q_z = few.a_bar[gate][j] * wide(few.gain_ih[gate][j]);
+          total[0] += q_r, total[1] += q_r * few.hat_r[gate][j], total[2] += q_z, total[3] += q_z * few.hat_z[gate][j];
+        }
+    });
+    units.total(total);
+    UNROLL for (int k = 0; k < 4; ++k) total[k] = shared_out(total[k], R(a.G * a.H));
+    units.each([&](int k, Index u) {
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        if (slots[gate] < 0) continue;
+        Few& few = held[k];
+        R dr[Units], dz[Units];
+        UNROLL for (int j = 0; j < Units; ++j) {
+          const R q_r = few.a_bar[gate][j] * wide(few.gain_hh[gate][j]);
+          const R q_z = few.a_bar[gate][j] * wide(few.gain_ih[gate][j]);
+          dr[j] = through_norm(q_r, few.hat_r[gate][j], total[0], total[1], scale_r);
+          dz[j] = through_norm(q_z, few.hat_z[gate][j], total[2], total[3], scale_z);
+        }
+        write(slots[gate], u, few.a_bar[gate], dr, dz);
       }
-      back.write(slots[k], u, plain, dr, dz);
-    }
-  });
+    });
+  }
+
+  // (18): N' of each gate.
+  template <class Units_, int Chunks>
+  DEVICE_MEMBER void leave_gates(Units_& units, Few (&held)[Chunks], const R (&scale)[4]) const {
+    R total[8] = {};
+    units.each([&](int k, Index) {
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        if (slots[gate] >= 0) UNROLL for (int j = 0; j < Units; ++j) {
+          const R q = held[k].a_bar[gate][j] * wide(held[k].gain_hh[gate][j]);
+          total[2 * gate] += q, total[2 * gate + 1] += q * held[k].hat_r[gate][j];
+        }
+    });
+    units.total(total);
+    UNROLL for (int k = 0; k < 8; ++k) total[k] = shared_out(total[k], R(a.H));
+    units.each([&](int k, Index u) {
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        if (slots[gate] < 0) continue;
+        Few& few = held[k];
+        const R zeros[Units] = {};
+        R dr[Units];
+        UNROLL for (int j = 0; j < Units; ++j) {
+          const R q = few.a_bar[gate][j] * wide(few.gain_hh[gate][j]);
+          dr[j] = through_norm(q, few.hat_r[gate][j], total[2 * gate], total[2 * gate + 1], scale[gate]);
+        }
+        write(slots[gate], u, few.a_bar[gate], dr, zeros);
+      }
+    });
+  }
+};
+
+// Chunks and Warps: of `Row`, where there is a norm.
+template <class F, int Units, int Chunks = 1, int Warps = 1, class A>
+DEVICE void step_backward(const A& a) {
+  const StepBack<Units, A, F> back(a);
+  if (!active(a, back.has, back.n, back.t)) {
+    wait_for_previous();
+    back.zero_row();
+  } else if (norms_cell(back.has) || back.has(NormsProducts)) {
+    back.template run_row<Chunks, Warps>();
+  } else {
+    back.run();
+  }
 }
 
 // The gradients of the state before the first step; (19) if that step starts from a reset.
@@ -239,7 +350,7 @@ DEVICE void step_end(const A& a) {
   const Index n = block_x(), row = state_row(a);
   own_units<1>(a.P, [&](Index k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
-    R product[1];
+    Product<1, R, F::Parts> product;
     load_product(a, n, k, product);
     arriving_output(a, has, n, k, -1, keeps_hidden<1>(a, has, n, k)[0], true, product[0],
                     output_gradient(a, has, n, k, -1), past);

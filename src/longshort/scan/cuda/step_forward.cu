@@ -24,17 +24,30 @@ DEVICE void step_begin(const A& a) {
   own_units<1>(row, [&](Index k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }
 
+// What a thread holds of a few units between the sums of a step, in registers.
+template <int Units, class A>
+struct Held {
+  using R = typename A::Wide;
+  using E = typename A::Element;
+  R of_x[4][Units], of_h[4][Units];  // the parts of (2), before their norms and then after; gates i, f, g, o
+  E bias[4][Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
+  R c[Units];  // before the step
+  R a[4][Units];
+  Cell<R> cell[Units];
+  Keeps<Units> keep;  // of g, by its mask
+};
+
 // One step of the units that a thread owns.
 template <int Units, class A, class F>
 struct StepForward {
   using R = typename A::Wide;
   using E = typename A::Element;
+  using Few = Held<Units, A>;
   const A& a;
   const F has;
   const Index n, s, t, row, slots[4], sigmoids[4];
   const bool on, again;
-  const R *z, *r;       // of this sequence
-  R mean[4], scale[4];  // of z and r; or of each gate
+  const R *z, *r;  // of this sequence
 
   DEVICE_MEMBER explicit StepForward(const A& arguments)
       : a(arguments),
@@ -50,64 +63,50 @@ struct StepForward {
         z(a.z + ((t - a.z_first) * a.N + n) * a.G * a.H),
         r(a.r + n * a.G * a.H) {}
 
-  // The norms of this row, kept for the way back. All threads of the block call it.
-  DEVICE_MEMBER void standardise_row() {
-    const Index GH = a.G * a.H, at = t * a.N + n;
-    if (has(NormsProducts)) {
-      R m[2], d[2];
-      standardise(GH, R(a.norm_eps), [&](int which, Index k) { return which ? r[k] * R(a.scale_h) : z[k]; }, m, d);
-      mean[0] = m[0], mean[1] = m[1], scale[0] = d[0], scale[1] = d[1];
-      if (a.scale_z && thread() == 0) a.scale_z[at] = d[0], a.scale_r[at] = d[1];
-    } else if (has(NormsGates)) {
-      const auto value = [&](int gate, Index u) {
-        const Index k = (gate < a.G ? gate : 0) * a.H + u;
-        return z[k] + r[k] * R(a.scale_h);
-      };
-      standardise(a.H, R(a.norm_eps), value, mean, scale);
-      if (a.scale_r && thread() < a.G) a.scale_r[at * a.G + thread()] = scale[thread()];
-    }
-  }
-
-  // (2) without peepholes, gates and bias: element k of the row, in the block of rows `slot`.
-  DEVICE_MEMBER R pre_activation(Index slot, Index k, R of_x, R of_h) const {
-    const Index saved = (t * a.N + n) * a.G * a.H + k;
-    if (has(NormsProducts)) {
-      const R hat_z = (of_x - mean[0]) * scale[0], hat_r = (of_h * R(a.scale_h) - mean[1]) * scale[1];
-      if (a.hat_z) a.hat_z[saved] = hat_z, a.hat_r[saved] = hat_r;
-      return hat_z * wide(a.gain_ih[k]) + hat_r * wide(a.gain_hh[k]);
-    }
-    if (has(NormsGates)) {
-      const R hat = (fused(of_h, R(a.scale_h), of_x) - mean[slot]) * scale[slot];
-      if (a.hat_r) a.hat_r[saved] = hat;
-      return hat * wide(a.gain_hh[k]);
-    }
-    return fused(of_h, R(a.scale_h), of_x);
-  }
-
-  // (2) to (4) of the units from u on: their cells, and the pre-activations of o. `c` is the cell before the step.
-  DEVICE_MEMBER void open(Index u, Cell<R> (&v)[Units], R (&a_o)[Units], R (&c)[Units]) {
-    R of_x[4][Units], of_h[4][Units];
-    E bias[4][Units];
-    UNROLL for (int gate = 0; gate < 4; ++gate) {
-      const Index at = slots[gate] * a.H + u;
-      load_or_zero(slots[gate] < 0 ? nullptr : z, at, of_x[gate]);
-      load_or_zero(slots[gate] < 0 ? nullptr : a.bias, at, bias[gate]);
-    }
-    const auto keep = keeps_candidates<Units>(a, has, n, t, u);
-    wait_for_previous();
+  // Numbers of the units from u on, of each gate that is computed, else zeros.
+  template <class T>
+  DEVICE_MEMBER void load_gates(const T* from, Index u, T (&to)[4][Units]) const {
     UNROLL for (int gate = 0; gate < 4; ++gate)
-      load_or_zero(slots[gate] < 0 ? nullptr : r, slots[gate] * a.H + u, of_h[gate]);
-    load(a.c + n * row + u, c);
+      load_or_zero(slots[gate] < 0 ? nullptr : from, slots[gate] * a.H + u, to[gate]);
+  }
+
+  // Asks for what no product of the loop changes.
+  DEVICE_MEMBER void ask(Index u, Few& few) const {
+    load_gates(z, u, few.of_x);
+    load_gates(a.bias, u, few.bias);
+    few.keep = keeps_candidates<Units>(a, has, n, t, u);
+    if (has(NormsProducts)) load_gates(a.gain_ih, u, few.gain_ih);
+    if (has(NormsProducts) || has(NormsGates)) load_gates(a.gain_hh, u, few.gain_hh);
+    if (has(NormsOutput) || has(NormsGates)) load(a.gain_c + u, few.gain_c), load(a.shift_c + u, few.shift_c);
+  }
+
+  DEVICE_MEMBER void ask_product(Index u, Few& few) const {
+    load_gates(r, u, few.of_h);
+    load(a.c + n * row + u, few.c);
+  }
+
+  // Has z of the next step brought nearer while its product runs.
+  DEVICE_MEMBER void ask_ahead(Index u) const {
+    const R* next = z + (has(Reversed) ? -1 : 1) * a.N * a.G * a.H;
+    UNROLL for (int gate = 0; gate < 4; ++gate)
+      if (slots[gate] >= 0 && s + 1 < a.steps) bring_nearer(next + slots[gate] * a.H, u);
+  }
+
+  // The bias of (2), its gates behind the cell, to (4): the cells of the units from u on.
+  DEVICE_MEMBER void open(Index u, Few& few) const {
+    Cell<R>(&v)[Units] = few.cell;
     UNROLL for (int j = 0; j < Units; ++j) {
       R x[4];
       UNROLL for (int gate = 0; gate < 4; ++gate) {
-        x[gate] = slots[gate] < 0 ? R(0)
-                                  : pre_activation(slots[gate], slots[gate] * a.H + u + j, of_x[gate][j], of_h[gate][j]);
-        if (a.bias) x[gate] += wide(bias[gate][j]);
+        x[gate] = few.a[gate][j];
+        if (a.bias) x[gate] += wide(few.bias[gate][j]);
         if (has(GateRecurrence) && sigmoids[gate] >= 0) x[gate] += a.r_gates[(n * a.S + sigmoids[gate]) * a.H + u + j];
       }
-      open_gates<E>(has, x, c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, keep[j]), R(a.cell_clip), v[j]);
-      a_o[j] = x[3];
+      open_gates<E>(has, x, few.c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, few.keep[j]), R(a.cell_clip),
+                    v[j]);
+      few.a[3][j] = x[3];
+      move_gate(a.sigmoid_i, u + j, v[j].i);
+      move_gate(a.sigmoid_f, u + j, v[j].f);
     }
     keep_sigmoids<Units>(a, has, n, t, u, 0, on, [&](int j) { return v[j].i; });
     keep_sigmoids<Units>(a, has, n, t, u, 1, on, [&](int j) { return v[j].f; });
@@ -121,14 +120,15 @@ struct StepForward {
   }
 
   // (5) to (8); `out` is what stands under the tanh of (6).
-  DEVICE_MEMBER void close(Index u, Cell<R> (&v)[Units], const R (&a_o)[Units], const R (&out)[Units], R (&c)[Units]) {
-    R fresh[Units], kept[Units];
+  DEVICE_MEMBER void close(Index u, Few& few, const R (&out)[Units]) const {
+    Cell<R>(&v)[Units] = few.cell;
+    R fresh[Units], kept[Units], c[Units];
     const auto renews = renews_cells<Units>(a, has, n, t, u);
     UNROLL for (int j = 0; j < Units; ++j) {
-      open_output<E>(has, a_o[j], peepholes_of(a, has, u + j), v[j]);
+      open_output<E>(has, few.a[3][j], peepholes_of(a, has, u + j), v[j]);
       fresh[j] = v[j].o * activated<E>(has, out[j]);
-      kept[j] = finish_cell(a, has, renews[j], v[j].cell, c[j]);
-      c[j] = again ? initial_c_at(a, n, u + j) : on ? kept[j] : c[j];
+      kept[j] = finish_cell(a, has, renews[j], v[j].cell, few.c[j]);
+      c[j] = again ? initial_c_at(a, n, u + j) : on ? kept[j] : few.c[j];
       move_gate(a.sigmoid_o, u + j, v[j].o);
     }
     keep_sigmoids<Units>(a, has, n, t, u, 3, on, [&](int j) { return v[j].o; });
@@ -140,63 +140,124 @@ struct StepForward {
       move_outputs(a, has, n, u, s, fresh);
   }
 
-  DEVICE_MEMBER void run() {
+  // The step without a norm.
+  DEVICE_MEMBER void run() const {
     own_units<Units>(a.H, [&](Index u) {
-      Cell<R> v[Units];
-      R a_o[Units], out[Units], c[Units];
-      open(u, v, a_o, c);
-      UNROLL for (int j = 0; j < Units; ++j) {
-        move_gate(a.sigmoid_i, u + j, v[j].i);
-        move_gate(a.sigmoid_f, u + j, v[j].f);
-        out[j] = v[j].cell;
-      }
-      close(u, v, a_o, out, c);
-      if (s + 1 < a.steps)
-        UNROLL for (int gate = 0; gate < 4; ++gate)
-          if (slots[gate] >= 0) bring_nearer(z + (has(Reversed) ? -1 : 1) * a.N * a.G * a.H + slots[gate] * a.H, u);
+      Few few;
+      ask(u, few);
+      wait_for_previous();
+      ask_product(u, few);
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        UNROLL for (int j = 0; j < Units; ++j)
+          few.a[gate][j] = slots[gate] < 0 ? R(0) : fused(few.of_h[gate][j], R(a.scale_h), few.of_x[gate][j]);
+      open(u, few);
+      R out[Units];
+      UNROLL for (int j = 0; j < Units; ++j) out[j] = few.cell[j].cell;
+      close(u, few, out);
+      ask_ahead(u);
     });
   }
 
-  // The same where the output depends on a norm of the whole row of cells.
-  DEVICE_MEMBER void run_with_norm_of_cell() {
-    R* cells = a.norm_scratch + n * 6 * a.H;
-    R* outs = cells + a.H;
-    own_units<Units>(a.H, [&](Index u) {
-      Cell<R> v[Units];
-      R a_o[Units], c[Units];
-      open(u, v, a_o, c);
-      UNROLL for (int j = 0; j < Units; ++j) {
-        move_gate(a.sigmoid_i, u + j, v[j].i);
-        move_gate(a.sigmoid_f, u + j, v[j].f);
-        outs[u + j] = a_o[j];
-        cells[u + j] = v[j].cell;
+  // ---- with one; all threads of the block call these
+
+  // N of one of the two parts of (2), in place, kept for the way back.
+  template <class Units_, int Chunks>
+  DEVICE_MEMBER void normalise(Units_& units, Few (&held)[Chunks], R (Few::*part)[4][Units], R* hats,
+                               R* scales) const {
+    R mean[1], scale[1];
+    const auto visit = [&](int k, auto take) {
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        if (slots[gate] >= 0) UNROLL for (int j = 0; j < Units; ++j) take(0, j, (held[k].*part)[gate][j]);
+    };
+    units.standardise(static_cast<int>(a.G), R(a.norm_eps), visit, mean, scale);
+    if (scales && thread() == 0) scales[t * a.N + n] = scale[0];
+    units.each([&](int k, Index u) {
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        if (slots[gate] < 0) continue;
+        R(&values)[Units] = (held[k].*part)[gate];
+        UNROLL for (int j = 0; j < Units; ++j) values[j] = (values[j] - mean[0]) * scale[0];
+        if (hats) store(hats + ((t * a.N + n) * a.G + slots[gate]) * a.H + u, values);
       }
     });
-    R mean_c[1], scale_c[1];
-    standardise(a.H, R(a.norm_eps), [&](int, Index u) { return cells[u]; }, mean_c, scale_c);
-    own_units<Units>(a.H, [&](Index u) {
-      Cell<R> v[Units];
-      R a_o[Units], out[Units], c[Units];
-      load(a.c + n * row + u, c);
-      UNROLL for (int j = 0; j < Units; ++j) {
-        out[j] = (cells[u + j] - mean_c[0]) * scale_c[0] * wide(a.gain_c[u + j]) + wide(a.shift_c[u + j]);
-        v[j].cell = has(NormsGates) ? out[j] : cells[u + j];
-        a_o[j] = outs[u + j];
+  }
+
+  // N of each gate of z + r, which is in of_h.
+  template <class Units_, int Chunks>
+  DEVICE_MEMBER void normalise_gates(Units_& units, Few (&held)[Chunks]) const {
+    R mean[4], scale[4];
+    const auto visit = [&](int k, auto take) {
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        UNROLL for (int j = 0; j < Units; ++j) take(gate, j, held[k].of_h[gate][j]);
+    };
+    units.standardise(1, R(a.norm_eps), visit, mean, scale);
+    UNROLL for (int gate = 0; gate < 4; ++gate)
+      if (slots[gate] >= 0 && a.scale_r && thread() == 0) a.scale_r[(t * a.N + n) * a.G + slots[gate]] = scale[gate];
+    units.each([&](int k, Index u) {
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        if (slots[gate] < 0) continue;
+        R(&values)[Units] = held[k].of_h[gate];
+        UNROLL for (int j = 0; j < Units; ++j) values[j] = (values[j] - mean[gate]) * scale[gate];
+        if (a.hat_r) store(a.hat_r + ((t * a.N + n) * a.G + slots[gate]) * a.H + u, values);
       }
-      close(u, v, a_o, out, c);
+    });
+  }
+
+  // The step of a row in one block. What does not wait for r is summed while r is on its way.
+  template <int Chunks, int Warps>
+  DEVICE_MEMBER void run_row() const {
+    Row<Units, Chunks, Warps, R> units(a.H);
+    Few held[Chunks];
+    units.each([&](int k, Index u) { ask(u, held[k]); });
+    wait_for_previous();
+    units.each([&](int k, Index u) { ask_product(u, held[k]); });
+    if (has(NormsProducts)) normalise(units, held, &Few::of_x, a.hat_z, a.scale_z);
+    units.each([&](int k, Index) {
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        UNROLL for (int j = 0; j < Units; ++j) {
+          held[k].of_h[gate][j] *= R(a.scale_h);
+          if (has(NormsGates)) held[k].of_h[gate][j] += held[k].of_x[gate][j];
+        }
+    });
+    if (has(NormsProducts))
+      normalise(units, held, &Few::of_h, a.hat_r, a.scale_r);
+    else
+      normalise_gates(units, held);
+    units.each([&](int k, Index u) {
+      Few& few = held[k];
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        UNROLL for (int j = 0; j < Units; ++j) {
+          few.a[gate][j] = few.of_h[gate][j] * wide(few.gain_hh[gate][j]);
+          if (has(NormsProducts)) few.a[gate][j] += few.of_x[gate][j] * wide(few.gain_ih[gate][j]);
+        }
+      open(u, few);
+    });
+    R mean[1] = {R(0)}, scale[1] = {R(1)};
+    const auto visit = [&](int k, auto take) {
+      UNROLL for (int j = 0; j < Units; ++j) take(0, j, held[k].cell[j].cell);
+    };
+    if (has(NormsGates) || has(NormsOutput)) units.standardise(1, R(a.norm_eps), visit, mean, scale);
+    units.each([&](int k, Index u) {
+      Few& few = held[k];
+      R out[Units];
+      UNROLL for (int j = 0; j < Units; ++j) {
+        R& cell = few.cell[j].cell;
+        out[j] = cell;
+        if (has(NormsGates) || has(NormsOutput))
+          out[j] = (cell - mean[0]) * scale[0] * wide(few.gain_c[j]) + wide(few.shift_c[j]);
+        if (has(NormsGates)) cell = out[j];
+      }
+      close(u, few, out);
+      ask_ahead(u);
     });
   }
 };
 
-template <class F, int Units, class A>
+// Chunks and Warps: of `Row`, where there is a norm.
+template <class F, int Units, int Chunks = 1, int Warps = 1, class A>
 DEVICE void step_forward(const A& a) {
-  StepForward<Units, A, F> step(a);
-  if (step.has(NormsProducts) || step.has(NormsGates)) {
-    wait_for_previous();
-    step.standardise_row();
-  }
-  if (step.has(NormsGates) || step.has(NormsOutput))
-    step.run_with_norm_of_cell();
+  const StepForward<Units, A, F> step(a);
+  if (step.has(NormsProducts) || step.has(NormsGates))
+    step.template run_row<Chunks, Warps>();
   else
     step.run();
 }

@@ -21,16 +21,18 @@ from .sources import Entry, Program
 
 THREADS = 128
 """Of a block, at most, where no norm spans the row: small blocks spread evenly over the multiprocessors."""
-ROW_THREADS = 256
-"""Of the one block that a norm's row has."""
-ROW_SHARED = 512
-"""Bytes that `row.cuh` sums in."""
+ROW_THREADS = 512
+"""Of the one block that a norm's row has, at most: more have too few registers for what each holds."""
+ROW_SHARED = 128
+"""Bytes for each of its warps, where the sums of `row.cuh` meet."""
 UNITS = 4
 """Adjacent units of a thread, at most: their loads and stores then are of 8 and 16 bytes."""
 OVERLAPPING = (9, 0)
 """The first compute capability on which a kernel may start while the one before it ends."""
 AHEAD = ("step_begin", "step_forward", "step_finish")
 BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
+ROWS = ("step_forward", "step_backward")
+"""The kernels that a norm gives one block a row."""
 
 
 def width(call: Call, name: str) -> int:
@@ -48,18 +50,23 @@ def width(call: Call, name: str) -> int:
 
 def adjacent(call: Call, name: str, most: int = UNITS) -> int:
     """Return how many adjacent units a thread of a kernel owns; `most` is what alignment allows."""
-    if name in ("step_begin", "step_end") or call.variant.norm != "none":
+    if name in ("step_begin", "step_end"):
         return 1
     return next(units for units in (4, 2, 1) if units <= most and width(call, name) % units == 0)
 
 
 def block(call: Call, name: str, units: int) -> int:
     """Return the threads of a block of a kernel: warps that share out a row with few to spare."""
-    if call.variant.norm != "none":
-        return ROW_THREADS
     threads = -(-width(call, name) // units)
-    blocks = -(-threads // THREADS)
+    blocks = chunks(call, name, units) or -(-threads // THREADS)
     return -(-threads // (32 * blocks)) * 32
+
+
+def chunks(call: Call, name: str, units: int) -> int:
+    """Return how many times `units` a thread holds of a norm's row, one block's; 0 where no norm spans it."""
+    if call.variant.norm == "none" or name not in ROWS:
+        return 0
+    return -(-width(call, name) // (units * ROW_THREADS))
 
 
 def program(
@@ -81,8 +88,11 @@ def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int, s
     entries = []
     for name in names:
         units = adjacent(call, name, most)
+        threads, held = block(call, name, units), chunks(call, name, units)
         template = options if name in ("step_begin", "step_end") else f"{options}, {units}"
-        entries.append(Entry(name, block(call, name, units), template))
+        if held:
+            template = f"{template}, {held}, {threads // 32}"
+        entries.append(Entry(name, threads, template))
     each_step = specialises and {"step_forward", "step_backward"} & set(names)
     return Program(
         file, call.dtype, tuple(entries), sized(call) if each_step else (), bool(each_step) and short
@@ -102,8 +112,14 @@ _GIVEN: Final = (
     "c_given",
     "initial_h",
     "initial_c",
+    "gain_ih",
+    "gain_hh",
+    "gain_c",
+    "shift_c",
     "tape_gates",
     "tape_cells",
+    "hat_z",
+    "hat_r",
     "y",
     "dy",
 )
@@ -136,7 +152,7 @@ class Steps:
 
         Args:
             name:  of the kernel.
-            width: elements of a row that its threads share. A norm spans a row, which then is one block's.
+            width: elements of a row that its threads share, in several blocks where no norm spans it.
             rows:  how many; by default one for each sequence.
         """
         launch, number = self._launch(name, width, rows or self.call.N, early=False), self.step
@@ -168,11 +184,10 @@ class Steps:
         return run
 
     def _launch(self, name: str, width: int, rows: int, early: bool) -> Callable[[], None]:
-        kernel = self.machine.kernel(self.program, name, ROW_SHARED)
         units = adjacent(self.call, name, self.most)
-        blocks = (
-            -(-width // (units * block(self.call, name, units))) if self.call.variant.norm == "none" else 1
-        )
+        threads, row = block(self.call, name, units), chunks(self.call, name, units) > 0
+        kernel = self.machine.kernel(self.program, name, threads // 32 * ROW_SHARED if row else 0)
+        blocks = 1 if row else -(-width // (units * threads))
         return kernel.bind(self.packed.bytes, rows, blocks, early=early)
 
 
@@ -218,8 +233,6 @@ def forward(
         packed.put("projected", projected)
         project = machine.repeated(unprojected[None], given.w_hr.to(wide).T, projected[None])
         finish = steps.after_product("step_finish", P)
-    if v.norm != "none":
-        packed.put("norm_scratch", new(N, 6, H, dtype=wide))
     begin, move = steps.bound("step_begin", max(P, state.shape[1])), steps.after_product("step_forward", H)
     begin(0)
     if operands is not None:
@@ -273,18 +286,22 @@ def backward(
     dr = make("da" if v.norm == "none" else "dr", T, N, GH, dtype=call.dtype)
     if v.norm in ("ba2016", "products"):
         make("dz", T, N, GH, dtype=call.dtype)
-    arriving = dr
-    if v.norm != "none" and call.dtype != wide:
+    columns = whole(call, P)
+    arriving, w_hh, parts = dr, widened(given.w_hh, columns), 1
+    if v.norm != "none" and call.dtype == torch.bfloat16:  # the 24 bits of a wide r̄ in three times 8
+        parts, dr_parts = 3, new(N, 3 * GH)
+        packed.put("dr_parts", dr_parts)
+        arriving, w_hh = dr_parts.expand(T, N, 3 * GH), w_hh.repeat(3, 1)
+    elif v.norm != "none" and call.dtype != wide:
         dr_wide = new(N, GH, dtype=wide)
         packed.put("dr_wide", dr_wide)
-        arriving = dr_wide.expand(T, N, GH)
-    columns = whole(call, P)
-    w_hh, dh_product = widened(given.w_hh, columns).to(arriving.dtype), new(1, N, columns, dtype=wide)
+        arriving, w_hh = dr_wide.expand(T, N, GH), w_hh.to(wide)
+    dh_product = new(parts, N, columns, dtype=wide)
     packed.number("dh_pitch", columns)
     if call.dtype == torch.float32 or machine.splits(
         arriving, w_hh, dh_product
     ):  # then by gate, and the step adds up what no kernel need
-        dh_product = new(len(v.gates), N, columns, dtype=wide)
+        dh_product = new(parts * len(v.gates), N, columns, dtype=wide)
     packed.number("dh_parts", len(dh_product))
     multiply = machine.repeated(arriving, w_hh, dh_product)
     if given.w_hr is not None:
@@ -297,8 +314,6 @@ def backward(
         da_sigmoid, ds_product = make("da_sigmoid", T, N, SH, dtype=wide), new(N, SH, dtype=wide)
         make("gates_before", T, N, SH, dtype=wide)
         multiply_gates = machine.repeated(da_sigmoid, given.w_gates.to(wide), ds_product[None])
-    if v.norm != "none":
-        packed.put("norm_scratch", new(N, 6, H, dtype=wide))
     state: Any = packed.held["c_given"]
     move, end = steps.after_product("step_backward", H), steps.bound("step_end", max(P, state.shape[1]))
     for s in reversed(range(T)):

@@ -1,7 +1,7 @@
 // Adjacent units of one thread: what the functions of call.cuh do for one, with loads and stores as wide as they get.
 //
 // A thread owns `Units` units from u on, a multiple of Units; the host sees to it that Units divides the width of
-// every array and that what it was given is aligned. Units is 1 where a width is odd, or a norm spans the row.
+// every array and that what it was given is aligned. Units is 1 where a width is odd.
 #pragma once
 #include "call.cuh"
 
@@ -140,9 +140,18 @@ DEVICE void recall_units(const A& a, const F& has, Index n, Index s, Index u, Re
 // Has what step s will recall brought nearer while the product before it runs.
 template <class A, class F>
 DEVICE void recall_units_ahead(const A& a, const F& has, Index n, Index s, Index u) {
-  if (s < 0 || tapes_wide(has)) return;
-  const Index t = time_of(a, has, s), row = t * a.N + n;
-  UNROLL for (int gate = 0; gate < 4; ++gate) bring_nearer(a.tape_gates + (row * 4 + gate) * a.H, u);
+  using R = typename A::Wide;
+  if (s < 0) return;
+  const Index t = time_of(a, has, s), row = t * a.N + n, slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+  UNROLL for (int gate = 0; gate < 4; ++gate) {
+    const Index at = (row * 4 + gate) * a.H, hat = (row * a.G + slots[gate]) * a.H;
+    if (tapes_wide(has))
+      bring_nearer(reinterpret_cast<const R*>(a.tape_gates) + at, u);
+    else
+      bring_nearer(a.tape_gates + at, u);
+    if (tapes_wide(has) && slots[gate] >= 0) bring_nearer(a.hat_r + hat, u);
+    if (has(NormsProducts) && slots[gate] >= 0) bring_nearer(a.hat_z + hat, u);
+  }
   if (s > 0) bring_nearer(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H, u);
   if (a.dy) bring_nearer(a.dy + n * a.dy_n + t * a.dy_t, u);
 }
@@ -154,29 +163,47 @@ DEVICE void output_gradients(const A& a, const F& has, Index n, Index k, Index s
   load_or_zero(active(a, has, n, t) ? a.dy : nullptr, n * a.dy_n + t * a.dy_t + k, dy);
 }
 
-// W_hh' dr of the step after for the outputs from k on: its parts, added in their order.
-template <int Units, class A>
-DEVICE void load_product(const A& a, Index n, Index k, typename A::Wide (&product)[Units]) {
-  typename A::Wide parts[4][Units];
-  UNROLL for (int part = 0; part < 4; ++part)
-    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, (part * a.N + n) * a.dh_pitch + k, parts[part]);
-  UNROLL for (int j = 0; j < Units; ++j)
-    product[j] = ((parts[0][j] + parts[1][j]) + parts[2][j]) + parts[3][j];
+// W_hh' dr of the step after for a few outputs, as it lies there: its parts, to be added in their order.
+template <int Units, class R, int Parts>
+struct Product {
+  R parts[Parts][Units];
+  DEVICE_MEMBER R operator[](int j) const {
+    R sum = parts[0][j];
+    UNROLL for (int part = 1; part < Parts; ++part) sum += parts[part][j];
+    return sum;
+  }
+};
+
+// The same for those from k on.
+template <int Units, int Parts, class A>
+DEVICE void load_product(const A& a, Index n, Index k, Product<Units, typename A::Wide, Parts>& product) {
+  UNROLL for (int part = 0; part < Parts; ++part)
+    load_or_zero(part < a.dh_parts ? a.dh_product : nullptr, (part * a.N + n) * a.dh_pitch + k, product.parts[part]);
+}
+
+// What reaches a few outputs from the step after: through the product, and past it.
+template <int Units, class R, int Parts>
+struct Arriving {
+  Product<Units, R, Parts> product;
+  R past[Units];
+};
+
+template <int Units, int Parts, class A, class F>
+DEVICE void load_arriving(const A& a, const F& has, Index n, Index k, Index s,
+                          Arriving<Units, typename A::Wide, Parts>& from) {
+  load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, n * a.P + k, from.past);
+  load_product(a, n, k, from.product);
 }
 
 // (9) to (11) for the outputs from k on; dy: of output_gradients. Moves what reaches h past the product.
-template <int Units, class A, class F>
+template <int Units, int Parts, class A, class F, class R = typename A::Wide>
 DEVICE void take_outputs(const A& a, const F& has, Index n, Index k, Index s, const typename A::Element (&dy)[Units],
-                         typename A::Wide (&renewed)[Units]) {
-  typename A::Wide past[Units], product[Units];
-  const Index at = n * a.P + k;
-  load_or_zero(carries_output(has) || s + 1 == a.T ? a.dh : nullptr, at, past);
-  load_product(a, n, k, product);
+                         Arriving<Units, R, Parts>& from, R (&renewed)[Units]) {
   const auto renews = renews_outputs<Units>(a, has, n, time_of(a, has, s), k);
   const auto keep = keeps_hidden<Units>(a, has, n, k);
   UNROLL for (int j = 0; j < Units; ++j)
-    renewed[j] = arriving_output(a, has, n, k + j, s, keep[j], renews[j], product[j], dy[j], past[j]);
-  if (carries_output(has)) store(a.dh + at, past);
+    renewed[j] = arriving_output(a, has, n, k + j, s, keep[j], renews[j], from.product[j], dy[j], from.past[j]);
+  if (carries_output(has)) store(a.dh + n * a.P + k, from.past);
 }
 
 }  // namespace longshort
