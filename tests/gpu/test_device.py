@@ -17,9 +17,9 @@ import torch
 import longshort as ls
 from gpu.conftest import EMULATED
 from gpu.running import check, differentiate
-from longshort.scan import lstm, plan
+from longshort.scan import Noise, lstm, masks, plan
+from longshort.scan.cuda import dropping, products, sources
 from longshort.scan.cuda import machine as machines
-from longshort.scan.cuda import products
 from oracle import assert_equations
 from scan.cases import OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
 from scan.test_persistent import APART, MUCH
@@ -142,6 +142,88 @@ def test_a_cuda_graph_replays_the_same_bits(plan, layer, monkeypatch):
             x.normal_()
             graph.replay()
             assert torch.equal(y, lstm(x)[0])
+
+
+ALL_NOISE = Noise(
+    variational_x=0.2,
+    variational_h=0.2,
+    recurrent_dropout=0.2,
+    zoneout_h=0.2,
+    zoneout_c=0.2,
+    weight_drop=0.2,
+)
+
+
+@needs_a_device
+@pytest.mark.parametrize("dtype", list(sources.TYPES), ids=str)
+@pytest.mark.parametrize("N, T, K", [(3, 5, 7), (4600, 1, 1150), (64, 35, 1152), (1, 1, 1)])
+def test_a_tensor_under_its_mask_has_the_cpu_s_bits(N, T, K, dtype, device):
+    """By the kernel, and by plain torch on the device."""
+    found, seed = machines.cuda(torch.cuda.current_device()), torch.tensor(-(2**61) - 5)
+    x = torch.randn(N, T, K, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for kind in ("variational_x", "weight_drop", "dropout"):
+        for factor in (None, torch.promote_types(dtype, torch.float32)):
+            want = masks.dropped(x, kind, 0.3, seed, factor)
+            given = x.to(device), kind, 0.3, seed.to(device), factor
+            assert torch.equal(dropping.dropped(found, *given).cpu(), want)
+            assert torch.equal(masks.dropped(*given).cpu(), want)
+            by_step = x.transpose(0, 1).contiguous().to(device).transpose(0, 1)
+            assert torch.equal(dropping.dropped(found, by_step, *given[1:]).cpu(), want)
+
+
+@needs_a_device
+@pytest.mark.parametrize("noise", [ALL_NOISE, Noise(zoneout_h=0.1, zoneout_c=0.1)], ids=str)
+def test_a_seed_gives_the_same_numbers_on_the_cpu_and_on_the_device(noise, device):
+    torch.manual_seed(0)
+    layer, x = ls.LSTM(5, 12, 2, dropout=0.3, noise=noise).double(), torch.randn(7, 3, 5).double()
+    found = []
+    for where in ("cpu", device):
+        layer.to(where).zero_grad()
+        torch.manual_seed(7)
+        y = layer(x.to(where))[0]
+        y.square().sum().backward()
+        found.append([t.detach().cpu() for t in (y, *(p.grad for p in layer.parameters()))])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@needs_a_device
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("noise", [ALL_NOISE, Noise(zoneout_h=0.1, zoneout_c=0.1)], ids=str)
+@pytest.mark.parametrize("plan", ["step", "alone"])
+def test_a_training_step_with_noise_waits_for_nothing(plan, noise, device, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
+    layer, x = ls.LSTM(16, 64, 2, dropout=0.3, noise=noise).to(device), torch.randn(12, 5, 16, device=device)
+    for _ in range(2):  # kernels are compiled, memory is found
+        layer(x)[0].square().sum().backward()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        layer(x)[0].square().sum().backward()
+        lstm(x, *layer.all_weights[0][:2], noise=noise, seed=3)[0].square().sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_a_device
+@pytest.mark.parametrize("noise", [ALL_NOISE, Noise(zoneout_h=0.1)], ids=str)
+def test_a_cuda_graph_draws_new_masks_at_every_replay(noise, device):
+    layer, x = ls.LSTM(16, 64, 2, dropout=0.3, noise=noise).to(device), torch.randn(12, 5, 16, device=device)
+    with torch.no_grad():
+        with torch.cuda.stream(torch.cuda.Stream()):
+            layer(x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y = layer(x)[0]
+        seen = []
+        for seed in (None, None, 3, 3):
+            if seed is not None:
+                torch.cuda.manual_seed(seed)
+            graph.replay()
+            seen.append(y.clone())
+    assert torch.equal(seen[2], seen[3])
+    assert not any(torch.equal(seen[a], seen[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
 @needs_a_device

@@ -18,7 +18,16 @@ import torch
 from longshort.errors import BackendError
 from longshort.scan import gpu
 from longshort.scan.call import Call, Grads, Inputs, Options, call_of
-from longshort.scan.cuda import compiler, driver, machine, persistent_plan, sources, step_plan, tiling
+from longshort.scan.cuda import (
+    compiler,
+    driver,
+    dropping,
+    machine,
+    persistent_plan,
+    sources,
+    step_plan,
+    tiling,
+)
 from longshort.scan.cuda.machine import Properties
 from longshort.scan.masks import Noise
 from longshort.scan.variant import Variant
@@ -62,6 +71,9 @@ def programs():
                 asked = call(N, H, dtype, given=("seed", "reset"))._replace(options=FEW)
             for cut in (cuts.forward, cuts.backward):
                 yield persistent_plan.program(asked, cut, specialises=True)
+    for dtype in sources.TYPES:
+        for adjacent in (1, 2, 4):
+            yield dropping.program(dtype, adjacent)
 
 
 PROGRAMS = {f"{p.file}-{str(p.dtype)[6:]}-{k}": p for k, p in enumerate(programs())}
@@ -77,10 +89,37 @@ def test_every_kernel_compiles(name):
 
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu"])
+@pytest.mark.parametrize(
+    "file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu", "dropped.cu"]
+)
 def test_each_architecture_has_every_instruction(file, architecture):
     program = [p for p in PROGRAMS.values() if p.file == file and p.dtype == torch.bfloat16][-1]
     assert compiler.compiled(program.text(), architecture)
+
+
+def instructions(source):
+    """A unit as the compiler's own assembly, before it is one device's."""
+    library, program, size = compiler.nvrtc(), ctypes.c_void_p(), ctypes.c_size_t()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"k.cu", 0, None, None) == 0
+    words = [word.encode() for word in ("--gpu-architecture=compute_90", *compiler.OPTIONS)]
+    assert library.nvrtcCompileProgram(program, len(words), (ctypes.c_char_p * len(words))(*words)) == 0
+    library.nvrtcGetPTXSize(program, ctypes.byref(size))
+    text = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetPTX(program, text)
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    return text.value.decode()
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("kind", ["variational_h", "recurrent_dropout", "zoneout_h", "zoneout_c"])
+@pytest.mark.parametrize("name", ["step_forward", "step_backward"])
+def test_adjacent_units_share_one_call_of_philox(name, kind):
+    """Ten rounds of two products, however many units a thread owns."""
+    specialised = types.SimpleNamespace(specialises=True)
+    for H in (512, 510, 511):
+        asked = call(H=H, given=("seed",), noise=Noise(**{kind: 0.1}))
+        text = instructions(step_plan.program(specialised, asked, (name,)).text())
+        assert len(re.findall(r"mul\.(?:hi|wide)\.u32", text)) == 20, H
 
 
 @needs_nvrtc
@@ -105,6 +144,15 @@ def test_the_layout_is_the_struct_s():
     assert packed[:8] == (3).to_bytes(8, "little")
     assert len(packed) == layout.size == 8 * len(layout.place)
     assert ctypes.c_double.from_buffer(packed, layout.place["cell_clip"]).value == 0.5
+
+
+def test_the_layout_of_the_mask_s_argument_is_its_struct_s():
+    layout = sources.layout("dropped.cu", "Dropped")
+    text = (sources.FOLDER / "dropped.cu").read_text()
+    fields = re.findall(
+        r"^  (?:const )?\w+\*? (\w+);", text[text.index("struct Dropped") : text.index("\n};")], re.M
+    )
+    assert list(layout.place) == fields and layout.formats["scale"] == "<d"
 
 
 @pytest.fixture

@@ -90,6 +90,57 @@ def test_without_a_seed_torch_s_generator_decides():
     assert not torch.equal(draws[0], draws[2])
 
 
+@pytest.mark.parametrize("default", ["cpu", "meta"])
+def test_keys_are_what_the_cpu_s_generator_gives(default):
+    """Whatever the default device: the masks of a seed never change."""
+    torch.manual_seed(5)
+    want = torch.randint(2**63 - 1, (3,), device="cpu")
+    torch.manual_seed(5)
+    with torch.device(default):
+        got = masks.seeds((3,), torch.device("cpu"))
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+def test_keys_reach_cuda_without_waiting(capturing, monkeypatch):
+    """From pinned memory; in a graph under capture, from the device's own generator."""
+    asked = []
+
+    class Drawn:
+        def to(self, device, non_blocking=False):
+            asked.append(("to", device.type, non_blocking))
+            return self
+
+    def randint(most, shape, **where):
+        asked.append((most, shape, {k: str(v) for k, v in where.items()}))
+        return Drawn()
+
+    monkeypatch.setattr(torch, "randint", randint)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+    masks.seeds((3,), torch.device("cuda"))
+    shape = (2**63 - 1, (3,))
+    pinned = [(*shape, {"device": "cpu", "pin_memory": "True"}), ("to", "cuda", True)]
+    assert asked == ([(*shape, {"device": "cuda"})] if capturing else pinned)
+
+
+@pytest.mark.parametrize("seed", [0, 7, -1, 2**63 - 1, -(2**63)])
+def test_a_given_key_is_the_same_as_a_number_and_as_a_tensor(seed):
+    cpu = torch.device("cpu")
+    for given in (seed, torch.tensor(seed)):
+        found = masks.key(given, cpu)
+        assert found.dtype == torch.int64 and found.shape == () and found.item() == seed
+
+
+def test_keys_may_be_tensors_that_hold_nothing():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    meta = torch.device("meta")
+    assert masks.seeds((2,), meta).shape == (2,) and masks.key(3, meta).dtype == torch.int64
+    with FakeTensorMode():
+        assert masks.seeds((2,), torch.device("cpu")).shape == (2,)
+        assert masks.key(torch.empty((), dtype=torch.int64), meta).device == meta
+
+
 def test_evaluation_draws_nothing_and_mixes_zoneout():
     tensors = Case("noise").make()
     before = torch.get_rng_state()

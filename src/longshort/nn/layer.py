@@ -8,9 +8,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..scan import Kept, Noise, Options, State, Variant
-from ..scan.functional import gathered, planned_call, run
-from ..scan.masks import scaled
+from ..scan import Kept, Noise, Options, State, Variant, masks
+from ..scan.functional import dropped, gathered, planned_call, run
 from ..scan.ragged import Ragged, fold, is_ragged
 from . import binding, stepping, torch_weights
 from .initialise import Initialiser, by_name
@@ -193,13 +192,12 @@ class LSTM(nn.Module):
         """One key for each layer and direction and each dropout; from torch's CPU generator."""
         if not self.training or (self.noise.silent and not self.dropout):
             return None
-        return torch.randint(2**63 - 1, (len(self._names) + self.num_layers,)).to(x.device)
+        return masks.seeds((len(self._names) + self.num_layers,), x.device)
 
     def _dropped(self, x: Tensor, seed: Tensor) -> Tensor:
         if self.dropout >= 1:
             return x * 0
-        steps = torch.arange(x.shape[1], device=x.device)
-        return x * scaled(seed, "dropout", self.dropout, steps, x.shape[0], x.shape[2], x)
+        return dropped(x, self.dropout, seed, self.backend)
 
     def _laid_out(
         self, call: Read, input: Tensor | Ragged, y: Tensor, state: State, layers: list[Any]

@@ -172,6 +172,9 @@ Backward = Callable[
 Saves = Callable[[Call], list[tuple[tuple[int, ...], torch.dtype]]]
 
 
+Dropped = Callable[[Tensor, str, float, Tensor, torch.dtype | None], Tensor]
+"""What `masks.dropped` is: x (N, T, K), kind, rate, seed and the dtype of the factor -> x under its mask."""
+
 Bound = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """x, and h (L, N, P) and c (L, N, H) of all layers -> y, and h (1, N, P) and c (1, N, H) of one."""
 
@@ -232,6 +235,8 @@ class Backend(NamedTuple):
     "optional: how it runs a call, where there are several ways, as a clause for `plan`"
     device: str | None = None
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
+    dropped: Dropped | None = None
+    "optional: `masks.dropped`, with its bits, for real tensors where the backend refuses no call"
 
 
 def time_major(x: Tensor, n: int = 0) -> bool:

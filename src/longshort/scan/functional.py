@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checks, graph, operator, placed
-from .call import Bound, Inputs, Options, Record, Site
+from . import checks, graph, masks, operator, placed
+from .call import Bound, Call, Inputs, Options, Record, Site
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
 from .state import Kept, State
@@ -135,10 +135,29 @@ def gathered(
         c = x.new_zeros(x.shape[0], H * (1 + len(variant.sigmoids) * variant.gate_recurrence), dtype=wide)
     if not options.training or options.noise.silent:
         seed = None
-    elif not isinstance(seed, Tensor):
-        seed = torch.randint(2**63 - 1, ()) if seed is None else torch.tensor(seed)
-    seed = seed.to(x.device) if isinstance(seed, Tensor) else None
+    else:
+        seed = masks.seeds((), x.device) if seed is None else masks.key(seed, x.device)
     return Inputs(x, w_ih, w_hh, bias, h, c, initial_h=initial_h, initial_c=initial_c, seed=seed, **more)
+
+
+def dropped(x: Tensor, rate: float, seed: Tensor, backend: str = "auto") -> Tensor:
+    """Return x under the ordinary dropout between layers: a new mask at every step.
+
+    Args:
+        x:       (N, T, K), any strides.
+        rate:    share of the units that is silenced, in [0, 1).
+        seed:    () int64 on x's device, the key of the noise.
+        backend: whose kernel makes the mask, where it has one; plain torch otherwise, with the same numbers.
+
+    Returns:
+        x where the noise keeps a unit, times 1 / (1 - rate), and zero elsewhere.
+    """
+    if masks.traced() or operator.transformed():
+        return masks.dropped(x, "dropout", rate, seed)
+    K = x.shape[2]  # who runs a call of that size, runs this
+    call = Call(Options(backend=backend), x.device.type, x.dtype, 0, 0, K, K, K, frozenset(), False)
+    found = choose(call)[0]
+    return operator.Masked.apply(found, x, "dropout", rate, seed)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def plan(
@@ -216,7 +235,7 @@ def bound(options: Options, given: Inputs, site: Site) -> Bound:
     call = checks.agree("lstm", options, given, save=False)
     backend = choose(call)[0]
     if backend.bind is not None:
-        return backend.bind(*operator.outside(call, given), site)
+        return backend.bind(*operator.outside(backend, call, given), site)
     k, biases, w_ih, w_hh = site.row, site.biases, given.w_ih, given.w_hh
     more = given[Inputs._fields.index("c") + 1 :]  # and none of the examples, which may be large
 
@@ -224,7 +243,7 @@ def bound(options: Options, given: Inputs, site: Site) -> Bound:
         rows = x.transpose(0, 1) if site.time_first else x
         bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
         now = Inputs(rows, w_ih, w_hh, bias, h[k], c[k], *more)  # type: ignore[arg-type]
-        out, _ = backend.forward(*operator.outside(call, now))
+        out, _ = backend.forward(*operator.outside(backend, call, now))
         y = out.y.transpose(0, 1) if site.time_first else out.y
         return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
 
@@ -248,7 +267,7 @@ def recorded(options: Options, given: Inputs, site: Site) -> Bound:
     weights, k = (given.w_ih, given.w_hh, *site.biases, *more), site.row
     record: Record = placed.ByParts(call, backend, site)
     if backend.record is not None:
-        record = backend.record(*operator.outside(call, given), site)
+        record = backend.record(*operator.outside(backend, call, given), site)
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return placed.Placed.apply(record, x, h[k], c[k], *weights)  # type: ignore[no-any-return, no-untyped-call]
@@ -270,7 +289,7 @@ def prepared_step(
     """
     call = checks.agree("lstm", options, given, save=False)
     backend = choose(call)[0]
-    call, given = operator.outside(call, given)
+    call, given = operator.outside(backend, call, given)
     if backend.step is not None:
         return backend.step(call, given)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..errors import LongshortError, SettingError
 from . import derivative
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of, time_major
+from .cuda import dropping, packing, persistent_plan, step_plan, tiling, weights
 from .cuda import machine as machines
-from .cuda import packing, persistent_plan, step_plan, tiling, weights
 from .cuda.machine import Machine, Properties
 from .cuda.weights import AT
 
@@ -289,7 +289,10 @@ def backend(
     ) -> tuple[Tensor | None, ...]:
         return backward(call, given, outputs, saved, grads, needs, machine_of(given.x.device))
 
-    return Backend(name, why_not, run, pull, saves, device=device)
+    def masked(x: Tensor, kind: str, rate: float, seed: Tensor, factor: torch.dtype | None = None) -> Tensor:
+        return dropping.dropped(machine_of(x.device), x, kind, rate, seed, factor)
+
+    return Backend(name, why_not, run, pull, saves, device=device, dropped=masked)
 
 
 BACKEND: Final = backend("gpu", refuses, machines.of, "cuda")

@@ -171,16 +171,90 @@ def scaled(seed: Tensor, kind: str, rate: float, steps: Tensor, N: int, K: int, 
     return kept(seed, kind, rate, steps, N, K).to(like.dtype) / (1 - rate)
 
 
+def seeds(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return keys of so many calls, drawn from torch's CPU generator, on a device.
+
+    The same generator gives the same keys on every device, and no device is waited for: CUDA gets them
+    from pinned memory, in the order of its stream. While a CUDA graph is captured they are drawn on the
+    device, from torch's generator for it, which a graph moves on at every replay: keys of the host would be
+    read again from memory that by then is another's.
+
+    Args:
+        shape:  of the result.
+        device: where it goes.
+
+    Returns:
+        int64 in [0, 2^63 - 1).
+    """
+    most = 2**63 - 1
+    if device.type != "cuda" or traced():
+        return torch.randint(most, shape, device="cpu").to(device)
+    if torch.cuda.is_current_stream_capturing():
+        return torch.randint(most, shape, device=device)
+    return torch.randint(most, shape, device="cpu", pin_memory=True).to(device, non_blocking=True)
+
+
+def key(seed: int | Tensor, device: torch.device) -> Tensor:
+    """Return the given key of one call on a device, which is not waited for.
+
+    Args:
+        seed:   a number, or () int64 on any device.
+        device: where it goes.
+    """
+    if traced():
+        return (seed if isinstance(seed, Tensor) else torch.tensor(seed)).to(device)
+    if not isinstance(seed, Tensor):
+        return torch.full((), seed, device=device)
+    if seed.device.type == "cpu" and device.type == "cuda" and seed.dim() == 0:
+        return torch.full((), seed.item(), dtype=seed.dtype, device=device)
+    return seed.to(device)
+
+
+def traced() -> bool:
+    """Whether torch writes down or transforms what runs: then tensors may hold no numbers."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
 def always(seed: Tensor) -> Tensor:
     """Return (1,) int64: the step number of masks that hold for a whole sequence."""
     return torch.zeros(1, dtype=torch.int64, device=seed.device)
 
 
+def dropped(x: Tensor, kind: str, rate: float, seed: Tensor, factor: torch.dtype | None = None) -> Tensor:
+    """Return x (N, T, K) where the noise keeps a unit, times 1 / (1 - rate); x times 0 elsewhere.
+
+    Args:
+        x:      of any strides.
+        kind:   "variational_x", "weight_drop" or "dropout"; the last has a new mask at every step.
+        rate:   share that is dropped, in [0, 1).
+        seed:   () int64, on x's device.
+        factor: dtype of 1 / (1 - rate) and of the product, which then is rounded to x's; x's own if None.
+
+    Returns:
+        A tensor in the dtype of x.
+
+    >>> dropped(torch.ones(1, 2, 6), "dropout", 0.5, torch.tensor(3)).tolist()
+    [[[2.0, 2.0, 0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 0.0, 2.0, 2.0, 2.0]]]
+    """
+    N, T, K = x.shape
+    steps = torch.arange(T, device=seed.device) if kind in EACH_STEP else always(seed)
+    wide = x if factor is None else x.to(factor)
+    return (wide * scaled(seed, kind, rate, steps, N, K, wide)).to(x.dtype)
+
+
+EACH_STEP: Final = frozenset({"recurrent_dropout", "zoneout_h", "zoneout_c", "dropout"})
+"""The kinds whose masks are new at every step; those of the others hold for the sequence."""
+
+
 def dropped_input(x: Tensor, rate: float, seed: Tensor) -> Tensor:
     """Return x (N, T, C) under variational dropout: the same channels of a sequence at every step."""
-    return x * scaled(seed, "variational_x", rate, always(seed), x.shape[0], x.shape[2], x)
+    return dropped(x, "variational_x", rate, seed)
 
 
 def dropped_weight(w_hh: Tensor, rate: float, seed: Tensor) -> Tensor:
     """Return w_hh (4H, P) under weight drop; n is the row, k the column."""
-    return w_hh * scaled(seed, "weight_drop", rate, always(seed), w_hh.shape[0], w_hh.shape[1], w_hh)[:, 0]
+    return dropped(w_hh[:, None], "weight_drop", rate, seed)[:, 0]

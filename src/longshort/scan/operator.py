@@ -74,7 +74,7 @@ def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
 def ran(backend: Backend, call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
     """Run a backend on real tensors, and return what it returns."""
     with exact(call):
-        return backend.forward(*outside(call, given))
+        return backend.forward(*outside(backend, call, given))
 
 
 def forward(backend: Backend, call: Call, given: Inputs) -> tuple[Tensor, ...]:
@@ -99,23 +99,23 @@ def backward(
 ) -> tuple[Maybe, ...]:
     """Run a backend's derivative on real tensors: one gradient or None for each differentiable input."""
     with exact(call):
-        inner_call, inner = outside(call, given)
+        inner_call, inner = outside(backend, call, given)
         if not saved and backend.saves(call):
             outputs, saved = backend.forward(inner_call._replace(save=True), inner)
         found: list[Any] = list(backend.backward(inner_call, inner, outputs, saved, grads, needs))
         noise = call.options.noise
         if call.options.training and given.seed is not None:
             if noise.variational_x and found[0] is not None:
-                found[0] = masks.dropped_input(found[0], noise.variational_x, given.seed)
+                found[0] = masked(backend, found[0], "variational_x", noise.variational_x, given.seed)
             if noise.weight_drop and found[2] is not None:
-                found[2] = masks.dropped_weight(found[2], noise.weight_drop, given.seed)
+                found[2] = masked(backend, found[2], "weight_drop", noise.weight_drop, given.seed)
     for k, (value, tensor) in enumerate(zip(found, given, strict=False)):
         if value is not None and tensor is not None and value.dtype != tensor.dtype:
             found[k] = value.to(tensor.dtype)
     return tuple(found)
 
 
-def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
+def outside(backend: Backend, call: Call, given: Inputs) -> tuple[Call, Inputs]:
     """Do what need not stand inside the recurrence: dropout on x and w_hh, and the cell's dtype."""
     if given.c.dtype != call.wide:
         given = given._replace(c=given.c.to(call.wide))
@@ -125,12 +125,44 @@ def outside(call: Call, given: Inputs) -> tuple[Call, Inputs]:
     if seed is None or not call.options.training or not (noise.variational_x or noise.weight_drop):
         return call, given
     if noise.variational_x:
-        x = masks.dropped_input(given.x.to(call.wide), noise.variational_x, seed)
-        given = given._replace(x=x.to(call.dtype))
+        x = masked(backend, given.x, "variational_x", noise.variational_x, seed, call.wide)
+        given = given._replace(x=x)
     if noise.weight_drop:
-        w_hh = masks.dropped_weight(given.w_hh.to(call.wide), noise.weight_drop, seed)
-        given = given._replace(w_hh=w_hh.to(call.dtype))
+        w_hh = masked(backend, given.w_hh, "weight_drop", noise.weight_drop, seed, call.wide)
+        given = given._replace(w_hh=w_hh)
     return within(call), given
+
+
+def masked(
+    backend: Backend, x: Tensor, kind: str, rate: float, seed: Tensor, factor: torch.dtype | None = None
+) -> Tensor:
+    """Return `masks.dropped` of x (N, T, K) or (N, K), made by a backend where it has a way."""
+    if x.dim() == 2:
+        return masked(backend, x[:, None], kind, rate, seed, factor)[:, 0]
+    return (backend.dropped or masks.dropped)(x, kind, rate, seed, factor)
+
+
+class Masked(torch.autograd.Function):
+    """The same with a gradient, which the same mask lets through: (backend, x, kind, rate, seed) -> x.
+
+    For a call that no transform of torch looks into.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, backend: Backend, x: Tensor, kind: str, rate: float, seed: Tensor) -> Tensor:
+        """Run the backend."""
+        ctx.backend, ctx.kind, ctx.rate = backend, kind, rate
+        ctx.save_for_backward(seed)
+        return masked(backend, x, kind, rate, seed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        """Mask the gradient; a second derivative comes this way again."""
+        (seed,) = ctx.saved_tensors
+        if masks.traced() or transformed():
+            return None, masks.dropped(grads[0], ctx.kind, ctx.rate, seed), None, None, None
+        found = Masked.apply(ctx.backend, grads[0], ctx.kind, ctx.rate, seed)  # type: ignore[no-untyped-call]
+        return None, found, None, None, None
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ driver.py     a binary -> a kernel that can be launched, by the driver's own lib
 machine.py    one device: its properties, its kernels, its products
 tiling.py     sizes of a call and a device -> how the persistent kernels are cut
 packing.py    a call -> the kernels' one argument
+dropping.py   a tensor -> the same under its mask
 products.py   a product made at every step, prepared once
 step_plan.py, persistent_plan.py   the two ways to run a call
 weights.py    what is left when they are done: products over all steps
@@ -15,5 +16,5 @@ arguments.cuh the one argument, every pointer    units.cuh     adjacent units of
                                                  row.cuh       a row in one block, for the norms
 philox.cuh    the noise                          product.cuh   resident weights times a staged operand
 cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
-step_*.cu, persistent_*.cu                       the kernels
+step_*.cu, persistent_*.cu, dropped.cu           the kernels
 """

@@ -58,12 +58,41 @@ DEVICE Peepholes<typename A::Wide> peepholes_of(const A& a, const F& has, Index 
   return p;
 }
 
+// What the masks of (1), (4) and (7) keep of adjacent units, from k on, at step t; without a mask, all.
+template <int Units>
+struct Keeps {
+  bool of[Units];
+  DEVICE_MEMBER bool operator[](int j) const { return of[j]; }
+};
+template <int Units, class A>
+DEVICE Keeps<Units> keeps(const A& a, bool masked, Stream stream, i64 t, Index n, Index k, i64 least) {
+  Keeps<Units> found;
+  UNROLL for (int j = 0; j < Units; ++j) found.of[j] = true;
+  if (masked) kept(seed_of(a), stream, t, n, k, least, found.of);
+  return found;
+}
+template <int Units, class A, class F>
+DEVICE Keeps<Units> keeps_hidden(const A& a, const F& has, Index n, Index k) {
+  return keeps<Units>(a, has(MasksHidden), VariationalH, 0, n, k, a.least_h);
+}
+template <int Units, class A, class F>
+DEVICE Keeps<Units> keeps_candidates(const A& a, const F& has, Index n, Index t, Index u) {
+  return keeps<Units>(a, has(MasksCandidate), RecurrentDropout, a.first + t, n, u, a.least_g);
+}
+template <int Units, class A, class F>
+DEVICE Keeps<Units> renews_outputs(const A& a, const F& has, Index n, Index t, Index k) {
+  return keeps<Units>(a, has(ZonesHidden), ZoneoutH, a.first + t, n, k, a.least_zone_h);
+}
+template <int Units, class A, class F>
+DEVICE Keeps<Units> renews_cells(const A& a, const F& has, Index n, Index t, Index u) {
+  return keeps<Units>(a, has(ZonesCell), ZoneoutC, a.first + t, n, u, a.least_zone_c);
+}
+
 // m_g of (4).
 template <class A, class F>
-DEVICE typename A::Wide candidate_mask(const A& a, const F& has, Index n, Index t, Index u) {
+DEVICE typename A::Wide candidate_mask(const A& a, const F& has, bool keep) {
   using R = typename A::Wide;
-  if (!has(MasksCandidate)) return R(1);
-  return kept(seed_of(a), RecurrentDropout, a.first + t, n, u, a.least_g) ? R(a.scale_g) : R(0);
+  return !has(MasksCandidate) ? R(1) : keep ? R(a.scale_g) : R(0);
 }
 
 // The same NaN whatever came in: a given NaN may have every bit set, which the exchange reads as "not there yet".
@@ -74,12 +103,11 @@ DEVICE E canonical(E v) {
 }
 
 // The operand of the next product: h where variational_h keeps it. Its scale is applied to the product.
-template <class A, class F>
-DEVICE typename A::Element operand_of(const A& a, const F& has, Index n, Index k, typename A::Element h) {
-  typename A::Element zero;
-  narrow(typename A::Wide(0), zero);
-  if (has(MasksHidden) && !kept(seed_of(a), VariationalH, 0, n, k, a.least_h)) return zero;
-  return canonical(h);
+template <class E>
+DEVICE E operand_of(bool keep, E h) {
+  E zero;
+  narrow(decltype(wide(h))(0), zero);
+  return keep ? canonical(h) : zero;
 }
 
 template <class A>
@@ -96,10 +124,11 @@ DEVICE typename A::Wide initial_c_at(const A& a, Index n, Index k) {
 }
 
 // (6) from the projection's clip on, (7), (8) for output k. fresh: h̃. before: h of the step before. Returns h after
-// the step, which y sees but for the padding.
+// the step, which y sees but for the padding. renews: of `renews_outputs`.
 template <class A, class F>
-DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide fresh,
-                                          typename A::Element before, typename A::Element& seen) {
+DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Index k, Index s, bool renews,
+                                          typename A::Wide fresh, typename A::Element before,
+                                          typename A::Element& seen) {
   using R = typename A::Wide;
   typename A::Element rounded;
   const Index t = time_of(a, has, s);
@@ -108,7 +137,7 @@ DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Ind
     if (a.unclipped) a.unclipped[(t * a.N + n) * a.P + k] = !(fresh < -most || fresh > most);
     fresh = clipped(fresh, most);
   }
-  if (has(ZonesHidden) && !kept(seed_of(a), ZoneoutH, a.first + t, n, k, a.least_zone_h)) fresh = wide(before);
+  if (has(ZonesHidden) && !renews) fresh = wide(before);
   if (has(MixesHidden)) fresh = mixed(R(wide(before)), fresh, R(a.share_h));
   narrow(fresh, rounded);
   seen = rounded;
@@ -124,17 +153,18 @@ template <class A, class F>
 DEVICE typename A::Element finish_output(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide fresh,
                                          typename A::Element before) {
   typename A::Element seen;
-  const auto rounded = renewed_output(a, has, n, k, s, fresh, before, seen);
+  const bool renews = renews_outputs<1>(a, has, n, time_of(a, has, s), k)[0];
+  const auto rounded = renewed_output(a, has, n, k, s, renews, fresh, before, seen);
   if (a.y) a.y[row_of(a, n, time_of(a, has, s)) * a.P + k] = seen;
   return resets_after(a, has, n, s) ? initial_h_at(a, n, k) : rounded;
 }
 
-// (7), (8) for the cell: returns c after the step, before a reset of the next.
+// (7), (8) for the cell: returns c after the step, before a reset of the next. renews: of `renews_cells`.
 template <class A, class F>
-DEVICE typename A::Wide finish_cell(const A& a, const F& has, Index n, Index t, Index u, typename A::Wide fresh,
+DEVICE typename A::Wide finish_cell(const A& a, const F& has, bool renews, typename A::Wide fresh,
                                     typename A::Wide before) {
   using R = typename A::Wide;
-  if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) fresh = before;
+  if (has(ZonesCell) && !renews) fresh = before;
   if (has(MixesCell)) fresh = mixed(before, fresh, R(a.share_c));
   return fresh;
 }
@@ -252,22 +282,21 @@ DEVICE typename A::Element output_gradient(const A& a, const F& has, Index n, In
 }
 
 // Whether the taped cell is c̃ itself; else c̃ is made again from the gates.
-template <class A, class F>
-DEVICE bool tape_has_cell(const A& a, const F& has, Index n, Index t, Index u) {
-  if (has(NormsGates) || has(MixesCell)) return false;
-  return !has(ZonesCell) || kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c);
+template <class F>
+DEVICE bool tape_has_cell(const F& has, bool renews) {
+  return !has(NormsGates) && !has(MixesCell) && (!has(ZonesCell) || renews);
 }
 
 // (9), (10), (11) and (18), (19) of the step after, for output k. product: W_hh' dr of the step after; dy: of
-// output_gradient. Returns h̄' of the projection's value (0 in the padding) and moves `past`, what reaches h past the
-// product.
+// output_gradient; keep, renews: of `keeps_hidden`, `renews_outputs`. Returns h̄' of the projection's value (0 in the
+// padding) and moves `past`, what reaches h past the product.
 template <class A, class F>
-DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide product,
-                                        typename A::Element dy, typename A::Wide& past) {
+DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index k, Index s, bool keep, bool renews,
+                                        typename A::Wide product, typename A::Element dy, typename A::Wide& past) {
   using R = typename A::Wide;
   const Index t = time_of(a, has, s);
   R scaled = product;
-  if (has(MasksHidden)) scaled = kept(seed_of(a), VariationalH, 0, n, k, a.least_h) ? product * R(a.scale_h) : R(0);
+  if (has(MasksHidden)) scaled = keep ? product * R(a.scale_h) : R(0);
   R total = past + scaled;
   if (resets_after(a, has, n, s)) {  // (19)
     if (a.dh_initial) a.dh_initial[n * a.P + k] += total;
@@ -280,7 +309,7 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index
   total += wide(dy);
   R renewed = total;
   past = R(0);
-  if (has(ZonesHidden) && !kept(seed_of(a), ZoneoutH, a.first + t, n, k, a.least_zone_h)) {
+  if (has(ZonesHidden) && !renews) {
     past = total;
     renewed = R(0);
   }

@@ -34,12 +34,22 @@ DEVICE void add_sum(const A& a, Index n, Index block, Index u, typename A::Wide 
   add_sums(a, n, block, u, values);
 }
 
+// What the masks decide of one cell: `keeps_candidates`, `renews_cells`.
+struct Masked {
+  bool keep, renews;
+};
+template <class A, class F>
+DEVICE Masked masked_cell(const A& a, const F& has, Index n, Index t, Index u) {
+  return {keeps_candidates<1>(a, has, n, t, u)[0], renews_cells<1>(a, has, n, t, u)[0]};
+}
+
 // c̃ of (4) before a norm: off the tape, or made again as forward.
 template <class A, class F>
 DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename A::Wide>& v, const Recalled<A>& was,
-                                   Index n, Index t, Index u, typename A::Wide mask) {
+                                   const Masked& masked) {
   using R = typename A::Wide;
-  if (tape_has_cell(a, has, n, t, u)) return was.cell;
+  const R mask = candidate_mask(a, has, masked.keep);
+  if (tape_has_cell(has, masked.renews)) return was.cell;
   const R cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * was.before);
   return has(ClipsCell) ? clipped(cell, R(a.cell_clip)) : cell;
 }
@@ -48,13 +58,13 @@ DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename
 // a_bar: ā of i, f, g, o; 0 for an absent gate. Returns the gradient of the result of the cell's norm. With `first` only
 // that and ā_o are made, and nothing is moved; otherwise `norm` holds the means over the row that come of it.
 template <class A, class F, class R = typename A::Wide>
-DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Recalled<A>& was, const CellNorm<R>& norm,
-                   bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
+DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Masked& masked, const Recalled<A>& was,
+                   const CellNorm<R>& norm, bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
   using E = typename A::Element;
   const Index t = time_of(a, has, s);
   Cell<R> v = opened<A>(has, was);
-  const R c_before = was.before, mask = candidate_mask(a, has, n, t, u);
-  const R raw = norms_cell(has) ? norm.raw : cell_again(a, has, v, was, n, t, u, mask);
+  const R c_before = was.before, mask = candidate_mask(a, has, masked.keep);
+  const R raw = norms_cell(has) ? norm.raw : cell_again(a, has, v, was, masked);
   const R normed = norms_cell(has) ? norm.hat() * norm.gain + norm.shift : raw;
   v.cell = has(NormsGates) ? normed : raw;
   const Peepholes<R> p = peepholes_of(a, has, u);
@@ -62,7 +72,7 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Re
   R arrived = dc, past = R(0);
   if (has(KeepsCells) && a.dcells) arrived += a.dcells[n * a.dcells_n + t * a.dcells_t + u];
   R renewed = arrived;
-  if (has(ZonesCell) && !kept(seed_of(a), ZoneoutC, a.first + t, n, u, a.least_zone_c)) past = arrived, renewed = R(0);
+  if (has(ZonesCell) && !masked.renews) past = arrived, renewed = R(0);
   if (has(MixesCell)) renewed = R(a.share_c) * arrived, past = (R(1) - R(a.share_c)) * arrived;
   a_bar[3] = output_slope(has, v, m, phi, extra.o);  // (12)
   const R through = through_output(has, v, m, phi);  // (13)

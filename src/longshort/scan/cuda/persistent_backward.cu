@@ -145,11 +145,13 @@ struct PersistentBackward {
         const int n = slice.first + column(k), u = unit(k), i = k - pair;
         hands[i] = carry(sub, k);
         if (!in_registers && (!owns(slice, k) || u >= a.H)) continue;
-        const R m = arriving_output(a, has, n, u, s, R(arrived[k]), dy[k], hands[i].past);
+        const bool keep = keeps_hidden<1>(a, has, n, u)[0], renews = renews_outputs<1>(a, has, n, t, u)[0];
+        const R m = arriving_output(a, has, n, u, s, keep, renews, R(arrived[k]), dy[k], hands[i].past);
         hands[i].dc = arriving_state(a, has, n, u, s, hands[i].dc);
         const CellNorm<R> none = {};
         if (in_registers || active(a, has, n, t))
-          unit_back(a, has, n, s, u, was[k], none, false, m, kept_gradient(a, has, n, t, u), hands[i].dc, a_bar[i]);
+          unit_back(a, has, n, s, u, masked_cell(a, has, n, t, u), was[k], none, false, m,
+                    kept_gradient(a, has, n, t, u), hands[i].dc, a_bar[i]);
       }
       UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k), i = k - pair;
@@ -197,7 +199,8 @@ struct PersistentBackward {
         const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;
         Carried hands = carry(sub, k);
-        arriving_output(a, has, n, u, -1, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
+        const bool keep = keeps_hidden<1>(a, has, n, u)[0];
+        arriving_output(a, has, n, u, -1, keep, true, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
         const R first = arriving_state(a, has, n, u, -1, hands.dc);
         if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
         if (a.dc_first) a.dc_first[n * a.H + u] = first;

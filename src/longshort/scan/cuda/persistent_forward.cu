@@ -109,7 +109,7 @@ struct PersistentForward {
         E operand = hands.h;
         if (owns(slice, k) && u < a.H) {
           hands = enter(n, u);
-          operand = operand_of(a, has, n, u, hands.h);
+          operand = operand_of(keeps_hidden<1>(a, has, n, u)[0], hands.h);
           if (a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
         }
         carry(sub, k) = hands;
@@ -127,7 +127,8 @@ struct PersistentForward {
     const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
                       fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
     const Peepholes<R> p = peepholes_of(a, has, u);
-    open_gates<E>(has, pre, carry(sub, k).cell, p, candidate_mask(a, has, n, t, u), R(a.cell_clip), v);
+    const R mask = candidate_mask(a, has, keeps_candidates<1>(a, has, n, t, u)[0]);
+    open_gates<E>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
     open_output<E>(has, pre[3], p, v);
     return v.o * activated<E>(has, v.cell);
   }
@@ -139,8 +140,8 @@ struct PersistentForward {
     const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
     const Carried hands = carry(sub, k);
     const E next = finish_output(a, has, n, u, s, fresh, hands.h);
-    if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(a, has, n, u, next));
-    const R c = finish_cell(a, has, n, t, u, v.cell, hands.cell);
+    if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(keeps_hidden<1>(a, has, n, u)[0], next));
+    const R c = finish_cell(a, has, renews_cells<1>(a, has, n, t, u)[0], v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, n, u) : on ? c : hands.cell, next};
     keep_cell(a, has, n, t, u, c, on);
     keep_sigmoid(a, has, n, t, u, 0, v.i, on);

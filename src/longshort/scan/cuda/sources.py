@@ -74,11 +74,13 @@ class Program:
     "numbers of `Sized` in arguments.cuh, where the program is compiled for the sizes of a call"
     short: bool = False
     "whether 32 bits count the elements of every array"
+    argument: str = "Arguments"
+    "the struct that its kernels get"
 
     def text(self, twin: Path | None = None) -> str:
         """Return the whole translation unit."""
         element, wide = TYPES[self.dtype]
-        chosen = f"longshort::Arguments<{element}, {wide}>"
+        chosen = f"longshort::{self.argument}<{element}, {wide}>"
         if self.sizes:
             chosen = f"longshort::Sized<{', '.join((chosen, *map(str, self.sizes)))}>"
         lines = [assembled(self.file, twin=twin), f"using Chosen = {chosen};"]
@@ -93,10 +95,10 @@ class Program:
 
 
 class Layout:
-    """The fields of the kernels' argument: eight bytes each, in the order of `arguments.cuh`."""
+    """The fields of the kernels' argument, a struct of this name: eight bytes each, in its order."""
 
-    def __init__(self, text: str) -> None:
-        body = text[text.index("struct Arguments") :]
+    def __init__(self, text: str, name: str = "Arguments") -> None:
+        body = text[text.index(f"struct {name} {{") :]
         body = body[: body.index("\n};")]
         fields = [(name, kind, star) for kind, star, name in _FIELD.findall(body)]
         self.place = {name: 8 * k for k, (name, _, _) in enumerate(fields)}
@@ -120,10 +122,10 @@ class Layout:
         struct.pack_into(self.formats[name], packed, self.place[name], value)
 
 
-@lru_cache(maxsize=1)
-def layout() -> Layout:
-    """Return the layout of the argument."""
-    return Layout((FOLDER / "arguments.cuh").read_text("utf8"))
+@lru_cache(maxsize=8)
+def layout(file: str = "arguments.cuh", name: str = "Arguments") -> Layout:
+    """Return the layout of the argument, or of another struct that a file states."""
+    return Layout((FOLDER / file).read_text("utf8"), name)
 
 
 FLAGS: Final = {

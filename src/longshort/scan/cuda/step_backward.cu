@@ -30,6 +30,8 @@ struct HeldBack {
   using R = typename A::Wide;
   using E = typename A::Element;
   Recalled<A> was[Units];
+  Keeps<Units> keep, renews;  // candidates and cells, of the masks
+  DEVICE_MEMBER Masked masked(int j) const { return {keep[j], renews[j]}; }
   E dy[Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
   R hat_z[4][Units], hat_r[4][Units];  // N of z and r, or of each gate
   Arriving<Units, R, Parts> from;
@@ -69,6 +71,8 @@ struct StepBack {
   DEVICE_MEMBER void ask(Index u, Few& few) const {
     recall_units(a, has, n, s, u, few.was);
     output_gradients(a, has, n, u, s, few.dy);
+    few.keep = keeps_candidates<Units>(a, has, n, t, u);
+    few.renews = renews_cells<Units>(a, has, n, t, u);
   }
 
   // What arrives from the step after.
@@ -137,7 +141,8 @@ struct StepBack {
       if (a.sigmoid_o >= 0) extra.o += a.ds[gates + a.sigmoid_o * a.H];
     }
     R a_bar[4];
-    const R q = unit_back(a, has, n, s, u + j, few.was[j], norm, first, few.m[j], extra, few.dc[j], a_bar);
+    const R q =
+        unit_back(a, has, n, s, u + j, few.masked(j), few.was[j], norm, first, few.m[j], extra, few.dc[j], a_bar);
     if (first) return q;
     UNROLL for (int k = 0; k < 4; ++k) {
       few.a_bar[k][j] = a_bar[k];
@@ -190,8 +195,7 @@ struct StepBack {
     units.each([&](int k, Index u) {
       Few& few = held[k];
       UNROLL for (int j = 0; j < Units; ++j)
-        few.raw[j] = cell_again(a, has, opened<A>(has, few.was[j]), few.was[j], n, t, u + j,
-                                candidate_mask(a, has, n, t, u + j));
+        few.raw[j] = cell_again(a, has, opened<A>(has, few.was[j]), few.was[j], few.masked(j));
     });
     const auto visit = [&](int k, auto take) { UNROLL for (int j = 0; j < Units; ++j) take(0, j, held[k].raw[j]); };
     R mean[1], scale[1];
@@ -348,7 +352,8 @@ DEVICE void step_end(const A& a) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     Product<1, R, F::Parts> product;
     load_product(a, n, k, product);
-    arriving_output(a, has, n, k, -1, product[0], output_gradient(a, has, n, k, -1), past);
+    arriving_output(a, has, n, k, -1, keeps_hidden<1>(a, has, n, k)[0], true, product[0],
+                    output_gradient(a, has, n, k, -1), past);
     a.dh_first[n * a.P + k] = past;
   });
   own_units<1>(row, [&](Index k) {
@@ -371,7 +376,8 @@ DEVICE void step_operands(const A& a) {
   own_units<Units>(a.P, [&](Index k) {
     E h[Units];
     load_or_zero(on ? before : nullptr, row + k, h);
-    UNROLL for (int j = 0; j < Units; ++j) h[j] = operand_of(a, has, n, k + j, h[j]);
+    const auto keep = keeps_hidden<Units>(a, has, n, k);
+    UNROLL for (int j = 0; j < Units; ++j) h[j] = operand_of(keep[j], h[j]);
     store(a.operand + (t * a.N + n) * a.P + k, h);
   });
   if (a.gates_before)

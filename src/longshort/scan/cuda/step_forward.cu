@@ -19,7 +19,7 @@ DEVICE void step_begin(const A& a) {
   own_units<1>(a.P, [&](Index k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
-    a.operand[n * a.operand_pitch + k] = operand_of(a, has, n, k, h);
+    a.operand[n * a.operand_pitch + k] = operand_of(keeps_hidden<1>(a, has, n, k)[0], h);
   });
   own_units<1>(row, [&](Index k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
 }
@@ -31,7 +31,8 @@ struct Held {
   using E = typename A::Element;
   R of_x[4][Units], of_h[4][Units];  // the parts of (2), before their norms and then after; gates i, f, g, o
   E bias[4][Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
-  R c[Units];  // before the step
+  Keeps<Units> keep, renews;  // candidates and cells, of the masks
+  R c[Units];                 // before the step
   R a[4][Units];
   Cell<R> cell[Units];
 };
@@ -73,6 +74,8 @@ struct StepForward {
   DEVICE_MEMBER void ask(Index u, Few& few) const {
     load_gates(z, u, few.of_x);
     load_gates(a.bias, u, few.bias);
+    few.keep = keeps_candidates<Units>(a, has, n, t, u);
+    few.renews = renews_cells<Units>(a, has, n, t, u);
     if (has(NormsProducts)) load_gates(a.gain_ih, u, few.gain_ih);
     if (has(NormsProducts) || has(NormsGates)) load_gates(a.gain_hh, u, few.gain_hh);
     if (has(NormsOutput) || has(NormsGates)) load(a.gain_c + u, few.gain_c), load(a.shift_c + u, few.shift_c);
@@ -100,7 +103,7 @@ struct StepForward {
         if (a.bias) x[gate] += wide(few.bias[gate][j]);
         if (has(GateRecurrence) && sigmoids[gate] >= 0) x[gate] += a.r_gates[(n * a.S + sigmoids[gate]) * a.H + u + j];
       }
-      open_gates<E>(has, x, few.c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, n, t, u + j), R(a.cell_clip),
+      open_gates<E>(has, x, few.c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, few.keep[j]), R(a.cell_clip),
                     v[j]);
       few.a[3][j] = x[3];
       move_gate(a.sigmoid_i, u + j, v[j].i);
@@ -124,7 +127,7 @@ struct StepForward {
     UNROLL for (int j = 0; j < Units; ++j) {
       open_output<E>(has, few.a[3][j], peepholes_of(a, has, u + j), v[j]);
       fresh[j] = v[j].o * activated<E>(has, out[j]);
-      kept[j] = finish_cell(a, has, n, t, u + j, v[j].cell, few.c[j]);
+      kept[j] = finish_cell(a, has, few.renews[j], v[j].cell, few.c[j]);
       c[j] = again ? initial_c_at(a, n, u + j) : on ? kept[j] : few.c[j];
       move_gate(a.sigmoid_o, u + j, v[j].o);
     }

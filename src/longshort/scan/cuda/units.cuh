@@ -43,11 +43,14 @@ DEVICE void move_outputs(const A& a, const F& has, Index n, Index k, Index s, co
   typename A::Element h[Units], seen[Units], operand[Units];
   const Index at = n * a.P + k;
   load_or_zero(carries_output(has) ? a.h : nullptr, at, h);
-  UNROLL for (int j = 0; j < Units; ++j) h[j] = renewed_output(a, has, n, k + j, s, fresh[j], h[j], seen[j]);
+  const auto renews = renews_outputs<Units>(a, has, n, time_of(a, has, s), k);
+  const auto keep = keeps_hidden<Units>(a, has, n, k);
+  UNROLL for (int j = 0; j < Units; ++j)
+    h[j] = renewed_output(a, has, n, k + j, s, renews[j], fresh[j], h[j], seen[j]);
   if (a.y) store(a.y + row_of(a, n, time_of(a, has, s)) * a.P + k, seen);
   if (resets_after(a, has, n, s))
     UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
-  UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(a, has, n, k + j, h[j]);
+  UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(keep[j], h[j]);
   if (carries_output(has) || s + 1 == a.T) store(a.h + at, h);
   if (a.operand) store(a.operand + n * a.operand_pitch + k, operand);
 }
@@ -196,8 +199,10 @@ DEVICE void load_arriving(const A& a, const F& has, Index n, Index k, Index s,
 template <int Units, int Parts, class A, class F, class R = typename A::Wide>
 DEVICE void take_outputs(const A& a, const F& has, Index n, Index k, Index s, const typename A::Element (&dy)[Units],
                          Arriving<Units, R, Parts>& from, R (&renewed)[Units]) {
+  const auto renews = renews_outputs<Units>(a, has, n, time_of(a, has, s), k);
+  const auto keep = keeps_hidden<Units>(a, has, n, k);
   UNROLL for (int j = 0; j < Units; ++j)
-    renewed[j] = arriving_output(a, has, n, k + j, s, from.product[j], dy[j], from.past[j]);
+    renewed[j] = arriving_output(a, has, n, k + j, s, keep[j], renews[j], from.product[j], dy[j], from.past[j]);
   if (carries_output(has)) store(a.dh + n * a.P + k, from.past);
 }
 
