@@ -30,6 +30,8 @@ struct HeldBack {
   using R = typename A::Wide;
   using E = typename A::Element;
   Recalled<A> was[Units];
+  Keeps<Units> keep, renews;  // candidates and cells, of the masks
+  DEVICE_MEMBER Masked masked(int j) const { return {keep[j], renews[j]}; }
   E dy[Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
   R hat_z[4][Units], hat_r[4][Units];  // N of z and r, or of each gate
   Arriving<Units, R, Parts> from;
@@ -141,8 +143,8 @@ struct StepBack {
       if (a.sigmoid_o >= 0) extra.o += a.ds[gates + a.sigmoid_o * a.H];
     }
     R a_bar[4];
-    const R q = unit_back(a, has, n, s, u + j, few.masked(j), few.was[j], norm, first, few.m[j], extra, few.dc[j],
-                          a_bar);
+    const R q =
+        unit_back(a, has, n, s, u + j, few.masked(j), few.was[j], norm, first, few.m[j], extra, few.dc[j], a_bar);
     if (first) return q;
     UNROLL for (int k = 0; k < 4; ++k) {
       few.a_bar[k][j] = a_bar[k];

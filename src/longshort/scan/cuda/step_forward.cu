@@ -31,7 +31,8 @@ struct Held {
   using E = typename A::Element;
   R of_x[4][Units], of_h[4][Units];  // the parts of (2), before their norms and then after; gates i, f, g, o
   E bias[4][Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
-  R c[Units];  // before the step
+  Keeps<Units> keep, renews;  // candidates and cells, of the masks
+  R c[Units];                 // before the step
   R a[4][Units];
   Cell<R> cell[Units];
   Keeps<Units> keep;  // of g, by its mask
@@ -75,6 +76,7 @@ struct StepForward {
     load_gates(z, u, few.of_x);
     load_gates(a.bias, u, few.bias);
     few.keep = keeps_candidates<Units>(a, has, n, t, u);
+    few.renews = renews_cells<Units>(a, has, n, t, u);
     if (has(NormsProducts)) load_gates(a.gain_ih, u, few.gain_ih);
     if (has(NormsProducts) || has(NormsGates)) load_gates(a.gain_hh, u, few.gain_hh);
     if (has(NormsOutput) || has(NormsGates)) load(a.gain_c + u, few.gain_c), load(a.shift_c + u, few.shift_c);
@@ -123,11 +125,10 @@ struct StepForward {
   DEVICE_MEMBER void close(Index u, Few& few, const R (&out)[Units]) const {
     Cell<R>(&v)[Units] = few.cell;
     R fresh[Units], kept[Units], c[Units];
-    const auto renews = renews_cells<Units>(a, has, n, t, u);
     UNROLL for (int j = 0; j < Units; ++j) {
       open_output<E>(has, few.a[3][j], peepholes_of(a, has, u + j), v[j]);
       fresh[j] = v[j].o * activated<E>(has, out[j]);
-      kept[j] = finish_cell(a, has, renews[j], v[j].cell, few.c[j]);
+      kept[j] = finish_cell(a, has, few.renews[j], v[j].cell, few.c[j]);
       c[j] = again ? initial_c_at(a, n, u + j) : on ? kept[j] : few.c[j];
       move_gate(a.sigmoid_o, u + j, v[j].o);
     }
