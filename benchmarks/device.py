@@ -18,6 +18,7 @@ FOLDER/device.json is written anew after each answer, so that whoever stops this
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -29,16 +30,19 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from longshort import LSTM
 from longshort.bench import gpu
+from longshort.scan import gpu as scan_gpu
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, machine, persistent_plan, step_plan, tiling
+from longshort.scan.cuda import compiler, machine, tiling
+from longshort.scan.cuda.sources import Program
 
 ROOT = Path(__file__).parents[1]
 SETUP = gpu.Setup(rounds=5, plans=("step",), first_use=False, options=False)
@@ -106,32 +110,103 @@ def plain(case: gpu.Case, dtype: torch.dtype) -> Call:
     return Call(Options(), "cuda", dtype, case.N, case.T, case.C, case.H, case.H, given, True)
 
 
-def programs(properties: machine.Properties) -> Iterator[str]:
-    """The text of every program that the table runs."""
-    specialised: Any = type("Specialised", (), {"specialises": True})
-    for dtype, tf32 in gpu.TYPES.values():
-        for case in gpu.CASES:
-            call = plain(case, dtype)
-            for names in (("step_begin",), ("step_operands",), step_plan.AHEAD, step_plan.BACK):
-                yield step_plan.program(specialised, call, step_plan.needed(call, names)).text()
-            fits = call.H <= tiling.MOST_UNITS or call.N * call.H <= tiling.MOST_CELLS
-            cuts = tiling.pair(properties, call, tf32) if fits else None
-            if cuts is not None:
-                yield persistent_plan.program(call, cuts.forward, specialises=True).text()
-                yield persistent_plan.program(call, cuts.backward, specialises=True).text()
+class Recorder:
+    """A machine that runs nothing and keeps the text of every program that it is asked for."""
+
+    specialises = True
+
+    def __init__(self, properties: machine.Properties) -> None:
+        self.properties, self.texts, self.rounds = properties, set[str](), False
+
+    def kernel(self, program: Program, name: str, shared: int = 0) -> Recorder:
+        """Keep the text."""
+        self.texts.add(program.text())
+        return self
+
+    def bind(self, *words: Any, **more: Any) -> Callable[[], None]:
+        """A launch of nothing."""
+        return lambda: None
+
+    def resident(self, multiprocessors: int) -> int:
+        """Room for all."""
+        return 1 << 20
+
+    def product(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """No product."""
+        return out.zero_()
+
+    def repeated(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> Callable[[int], None]:
+        """No product either."""
+        return lambda s: None
+
+    def splits(self, *words: torch.Tensor) -> bool:
+        """Never."""
+        return False
+
+    def current(self) -> Any:
+        """Nothing to make current."""
+        return nullcontext()
+
+    def report(self) -> torch.Tensor:
+        """No kernel waits."""
+        return torch.zeros(2, dtype=torch.int64)
+
+    def tf32(self) -> bool:
+        """As the type of the table says."""
+        return self.rounds
+
+
+def texts(properties: machine.Properties) -> set[str]:
+    """The text of every program that table, options and stacks run: their layers take two steps nowhere."""
+    found, planning = Recorder(properties), importlib.import_module("longshort.scan.plan")
+    backend = scan_gpu.backend("gpu", lambda call: None, lambda device: found)
+    before, planning.backends = planning.backends, lambda: (backend,)
+    planning._CHOICES.clear()
+    try:
+        for name, (dtype, found.rounds) in gpu.TYPES.items():
+            for case in gpu.CASES:
+                _two_steps(LSTM(case.C, case.H).to(dtype), case.N, case.C)
+                if case.name in gpu.OPTION_CASES and name == "bfloat16":
+                    for option, settings in gpu._OPTIONS.items():
+                        _two_steps(LSTM(case.C, case.H, **settings).to(dtype), case.N, case.C, option)
+            for C, H, both, mine, N, _ in gpu.STACKS.values():
+                _two_steps(LSTM(C, H, **both, **mine).to(dtype), N, C)
+    finally:
+        planning.backends = before
+        planning._CHOICES.clear()
+    return found.texts
+
+
+def _two_steps(layer: torch.nn.Module, N: int, C: int, option: str = "") -> None:
+    """Training, by both plans, and inference."""
+    x = torch.zeros(2, N, C, dtype=next(layer.parameters()).dtype, requires_grad=True)
+    more: dict[str, Any] = {
+        "reset": {"reset": torch.zeros(N, 2, dtype=torch.bool)},
+        "lengths": {"lengths": torch.full((N,), 2)},
+        "kept cells": {"keep": "cells"},
+    }.get(option, {})
+    for plan in (None, "step"):
+        with gpu.planned(plan):
+            y = layer(x, **more)[0]
+            y.backward(torch.zeros_like(y))
+            with torch.inference_mode():
+                layer(x, **more)
 
 
 def binaries() -> dict[str, Any]:
     """Compile them all, by all cores, to the folder where they are kept."""
     properties = machine.cuda(torch.cuda.current_device()).properties
-    texts, start = sorted(set(programs(properties))), time.perf_counter()
+    start = time.perf_counter()
+    all_texts = sorted(texts(properties))
+    described = time.perf_counter() - start
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        sizes = list(pool.map(_compiled, texts, [properties.architecture] * len(texts)))
+        sizes = list(pool.map(_compiled, all_texts, [properties.architecture] * len(all_texts)))
     return {
         "programs": len(sizes),
         "bytes": sum(sizes),
         "cores": cores,
+        "seconds to find them": described,
         "seconds": time.perf_counter() - start,
     }
 

@@ -253,20 +253,20 @@ def options(case: Case, setup: Setup) -> dict[str, Any]:
 def _options(
     case: Case, dtype: torch.dtype, x: torch.Tensor, dy: torch.Tensor, setup: Setup
 ) -> dict[str, Any]:
-    """A training step with each option over one without, for each plan."""
+    """A training step with each option over one without, by the plan it gets and by each named one."""
     more: dict[str, dict[str, Any]] = {
         "reset": {"reset": torch.rand(case.N, case.T, device="cuda") < 0.02},
         "lengths": {"lengths": torch.full((case.N,), case.T, device="cuda")},
         "kept cells": {"keep": "cells"},
     }
     found: dict[str, Any] = {}
-    for plan in setup.plans:
+    for plan in (None, *setup.plans):
         runners = {"plain": _training(_layer(case, dtype), x, dy, plan)}
         for name, settings in _OPTIONS.items():
             runners[name] = _training(_layer(case, dtype, **settings), x, dy, plan, **more.get(name, {}))
         failed: dict[str, Any] = {}
         times = rounds(_working(runners, failed), setup.rounds)
-        found[plan] = failed | {
+        found[plan or "ours"] = failed | {
             name: vars(timing.ratio(each, times["plain"])) for name, each in times.items() if name != "plain"
         }
     return found

@@ -38,8 +38,6 @@ struct HeldBack {
   R m[Units], dc[Units];
   R raw[Units];       // c̃ before its norm
   R a_bar[4][Units];  // of i, f, g, o
-  Keeps<Units> keep, renews;  // what the masks decided
-  DEVICE_MEMBER Masked masked(int j) const { return {keep[j], renews[j]}; }
 };
 
 template <int Units, class A, class F>

@@ -35,7 +35,6 @@ struct Held {
   R c[Units];                 // before the step
   R a[4][Units];
   Cell<R> cell[Units];
-  Keeps<Units> keep;  // of g, by its mask
 };
 
 // One step of the units that a thread owns.

@@ -257,6 +257,30 @@ def span(call: Call, first: int, last: int) -> tuple[int, int]:
     return (call.T - last, call.T - first) if call.options.reverse else (first, last)
 
 
+def _multiplied(
+    machine: Machine, call: Call, given: Inputs, packed: Packed, dr: Tensor
+) -> tuple[Callable[[int], object], Tensor]:
+    """Return what multiplies r̄ of a time by W_hh, and the parts (parts, N, P or more) of its result."""
+    new, (T, N, GH), columns = given.x.new_empty, dr.shape, whole(call, call.P)
+    arriving, w_hh, parts = dr, widened(given.w_hh, columns), 1
+    if call.variant.norm != "none" and call.dtype == torch.bfloat16:  # 24 bits of a wide r̄ in three times 8
+        parts, dr_parts = 3, new(N, 3 * GH)
+        packed.put("dr_parts", dr_parts)
+        arriving, w_hh = dr_parts.expand(T, N, 3 * GH), w_hh.repeat(3, 1)
+    elif call.variant.norm != "none" and call.dtype != call.wide:
+        dr_wide = new(N, GH, dtype=call.wide)
+        packed.put("dr_wide", dr_wide)
+        arriving, w_hh = dr_wide.expand(T, N, GH), w_hh.to(call.wide)
+    dh_product = new(parts, N, columns, dtype=call.wide)
+    packed.number("dh_pitch", columns)
+    # by gate where the library would split the sum, for the step adds up what no kernel need; in float32 too,
+    # where four short sums err less than a long one
+    if call.dtype == torch.float32 or machine.splits(arriving, w_hh, dh_product):
+        dh_product = new(parts * len(call.variant.gates), N, columns, dtype=call.wide)
+    packed.number("dh_parts", len(dh_product))
+    return machine.repeated(arriving, w_hh, dh_product), dh_product
+
+
 def backward(
     machine: Machine, call: Call, given: Inputs, packed: Packed, operands: Tensor | None
 ) -> dict[str, Tensor]:
@@ -286,24 +310,7 @@ def backward(
     dr = make("da" if v.norm == "none" else "dr", T, N, GH, dtype=call.dtype)
     if v.norm in ("ba2016", "products"):
         make("dz", T, N, GH, dtype=call.dtype)
-    columns = whole(call, P)
-    arriving, w_hh, parts = dr, widened(given.w_hh, columns), 1
-    if v.norm != "none" and call.dtype == torch.bfloat16:  # the 24 bits of a wide r̄ in three times 8
-        parts, dr_parts = 3, new(N, 3 * GH)
-        packed.put("dr_parts", dr_parts)
-        arriving, w_hh = dr_parts.expand(T, N, 3 * GH), w_hh.repeat(3, 1)
-    elif v.norm != "none" and call.dtype != wide:
-        dr_wide = new(N, GH, dtype=wide)
-        packed.put("dr_wide", dr_wide)
-        arriving, w_hh = dr_wide.expand(T, N, GH), w_hh.to(wide)
-    dh_product = new(parts, N, columns, dtype=wide)
-    packed.number("dh_pitch", columns)
-    if call.dtype == torch.float32 or machine.splits(
-        arriving, w_hh, dh_product
-    ):  # then by gate, and the step adds up what no kernel need
-        dh_product = new(parts * len(v.gates), N, columns, dtype=wide)
-    packed.number("dh_parts", len(dh_product))
-    multiply = machine.repeated(arriving, w_hh, dh_product)
+    multiply, dh_product = _multiplied(machine, call, given, packed, dr)
     if given.w_hr is not None:
         dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)
         make("unprojected_all", T, N, H, dtype=wide)
