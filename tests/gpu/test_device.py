@@ -90,6 +90,7 @@ def alone(*words, **environment):
         (1, 40, 512, "bfloat16"),
         (64, 20, 512, "float16"),
         (64, 9, 512, "float32"),
+        (64, 20, 128, "float32"),
     ],
 )
 def test_blocks_that_exchange(N, T, H, dtype, what):
