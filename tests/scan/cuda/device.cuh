@@ -309,6 +309,8 @@ DEVICE void store_relaxed(T* p, T v) { *p = v; }
 DEVICE u64 nanoseconds() { return host::clock; }
 DEVICE int forgotten(int v) { return v; }
 DEVICE void fetch_ahead(const void*) {}
+template <class T>
+DEVICE T constant(const T* p) { return *p; }
 DEVICE u32 mark(u32 word) { return (word >> 16) == 0xffffu || (word & 0xffffu) == 0xffffu; }
 DEVICE u32 gather_marks(u32 a, u32 b) { return a | b; }
 DEVICE bool any_mark(u32 marks) { return marks != 0; }

@@ -18,13 +18,13 @@ DEVICE Index row_of(const A& a, Index n, Index t) {
 // (8): whether step t of sequence n is one of its own.
 template <class A, class F>
 DEVICE bool active(const A& a, const F& has, Index n, Index t) {
-  return !has(Ragged) || t < a.lengths[n];
+  return !has(Ragged) || t < constant(a.lengths + n);
 }
 
 // (0); a reset in the padding is none.
 template <class A, class F>
 DEVICE bool resets(const A& a, const F& has, Index n, Index t) {
-  return has(Resets) && a.reset[n * a.T + t] && active(a, has, n, t);
+  return has(Resets) && constant(a.reset + n * a.T + t) && active(a, has, n, t);
 }
 
 template <class A, class F>
@@ -34,7 +34,7 @@ DEVICE bool resets_after(const A& a, const F& has, Index n, Index s) {
 
 template <class A>
 DEVICE u64 seed_of(const A& a) {
-  return a.seed ? static_cast<u64>(*a.seed) : 0;
+  return a.seed ? static_cast<u64>(constant(a.seed)) : 0;
 }
 
 template <class A>
@@ -44,7 +44,7 @@ DEVICE Index state_row(const A& a) {
 
 template <class A>
 DEVICE typename A::Wide weight_at(const typename A::Element* weight, Index block, Index H, Index u) {
-  return weight && block >= 0 ? static_cast<typename A::Wide>(wide(weight[block * H + u])) : typename A::Wide(0);
+  return weight && block >= 0 ? static_cast<typename A::Wide>(wide(constant(weight + block * H + u))) : typename A::Wide(0);
 }
 
 template <class A, class F>
@@ -242,13 +242,13 @@ DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u) {
 }
 
 // Has what `recall` and `output_gradient` will read at step s brought nearer, but for the cell after it, which step
-// s + 1 read. Without a branch, of which the compiler would wait first for what was loaded before.
+// s + 1 read.
 template <class A, class F>
 DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   const Index t = time_of(a, has, s), row = t * a.N + n;
   UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(a.tape_gates + (row * 4 + gate) * a.H + u);
-  fetch_ahead(a.tape_cells + (time_of(a, has, s > 0 ? s - 1 : 0) * a.N + n) * a.H + u);
-  fetch_ahead(a.dy ? a.dy + n * a.dy_n + t * a.dy_t + u : a.tape_gates + row);
+  if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
+  if (a.dy) fetch_ahead(a.dy + n * a.dy_n + t * a.dy_t + u);
 }
 
 template <class A, class F>

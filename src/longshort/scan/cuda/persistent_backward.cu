@@ -98,10 +98,8 @@ struct PersistentBackward {
     float* mine = sums;
     if (Cut::Exchanges) {
       const auto later = [&] {
-        UNROLL for (int k = 0; k < Cells; ++k) {  // who owns nothing asks for what others ask for
-          const int c = column(k) < slice.count ? column(k) : slice.count - 1, u = unit(k) < a.H ? unit(k) : 0;
-          recall_ahead(a, has, slice.first + c, s > 0 ? s - 1 : 0, u);
-        }
+        UNROLL for (int k = 0; k < Cells; ++k)
+          if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
       };
       const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
       core.run_arriving(a, from, slice.count, s, later, d);
@@ -134,35 +132,24 @@ struct PersistentBackward {
     }
     float arrived[Cells];
     product(sub, s, arrived);
-    // Two cells at a time: their chains of arithmetic do not wait for each other, nor for a branch between them. Where
-    // all of it is in registers, cells that no sequence owns are computed too.
-    const bool in_registers =
-        !(has(Ragged) || has(Resets) || has(Peephole) || has(KeepsCells) || has(KeepsGates));
-    UNROLL for (int pair = 0; pair < Cells; pair += 2) {
-      R a_bar[2][4] = {};
-      Carried hands[2];
-      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
-        const int n = slice.first + column(k), u = unit(k), i = k - pair;
-        hands[i] = carry(sub, k);
-        if (!in_registers && (!owns(slice, k) || u >= a.H)) continue;
-        const bool keep = keeps_hidden<1>(a, has, n, u)[0], renews = renews_outputs<1>(a, has, n, t, u)[0];
-        const R m = arriving_output(a, has, n, u, s, keep, renews, R(arrived[k]), dy[k], hands[i].past);
-        hands[i].dc = arriving_state(a, has, n, u, s, hands[i].dc);
-        const CellNorm<R> none = {};
-        if (in_registers || active(a, has, n, t))
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k)) continue;
+      R a_bar[4] = {R(0), R(0), R(0), R(0)};
+      if (u < a.H) {
+        Carried hands = carry(sub, k);
+        const R m = arriving_output(a, has, n, u, s, keeps_hidden<1>(a, has, n, u)[0],
+                                    renews_outputs<1>(a, has, n, t, u)[0], R(arrived[k]), dy[k], hands.past);
+        hands.dc = arriving_state(a, has, n, u, s, hands.dc);
+        if (active(a, has, n, t)) {
+          const CellNorm<R> none = {};
           unit_back(a, has, n, s, u, masked_cell(a, has, n, t, u), was[k], none, false, m,
-                    kept_gradient(a, has, n, t, u), hands[i].dc, a_bar[i]);
+                    kept_gradient(a, has, n, t, u), hands.dc, a_bar);
+        }
+        carry(sub, k) = hands;
       }
-      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
-        const int n = slice.first + column(k), u = unit(k), i = k - pair;
-        if (!owns(slice, k)) continue;
-        if (u < a.H)
-          carry(sub, k) = hands[i];
-        else
-          UNROLL for (int gate = 0; gate < 4; ++gate) a_bar[i][gate] = R(0);
-        tell(sub, t, n, column(k), u, a_bar[i]);
-        UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[i][gate];
-      }
+      tell(sub, t, n, column(k), u, a_bar);
+      UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[gate];
     }
   }
 

@@ -118,8 +118,7 @@ struct PersistentForward {
     }
   }
 
-  // (2) to (6) of one cell, from registers alone: of cells that no sequence owns too. sum: W_hh operand, gates i, f, g,
-  // o; x: W_ih x. Returns h̃.
+  // (2) to (6) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x. Returns h̃.
   DEVICE_MEMBER R open(int sub, int k, int j, int n, int u, const Sums& sum, const R (&x)[4], Cell<R>& v) {
     const Index t = time_of(a, has, a.step.value + j);
     const R scale = has(MasksHidden) ? R(a.scale_h) : R(1);
@@ -172,13 +171,13 @@ struct PersistentForward {
     }
   }
 
-  // Has W_ih x of step j brought nearer. Without a branch, of which the compiler would wait for the operand first:
-  // who owns nothing asks for what others ask for.
+  // Has W_ih x of step j brought nearer.
   DEVICE_MEMBER void ask_ahead(const Slice<Cut, A>& slice, int j) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
     UNROLL for (int k = 0; k < Cells; ++k) {
-      const int c = column(k) < slice.count ? column(k) : slice.count - 1, u = unit(k) < a.H ? unit(k) : 0;
-      const R* row = a.z + ((t - a.z_first) * a.N + slice.first + c) * a.G * a.H + u;
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H) continue;
+      const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
       UNROLL for (int gate = 0; gate < 4; ++gate)
         if (slots[gate] >= 0) fetch_ahead(row + slots[gate] * a.H);
     }
@@ -210,7 +209,9 @@ struct PersistentForward {
     }
     char* operand = stage(sub, j);
     const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
-    const auto later = [&] { ask_ahead(slice, j + 1 < a.steps.value ? j + 1 : j); };
+    const auto later = [&] {
+      if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
+    };
     float d[Tiles][Cut::NT][4];
     if (Arrives) {
       if (slice.count == 0) return;
@@ -231,24 +232,17 @@ struct PersistentForward {
                  core.group] = {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
       block_barrier();
     }
-    // Two cells at a time: their chains of arithmetic do not wait for each other, nor for a branch between them.
-    UNROLL for (int pair = 0; pair < Cells; pair += 2) {
-      Cell<R> v[2];
-      R fresh[2];
-      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
-        const int u = unit(k) < a.H ? unit(k) : 0;
-        fresh[k - pair] = open(sub, k, j, slice.first + column(k), u, sum_of(d, k), x[k], v[k - pair]);
-      }
-      UNROLL for (int k = pair; k < pair + 2 && k < Cells; ++k) {
-        const int n = slice.first + column(k), u = unit(k);
-        if (!owns(slice, k)) continue;
-        if (u < a.H) {
-          close(sub, k, j, n, u, v[k - pair], fresh[k - pair]);
-        } else if (j + 1 < a.steps) {
-          E zero;
-          narrow(R(0), zero);
-          tell(sub, j + 1, n, column(k), u, zero);
-        }
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k)) continue;
+      if (u < a.H) {
+        Cell<R> v;
+        const R fresh = open(sub, k, j, n, u, sum_of(d, k), x[k], v);
+        close(sub, k, j, n, u, v, fresh);
+      } else if (j + 1 < a.steps) {
+        E zero;
+        narrow(R(0), zero);
+        tell(sub, j + 1, n, column(k), u, zero);
       }
     }
     // The next sub-batch writes the one stage, or the sums, that slower threads still read.

@@ -167,7 +167,6 @@ struct StepBack {
       store(a.dc + n * a.H + u, few.dc);
       UNROLL for (int k = 0; k < 4; ++k)
         if (slots[k] >= 0) write(slots[k], u, few.a_bar[k], zeros, zeros);
-      recall_units_ahead(a, has, n, s - 1, u);
     });
   }
 

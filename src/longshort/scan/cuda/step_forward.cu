@@ -154,7 +154,6 @@ struct StepForward {
       R out[Units];
       UNROLL for (int j = 0; j < Units; ++j) out[j] = few.cell[j].cell;
       close(u, few, out);
-      ask_ahead(u);
     });
   }
 
