@@ -25,6 +25,10 @@ MOST_CELLS: Final = 128 * 1024
 MOST_SUBS: Final = 4
 _HELD: Final = 16
 """Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
+_FEW_ALONE: Final = 0
+"""Sequences of a block up to which a warp of one block alone has 16 units forward, and above it 8."""
+_WIDE: Final = {False: 0, True: 0}
+"""H up to which a block has 64 units in 16 bits, forward and backward: it then reads half of the operand."""
 _HELD_SCARCE: Final = 12
 """As many backward with two column tiles, where shared memory holds the rest anyway: more would spill what
 is loaded for the step, and a spill waits for its load."""
@@ -161,14 +165,14 @@ def _alone(
     properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool
 ) -> Tiling | None:
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
-    K = G * H if backward else H
+    K, wanted = (G * H if backward else H), -(-N // properties.multiprocessors)
     warps_k = 4 if backward else 1
-    warps_rows = {32: 2, 64: 4, 96: 3, 128: 4}[H] if backward else H // 8
+    each = 16 if wanted <= _FEW_ALONE else 8
+    warps_rows = {32: 2, 64: 4, 96: 3, 128: 4}[H] if backward else H // each
     tiles = (1 if backward else 4) * H // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
     held = min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
-    wanted = -(-N // properties.multiprocessors)
     for columns in (2, 1) if wanted > 8 and not backward else (1,):  # backward, two spill
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
@@ -184,7 +188,8 @@ def _together(
 ) -> Tiling | None:
     """Several blocks hold W_hh between them; all must be resident."""
     few = properties.multiprocessors // (H // 32) >= 2 * N
-    for units in (16, 32) if few else (32, 16):
+    most = _WIDE[backward] if size == 2 else 0
+    for units in (16, 32) if few else (64, 32, 16) if H <= most and H % 64 == 0 else (32, 16):
         for found in _cuts(properties, N, H, G, size, exact, backward, units):
             if found.shared <= properties.shared and found.subs <= MOST_SUBS:
                 return found
