@@ -189,7 +189,7 @@ def _together(
     """Several blocks hold W_hh between them; all must be resident."""
     few = properties.multiprocessors // (H // 32) >= 2 * N
     most = _WIDE[backward] if size == 2 else 0
-    for units in (16, 32) if few else (64, 32, 16) if H <= most and H % 64 == 0 else (32, 16):
+    for units in (16, 32) if few else (64, 32, 16) if most >= H and H % 64 == 0 else (32, 16):
         for found in _cuts(properties, N, H, G, size, exact, backward, units):
             if found.shared <= properties.shared and found.subs <= MOST_SUBS:
                 return found
