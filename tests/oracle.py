@@ -21,7 +21,10 @@ def assert_as_accurate(got, exact, yardstick, *, what=""):
         return
     assert torch.isfinite(got).all(), f"{what}: {(~torch.isfinite(got)).sum()} values are not finite"
     error = (got.double() - exact).abs().max()
-    floor = torch.finfo(got.dtype).eps * exact.abs().max()
+    kind = torch.finfo(
+        got.dtype
+    )  # below its smallest normal number, units in the last place are all of one size
+    floor = kind.eps * max(exact.abs().max(), torch.tensor(kind.smallest_normal, dtype=torch.float64))
     allowed = FACTOR[got.dtype] * max((yardstick.double() - exact).abs().max(), floor)
     assert error <= allowed, f"{what}: error {error:.2e}, allowed {allowed:.2e} ({error / allowed:.1f}x)"
 

@@ -197,7 +197,7 @@ def typed(case: Case, name: str, setup: Setup) -> dict[str, Any]:
 
 def _first_use(run: Callable[[], object]) -> dict[str, float]:
     """Seconds of a first call with nothing on disk, and of one with the binaries there."""
-    from ..scan.cuda import machine
+    from ..scan.cuda import machine, persistent_plan
 
     found, before = {}, os.environ.get("LONGSHORT_CACHE")
     with tempfile.TemporaryDirectory() as folder:
@@ -205,6 +205,7 @@ def _first_use(run: Callable[[], object]) -> dict[str, float]:
         try:
             for name in ("compiled", "from the disk"):
                 machine.cuda(torch.cuda.current_device())._kernels.clear()
+                persistent_plan._KERNELS.clear()
                 torch.cuda.synchronize()
                 start = time.perf_counter()
                 run()

@@ -59,15 +59,19 @@ struct Product {
 
   // A number as two of tf32, by words: `first` and what it left. `Exact` alone needs both.
   struct Parts { Four first, rest; };
+  // Of the operand. An infinity meets a weight's first part alone: what the weight left has either sign, and the
+  // difference of infinities is NaN. So `finite` has 0 in its place, and nothing is left of it.
+  struct OperandParts { Four first, rest, finite; };
 
-  // Of the operand; nothing is left of an infinity, whose difference would be NaN.
-  static DEVICE_MEMBER u32 left(u32 v, u32 first) {
-    return (first & 0x7f800000u) == 0x7f800000u ? 0u : bits_of(float_of(v) - float_of(first));
-  }
-  static DEVICE_MEMBER Parts parts_of_operand(Four v) {
-    if (!Exact) return {v, {0, 0, 0, 0}};
-    const Four first = {rounded_to_tf32(v.x), rounded_to_tf32(v.y), rounded_to_tf32(v.z), rounded_to_tf32(v.w)};
-    return {first, {left(v.x, first.x), left(v.y, first.y), left(v.z, first.z), left(v.w, first.w)}};
+  static DEVICE_MEMBER bool ends(u32 v) { return (v & 0x7f800000u) == 0x7f800000u; }  // infinite, or no number
+  static DEVICE_MEMBER u32 left(u32 v, u32 first) { return ends(first) ? 0u : bits_of(float_of(v) - float_of(first)); }
+  static DEVICE_MEMBER u32 or_zero(u32 v) { return ends(v) ? 0u : v; }
+  static DEVICE_MEMBER OperandParts parts_of_operand(Four v) {
+    if (!Exact) return {v, {0, 0, 0, 0}, {0, 0, 0, 0}};
+    const Four f = {rounded_to_tf32(v.x), rounded_to_tf32(v.y), rounded_to_tf32(v.z), rounded_to_tf32(v.w)};
+    return {f,
+            {left(v.x, f.x), left(v.y, f.y), left(v.z, f.z), left(v.w, f.w)},
+            {or_zero(f.x), or_zero(f.y), or_zero(f.z), or_zero(f.w)}};
   }
 
   // Of weights, which the compiler keeps where they are few, for they are the same at every step; more take parts anew
@@ -82,7 +86,7 @@ struct Product {
   }
 
   // A weight that is no number, or infinite, makes NaN of what it meets either way.
-  static DEVICE_MEMBER u32 finite(u32 v) { return (v & 0x7f800000u) == 0x7f800000u ? 0x7fc00000u : v; }
+  static DEVICE_MEMBER u32 finite(u32 v) { return ends(v) ? 0x7fc00000u : v; }
   static DEVICE_MEMBER Four kept(Four v) {
     if (!Exact) return rounded(v);
     return {finite(v.x), finite(v.y), finite(v.z), finite(v.w)};
@@ -98,7 +102,7 @@ struct Product {
 
   // Adds a chunk of K. b: this lane's 16 bytes of the operand's columns `group` of each column tile.
   DEVICE_MEMBER void multiply_chunk(int chunk, const Four (&b)[NT], float (&sums)[Chains][MT][NT][4]) const {
-    Parts of_b[NT];
+    OperandParts of_b[NT];
     UNROLL for (int j = 0; j < NT; ++j) of_b[j] = parts_of_operand(b[j]);
     UNROLL for (int m = 0; m < MT; ++m) {
       Four lo, hi;
@@ -112,7 +116,7 @@ struct Product {
       }
       const Parts l = parts_of_weight(lo), h = parts_of_weight(hi);
       UNROLL for (int j = 0; j < NT; ++j) {
-        if (Exact) add(sums, m, j, l.rest, h.rest, of_b[j].first);
+        if (Exact) add(sums, m, j, l.rest, h.rest, of_b[j].finite);
         if (Exact) add(sums, m, j, l.first, h.first, of_b[j].rest);
         add(sums, m, j, l.first, h.first, of_b[j].first);
       }

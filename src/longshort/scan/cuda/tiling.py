@@ -25,9 +25,9 @@ MOST_CELLS: Final = 128 * 1024
 MOST_SUBS: Final = 4
 _HELD: Final = 16
 """Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
-_FEW_ALONE: Final = 0
+_FEW_ALONE: Final = 1
 """Sequences of a block up to which a warp of one block alone has 16 units forward, and above it 8."""
-_WIDE: Final = {False: 0, True: 0}
+_WIDE: Final = {False: 0, True: 512}
 """H up to which a block has 64 units in 16 bits, forward and backward: it then reads half of the operand."""
 _HELD_SCARCE: Final = 12
 """As many backward with two column tiles, where shared memory holds the rest anyway: more would spill what
@@ -167,8 +167,8 @@ def _alone(
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
     K, wanted = (G * H if backward else H), -(-N // properties.multiprocessors)
     warps_k = 4 if backward else 1
-    each = 16 if wanted <= _FEW_ALONE else 8
-    warps_rows = {32: 2, 64: 4, 96: 3, 128: 4}[H] if backward else H // each
+    each = 16 if wanted <= _FEW_ALONE and H > 64 and size == 2 else 8
+    warps_rows = {32: 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // each
     tiles = (1 if backward else 4) * H // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
