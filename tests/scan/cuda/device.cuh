@@ -368,7 +368,7 @@ DEVICE u32 first_part(u32 v) { return rounded_to_tf32(v); }
 
 }  // namespace longshort
 
-#define KERNEL(name, threads, Arguments, body)                                                                   \
+#define KERNEL(name, threads, resident, Arguments, body)                                                         \
   static void run_##name(const void* raw) {                                                                      \
     const Arguments& a = *static_cast<const Arguments*>(raw);                                                    \
     body;                                                                                                        \

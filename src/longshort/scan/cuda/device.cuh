@@ -9,9 +9,11 @@
 #define UNROLL _Pragma("unroll")
 #define INFINITY_ __int_as_float(0x7f800000)
 
-// An entry point: `body` sees its arguments as `a`. Blocks have exactly `threads` threads.
-#define KERNEL(name, threads, Arguments, body) \
-  extern "C" __global__ void __launch_bounds__(threads) name(const Arguments a) { body; }
+// An entry point: `body` sees its arguments as `a`. Blocks have exactly `threads` threads, and `resident` of them must
+// fit a multiprocessor. Not told how many, the compiler saves registers for more: it then loads one array, waits, and
+// loads the next to the same registers.
+#define KERNEL(name, threads, resident, Arguments, body) \
+  extern "C" __global__ void __launch_bounds__(threads, resident) name(const Arguments a) { body; }
 
 namespace longshort {
 

@@ -60,6 +60,8 @@ class Entry:
     threads: int
     template: str = ""
     "arguments of the kernel's template, between angle brackets"
+    resident: int = 1
+    "blocks that must fit a multiprocessor: more leave each thread fewer registers"
 
 
 @hashed_once
@@ -89,7 +91,8 @@ class Program:
         for entry in self.entries:
             template = f"<{entry.template}>" if entry.template else ""
             lines.append(
-                f"KERNEL({entry.name}, {entry.threads}, Chosen, (longshort::{entry.name}{template}(a)))"
+                f"KERNEL({entry.name}, {entry.threads}, {entry.resident}, Chosen, "
+                f"(longshort::{entry.name}{template}(a)))"
             )
         return "\n".join(lines) + "\n"
 

@@ -25,6 +25,10 @@ ROW_THREADS = 512
 """Of the one block that a norm's row has, at most: more have too few registers for what each holds."""
 ROW_SHARED = 128
 """Bytes for each of its warps, where the sums of `row.cuh` meet."""
+RESIDENT: Final = {2: 1024, 4: 768, 8: 512}
+"""Threads that must fit a multiprocessor, by bytes of an element: each then has 64, 80 or 128 registers."""
+RESIDENT_ROWS: Final = {2: 384, 4: 384, 8: 256}
+"""The same where a norm's row stays in registers."""
 UNITS = 4
 """Adjacent units of a thread, at most: their loads and stores then are of 8 and 16 bytes."""
 OVERLAPPING = (9, 0)
@@ -69,6 +73,11 @@ def chunks(call: Call, name: str, units: int) -> int:
     return -(-width(call, name) // (units * ROW_THREADS))
 
 
+def resident(call: Call) -> int:
+    """Return the threads that must fit a multiprocessor: as many as have the registers that they load to."""
+    return (RESIDENT if call.variant.norm == "none" else RESIDENT_ROWS)[call.dtype.itemsize]
+
+
 def program(
     machine: Machine, call: Call, names: tuple[str, ...], most: int = UNITS, short: bool = True
 ) -> Program:
@@ -92,7 +101,7 @@ def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int, s
         template = options if name in ("step_begin", "step_end") else f"{options}, {units}"
         if held:
             template = f"{template}, {held}, {threads // 32}"
-        entries.append(Entry(name, threads, template))
+        entries.append(Entry(name, threads, template, max(1, resident(call) // threads)))
     each_step = specialises and {"step_forward", "step_backward"} & set(names)
     return Program(
         file, call.dtype, tuple(entries), sized(call) if each_step else (), bool(each_step) and short

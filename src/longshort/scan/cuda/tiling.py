@@ -25,10 +25,8 @@ MOST_CELLS: Final = 128 * 1024
 MOST_SUBS: Final = 4
 _HELD: Final = 16
 """Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
-_FEW_ALONE: Final = 1
-"""Sequences of a block up to which a warp of one block alone has 16 units forward, and above it 8."""
-_WIDE: Final = {False: 0, True: 512}
-"""H up to which a block has 64 units in 16 bits, forward and backward: it then reads half of the operand."""
+_MOST_WIDE: Final = 512
+"""H up to which a block has 64 units backward in 16 bits: half as many blocks then read the operand."""
 _HELD_SCARCE: Final = 12
 """As many backward with two column tiles, where shared memory holds the rest anyway: more would spill what
 is loaded for the step, and a spill waits for its load."""
@@ -167,8 +165,7 @@ def _alone(
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
     K, wanted = (G * H if backward else H), -(-N // properties.multiprocessors)
     warps_k = 4 if backward else 1
-    each = 16 if wanted <= _FEW_ALONE and H > 64 and size == 2 else 8
-    warps_rows = {32: 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // each
+    warps_rows = {32: 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // 8
     tiles = (1 if backward else 4) * H // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
@@ -188,7 +185,7 @@ def _together(
 ) -> Tiling | None:
     """Several blocks hold W_hh between them; all must be resident."""
     few = properties.multiprocessors // (H // 32) >= 2 * N
-    most = _WIDE[backward] if size == 2 else 0
+    most = _MOST_WIDE if backward and size == 2 else 0
     for units in (16, 32) if few else (64, 32, 16) if most >= H and H % 64 == 0 else (32, 16):
         for found in _cuts(properties, N, H, G, size, exact, backward, units):
             if found.shared <= properties.shared and found.subs <= MOST_SUBS:
