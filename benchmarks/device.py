@@ -41,8 +41,7 @@ from longshort import LSTM
 from longshort.bench import gpu
 from longshort.scan import gpu as scan_gpu
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, machine, tiling
-from longshort.scan.cuda.sources import Program
+from longshort.scan.cuda import compiler, machine, sources, tiling
 
 ROOT = Path(__file__).parents[1]
 SETUP = gpu.Setup(rounds=5, plans=("step",), first_use=False, options=False)
@@ -118,7 +117,7 @@ class Recorder:
     def __init__(self, properties: machine.Properties) -> None:
         self.properties, self.texts, self.rounds = properties, set[str](), False
 
-    def kernel(self, program: Program, name: str, shared: int = 0) -> Recorder:
+    def kernel(self, program: sources.Program, name: str, shared: int = 0) -> Recorder:
         """Keep the text."""
         self.texts.add(program.text())
         return self
@@ -156,7 +155,7 @@ class Recorder:
         return self.rounds
 
 
-def texts(properties: machine.Properties) -> set[str]:
+def texts(properties: machine.Properties, cases: Sequence[gpu.Case] = gpu.CASES) -> set[str]:
     """The text of every program that table, options and stacks run: their layers take two steps nowhere."""
     found, planning = Recorder(properties), importlib.import_module("longshort.scan.plan")
     backend = scan_gpu.backend("gpu", lambda call: None, lambda device: found)
@@ -164,7 +163,7 @@ def texts(properties: machine.Properties) -> set[str]:
     planning._CHOICES.clear()
     try:
         for name, (dtype, found.rounds) in gpu.TYPES.items():
-            for case in gpu.CASES:
+            for case in cases:
                 _two_steps(LSTM(case.C, case.H).to(dtype), case.N, case.C)
                 if case.name in gpu.OPTION_CASES and name == "bfloat16":
                     for option, settings in gpu._OPTIONS.items():

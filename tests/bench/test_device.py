@@ -76,7 +76,8 @@ def test_a_case_that_one_plan_took_down_is_measured_without_it(tmp_path, monkeyp
             pass
 
     monkeypatch.setattr(device, "Servant", Servant)
-    job = Job("table", "a case", gpu.typed, (gpu.CASES[0], "bfloat16", device.SETUP))
+    setup = gpu.Setup(plans=("step", "persistent"))
+    job = Job("table", "a case", gpu.typed, (gpu.CASES[0], "bfloat16", setup))
     found = device.run(iter([job]), tmp_path, 60)
     assert asked == [("step", "persistent"), ("step",)]
     assert found["table"]["a case"]["with all plans"] == "the process ended without an answer"
@@ -89,10 +90,26 @@ def test_correctness_comes_first_and_every_part_comes():
     assert table == [f"{case.name}, {kind}" for kind in gpu.TYPES for case in gpu.CASES]
 
 
-def test_the_binaries_are_those_of_the_table():
-    texts = list(device.programs(Properties("H200", (9, 0), 132, 227 * 1024)))
-    kinds = ("step_begin(", "step_operands(", "persistent_forward(", "persistent_backward(")
-    assert all(any(f"KERNEL({kind[:-1]}," in text for text in texts) for kind in kinds)
+def test_the_binaries_are_those_of_table_options_and_stacks():
+    by_name = {case.name: case for case in gpu.CASES}
+    cases = [by_name[name] for name in ("64 x 64", "20 x 650", "64 x 512")]
+    texts = device.texts(Properties("H200", (9, 0), 132, 227 * 1024), cases)
+    kinds = (
+        "step_begin",
+        "step_forward",
+        "step_backward",
+        "persistent_forward",
+        "persistent_backward",
+        "dropped",
+    )
+    for kind in kinds:
+        assert any(f"KERNEL({kind}," in text for text in texts), kind
+    types = {
+        kind for text in texts for kind in device.sources.TYPES.values() if f"<{', '.join(kind)}>" in text
+    }
+    assert len(types) == 3, "float32, bfloat16, float16"
+    alone = [text for text in texts if "Tiling<512, 128, 1, 4, 4, 4, 0, 1, 1, false>" in text]
+    assert not alone, "a case that is not asked for"
 
 
 def test_the_verdict_names_the_best_plan():
