@@ -269,6 +269,17 @@ def test_whether_the_library_would_split_is_asked(splits, put):
     assert products.splits(*make(*ORDINARY), False) == (splits > 1)
 
 
+@pytest.mark.parametrize(
+    "k, parts, serve", [(24, 1, True), (24, 2, False), (4600, 4, False), (4608, 4, True)]
+)
+def test_a_machine_cuts_a_sum_where_its_parts_are_aligned(k, parts, serve, monkeypatch):
+    """Parts that 16 bytes do not divide take longer than the kernel they save: awd-lstm's 1150 units."""
+    monkeypatch.setattr(products, "splits", lambda *words: True)
+    found = object.__new__(machine.Cuda)
+    a, b, out = make(3, k, 10)
+    assert found.splits(a.bfloat16(), b.bfloat16(), out, parts) is serve
+
+
 def test_without_the_library_torch_multiplies(monkeypatch):
     monkeypatch.setattr(products, "library", lambda: None)
     assert products.repeated(*make(*ORDINARY), False, otherwise) is otherwise

@@ -102,7 +102,7 @@ class Emulator:
 
         return run
 
-    def splits(self, a, b, out):
+    def splits(self, a, b, out, parts):
         return self.splits_sums
 
     def settle(self):

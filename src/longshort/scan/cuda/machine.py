@@ -71,8 +71,8 @@ class Machine(Protocol):
         a is (S, m, k), b (k, n), out (parts, m, n): the sum over k is left in so many parts.
         """
 
-    def splits(self, a: Tensor, b: Tensor, out: Tensor) -> bool:
-        """Whether that product, with one part, would add up parts of its sums in a kernel of its own."""
+    def splits(self, a: Tensor, b: Tensor, out: Tensor, parts: int) -> bool:
+        """Whether that product would add up its sums in a kernel of its own, where `parts` serve instead."""
 
     def current(self) -> AbstractContextManager[object]:
         """Make the machine current inside a block."""
@@ -132,9 +132,10 @@ class Cuda:
 
         return products.repeated(a, b, out, _rounds(), otherwise)
 
-    def splits(self, a: Tensor, b: Tensor, out: Tensor) -> bool:
-        """Whether cuBLASLt's own rule splits the sum over k."""
-        return products.splits(a, b, out, _rounds())
+    def splits(self, a: Tensor, b: Tensor, out: Tensor, parts: int) -> bool:
+        """Whether cuBLASLt's rule splits the sum over k, and 16 bytes divide each of `parts` of it."""
+        aligned = a.shape[2] // parts * a.element_size() % 16 == 0
+        return aligned and products.splits(a, b, out, _rounds())
 
     def current(self) -> AbstractContextManager[object]:
         """Make the device current: a launch goes to the current one."""

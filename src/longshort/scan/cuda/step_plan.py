@@ -284,8 +284,9 @@ def _multiplied(
     packed.number("dh_pitch", columns)
     # by gate where the library would split the sum, for the step adds up what no kernel need; in float32 too,
     # where four short sums err less than a long one
-    if call.dtype == torch.float32 or machine.splits(arriving, w_hh, dh_product):
-        dh_product = new(parts * len(call.variant.gates), N, columns, dtype=call.wide)
+    by_gate = parts * len(call.variant.gates)
+    if call.dtype == torch.float32 or machine.splits(arriving, w_hh, dh_product, by_gate):
+        dh_product = new(by_gate, N, columns, dtype=call.wide)
     packed.number("dh_parts", len(dh_product))
     return machine.repeated(arriving, w_hh, dh_product), dh_product
 
