@@ -45,8 +45,10 @@ from longshort.scan.cuda import compiler, machine, sources, tiling
 
 ROOT = Path(__file__).parents[1]
 SETUP = gpu.Setup(rounds=5, plans=("step",), first_use=False, options=False)
-CUT = ("64 x 256", "64 x 512", "64 x 1024", "20 x 650", "16 x 768", "256 x 512", "64 x 128", "512 x 128")
-"""The cases on which other cuts are tried."""
+CUT = ("64 x 64", "64 x 128", "512 x 128", "64 x 256", "64 x 512", "64 x 1024", "256 x 512", "16 x 768")
+"""The cases on which other cuts are tried, in every type but float16."""
+WAYS = ("as they are", "alone", "16 units", "32 units", "64 units")
+"""How: one block alone, or several that hold so many units each."""
 BROKEN_DOWN = (
     *(("bfloat16", name, "persistent") for name in ("64 x 512", "64 x 1024", "256 x 512", "20 x 650")),
     *(("bfloat16", name, "alone") for name in ("64 x 128", "1024 x 128", "pixels")),
@@ -285,31 +287,50 @@ def breakdown(case: gpu.Case, name: str, plan: str | None, calls: int = 3) -> di
     return found
 
 
-def cut_otherwise(case: gpu.Case, way: str) -> dict[str, Any]:
-    """A case in bfloat16 with kernels cut in another way."""
-    cuts = tiling._cuts
+def cut(properties: machine.Properties, case: gpu.Case, kind: str, way: str) -> tiling.Pair | None:
+    """Return how a case of a type is cut in one of WAYS; a direction where that does not fit is as it is."""
+    dtype, tf32 = gpu.TYPES[kind]
+    pair = tiling.pair(properties, plain(case, dtype), tf32)
+    if pair is None or way == "as they are":
+        return pair
+    found = []
+    for backward, before in ((False, pair.forward), (True, pair.backward)):
+        exact = dtype == torch.float32 and not tf32
+        words = properties, case.N, pair.H, 4, dtype.itemsize, exact, backward
+        if way == "alone":
+            found.append((tiling._alone(*words) if pair.H <= tiling.MOST_UNITS else None) or before)
+            continue
+        units = int(way.split()[0])
+        several = (c for c in tiling._cuts(*words, units) if pair.H % units == 0 and units < pair.H)
+        fits = (c for c in several if c.shared <= properties.shared and c.subs <= tiling.MOST_SUBS)
+        found.append(next(fits, before))
+    return replace(pair, forward=found[0], backward=found[1])
 
-    def only(keep: Callable[[tiling.Tiling], bool]) -> Callable[..., Any]:
-        return lambda *words: (cut for cut in cuts(*words) if keep(cut))
 
-    if way == "exchange at H = 128":
-        tiling.MOST_UNITS = 64
-    elif way != "as they are":
-        units, columns, held = {
-            "16 units": (16, None, None),
-            "32 units": (32, None, None),
-            "8 columns": (None, 1, None),
-            "fewer in registers": (None, None, 12),
-        }[way]
-        if held is not None:
-            tiling._HELD = tiling._HELD_SCARCE = held  # type: ignore[misc]
-        tiling._cuts = only(lambda cut: units in (None, cut.units) and columns in (None, cut.column_tiles))  # type: ignore[assignment]
-    properties = machine.cuda(torch.cuda.current_device()).properties
-    found = tiling.pair(properties, plain(case, torch.bfloat16), False)
-    if found is None:
+def cut_otherwise(case: gpu.Case, kind: str, way: str) -> dict[str, Any]:
+    """Microseconds a step of the two kernels of a training step, cut in one of WAYS."""
+    dtype, tf32 = gpu.TYPES[kind]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    scan_gpu.proven(torch.device("cuda", torch.cuda.current_device()))  # before cuts are changed
+    chosen = cut(machine.cuda(torch.cuda.current_device()).properties, case, kind, way)
+    if chosen is None:
         return {"does not fit": way}
-    measured = gpu.typed(case, "bfloat16", replace(SETUP, plans=("persistent",)))
-    return {"forward": found.forward.template, "backward": found.backward.template, **measured}
+    scan_gpu._cut = lambda *words: chosen  # type: ignore[assignment]  # its process ends with the answer
+    x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype, requires_grad=True)
+    dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
+    run, calls = gpu._training(gpu._layer(case, dtype), x, dy, None), 3
+    run()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(calls):
+            run()
+        torch.cuda.synchronize()
+    took = {
+        event.key: [round(event.self_device_time_total / calls / case.T, 3), f"{calls} calls"]
+        for event in profile.key_averages()
+        if event.key.startswith("persistent")
+    }
+    return {"forward": chosen.forward.template, "backward": chosen.backward.template, "us a step": took}
 
 
 def sanitized(tool: str, plan: str, N: int, H: int, seconds: float) -> dict[str, Any]:
@@ -369,12 +390,10 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
     for case in gpu.CASES[1:4:2]:
         fresh = replace(SETUP, first_use=True, plans=())
         yield Job("first use", case.name, gpu.typed, (case, "bfloat16", fresh), 30)
-    for name in CUT:
-        alone = by_name[name].H <= tiling.MOST_UNITS
-        ways = ("16 units", "32 units", "8 columns", "fewer in registers")
-        ways = ("exchange at H = 128",) if alone else ways
-        for way in ways:
-            yield Job("cuts", f"{name}, {way}", cut_otherwise, (by_name[name], way), 30)
+    for kind in ("bfloat16", "tf32", "float32"):
+        for name in CUT:
+            for way in WAYS:
+                yield Job("cuts", f"{name}, {kind}, {way}", cut_otherwise, (by_name[name], kind, way), 30)
     last = (str(folder / "memory.log"), 50.0, "-k", "out_of_memory or memory_stays")
     yield Job("tests", "memory", tests, last, 60)
     for tool, plan, N, H in (("memcheck", "alone", 9, 64), ("racecheck", "persistent", 25, 150)):

@@ -112,6 +112,16 @@ def test_the_binaries_are_those_of_table_options_and_stacks():
     assert not alone, "a case that is not asked for"
 
 
+@pytest.mark.parametrize("way, forward, backward", [
+    ("as they are", 16, 8), ("alone", 16, 8), ("16 units", 32, 32), ("32 units", 16, 16), ("64 units", 8, 8),
+])  # fmt: skip
+def test_a_case_is_cut_as_the_way_says(way, forward, backward):
+    """By the blocks of a group; what does not fit stays as it is."""
+    case = next(case for case in gpu.CASES if case.name == "64 x 512")
+    found = device.cut(Properties("H200", (9, 0), 132, 227 * 1024), case, "bfloat16", way)
+    assert (found.forward.blocks, found.backward.blocks) in ((forward, backward), (16, backward))
+
+
 def test_the_verdict_names_the_best_plan():
     times = {"ours": 2.0, "ours, step": 3.0, "ours, persistent": 1.0, "cudnn": 8.0}
     answer = {"training": {"microseconds a step": {who: {"median": took} for who, took in times.items()}}}
