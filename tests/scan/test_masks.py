@@ -1,9 +1,11 @@
 """The noise: known answers of the generator, independence of what asks for it, and the rates."""
 
+import re
+
 import pytest
 import torch
 
-from longshort.errors import SettingError
+from longshort.errors import SettingError, ShapeError
 from longshort.scan import Noise, lstm, masks
 from scan.cases import Case
 
@@ -77,6 +79,28 @@ def test_a_seed_repeats_and_another_does_not():
     one, again, other = (case.run(tensors, seed=s)["y"] for s in (1, torch.tensor(1), 2))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("seed, got", [
+    (torch.tensor(1.5), "torch.float32 of shape ()"), (torch.tensor([1, 2]), "torch.int64 of shape (2,)"),
+    (torch.tensor(True), "torch.bool of shape ()"), ("a", "'a'"), (1.0, "1.0"),
+    (2**63, "9223372036854775808"),
+])  # fmt: skip
+def test_a_seed_that_is_no_whole_number_is_refused(seed, got):
+    """A kernel would read 64 bits of whatever it is."""
+    case = Case("zoneout", noise={"zoneout_h": 0.2})
+    said = re.escape(
+        f"lstm: seed must be a whole number of 64 bits, or an int64 tensor of shape (), got {got}. "
+        f"Pass seed=None to draw one."
+    )
+    with pytest.raises(ShapeError, match=f"^{said}$"):
+        case.run(case.make(), seed=seed)
+
+
+@pytest.mark.parametrize("dtype", masks.WHOLE, ids=str)
+def test_a_seed_of_any_whole_type_is_that_number(dtype):
+    found = masks.key(torch.tensor(7, dtype=dtype), torch.device("cpu"))
+    assert found.dtype == torch.int64 and found.item() == 7
 
 
 def test_without_a_seed_torch_s_generator_decides():

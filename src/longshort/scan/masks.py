@@ -21,6 +21,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from ..errors import ShapeError
 from ..settings import Settings, setting
 
 STREAM: Final = {
@@ -194,13 +195,34 @@ def seeds(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.randint(most, shape, device="cpu", pin_memory=True).to(device, non_blocking=True)
 
 
+WHOLE: Final = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""The dtypes of a seed that is given as a tensor: kernels read 64 bits of it."""
+
+
 def key(seed: int | Tensor, device: torch.device) -> Tensor:
     """Return the given key of one call on a device, which is not waited for.
 
     Args:
-        seed:   a number, or () int64 on any device.
+        seed:   an int in [-2^63, 2^63), or a tensor () of whole numbers on any device.
         device: where it goes.
+
+    Returns:
+        () int64.
+
+    Raises:
+        ShapeError: the seed is something else.
     """
+    if isinstance(seed, Tensor):
+        whole, got = seed.dim() == 0 and seed.dtype in WHOLE, f"{seed.dtype} of shape {tuple(seed.shape)}"
+        seed = seed.to(torch.int64) if whole else seed
+    else:
+        whole, got = isinstance(seed, int | torch.SymInt), repr(seed)
+        whole = whole and (traced() or -(2**63) <= seed < 2**63)
+    if not whole:
+        raise ShapeError(
+            f"lstm: seed must be a whole number of 64 bits, or an int64 tensor of shape (), got {got}. "
+            f"Pass seed=None to draw one."
+        )
     if traced():
         return (seed if isinstance(seed, Tensor) else torch.tensor(seed)).to(device)
     if not isinstance(seed, Tensor):

@@ -44,7 +44,8 @@ DEVICE Index state_row(const A& a) {
 
 template <class A>
 DEVICE typename A::Wide weight_at(const typename A::Element* weight, Index block, Index H, Index u) {
-  return weight && block >= 0 ? static_cast<typename A::Wide>(wide(constant(weight + block * H + u))) : typename A::Wide(0);
+  using R = typename A::Wide;
+  return weight && block >= 0 ? static_cast<R>(wide(constant(weight + block * H + u))) : R(0);
 }
 
 template <class A, class F>

@@ -94,19 +94,17 @@ def _results(
 
     What is still to be rounded to x's dtype shares an array, so that one kernel rounds it; its room is last.
     """
-    shapes: dict[str, Shape] = {
-        name: (rows, packing.whole(call, n)) for name, n in (("w_ih", call.C), ("w_hh", call.P))
-    }
+    units, scaled = len(call.variant.gates) * call.H, packing.drawn(call).h > 0
+    wanted: dict[str, Shape] = {"w_ih": (units, call.C), "w_hh": (units, call.P)}
+    shapes: dict[str, Shape] = {name: (rows, packing.whole(call, n)) for name, (_, n) in wanted.items()}
     if "bias" in call.given and call.variant.norm == "none":
-        shapes["bias"] = (len(call.variant.gates) * call.H,)
-    scaled, units = packing.drawn(call).h > 0, len(call.variant.gates) * call.H
+        wanted["bias"] = shapes["bias"] = (units,)
     alone, together, room = {}, {}, 0
     for name, shape in shapes.items():
         dtype = call.wide if name == "bias" or scaled else _dtype(call, shape)
         if not needs[AT[name]]:
             continue
-        cut = shapes[name] != {"w_ih": (units, call.C), "w_hh": (units, call.P)}.get(name, shape)
-        if dtype == call.dtype or cut:  # padding is cut off as it is rounded
+        if dtype == call.dtype or shape != wanted[name]:  # padding is cut off as it is rounded
             alone[name] = shape, dtype
         else:
             together[name] = shape, (*shape[1:], 1), room
