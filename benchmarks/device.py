@@ -124,6 +124,10 @@ class Recorder:
         self.texts.add(program.text())
         return self
 
+    def ahead(self, program: sources.Program) -> None:
+        """Keep the text too."""
+        self.texts.add(program.text())
+
     def bind(self, *words: Any, **more: Any) -> Callable[[], None]:
         """A launch of nothing."""
         return lambda: None

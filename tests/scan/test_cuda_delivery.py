@@ -222,6 +222,42 @@ def test_processes_that_start_together_agree(tmp_path):
     assert [p.suffix for p in tmp_path.iterdir()] == [".cubin"]
 
 
+def test_what_is_compiled_ahead_is_waited_for_and_not_compiled_again(kept, monkeypatch):
+    quick, began, ends = compiler.compiled, threading.Event(), threading.Event()
+
+    def slow(source, architecture):
+        began.set()
+        assert ends.wait(60)
+        return quick(source, architecture)
+
+    monkeypatch.setattr(compiler, "compiled", slow)
+    compiler.ahead("a", "sm_80")
+    compiler.ahead("a", "sm_80")
+    assert began.wait(60)
+    threading.Timer(0.05, ends.set).start()
+    assert compiler.binary("a", "sm_80") == b"binary of a"
+    compiler.ahead("a", "sm_80")  # is on the disk
+    assert kept == ["a"] and not compiler._UNDERWAY
+
+
+def test_an_error_ahead_is_that_of_whoever_needs_it(kept, monkeypatch):
+    quick, began, ends = compiler.compiled, threading.Event(), threading.Event()
+
+    def refuse(source, architecture):
+        began.set()
+        assert ends.wait(60)
+        raise BackendError("refused")
+
+    monkeypatch.setattr(compiler, "compiled", refuse)
+    compiler.ahead("a", "sm_80")
+    assert began.wait(60)
+    threading.Timer(0.05, ends.set).start()
+    with pytest.raises(BackendError, match="refused"):
+        compiler.binary("a", "sm_80")
+    monkeypatch.setattr(compiler, "compiled", quick)
+    assert compiler.binary("a", "sm_80") == b"binary of a"  # a refusal is not remembered
+
+
 class Library:
     """A stub of the driver: every call succeeds unless `fails` names it."""
 
@@ -410,7 +446,9 @@ def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, m
     monkeypatch.setattr(driver.Kernel, "__init__", named)
     device = machine.Cuda.__new__(machine.Cuda)
     device.index, device.properties, device._lock, device._kernels = 0, H200, threading.Lock(), {}
-    device._report = torch.zeros(2, dtype=torch.int64)
+    device._report, device._begun, compiled = torch.zeros(2, dtype=torch.int64), set(), []
+    slow = compiler.compiled
+    monkeypatch.setattr(compiler, "compiled", lambda *words: compiled.append(words[0]) or slow(*words))
     monkeypatch.setattr(machine.Cuda, "current", lambda self: contextlib.nullcontext())
     seen, launch = [], library.__getattr__
 
@@ -433,9 +471,11 @@ def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, m
     given = Inputs(*(torch.randn(*s) for s in ((N, 2, 5), (4 * H, 5), (4 * H, H), (4 * H,), (N, H), (N, H))))
     asked = call_of(Options(), given, save=True)
     outputs, saved = gpu.forward(asked, given, device, plan)
+    assert len(compiled) == 2  # the way back as well, side by side
     grads = Grads(torch.randn_like(outputs.y), None, None)
     needs = [True] * len(Inputs._fields)
     found = gpu.backward(asked, given, outputs, saved, grads, needs, device, plan)
+    assert len(compiled) == len(set(compiled)) == (2 if plan == "step" else 3)
     assert [g.shape for g in found if g is not None] == [t.shape for t in given if t is not None]
     assert [name for name, _, _ in seen] == launches
     for name, kind, grid in seen:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from ...errors import BackendError
 
 OPTIONS: Final = ("--std=c++17", "--diag-suppress=177", "--device-as-default-execution-space")
 _MARK: Final = b"longshort-cuda-1\n"
+_LOCK: Final = threading.Lock()
 
 
 @lru_cache(maxsize=1)
@@ -139,15 +141,63 @@ def binary(source: str, architecture: str) -> bytes:
 
     The key is a digest of source, options, architecture and NVRTC's version. A file is written under a
     temporary name and renamed, so several processes may start together; a damaged file is made anew; where
-    nothing can be written the binary is compiled in each process, and a warning says so once.
+    nothing can be written the binary is compiled in each process, and a warning says so once. A thread that
+    asks for what another is compiling waits for that.
+
+    Raises:
+        BackendError: as `compiled`.
     """
-    text = "\0".join((source, *OPTIONS, architecture, str(version())))
-    path = folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.cubin"
+    path = _place(source, architecture)
     found = _read(path)
     if found is None:
-        found = compiled(source, architecture)
-        _write(path, found)
+        future, mine = _joined(path)
+        if mine:
+            _make(future, path, source, architecture)
+        found = future.result()
     return found
+
+
+def ahead(source: str, architecture: str) -> None:
+    """Begin to compile what `binary` will be asked for, in a thread of its own; errors are kept for then."""
+    path = _place(source, architecture)
+    if path.is_file():
+        return
+    future, mine = _joined(path)
+    if mine:
+        threading.Thread(target=_make, args=(future, path, source, architecture)).start()
+
+
+_UNDERWAY: Final[dict[Path, Future[bytes]]] = {}
+"""What is being compiled, by where it will be kept."""
+
+
+def _place(source: str, architecture: str) -> Path:
+    text = "\0".join((source, *OPTIONS, architecture, str(version())))
+    return folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.cubin"
+
+
+def _joined(path: Path) -> tuple[Future[bytes], bool]:
+    """What becomes of a binary, and whether the caller has to make it."""
+    with _LOCK:
+        found = _UNDERWAY.get(path)
+        if found is not None:
+            return found, False
+        _UNDERWAY[path] = found = Future()
+        return found, True
+
+
+def _make(future: Future[bytes], path: Path, source: str, architecture: str) -> None:
+    try:
+        found = _read(path)  # another may have made it since
+        if found is None:
+            found = compiled(source, architecture)
+            _write(path, found)
+        future.set_result(found)
+    except BaseException as error:  # goes to whoever waits
+        future.set_exception(error)
+    finally:
+        with _LOCK:
+            del _UNDERWAY[path]
 
 
 def _read(path: Path) -> bytes | None:
@@ -177,7 +227,6 @@ def _write(path: Path, found: bytes) -> None:
 
 
 _SAID: set[str] = set()
-_LOCK = threading.Lock()
 
 
 def _say_once(where: Path, error: OSError) -> None:

@@ -62,6 +62,9 @@ class Machine(Protocol):
     def kernel(self, program: Program, name: str, shared: int = 0) -> Runnable:
         """Return an entry point of a program, compiled at first use."""
 
+    def ahead(self, program: Program) -> None:
+        """Begin to compile a program that will be asked for."""
+
     def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         """Write a (m, k) times b (k, n), summed in the dtype of `out`, to `out` (m, n)."""
 
@@ -100,6 +103,7 @@ class Cuda:
             getattr(found, "regs_per_multiprocessor", 65536),
         )
         self._kernels: dict[Any, driver.Kernel] = {}
+        self._begun: set[Program] = set()
         self._lock = threading.Lock()
         self._report: Tensor | None = None
 
@@ -108,14 +112,20 @@ class Cuda:
         key = program, name, shared
         found = self._kernels.get(key)
         if found is None:
+            binary = compiler.binary(program.text(), self.properties.architecture)
+            threads = next(e.threads for e in program.entries if e.name == name)
             with self._lock:
                 found = self._kernels.get(key)
                 if found is None:
-                    binary = compiler.binary(program.text(), self.properties.architecture)
-                    threads = next(e.threads for e in program.entries if e.name == name)
                     found = driver.Kernel(binary, name, threads, shared, self.index)
                     self._kernels[key] = found
         return found
+
+    def ahead(self, program: Program) -> None:
+        """Begin to compile a program in a thread of its own, where nobody has asked for it before."""
+        if program not in self._begun:
+            self._begun.add(program)
+            compiler.ahead(program.text(), self.properties.architecture)
 
     def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         """Multiply by torch, and so by cuBLAS; 16 bits are summed and left in float32."""

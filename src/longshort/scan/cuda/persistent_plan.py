@@ -89,6 +89,8 @@ def forward(
     packed.number("sequences", tiling.sequences)
     if together:
         waits(machine, packed)
+    if call.save and (machine, call, tiling, packed.short) not in _KERNELS:
+        machine.ahead(program(call, tilings.backward, machine.specialises, packed.short))
     found = kernel(machine, call, tiling, together, packed.short)
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
@@ -138,10 +140,14 @@ def backward(
         packed.put("bias_sums", made["bias_parts"])
     if together:
         waits(machine, packed)
-    kernel(machine, call, tiling, together, packed.short).bind(packed.bytes, tiling.grid, 1, together)()
+    copies = None
     if operands is None:
         operands = new(call.T * call.N, call.P)
         packed.put("operand", operands)
-        Steps(machine, call, packed, ("step_operands",)).bound("step_operands", call.P, call.T * call.N)(0)
+        copies = Steps(machine, call, packed, ("step_operands",))
+        machine.ahead(copies.program)
+    kernel(machine, call, tiling, together, packed.short).bind(packed.bytes, tiling.grid, 1, together)()
+    if copies is not None:
+        copies.bound("step_operands", call.P, call.T * call.N)(0)
     made["operand"] = operands
     return made

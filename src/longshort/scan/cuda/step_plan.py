@@ -221,6 +221,8 @@ def forward(
         operands:  (T, N, P), where y is the operand of the step after it; `packed` points to the first.
     """
     new, steps = given.x.new_empty, Steps(machine, call, packed, AHEAD)
+    if call.save:
+        machine.ahead(program(machine, call, needed(call, BACK), steps.most, packed.short))
     N, H, P, GH, v = call.N, call.H, call.P, given.w_ih.shape[0], call.variant
     wide = call.wide
     r = new(N, GH, dtype=wide)
