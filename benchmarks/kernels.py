@@ -22,7 +22,7 @@ H200 = Properties("H200", (9, 0), 132, 227 * 1024)
 WIDE = ("64 x 128", "64 x 512", "64 x 1024", "1024 x 128")
 """The cases whose float32 kernels are compiled too."""
 OPEN = {
-    "first use": "at most 1.5 s, median 0.5 s; 20 ms from the disk; here without loading, and without a device",
+    "first use": "at most 1.5 s, median 0.5 s; 20 ms from the disk; here without a device",
     "host time of a call": "at most 15 us to the launch",
 }
 
@@ -56,7 +56,7 @@ def kernel(asked, cut):
 
 
 def first_use(asked, cut):
-    """Milliseconds until both persistent kernels of a training step are there: compiled, then from the disk."""
+    """How long both persistent kernels of a training step take: compiled, then from the disk."""
     there, back = (
         persistent_plan.program(asked, one, specialises=True).text() for one in (cut.forward, cut.backward)
     )
