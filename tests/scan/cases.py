@@ -11,6 +11,7 @@ from longshort.errors import SettingError
 from longshort.scan import Noise, State, Variant, checks, lstm
 from longshort.scan.call import DIFFERENTIABLE, Inputs
 from longshort.scan.plan import backends
+from oracle import assert_all_as_accurate
 
 NAMES = Inputs._fields[:DIFFERENTIABLE]
 
@@ -105,6 +106,41 @@ class Case:
         grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         found = {k: v.detach() for k, v in outputs.items()}
         return found | {f"d{k}": g for k, g in zip(leaves, grads, strict=True)}
+
+    def law(self, tensors, dtype=None):
+        """What the equations say, in the tensors' dtype or another."""
+        moved = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in tensors.items()}
+        return self.differentiate(moved, backend="definition", checkpoint_every=None)
+
+    def assert_as_accurate(self, got, tensors):
+        """Fail unless what a backend made of tensors errs as little as the equations do in their dtype."""
+        usual = usual_errors(self, tensors)
+        assert_all_as_accurate(got, self.law(tensors, torch.float64), self.law(tensors), usual)
+
+
+MOVES = 4
+_USUAL = {}
+
+
+def usual_errors(case, tensors):
+    """By name, what the equations err at most in the tensors' dtype when every number is moved a little."""
+    dtype = tensors["x"].dtype
+    found = _USUAL.get((repr(case), dtype))
+    if found is None:
+        found = _USUAL[repr(case), dtype] = {}
+        rng, far = torch.Generator().manual_seed(2), max(1e-3, 2 * torch.finfo(dtype).eps)
+        for _ in range(MOVES):
+            moved = {
+                k: v * (1 + far * torch.randn(v.shape, generator=rng)).to(dtype)
+                if v.is_floating_point()
+                else v
+                for k, v in tensors.items()
+            }
+            exact = case.law(moved, torch.float64)
+            for what, value in case.law(moved).items():
+                error = float((value.double() - exact[what]).abs().max()) if value.numel() else 0.0
+                found[what] = max(found.get(what, 0.0), error)
+    return found
 
 
 OPTIONS = [

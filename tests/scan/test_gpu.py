@@ -12,7 +12,7 @@ from longshort.errors import BackendError
 from longshort.scan import gpu, lstm, plain
 from longshort.scan.call import Inputs
 from longshort.scan.cuda import packing, step_plan, weights
-from oracle import assert_all_as_accurate, assert_equations
+from oracle import assert_equations
 from scan.cases import ALONE, NAMES, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
@@ -32,11 +32,6 @@ def machine(monkeypatch):
     return found
 
 
-def exact(case, tensors):
-    doubled = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
-    return case.differentiate(doubled, backend="definition", checkpoint_every=None)
-
-
 def shorter(case):
     """A pair finds its wrong formula in four steps."""
     return dataclasses.replace(case, T=4, H=3, checkpoint_every=case.checkpoint_every and 2)
@@ -45,7 +40,7 @@ def shorter(case):
 @ids([*SIZES, *OPTIONS, *TOGETHER, *map(shorter, PAIRS)])
 def test_formula(case, machine):
     tensors = case.make()
-    want = exact(case, tensors)
+    want = case.law(tensors, torch.float64)
     for what, got in case.differentiate(tensors, backend="gpu").items():
         assert_equations(got, want[what], what=what)
 
@@ -54,8 +49,7 @@ def test_formula(case, machine):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])
 def test_rounding(case, machine, dtype):
     tensors = case.make(dtype)
-    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
-    assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
+    case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
 
 
 MUCH = Case(
@@ -82,7 +76,7 @@ def test_a_thread_of_adjacent_units(case, machine, monkeypatch):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
     machine.seed = 3
     tensors = case.make()
-    want = exact(case, tensors)
+    want = case.law(tensors, torch.float64)
     for what, got in case.differentiate(tensors, backend="gpu").items():
         assert_equations(got, want[what], what=what)
 
@@ -103,7 +97,7 @@ def test_a_row_of_a_norm(case, threads, machine, monkeypatch):
     monkeypatch.setattr(step_plan, "_program", step_plan._program.__wrapped__)  # remembers nothing
     machine.seed = 5
     tensors = case.make()
-    want = exact(case, tensors)
+    want = case.law(tensors, torch.float64)
     for what, got in case.differentiate(tensors, backend="gpu").items():
         assert_equations(got, want[what], what=what)
 
@@ -114,8 +108,7 @@ def test_a_row_of_a_norm(case, threads, machine, monkeypatch):
 )
 def test_rounding_of_a_row_of_a_norm(case, dtype, machine):
     tensors = case.make(dtype)
-    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
-    assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
+    case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])
@@ -123,8 +116,7 @@ def test_rounding_of_a_row_of_a_norm(case, dtype, machine):
 def test_rounding_of_adjacent_units(case, machine, dtype, monkeypatch):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
     tensors = case.make(dtype)
-    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
-    assert_all_as_accurate(case.differentiate(tensors, backend="gpu"), exact(case, tensors), yardstick)
+    case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
 
 
 def off_by(tensor, elements, pitch=0):
@@ -189,7 +181,7 @@ def test_parts_of_a_product_are_added_up(case, machine, monkeypatch):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
     machine.splits_sums = True
     tensors = case.make()
-    want = exact(case, tensors)
+    want = case.law(tensors, torch.float64)
     for what, got in case.differentiate(tensors, backend="gpu").items():
         assert_equations(got, want[what], what=what)
 
@@ -211,9 +203,8 @@ def test_rows_that_sixteen_bytes_do_not_divide(
 ):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
     tensors = case.make(dtype)
-    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
     got = case.differentiate(tensors, backend="gpu")
-    assert_all_as_accurate(got, exact(case, tensors), yardstick)
+    case.assert_as_accurate(got, tensors)
     assert all(value.is_contiguous() for name, value in got.items() if name.startswith("dw_"))
 
 

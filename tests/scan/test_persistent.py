@@ -15,7 +15,6 @@ from longshort.scan import gpu, plain
 from longshort.scan.call import Grads, Inputs
 from longshort.scan.cuda import packing, persistent_plan, sources, tiling, weights
 from longshort.scan.cuda.machine import Properties
-from oracle import assert_all_as_accurate
 from scan.cases import OPTIONS, SIZES, Case, ids, pair
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
@@ -74,11 +73,8 @@ def by_step(tensors):
 
 def check(case, dtype):
     tensors = case.make(dtype)
-    doubled = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
-    exact = case.differentiate(doubled, backend="definition", checkpoint_every=None)
-    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
     got = case.differentiate(tensors, backend="gpu")
-    assert_all_as_accurate(got, exact, yardstick)
+    case.assert_as_accurate(got, tensors)
     return got
 
 

@@ -14,7 +14,6 @@ from longshort import engine
 from longshort.scan import Variant, lstm, plan
 from longshort.scan.arrays import form_of
 from longshort.scan.call import Inputs, Options, call_of
-from oracle import assert_all_as_accurate
 from scan.cases import OPTIONS, SIZES, TOGETHER, Case, ids, refused
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
@@ -70,16 +69,13 @@ def test_which_calls_are_made_in_pairs(case):
 def test_rounding_in_even_sizes(case, threads):
     refused(case, "cpu", BFLOAT16)
     tensors = case.make(BFLOAT16)
-    doubled = {k: v.double() if v.is_floating_point() else v for k, v in tensors.items()}
-    exact = case.differentiate(doubled, backend="definition", checkpoint_every=None)
-    yardstick = case.differentiate(tensors, backend="definition", checkpoint_every=None)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         found, again = (case.differentiate(tensors, backend="cpu") for _ in range(2))
     finally:
         torch.set_num_threads(before)
-    assert_all_as_accurate(found, exact, yardstick)
+    case.assert_as_accurate(found, tensors)
     assert all(torch.equal(found[what], again[what]) for what in found)
 
 

@@ -283,7 +283,7 @@ def test_it_stops_at_the_first_validation_that_reaches_the_goal(tmp_path, goal, 
     fit(network(), Line(), settings, run=plain, quiet=True)
     scores = [line["error"] for line in plain.read_metrics()]
     assert scores[1] < scores[0]
-    wanted = replace(settings, goal=scores[1] + 1e-9 if goal == "second" else goal)
+    wanted = replace(settings, goal=scores[1] + 1e-6 if goal == "second" else goal)
     run, module = make_run(tmp_path / "run"), network()
     fitted = fit(module, Line(), wanted, run=run, quiet=True)
     assert fitted.step == steps and not fitted.interrupted
