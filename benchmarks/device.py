@@ -10,7 +10,8 @@ FOLDER/device.json is written anew after each answer, so that whoever stops this
 2. every binary that the rest needs, compiled by all cores;
 3. tests/gpu: first one call of each plan, then all, several at a time;
 4. ours beside cuDNN, training and inference, in bfloat16, float16, TF32, float32, each plan by its name;
-5. where the time of some cases goes, kernel by kernel; what options cost, two published stacks, first use;
+5. where the time of some cases goes, kernel by kernel; what options cost, both directions, two
+   published stacks, first use;
 6. other ways to cut the kernels, by which `scan/cuda/tiling.py` is to be decided;
 7. compute-sanitizer, where there is one.
 """
@@ -71,6 +72,7 @@ PARTS = (
     "table",
     "breakdown",
     "options",
+    "directions",
     "stacks",
     "first use",
     "cuts",
@@ -390,6 +392,8 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
     for case in gpu.CASES:
         if case.name in gpu.OPTION_CASES:
             yield Job("options", case.name, gpu.options, (case, SETUP), 40)
+    for name in gpu.DIRECTION_CASES:
+        yield Job("directions", name, gpu.directions, (by_name[name], SETUP), 30)
     yield Job("stacks", "both", gpu.stacks, (SETUP,), 60)
     for case in gpu.CASES[1:4:2]:
         fresh = replace(SETUP, first_use=True, plans=())

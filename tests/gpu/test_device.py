@@ -18,7 +18,7 @@ import longshort as ls
 from gpu.conftest import EMULATED
 from gpu.running import check, differentiate
 from longshort.scan import Noise, lstm, masks, plan
-from longshort.scan.cuda import dropping, products, sources
+from longshort.scan.cuda import dropping, products, sources, streams
 from longshort.scan.cuda import machine as machines
 from oracle import assert_equations
 from scan.cases import OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
@@ -309,6 +309,28 @@ def test_the_layer_agrees_with_torch_s(device):
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(30, 5, 16, device=device)
     torch.testing.assert_close(ours(x)[0], theirs(x)[0], rtol=1e-4, atol=1e-5)
+
+
+@needs_a_device
+@pytest.mark.parametrize("more", [False, True], ids=["plain call", "lengths"])
+@pytest.mark.parametrize("N, H", [(9, 64), (25, 150), (64, 512)])
+def test_both_directions_side_by_side_give_the_bits_of_one_after_the_other(N, H, more, device, monkeypatch):
+    """Memory is given out again and again meanwhile: what one stream still reads must not be."""
+    layer = ls.LSTM(32, H, num_layers=2, bidirectional=True).to(device, torch.bfloat16)
+    x = torch.randn(20, N, 32, device=device, dtype=torch.bfloat16, requires_grad=True)
+    lengths = {"lengths": torch.randint(1, 21, (N,), device=device)} if more else {}
+
+    def passed():
+        y, (h, c) = layer(x, **lengths)
+        loss = (y * y).sum() + h.sum() + c.sum()
+        return [y.detach(), *torch.autograd.grad(loss, [x, *layer.parameters()])]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streams, "side_by_side", lambda index, works: [work() for work in works])
+        want = passed()
+    for _ in range(20):
+        torch.empty(1 << 20, device=device).fill_(torch.nan)
+        assert all(torch.equal(a, b) for a, b in zip(passed(), want, strict=True))
 
 
 @needs_a_device

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import multiprocessing
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..nn import LSTM
 from ..scan import Noise, Variant
 from . import timing
 from .cpu import Case
+from .device_clock import apart, rounds
 
 CASES = (
     Case("64 x 64", 64, 256, 64, 64),
@@ -63,10 +63,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "layer norm": {"variant": Variant(norm="ba2016")},
 }
 OPTION_CASES = ("64 x 512", "1024 x 128", "20 x 650")
-_CLOCKS = 2.0e9
-"""Of a device in a second, at most: what `_sleep` counts in."""
-_LONGEST = 0.02
-"""Seconds that the device idles before a measurement, at most, so that the host is ahead of it."""
+DIRECTION_CASES = ("64 x 128", "64 x 512", "256 x 512", "80 x 1152")
 
 
 @dataclass(frozen=True)
@@ -103,39 +100,6 @@ def planned(plan: str | None) -> Iterator[None]:
             os.environ.pop("LONGSHORT_CUDA_PLAN")
             if before is not None:
                 os.environ["LONGSHORT_CUDA_PLAN"] = before
-
-
-def rounds(runners: Mapping[str, Callable[[], object]], count: int, seed: int = 0) -> dict[str, list[float]]:
-    """Time every runner once a round on the device's own clock, in an order drawn anew: milliseconds."""
-    order, random = list(runners), np.random.default_rng(seed)
-    for run in runners.values():
-        run()
-    ahead = {name: _ahead(run) for name, run in runners.items()}
-    found: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(count):
-        random.shuffle(order)
-        for name in order:
-            torch.cuda._sleep(ahead[name])
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            runners[name]()
-            end.record()
-            torch.cuda.synchronize()
-            found[name].append(start.elapsed_time(end))
-    return found
-
-
-def _ahead(run: Callable[[], object]) -> int:
-    """Clocks that the device must idle until the host has put all of `run` into its queue, and half more."""
-    took = []
-    for _ in range(2):
-        torch.cuda.synchronize()
-        torch.cuda._sleep(int(_CLOCKS * _LONGEST))
-        start = time.perf_counter()
-        run()
-        took.append(time.perf_counter() - start)
-    torch.cuda.synchronize()
-    return int(_CLOCKS * min(_LONGEST, 0.0002 + 1.5 * took[-1]))
 
 
 def _layer(case: Case, dtype: torch.dtype, **settings: Any) -> torch.nn.Module:
@@ -303,6 +267,38 @@ def stacks(setup: Setup) -> dict[str, Any]:
     return found
 
 
+def directions(case: Case, setup: Setup) -> dict[str, Any]:
+    """Measure both directions of a layer in bfloat16: side by side, in turns, and torch.nn.LSTM's."""
+    dtype = torch.bfloat16
+    theirs = torch.nn.LSTM(case.C, case.H, bidirectional=True).to("cuda", dtype)
+    ours = _layer(case, dtype, bidirectional=True)
+    x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype)
+    dy = torch.randn(case.T, case.N, 2 * case.H, device="cuda", dtype=dtype)
+    moving = x.clone().requires_grad_()
+    found: dict[str, Any] = {}
+    for kind, run, run_theirs in (
+        ("inference", _forward(ours, x, None), _forward(theirs, x, None)),
+        ("training", _training(ours, moving, dy, None), _training(theirs, moving, dy, None)),
+    ):
+        runners = {"ours": run, "ours, in turns": _in_turns(run), "cudnn": run_theirs}
+        found[kind] = _compared(case, _working(runners, found), setup)
+    return found
+
+
+def _in_turns(run: Callable[[], object]) -> Callable[[], object]:
+    from ..scan.cuda import streams
+
+    def one_after_the_other() -> None:
+        before = streams.side_by_side
+        streams.side_by_side = lambda device, works: [work() for work in works]
+        try:
+            run()
+        finally:
+            streams.side_by_side = before
+
+    return one_after_the_other
+
+
 def machine() -> dict[str, Any]:
     """What the numbers hold for."""
     from ..scan.cuda import compiler, driver
@@ -323,36 +319,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _child(connection: Any, work: Callable[..., dict[str, Any]], arguments: tuple[Any, ...]) -> None:
-    try:
-        connection.send(work(*arguments))
-    except Exception as error:
-        connection.send({"failed": f"{type(error).__name__}: {error}".splitlines()[0]})
-
-
-def apart(work: Callable[..., dict[str, Any]], *arguments: Any, seconds: float) -> dict[str, Any]:
-    """Run work in a process of its own, so that a kernel's fault or hang ends that one alone."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_child, args=(there, work, arguments))
-    process.start()
-    there.close()
-    found: dict[str, Any] = {"failed": f"no answer in {seconds:.0f} s"}
-    if here.poll(seconds):
-        try:
-            found = here.recv()
-        except EOFError:
-            found = {"failed": "the process ended without an answer"}
-    else:
-        process.kill()
-    process.join()
-    return found
-
-
 def measure(setup: Setup) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (case, numbers) for every case, as each is done, and last the stacks."""
     for case in setup.cases():
         yield case.name, apart(one, case, setup, seconds=setup.seconds)
+    for case in setup.cases():
+        if case.name in DIRECTION_CASES:
+            yield f"{case.name}, both directions", apart(directions, case, setup, seconds=setup.seconds)
     if not setup.names:
         yield "stacks", apart(stacks, setup, seconds=setup.seconds)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scan import State
-from ..scan.call import Bound, Site, version
+from ..scan.call import BoundAll, Site, version
 from ..scan.functional import bound, recorded
 from ..scan.operator import casting, transformed
 from .reading import read_call
@@ -39,8 +39,8 @@ class Seen(NamedTuple):
     """A call that could be bound."""
 
     stamp: Stamp
-    runs: list[Bound] | None = None
-    "one for each layer and direction; empty where the layer cannot be bound; None before the second call"
+    runs: list[BoundAll] | None = None
+    "one for each layer; empty where the layer cannot be bound; None before the second call"
     zeros: State | None = None
     "the first state of a call that is given none"
 
@@ -66,16 +66,13 @@ def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
         return None
     if h is None or c is None:
         h, c = seen.zeros  # type: ignore[misc]  # there are some, for this very stamp
-    if len(seen.runs) == 1:
-        y, h, c = seen.runs[0](input, h, c)
-        return y, State(h, c)
-    directions, x, hs, cs = 2 if layer.bidirectional else 1, input, [], []
-    for first in range(0, len(seen.runs), directions):
-        outs = [one(x, h, c) for one in seen.runs[first : first + directions]]
-        x = outs[0][0] if directions == 1 else torch.cat([y for y, _, _ in outs], dim=-1)
+    x, hs, cs = input, [], []
+    for one in seen.runs:
+        outs = one(x, h, c)
+        x = outs[0][0] if len(outs) == 1 else torch.cat([y for y, _, _ in outs], dim=-1)
         hs += [h_n for _, h_n, _ in outs]
         cs += [c_n for _, _, c_n in outs]
-    return x, State(torch.cat(hs), torch.cat(cs))
+    return x, State(hs[0], cs[0]) if len(hs) == 1 else State(torch.cat(hs), torch.cat(cs))
 
 
 def _bound(layer: LSTM, x: Tensor, h: Tensor | None, c: Tensor | None) -> Seen | None:
@@ -162,10 +159,12 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
                 h, c = zeros = State(*(s.expand(-1, N, -1) for s in layer.initial_state(1)))
             else:
                 h, c = zeros = layer.initial_state(N)
-    runs, bind = [], recorded if graded else bound
+    calls = []
     for k, options, given in layer._calls(read_call(layer, input, (h, c), None, None, None, None)):
         biases = tuple(w for name, w in layer._weights(k).items() if name.startswith("bias"))
-        runs.append(bind(options, given, Site(k, not layer.batch_first, biases)))
+        calls.append((options, given, Site(k, not layer.batch_first, biases)))
+    bind, directions = recorded if graded else bound, 2 if layer.bidirectional else 1
+    runs = [bind(calls[k : k + directions]) for k in range(0, len(calls), directions)]
     return Seen(stamp, runs, zeros)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scan import Kept, Noise, Options, State, Variant, masks
-from ..scan.functional import dropped, gathered, planned_call, run
+from ..scan.functional import dropped, gathered, planned_call, run_all
 from ..scan.ragged import Ragged, fold, is_ragged
 from . import binding, stepping, torch_weights
 from .initialise import Initialiser, by_name
@@ -142,7 +142,7 @@ class LSTM(nn.Module):
         layers: list[Any] = []
         x = call.x
         for layer in range(self.num_layers):
-            outs = [self._run(call, x, k, seeds) for k in self._places(layer)]
+            outs = run_all([self._asked(call, x, k, seeds) for k in self._places(layer)])
             layers += outs
             x = outs[0].y if len(outs) == 1 else torch.cat([o.y for o in outs], dim=-1)
             if seeds is not None and self.dropout and layer < self.num_layers - 1:
@@ -150,11 +150,11 @@ class LSTM(nn.Module):
         state = State(_stacked([o.h for o in layers]), _stacked([o.c for o in layers]))
         return self._laid_out(call, input, x, state, layers)
 
-    def _run(self, call: Read, x: Tensor, k: int, seeds: Tensor | None) -> Any:
-        """Run layer and direction k over x (N, T, C)."""
+    def _asked(self, call: Read, x: Tensor, k: int, seeds: Tensor | None) -> tuple[Options, Any]:
+        """The call of layer and direction k over x (N, T, C)."""
         reverse = self.bidirectional and k % 2 == 1
         options = self._options(call, reverse)
-        return run(options, self._given(options, call, x, k, None if seeds is None else seeds[k]))
+        return options, self._given(options, call, x, k, None if seeds is None else seeds[k])
 
     def _options(self, call: Read, reverse: bool) -> Options:
         noise = self.noise if self.training or self.noise.silent else self.noise.evaluated

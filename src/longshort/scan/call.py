@@ -190,6 +190,10 @@ class Site(NamedTuple):
     "the one or two whose sum is the bias"
 
 
+BoundAll = Callable[[Tensor, Tensor, Tensor], list[tuple[Tensor, Tensor, Tensor]]]
+"""The same for all directions of a layer."""
+Placing = tuple[Options, "Inputs", Site]
+"""A call of a layer, where it stands."""
 Layered = Sequence[Tensor]
 """A call's tensors as a layer has them: x, h (N, P), c (N, H), w_ih, w_hh, the site's biases, and those of
 `Inputs` after c."""
@@ -215,6 +219,10 @@ class Record(Protocol):
         """Return the tensors' gradients, from the outputs and what was saved (`rest`), and theirs."""
 
 
+Works = Callable[[torch.device, Sequence[Callable[[], Any]]], list[Any]]
+"""Works that do not depend on each other, on the current stream of a device -> what each returns."""
+
+
 class Backend(NamedTuple):
     """One implementation. README.md says what each of the functions gets and returns."""
 
@@ -237,6 +245,8 @@ class Backend(NamedTuple):
     "the only type of device it runs on: for a call elsewhere nobody expects it, and `plan` leaves it out"
     dropped: Dropped | None = None
     "optional: `masks.dropped`, with its bits, for real tensors where the backend refuses no call"
+    beside: Works | None = None
+    "optional: do works that do not depend on each other at once, and return what they return"
 
 
 def time_major(x: Tensor, n: int = 0) -> bool:

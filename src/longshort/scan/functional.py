@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import checks, graph, masks, operator, placed
-from .call import Bound, Call, Inputs, Options, Record, Site
+from . import beside, checks, graph, masks, operator, placed
+from .call import Backend, Bound, BoundAll, Call, Inputs, Options, Placing, Record, Site, Works
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
 from .state import Kept, State
@@ -93,15 +94,30 @@ def lstm(
 
 def run(options: Options, given: Inputs) -> Any:
     """Check a call and run it, in eager mode or as a node of a graph."""
-    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     if torch.compiler.is_compiling():
+        save = _saves(given)
         if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
             from . import symbolic  # loads torch's exporter
 
             return symbolic.run(options, given)
         return graph.run(options, given, save and not torch.compiler.is_exporting())
-    call = checks.agree("lstm", options, given, save)
-    return operator.run(choose(call)[0], call, given)
+    return operator.run(*_chosen(options, given))
+
+
+def run_all(calls: Sequence[tuple[Options, Inputs]]) -> list[Any]:
+    """Run calls that do not depend on each other, such as both directions of a layer, each as `run` does."""
+    if len(calls) == 1 or torch.compiler.is_compiling():
+        return [run(*one) for one in calls]
+    return list(beside.run_all([_chosen(*one) for one in calls]))
+
+
+def _saves(given: Inputs) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+
+
+def _chosen(options: Options, given: Inputs) -> beside.Chosen:
+    call = checks.agree("lstm", options, given, _saves(given))
+    return beside.Chosen(choose(call)[0], call, given)
 
 
 def gathered(
@@ -220,22 +236,39 @@ def planned_call(options: Options, given: Inputs) -> Plan:
     return planned(checks.agree("plan", options, given, save=True))
 
 
-def bound(options: Options, given: Inputs, site: Site) -> Bound:
-    """Check a call in evaluation and bind it to its weights.
+def bound(calls: Sequence[Placing]) -> BoundAll:
+    """Check the calls of a layer in evaluation, one for each direction, and bind them to their weights.
 
     Args:
-        options: with no noise to draw and nothing to keep.
-        given:   the weights, and x, h, c as examples; no `reset` and no `lengths`.
-        site:    where the call stands among those of a layer.
+        calls: each with no noise to draw, nothing to keep, no `reset` and no `lengths`; the weights, and
+            examples of x, h and c.
 
     Returns:
         What runs further calls: of tensors with the shapes and dtypes of the examples, on their device. It is
         the backend's own, or leads to its forward pass without a check.
     """
+    made = [_bound(*one) for one in calls]
+    works, together = [run for _, run in made], _together([backend for backend, _ in made])
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        if together is None:
+            return [one(x, h, c) for one in works]
+        return together(x.device, [partial(one, x, h, c) for one in works])
+
+    return run
+
+
+def _together(backends: Sequence[Backend]) -> Works | None:
+    """How one backend runs several calls side by side, if it does."""
+    alike = len(backends) == 2 and backends[0] is backends[1]
+    return backends[0].beside if alike else None
+
+
+def _bound(options: Options, given: Inputs, site: Site) -> tuple[Backend, Bound]:
     call = checks.agree("lstm", options, given, save=False)
     backend = choose(call)[0]
     if backend.bind is not None:
-        return backend.bind(*operator.outside(backend, call, given), site)
+        return backend, backend.bind(*operator.outside(backend, call, given), site)
     k, biases, w_ih, w_hh = site.row, site.biases, given.w_ih, given.w_hh
     more = given[Inputs._fields.index("c") + 1 :]  # and none of the examples, which may be large
 
@@ -247,32 +280,50 @@ def bound(options: Options, given: Inputs, site: Site) -> Bound:
         y = out.y.transpose(0, 1) if site.time_first else out.y
         return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
 
-    return run
+    return backend, run
 
 
-def recorded(options: Options, given: Inputs, site: Site) -> Bound:
-    """Check a call that gradients will come back through, and bind it to its weights.
+def recorded(calls: Sequence[Placing]) -> BoundAll:
+    """Check the calls of a layer that gradients will come back through, and bind them to their weights.
 
     Args:
-        options: with no noise to draw and nothing to keep.
-        given:   the weights, and x, h, c as examples; no `reset`, no `lengths` and no `initial`.
-        site:    where the call stands among those of a layer.
+        calls: as for `bound`, and without `initial`.
 
     Returns:
         What runs further calls: of tensors with the shapes and dtypes of the examples, on their device, which
         need gradients or not as those do.
     """
+    records = [_record(*one) for one in calls]
+    own = [_weights(one.call, given, site) for one, (_, given, site) in zip(records, calls, strict=True)]
+    rows, together = [site.row for *_, site in calls], _together([one.backend for one in records])
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        each = zip(records, rows, own, strict=True)
+        return [placed.Placed.apply(one, x, h[k], c[k], *w) for one, k, w in each]  # type: ignore[no-untyped-call]
+
+    if together is None:
+        return run
+    both = placed.Both(records[0], records[1], together)
+
+    def run_both(x: Tensor, h: Tensor, c: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        tensors = [t for k, w in zip(rows, own, strict=True) for t in (x, h[k], c[k], *w)]
+        return list(placed.halves(placed.Placed.apply(both, *tensors)))  # type: ignore[no-untyped-call, arg-type]
+
+    return run_both
+
+
+def _record(options: Options, given: Inputs, site: Site) -> Record:
     call = checks.agree("lstm", options, given, save=True)
-    backend, more = choose(call)[0], [given[k] for k in call.places if k >= placed.FIRST]
-    weights, k = (given.w_ih, given.w_hh, *site.biases, *more), site.row
-    record: Record = placed.ByParts(call, backend, site)
+    backend = choose(call)[0]
     if backend.record is not None:
-        record = backend.record(*operator.outside(backend, call, given), site)
+        return backend.record(*operator.outside(backend, call, given), site)
+    return placed.ByParts(call, backend, site)
 
-    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return placed.Placed.apply(record, x, h[k], c[k], *weights)  # type: ignore[no-any-return, no-untyped-call]
 
-    return run
+def _weights(call: Call, given: Inputs, site: Site) -> tuple[Tensor, ...]:
+    """Of `Layered`, all behind x, h and c."""
+    more = [given[k] for k in call.places if k >= placed.FIRST]
+    return (given.w_ih, given.w_hh, *site.biases, *(tensor for tensor in more if tensor is not None))
 
 
 def prepared_step(

@@ -292,7 +292,10 @@ def backend(
     def masked(x: Tensor, kind: str, rate: float, seed: Tensor, factor: torch.dtype | None = None) -> Tensor:
         return dropping.dropped(machine_of(x.device), x, kind, rate, seed, factor)
 
-    return Backend(name, why_not, run, pull, saves, device=device, dropped=masked)
+    def beside(where: torch.device, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        return machine_of(where).side_by_side(works)
+
+    return Backend(name, why_not, run, pull, saves, device=device, dropped=masked, beside=beside)
 
 
 BACKEND: Final = backend("gpu", refuses, machines.of, "cuda")

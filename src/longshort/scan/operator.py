@@ -256,9 +256,8 @@ class Recorded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, backend: Backend, *there: Tensor) -> tuple[Tensor, ...]:
         """Run the backend, and keep what `Scan` keeps."""
-        outputs, saved = ran(backend, call, scattered(call, there))
-        output = present(outputs)
-        ctx.call, ctx.backend, ctx.count = call, backend, len(output)
+        output, saved = kept(backend, call, there)
+        ctx.call, ctx.backend = call, backend
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*there, *output, *saved)
         return output
@@ -266,15 +265,38 @@ class Recorded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """Run the backend's derivative, as `Scan` does."""
-        tensors = ctx.saved_tensors
-        where = ctx.call.places
-        given = scattered(ctx.call, tensors[: len(where)])
-        needs = [False] * WIDTH
-        for k, need in zip(where, ctx.needs_input_grad[2:], strict=True):
-            needs[k] = need
-        rest = tensors[len(where) :]
-        found = differentiated(ctx.call, ctx.backend, ctx.count, given, rest, grads, tuple(needs))
-        return (None, None, *[found[k] for k in where])
+        tensors, count = ctx.saved_tensors, len(ctx.call.places)
+        needs = ctx.needs_input_grad[2:]
+        return (
+            None,
+            None,
+            *led_back(ctx.backend, ctx.call, tensors[:count], tensors[count:], grads, needs),
+        )
+
+
+def kept(
+    backend: Backend, call: Call, there: Sequence[Tensor]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Run a backend on the inputs that are there: the outputs that are there, and what it saved."""
+    outputs, saved = ran(backend, call, scattered(call, there))
+    return present(outputs), saved
+
+
+def led_back(
+    backend: Backend,
+    call: Call,
+    there: Sequence[Tensor],
+    rest: Sequence[Tensor],
+    grads: Sequence[Maybe],
+    needing: Sequence[bool],
+) -> list[Maybe]:
+    """Return the gradients of the inputs that are there, from what `kept` returned and what arrives."""
+    where, needs = call.places, [False] * WIDTH
+    for k, need in zip(where, needing, strict=True):
+        needs[k] = need
+    given = scattered(call, there)
+    found = differentiated(call, backend, len(grads), given, rest, grads, tuple(needs))
+    return [found[k] for k in where]
 
 
 class Gradient(torch.autograd.Function):

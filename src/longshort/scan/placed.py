@@ -6,12 +6,13 @@ What parts them from a call's, views and the sum of the biases, is made inside i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from .call import Backend, Call, Inputs, Record, Site
+from .call import Backend, Call, Inputs, Record, Site, Works
 from .operator import WIDTH, Maybe, differentiated, ran, transformed
 
 FIRST: Final = Inputs._fields.index("c") + 1
@@ -21,7 +22,7 @@ OWN: Final = 5
 
 
 class Placed(torch.autograd.Function):
-    """(record, *`Layered`) -> y, h (1, N, P), c (1, N, H)."""
+    """(record, *`Layered`) -> y, h (1, N, P), c (1, N, H); of `Both` records, both after each other."""
 
     @staticmethod
     def forward(ctx: Any, record: Record, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -38,8 +39,57 @@ class Placed(torch.autograd.Function):
         record, tensors, needs = ctx.record, ctx.saved_tensors, ctx.needs_input_grad[1:]
         count = len(needs)
         if torch.is_grad_enabled() or transformed():
-            record = ByParts(record.call, record.backend, record.site)
+            record = record.apart() if isinstance(record, Both) else by_parts(record)
         return (None, *record.backward(tensors[:count], tensors[count:], grads, needs))
+
+
+def by_parts(record: Record) -> Record:
+    """Return the same call for any backend, and to be differentiated again."""
+    return ByParts(record.call, record.backend, record.site)
+
+
+class Both:
+    """Both directions of a layer as one record: the tensors of one after those of the other.
+
+    Args:
+        first:  of one direction.
+        second: of the other, and of the same backend.
+        beside: the backend's.
+    """
+
+    def __init__(self, first: Record, second: Record, beside: Works) -> None:
+        self.records, self.beside = (first, second), beside
+
+    def apart(self) -> Both:
+        """Return both `by_parts`, one after the other."""
+        first, second = map(by_parts, self.records)
+        return Both(first, second, lambda device, works: [work() for work in works])
+
+    def forward(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Run both."""
+        works = [partial(one.forward, own) for one, own in zip(self.records, halves(tensors), strict=True)]
+        (output, saved), (output2, saved2) = self.beside(tensors[0].device, works)
+        return (*output, *output2), (*saved, *saved2)
+
+    def backward(
+        self, tensors: Sequence[Tensor], rest: Sequence[Tensor], grads: Sequence[Maybe], needs: Sequence[bool]
+    ) -> tuple[Maybe, ...]:
+        """Run the derivatives of both, which save as much as each other."""
+        outputs, saved = halves(rest[:6]), halves(rest[6:])
+        works = [
+            partial(
+                one.backward, halves(tensors)[k], (*outputs[k], *saved[k]), halves(grads)[k], halves(needs)[k]
+            )
+            for k, one in enumerate(self.records)
+        ]
+        first, second = self.beside(tensors[0].device, works)
+        return (*first, *second)
+
+
+def halves(values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return the first half of a sequence and the second."""
+    middle = len(values) // 2
+    return values[:middle], values[middle:]
 
 
 class ByParts:

@@ -78,7 +78,7 @@ class Emulator:
         self.properties = Properties("emulator", (9, 0), multiprocessors, shared)
         self.seed, self.launches, self.allows_tf32 = seed, 0, tf32
         self.reported = torch.zeros(2, dtype=torch.int64)
-        self.unfinished, self.splits_sums = None, False
+        self.unfinished, self.splits_sums, self.beside = None, False, 0
 
     def kernel(self, program, name, shared=0):
         threads = next(e.threads for e in program.entries if e.name == name)
@@ -115,6 +115,11 @@ class Emulator:
 
     def current(self):
         return contextlib.nullcontext()
+
+    def side_by_side(self, works):
+        """One after the other, and last first."""
+        self.beside += 1
+        return [work() for work in reversed(works)][::-1]
 
     def report(self):
         return self.reported

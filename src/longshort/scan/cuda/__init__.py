@@ -6,6 +6,7 @@ driver.py     a binary -> a kernel that can be launched, by the driver's own lib
 machine.py    one device: its properties, its kernels, its products
 tiling.py     sizes of a call and a device -> how the persistent kernels are cut
 packing.py    a call -> the kernels' one argument
+streams.py    works that do not depend on each other -> streams of their own
 dropping.py   a tensor -> the same under its mask
 products.py   a product made at every step, prepared once
 step_plan.py, persistent_plan.py   the two ways to run a call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...errors import BackendError
 from ..call import hashed_once
-from . import compiler, driver, products
+from . import compiler, driver, products, streams
 from .sources import Program
 
 OLDEST = (8, 0)
@@ -79,6 +79,9 @@ class Machine(Protocol):
 
     def current(self) -> AbstractContextManager[object]:
         """Make the machine current inside a block."""
+
+    def side_by_side(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Do works that do not depend on each other, and return what they return."""
 
     def report(self) -> Tensor:
         """Return two numbers on the host that kernels can write: 1 + block and step of a wait too long."""
@@ -150,6 +153,10 @@ class Cuda:
     def current(self) -> AbstractContextManager[object]:
         """Make the device current: a launch goes to the current one."""
         return torch.cuda.device(self.index)
+
+    def side_by_side(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Give each but the first a stream of its own."""
+        return streams.side_by_side(self.index, works)
 
     def report(self) -> Tensor:
         """Return the report, in pinned memory: it outlives the context that a kernel's error ends.

@@ -1,0 +1,62 @@
+"""Works that do not depend on each other, side by side: one on torch's current stream, the others beside it.
+
+Blocks of kernels of different streams share the device's multiprocessors, so two recurrences of which each
+leaves some idle take little longer than one. A cooperative kernel starts when all of its blocks have room, so
+those that have none together run one after the other, and nothing waits for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def side_by_side(device: int, works: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Do works, and return what they return, as if all of it came from the current stream.
+
+    Args:
+        device: its index.
+        works:  each puts what it does on torch's current stream, and reads nothing that another writes.
+
+    In a CUDA graph under capture they follow each other. Memory that a work allocates on a stream beside the
+    current one is not given out again before the current one is done with it (`record_stream`); of what the
+    others find there all is held by the works, and the current stream waits for them before it goes on.
+    """
+    if torch.cuda.is_current_stream_capturing():
+        return [work() for work in works]
+    current, found = torch.cuda.current_stream(device), []
+    streams = [_beside(device, current.cuda_stream, k) for k in range(1, len(works))]
+    for stream in streams:
+        stream.wait_stream(current)
+    try:
+        found.append(works[0]())
+        for stream, work in zip(streams, works[1:], strict=True):
+            with torch.cuda.stream(stream):
+                found.append(work())
+    finally:
+        for stream in streams:
+            current.wait_stream(stream)
+    for made in found[1:]:
+        for tensor in _tensors(made):
+            tensor.record_stream(current)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _beside(device: int, current: int, number: int) -> torch.cuda.Stream:
+    """One stream for each current one, so that what it did last is over before it begins anew."""
+    del current, number
+    return torch.cuda.Stream(device)
+
+
+def _tensors(made: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples and lists."""
+    if isinstance(made, Tensor):
+        yield made
+    elif isinstance(made, (tuple, list)):
+        for part in made:
+            yield from _tensors(part)
