@@ -9,7 +9,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -268,7 +268,10 @@ def stacks(setup: Setup) -> dict[str, Any]:
 
 
 def directions(case: Case, setup: Setup) -> dict[str, Any]:
-    """Measure both directions of a layer in bfloat16: side by side, in turns, and torch.nn.LSTM's."""
+    """Measure both directions of a layer in bfloat16: side by side, in turns, and torch.nn.LSTM's.
+
+    "Half each" cuts the kernels of each direction for half of the device, so that both have room.
+    """
     dtype = torch.bfloat16
     theirs = torch.nn.LSTM(case.C, case.H, bidirectional=True).to("cuda", dtype)
     ours = _layer(case, dtype, bidirectional=True)
@@ -280,7 +283,8 @@ def directions(case: Case, setup: Setup) -> dict[str, Any]:
         ("inference", _forward(ours, x, None), _forward(theirs, x, None)),
         ("training", _training(ours, moving, dy, None), _training(theirs, moving, dy, None)),
     ):
-        runners = {"ours": run, "ours, in turns": _in_turns(run), "cudnn": run_theirs}
+        ways = {"ours, in turns": _in_turns(run), "ours, half each": _half_each(run)}
+        runners = {"ours": run, **ways, "cudnn": run_theirs}
         found[kind] = _compared(case, _working(runners, found), setup)
     return found
 
@@ -297,6 +301,21 @@ def _in_turns(run: Callable[[], object]) -> Callable[[], object]:
             streams.side_by_side = before
 
     return one_after_the_other
+
+
+def _half_each(run: Callable[[], object]) -> Callable[[], object]:
+    from ..scan.cuda import machine
+
+    def cut_for_half() -> None:
+        device = machine.cuda(torch.cuda.current_device())
+        whole = device.properties
+        device.properties = replace(whole, multiprocessors=whole.multiprocessors // 2)
+        try:
+            run()
+        finally:
+            device.properties = whole
+
+    return cut_for_half
 
 
 def machine() -> dict[str, Any]:
