@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -253,6 +254,52 @@ def tests(log: str, seconds: float, *words: str) -> dict[str, Any]:
     return {"exit code": code, "in time": code is not None, "end": lines[-1:], "wrong": wrong[:60]}
 
 
+def host_time(run: Callable[[], object]) -> float:
+    """Microseconds of the host for a call behind a device that is busy: the median of five."""
+    for _ in range(3):
+        run()
+    host = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        torch.cuda._sleep(50_000_000)
+        start = time.perf_counter()
+        run()
+        host.append(1e6 * (time.perf_counter() - start))
+    torch.cuda.synchronize()
+    return round(statistics.median(host), 1)
+
+
+def where_the_host_is(layer: Any, x: torch.Tensor, dy: torch.Tensor, plan: str | None) -> dict[str, float]:
+    """What a training step's host time is made of."""
+    stamps: list[float] = []
+    whole = scan_gpu.backward
+
+    def stamped(*words: Any) -> Any:
+        stamps.append(time.perf_counter())
+        try:
+            return whole(*words)
+        finally:
+            stamps.append(time.perf_counter())
+
+    def run() -> None:
+        stamps.append(time.perf_counter())
+        y = layer(x)[0]
+        stamps.append(time.perf_counter())
+        y.backward(dy)
+        stamps.append(time.perf_counter())
+
+    scan_gpu.backward = stamped
+    try:
+        with gpu.planned(plan):
+            host_time(run)
+    finally:
+        scan_gpu.backward = whole
+    last = [stamps[k : k + 5] for k in range(15, 40, 5)]  # of eight runs, those behind a busy device
+    names = ("there", "to autograd's thread", "back", "home")
+    each = zip(*[[b - a for a, b in itertools.pairwise(one)] for one in last], strict=True)
+    return {name: round(1e6 * statistics.median(took), 1) for name, took in zip(names, each, strict=True)}
+
+
 def breakdown(case: gpu.Case, name: str, plan: str | None, calls: int = 3) -> dict[str, Any]:
     """Where a training step of a case goes: microseconds a step by kernel, and the host's a call."""
     dtype, tf32 = gpu.TYPES[name]
@@ -260,23 +307,14 @@ def breakdown(case: gpu.Case, name: str, plan: str | None, calls: int = 3) -> di
     layer = gpu._layer(case, dtype)
     x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype, requires_grad=True)
     dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
+    theirs = torch.nn.LSTM(case.C, case.H).to("cuda", dtype)
     runners = {
         "inference": gpu._forward(layer, x.detach(), plan),
         "training": gpu._training(layer, x, dy, plan),
+        "training, cudnn": gpu._training(theirs, x, dy, None),
     }
-    found: dict[str, Any] = {}
-    for kind, run in runners.items():
-        for _ in range(3):
-            run()
-        host = []
-        for _ in range(5):
-            torch.cuda.synchronize()
-            torch.cuda._sleep(50_000_000)
-            start = time.perf_counter()
-            run()
-            host.append(1e6 * (time.perf_counter() - start))
-        found[f"host, {kind}, us"] = round(sorted(host)[2], 1)
-        torch.cuda.synchronize()
+    found: dict[str, Any] = {f"host, {kind}, us": host_time(run) for kind, run in runners.items()}
+    found["host, where, us"] = where_the_host_is(layer, x, dy, plan)
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         for _ in range(calls):
