@@ -168,7 +168,7 @@ def _first_use(run: Callable[[], object]) -> dict[str, float]:
         os.environ["LONGSHORT_CACHE"] = folder
         try:
             for name in ("compiled", "from the disk"):
-                machine.cuda(torch.cuda.current_device())._kernels.clear()
+                machine.cuda(torch.cuda.current_device()).forget()
                 persistent_plan._KERNELS.clear()
                 torch.cuda.synchronize()
                 start = time.perf_counter()

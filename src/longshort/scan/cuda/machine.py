@@ -130,6 +130,11 @@ class Cuda:
             self._begun.add(program)
             compiler.ahead(program.text(), self.properties.architecture)
 
+    def forget(self) -> None:
+        """Let go of all kernels, so that the next call of each kind is a first one."""
+        self._kernels.clear()
+        self._begun.clear()
+
     def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         """Multiply by torch, and so by cuBLAS; 16 bits are summed and left in float32."""
         if a.dtype == out.dtype:
