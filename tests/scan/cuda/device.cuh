@@ -16,6 +16,7 @@
 #define DEVICE static inline
 #define DEVICE_MEMBER inline
 #define UNROLL
+#define ROLLED
 
 namespace longshort {
 

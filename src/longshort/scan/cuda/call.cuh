@@ -37,9 +37,9 @@ DEVICE u64 seed_of(const A& a) {
   return a.seed ? static_cast<u64>(constant(a.seed)) : 0;
 }
 
-template <class A>
-DEVICE Index state_row(const A& a) {
-  return a.H + a.S * a.H * ((a.flags & GateRecurrence) != 0);
+template <class A, class F>
+DEVICE Index state_row(const A& a, const F& has) {
+  return has(GateRecurrence) ? a.H + a.S * a.H : Index(a.H);
 }
 
 template <class A>
@@ -119,9 +119,9 @@ DEVICE typename A::Element initial_h_at(const A& a, Index n, Index k) {
 }
 
 // k counts through (H + S H): the cell, then the gates of the step before.
-template <class A>
-DEVICE typename A::Wide initial_c_at(const A& a, Index n, Index k) {
-  return a.initial_c ? a.initial_c[n * state_row(a) + k] : typename A::Wide(0);
+template <class A, class F>
+DEVICE typename A::Wide initial_c_at(const A& a, const F& has, Index n, Index k) {
+  return a.initial_c ? a.initial_c[n * state_row(a, has) + k] : typename A::Wide(0);
 }
 
 // (6) from the projection's clip on, (7), (8) for output k. fresh: h̃. before: h of the step before. Returns h after
@@ -212,9 +212,9 @@ DEVICE void keep_cell(const A& a, const F& has, Index n, Index t, Index u, typen
 template <class A, class F>
 DEVICE typename A::Wide cell_before(const A& a, const F& has, Index n, Index s, Index u) {
   const Index t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
-  if (resets(a, has, n, t)) return initial_c_at(a, n, u);
+  if (resets(a, has, n, t)) return initial_c_at(a, has, n, u);
   if (s > 0 && active(a, has, n, earlier)) return a.tape_cells[(earlier * a.N + n) * a.H + u];
-  return a.c_given[n * state_row(a) + u];
+  return a.c_given[n * state_row(a, has) + u];
 }
 
 // What memory holds of one cell at step s for the way back, as it lies there: nothing on the way back changes it, so
@@ -326,7 +326,7 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index
 template <class A, class F>
 DEVICE typename A::Wide arriving_state(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide total) {
   if (!resets_after(a, has, n, s)) return total;
-  if (a.dc_initial) a.dc_initial[n * state_row(a) + k] += total;
+  if (a.dc_initial) a.dc_initial[n * state_row(a, has) + k] += total;
   return typename A::Wide(0);
 }
 

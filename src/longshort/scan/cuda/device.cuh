@@ -7,6 +7,7 @@
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define INFINITY_ __int_as_float(0x7f800000)
 
 // An entry point: `body` sees its arguments as `a`. Blocks have exactly `threads` threads, and `resident` of them must

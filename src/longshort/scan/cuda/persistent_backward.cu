@@ -43,8 +43,9 @@ struct PersistentBackward {
 
   DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments) {}
 
-  DEVICE_MEMBER int unit(int k) const { return unit0 + (thread() + k * Cut::Threads) % Cut::Units; }
-  DEVICE_MEMBER int column(int k) const { return (thread() + k * Cut::Threads) / Cut::Units; }
+  DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
+  DEVICE_MEMBER int unit(int k) const { return unit0 + static_cast<int>(place(k) % Cut::Units); }
+  DEVICE_MEMBER int column(int k) const { return static_cast<int>(place(k) / Cut::Units); }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub) const { return stages + sub * StageBytes; }
 
@@ -54,9 +55,9 @@ struct PersistentBackward {
 
   DEVICE_MEMBER void begin(char* memory) {
     unit0 = block_x() % Cut::Blocks * Cut::Units;
-    core.load(memory, [&](int wm, int tile, int row) -> const E* {
+    core.load(memory, [&](int wm, int tile, int row) {  // of what nobody owns, another's: its sums are not read
       const int u = unit0 + (wm * Tiles + tile) * 16 + row;
-      return u < a.H ? a.weights + u * a.weight_pitch : nullptr;
+      return a.weights + (u < a.H ? u : 0) * a.weight_pitch;
     });
     stages = memory + Core::WeightBytes;
     sums = reinterpret_cast<float*>(stages + Stages * StageBytes);
@@ -121,17 +122,28 @@ struct PersistentBackward {
 
   DEVICE_MEMBER void step(int sub, int s) {
     const Slice<Cut, A> slice(a, sub);
-    const Index t = time_of(a, has, s);
+    // The state before the first step is the last turn of the loop, so that the product is compiled once; what it asks
+    // for is the first step's, for a load that only some turns make is waited for at every one.
+    const int asked = s < 0 ? 0 : s;
     Recalled<A> was[Cells];
     E dy[Cells];
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k) || u >= a.H || !active(a, has, n, t)) continue;
-      was[k] = recall(a, has, n, s, u);
-      dy[k] = output_gradient(a, has, n, u, s);
+      if (!owns(slice, k) || u >= a.H || !active(a, has, n, time_of(a, has, asked))) continue;
+      was[k] = recall(a, has, n, asked, u);
+      dy[k] = output_gradient(a, has, n, u, asked);
     }
     float arrived[Cells];
     product(sub, s, arrived);
+    if (s < 0)
+      leave(sub, slice, arrived);
+    else
+      move(sub, slice, s, was, dy, arrived);
+  }
+
+  DEVICE_MEMBER void move(int sub, const Slice<Cut, A>& slice, int s, const Recalled<A> (&was)[Cells],
+                          const E (&dy)[Cells], const float (&arrived)[Cells]) {
+    const Index t = time_of(a, has, s);
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k)) continue;
@@ -153,6 +165,19 @@ struct PersistentBackward {
     }
   }
 
+  DEVICE_MEMBER void leave(int sub, const Slice<Cut, A>& slice, const float (&arrived)[Cells]) {
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H) continue;
+      Carried hands = carry(sub, k);
+      const bool keep = keeps_hidden<1>(a, has, n, u)[0];
+      arriving_output(a, has, n, u, -1, keep, true, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
+      const R first = arriving_state(a, has, n, u, -1, hands.dc);
+      if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
+      if (a.dc_first) a.dc_first[n * a.H + u] = first;
+    }
+  }
+
   // A row for each group: the host adds the rows, so that the order of the sum never changes.
   DEVICE_MEMBER void write_bias() const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
@@ -170,7 +195,7 @@ struct PersistentBackward {
   DEVICE_MEMBER void run() {
     begin(shared());
     block_barrier();
-    for (int s = a.T.value - 1; s >= 0; --s) {
+    for (int s = a.T.value - 1; s >= -1; --s) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, s);
         if (!Cut::Exchanges && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
@@ -178,22 +203,6 @@ struct PersistentBackward {
       if (!Cut::Exchanges) block_barrier();
     }
     if (a.bias_sums) write_bias();
-    for (int sub = 0; sub < Cut::Subs; ++sub) {  // the state before the first step
-      const Slice<Cut, A> slice(a, sub);
-      float arrived[Cells];
-      product(sub, -1, arrived);
-      UNROLL for (int k = 0; k < Cells; ++k) {
-        const int n = slice.first + column(k), u = unit(k);
-        if (!owns(slice, k) || u >= a.H) continue;
-        Carried hands = carry(sub, k);
-        const bool keep = keeps_hidden<1>(a, has, n, u)[0];
-        arriving_output(a, has, n, u, -1, keep, true, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
-        const R first = arriving_state(a, has, n, u, -1, hands.dc);
-        if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
-        if (a.dc_first) a.dc_first[n * a.H + u] = first;
-      }
-      block_barrier();
-    }
   }
 };
 

@@ -53,12 +53,13 @@ struct PersistentForward {
 
   DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments) {}
 
+  DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
   DEVICE_MEMBER int unit(int k) const {
     return unit0 + (Direct ? core.wm * 8 * Pairs + k / (2 * Cut::NT) * 8 + core.group
-                           : (thread() + k * Cut::Threads) % Cut::Units);
+                           : static_cast<int>(place(k) % Cut::Units));
   }
   DEVICE_MEMBER int column(int k) const {
-    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2 : (thread() + k * Cut::Threads) / Cut::Units;
+    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2 : static_cast<int>(place(k) / Cut::Units);
   }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub, int step) const {
@@ -81,17 +82,17 @@ struct PersistentForward {
   DEVICE_MEMBER Carried enter(int n, int u) const {
     const int at = n * a.H + u;
     if (a.step.value > 0) return {a.c[at], a.h[at]};
-    if (resets_after(a, has, n, -1)) return {initial_c_at(a, n, u), initial_h_at(a, n, u)};
+    if (resets_after(a, has, n, -1)) return {initial_c_at(a, has, n, u), initial_h_at(a, n, u)};
     return {a.c_given[at], a.h_given[at]};
   }
 
   DEVICE_MEMBER void begin(char* memory) {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     unit0 = block_x() % Cut::Blocks * Cut::Units;
-    core.load(memory, [&](int wm, int tile, int row) -> const E* {
+    core.load(memory, [&](int wm, int tile, int row) {  // of what nobody owns, another's: its sums are not read
       const int u = unit0 + wm * 8 * Pairs + tile / 2 * 8 + row % 8;
       const Index slot = slots[tile % 2 * 2 + row / 8];
-      return u < a.H && slot >= 0 ? a.weights + (slot * a.H + u) * a.weight_pitch : nullptr;
+      return a.weights + ((slot < 0 ? 0 : slot) * a.H + (u < a.H ? u : 0)) * a.weight_pitch;
     });
     stages = memory + Core::WeightBytes;
     all_sums = sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
@@ -141,7 +142,7 @@ struct PersistentForward {
     const E next = finish_output(a, has, n, u, s, fresh, hands.h);
     if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(keeps_hidden<1>(a, has, n, u)[0], next));
     const R c = finish_cell(a, has, renews_cells<1>(a, has, n, t, u)[0], v.cell, hands.cell);
-    carry(sub, k) = {again ? initial_c_at(a, n, u) : on ? c : hands.cell, next};
+    carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
     keep_cell(a, has, n, t, u, c, on);
     keep_sigmoid(a, has, n, t, u, 0, v.i, on);
     keep_sigmoid(a, has, n, t, u, 1, v.f, on);

@@ -21,6 +21,16 @@ struct Product {
   static_assert(K % Chunk == 0 && WK * Chunks * Chunk >= K, "the chunks cover K");
   static_assert(!Exact || sizeof(E) == 4, "16-bit products are exact as they are");
 
+  // Chunks on their way to shared memory at once: a divisor of InShared, for some 16 loads of a thread.
+  static constexpr int Together = InShared * MT <= 8        ? (InShared > 0 ? InShared : 1)
+                                  : InShared % 8 == 0 && MT == 1 ? 8
+                                  : InShared % 4 == 0 && MT <= 2 ? 4
+                                  : InShared % 2 == 0 && MT <= 4 ? 2
+                                                                 : 1;
+
+  // Chunks in shared memory that one turn of the loop over them multiplies: enough that what a turn costs is little.
+  static constexpr int Turn = Exact ? 4 : 8;
+
   Four low[InRegisters > 0 ? InRegisters : 1][MT], high[InRegisters > 0 ? InRegisters : 1][MT];
   char* weights;
   int group, quarter, wm, wk;  // lane = 4 group + quarter
@@ -31,30 +41,39 @@ struct Product {
     return v;
   }
 
-  // memory: WeightBytes, aligned to 16. row_of(wm, tile, row 0..15) points to K weights, or is null for zeros.
+  // A chunk of the weights of one tile, rows g and g + 8; zeros behind the end of K.
+  DEVICE_MEMBER void fetch(const E* const (&rows)[2], int chunk, Four (&parts)[2]) const {
+    const int k = (wk * Chunks + chunk) * Chunk + quarter * Vector;
+    UNROLL for (int half = 0; half < 2; ++half) {
+      parts[half] = {0, 0, 0, 0};
+      if (WK * Chunks * Chunk == K || k < K) parts[half] = kept(*reinterpret_cast<const Four*>(rows[half] + k));
+    }
+  }
+
+  // memory: WeightBytes, aligned to 16. row_of(wm, tile, row 0..15) points to K weights.
   template <class RowOf>
   DEVICE_MEMBER void load(char* memory, RowOf row_of) {
     const int warp = thread() / 32;
     group = lane() / 4, quarter = lane() % 4, wm = warp % WM, wk = warp / WM;
     weights = memory + warp * (InShared * MT * 1024) + lane() * 16;
-    UNROLL for (int chunk = 0; chunk < Chunks; ++chunk) {
-      const int k = (wk * Chunks + chunk) * Chunk + quarter * Vector;
+    const E* rows[MT][2];
+    UNROLL for (int m = 0; m < MT; ++m)
+      UNROLL for (int half = 0; half < 2; ++half) rows[m][half] = row_of(wm, m, 8 * half + group);
+    Four parts[2];
+    UNROLL for (int chunk = 0; chunk < InRegisters; ++chunk)
       UNROLL for (int m = 0; m < MT; ++m) {
-        Four parts[2] = {{0, 0, 0, 0}, {0, 0, 0, 0}};
-        UNROLL for (int half = 0; half < 2; ++half) {
-          const E* row = row_of(wm, m, 8 * half + group);
-          if (row && k < K) parts[half] = kept(*reinterpret_cast<const Four*>(row + k));
-        }
-        if (chunk < InRegisters) {
-          low[chunk < InRegisters ? chunk : 0][m] = parts[0];
-          high[chunk < InRegisters ? chunk : 0][m] = parts[1];
-        } else {
-          char* at = weights + ((chunk - InRegisters) * MT + m) * 1024;
+        fetch(rows[m], chunk, parts);
+        low[chunk][m] = parts[0];
+        high[chunk][m] = parts[1];
+      }
+    ROLLED for (int first = 0; first < InShared; first += Together)
+      UNROLL for (int chunk = first; chunk < first + Together; ++chunk)
+        UNROLL for (int m = 0; m < MT; ++m) {
+          fetch(rows[m], InRegisters + chunk, parts);
+          char* at = weights + (chunk * MT + m) * 1024;
           *reinterpret_cast<Four*>(at) = parts[0];
           *reinterpret_cast<Four*>(at + 512) = parts[1];
         }
-      }
-    }
   }
 
   // A number as two of tf32, by words: `first` and what it left. `Exact` alone needs both.
@@ -100,13 +119,15 @@ struct Product {
           UNROLL for (int r = 0; r < 4; ++r) sums[c][m][j][r] = 0.0f;
   }
 
-  // Adds a chunk of K. b: this lane's 16 bytes of the operand's columns `group` of each column tile.
+  // Adds a chunk of K. b: this lane's 16 bytes of the operand's columns `group` of each column tile. Unless the chunk
+  // lies in shared memory for `certain`, its number must be a constant, for registers have no index.
+  template <bool Certain = false>
   DEVICE_MEMBER void multiply_chunk(int chunk, const Four (&b)[NT], float (&sums)[Chains][MT][NT][4]) const {
     OperandParts of_b[NT];
     UNROLL for (int j = 0; j < NT; ++j) of_b[j] = parts_of_operand(b[j]);
     UNROLL for (int m = 0; m < MT; ++m) {
       Four lo, hi;
-      if (chunk < InRegisters) {
+      if (!Certain && chunk < InRegisters) {
         lo = low[chunk < InRegisters ? chunk : 0][m];
         hi = high[chunk < InRegisters ? chunk : 0][m];
       } else {
@@ -144,13 +165,40 @@ struct Product {
     float sums[Chains][MT][NT][4];
     clear(sums);
     const char* column = stage + group * Pitch + wk * Chunks * 64 + quarter * 16;
-    UNROLL for (int chunk = 0; chunk < Chunks; ++chunk) {
-      Four b[NT];
+    const auto operand = [&](int chunk, Four (&b)[NT]) {
       UNROLL for (int j = 0; j < NT; ++j)
         b[j] = rounded(*reinterpret_cast<const Four*>(column + j * 8 * Pitch + chunk * 64));
+    };
+    Four b[NT];
+    constexpr int Turns = InShared / Turn >= 2 ? InShared / Turn : 0;  // of a loop, which one alone is not worth
+    UNROLL for (int chunk = 0; chunk < Chunks - Turns * Turn; ++chunk) {
+      operand(chunk, b);
       multiply_chunk(chunk, b, sums);
     }
+    ROLLED for (int turn = 0; turn < Turns; ++turn)
+      UNROLL for (int i = 0; i < Turn; ++i) {
+        const int chunk = Chunks + (turn - Turns) * Turn + i;
+        operand(chunk, b);
+        multiply_chunk<true>(chunk, b, sums);
+      }
     total(sums, d);
+  }
+
+  // Waits for a batch of chunks, multiplies it, and asks for the next one, if there are `more`.
+  template <bool Certain, int Batch, class A, class At, class Over>
+  DEVICE_MEMBER bool take(const A& a, Index s, const At& at, const Over& over, int batch, bool more, Four (&v)[Batch * NT],
+                          float (&sums)[Chains][MT][NT][4]) const {
+    if (!settle(a, s, v, [&](int i) { return at(batch, i); })) return false;
+    UNROLL for (int k = 0; k < Batch; ++k) {
+      const int chunk = batch * Batch + k;
+      if (!Certain && chunk >= Chunks) break;
+      Four b[NT];
+      UNROLL for (int j = 0; j < NT; ++j) b[j] = over(chunk) ? Four{0, 0, 0, 0} : rounded(v[k * NT + j]);
+      multiply_chunk<Certain>(chunk, b, sums);
+      if (more)
+        UNROLL for (int j = 0; j < NT; ++j) v[k * NT + j] = load_relaxed(at(batch + 1, k * NT + j));
+    }
+    return true;
   }
 
   // The same of an operand that other blocks are writing: each lane waits for its own share, and no thread for its
@@ -172,25 +220,22 @@ struct Product {
     const auto over = [&](int chunk) { return WK * Chunks * Chunk != K && chunk > last; };
     const auto at = [&](int batch, int i) {
       const int chunk = batch * Batch + i / NT;
-      return column[i % NT] + (over(chunk) ? last : chunk < Chunks ? chunk : Chunks - 1) * Chunk;
+      return column[i % NT] + (over(chunk) ? last : Chunks % Batch == 0 || chunk < Chunks ? chunk : Chunks - 1) * Chunk;
     };
     float sums[Chains][MT][NT][4];
     clear(sums);
     Four v[Batch * NT];
     UNROLL for (int i = 0; i < Batch * NT; ++i) v[i] = load_relaxed(at(0, i));
     meanwhile();
-    UNROLL for (int batch = 0; batch < Batches; ++batch) {
-      if (!settle(a, s, v, [&](int i) { return at(batch, i); })) return;
-      UNROLL for (int k = 0; k < Batch; ++k) {
-        if (batch * Batch + k >= Chunks) break;
-        Four b[NT];
-        UNROLL for (int j = 0; j < NT; ++j)
-          b[j] = over(batch * Batch + k) ? Four{0, 0, 0, 0} : rounded(v[k * NT + j]);
-        multiply_chunk(batch * Batch + k, b, sums);
-        if (batch + 1 < Batches)
-          UNROLL for (int j = 0; j < NT; ++j) v[k * NT + j] = load_relaxed(at(batch + 1, k * NT + j));
-      }
-    }
+    // Whole batches in shared memory are turns of a loop, if there are several: half the code, and a third of the time
+    // to compile it.
+    constexpr int First = (InRegisters + Batch - 1) / Batch, Whole = Chunks / Batch - First, Turns = Whole > 1 ? Whole : 0;
+    UNROLL for (int batch = 0; batch < First; ++batch)
+      if (!take<false, Batch>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+    ROLLED for (int batch = First; batch < First + Turns; ++batch)
+      if (!take<true, Batch>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+    UNROLL for (int batch = First + Turns; batch < Batches; ++batch)
+      if (!take<false, Batch>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     total(sums, d);
   }
 };

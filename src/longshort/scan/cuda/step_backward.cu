@@ -346,7 +346,7 @@ template <class F, class A>
 DEVICE void step_end(const A& a) {
   using R = typename A::Wide;
   const F has(a);
-  const Index n = block_x(), row = state_row(a);
+  const Index n = block_x(), row = state_row(a, has);
   own_units<1>(a.P, [&](Index k) {
     R past = carries_output(has) ? a.dh[n * a.P + k] : R(0);
     Product<1, R, F::Parts> product;
@@ -384,9 +384,9 @@ DEVICE void step_operands(const A& a) {
       const Index block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
       typename A::Wide value(0);
       if (on && again)
-        value = initial_c_at(a, n, a.H + k);
+        value = initial_c_at(a, has, n, a.H + k);
       else if (on && first)
-        value = a.c_given[n * state_row(a) + a.H + k];
+        value = a.c_given[n * state_row(a, has) + a.H + k];
       else if (on)
         value = taped_sigmoid(a, has, ((earlier * a.N + n) * 4 + gate) * a.H + k % a.H);
       a.gates_before[(t * a.N + n) * a.S * a.H + k] = value;

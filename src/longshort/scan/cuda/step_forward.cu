@@ -14,14 +14,14 @@ namespace longshort {
 template <class F, class A>
 DEVICE void step_begin(const A& a) {
   const F has(a);
-  const Index n = block_x(), row = state_row(a);
+  const Index n = block_x(), row = state_row(a, has);
   const bool again = resets_after(a, has, n, -1);
   own_units<1>(a.P, [&](Index k) {
     const auto h = again ? initial_h_at(a, n, k) : a.h_given[n * a.P + k];
     a.h[n * a.P + k] = h;
     a.operand[n * a.operand_pitch + k] = operand_of(keeps_hidden<1>(a, has, n, k)[0], h);
   });
-  own_units<1>(row, [&](Index k) { a.c[n * row + k] = again ? initial_c_at(a, n, k) : a.c_given[n * row + k]; });
+  own_units<1>(row, [&](Index k) { a.c[n * row + k] = again ? initial_c_at(a, has, n, k) : a.c_given[n * row + k]; });
 }
 
 // What a thread holds of a few units between the sums of a step, in registers.
@@ -117,7 +117,7 @@ struct StepForward {
   // (2): a gate that the next step reads.
   DEVICE_MEMBER void move_gate(Index block, Index u, R value) const {
     const Index k = (block + 1) * a.H + u;
-    if (has(GateRecurrence) && block >= 0 && (on || again)) a.c[n * row + k] = again ? initial_c_at(a, n, k) : value;
+    if (has(GateRecurrence) && block >= 0 && (on || again)) a.c[n * row + k] = again ? initial_c_at(a, has, n, k) : value;
   }
 
   // (5) to (8); `out` is what stands under the tanh of (6).
@@ -128,7 +128,7 @@ struct StepForward {
       open_output<E>(has, few.a[3][j], peepholes_of(a, has, u + j), v[j]);
       fresh[j] = v[j].o * activated<E>(has, out[j]);
       kept[j] = finish_cell(a, has, few.renews[j], v[j].cell, few.c[j]);
-      c[j] = again ? initial_c_at(a, n, u + j) : on ? kept[j] : few.c[j];
+      c[j] = again ? initial_c_at(a, has, n, u + j) : on ? kept[j] : few.c[j];
       move_gate(a.sigmoid_o, u + j, v[j].o);
     }
     keep_sigmoids<Units>(a, has, n, t, u, 3, on, [&](int j) { return v[j].o; });

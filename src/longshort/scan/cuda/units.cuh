@@ -109,9 +109,9 @@ DEVICE void bring_nearer(const T* row, Index u) {
 template <class A, class F>
 DEVICE const typename A::Wide* cells_before(const A& a, const F& has, Index n, Index s) {
   const Index earlier = time_of(a, has, s - 1);
-  if (resets(a, has, n, time_of(a, has, s))) return a.initial_c ? a.initial_c + n * state_row(a) : nullptr;
+  if (resets(a, has, n, time_of(a, has, s))) return a.initial_c ? a.initial_c + n * state_row(a, has) : nullptr;
   if (s > 0 && active(a, has, n, earlier)) return a.tape_cells + (earlier * a.N + n) * a.H;
-  return a.c_given + n * state_row(a);
+  return a.c_given + n * state_row(a, has);
 }
 
 // What memory holds of the units from u on at step s, as `recall` of one.
