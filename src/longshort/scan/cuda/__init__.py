@@ -15,7 +15,7 @@ weights.py    what is left when they are done: products over all steps
 device.cuh    every hardware instruction         call.cuh      steps, lengths, resets, the state's way
 arguments.cuh the one argument, every pointer    units.cuh     adjacent units of one thread, in wide loads
                                                  row.cuh       a row in one block, for the norms
-philox.cuh    the noise                          product.cuh   resident weights times a staged operand
+philox.cuh, decisions.cuh   the noise           product.cuh   resident weights times a staged operand
 cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
 step_*.cu, persistent_*.cu, dropped.cu           the kernels
 """

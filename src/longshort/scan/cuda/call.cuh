@@ -151,10 +151,9 @@ DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Ind
 
 // The same for a thread that owns one unit: h̃ to y. Returns h as the next step finds it.
 template <class A, class F>
-DEVICE typename A::Element finish_output(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide fresh,
-                                         typename A::Element before) {
+DEVICE typename A::Element finish_output(const A& a, const F& has, Index n, Index k, Index s, bool renews,
+                                         typename A::Wide fresh, typename A::Element before) {
   typename A::Element seen;
-  const bool renews = renews_outputs<1>(a, has, n, time_of(a, has, s), k)[0];
   const auto rounded = renewed_output(a, has, n, k, s, renews, fresh, before, seen);
   if (a.y) a.y[row_of(a, n, time_of(a, has, s)) * a.P + k] = seen;
   return resets_after(a, has, n, s) ? initial_h_at(a, n, k) : rounded;

@@ -38,10 +38,6 @@ DEVICE void add_sum(const A& a, Index n, Index block, Index u, typename A::Wide 
 struct Masked {
   bool keep, renews;
 };
-template <class A, class F>
-DEVICE Masked masked_cell(const A& a, const F& has, Index n, Index t, Index u) {
-  return {keeps_candidates<1>(a, has, n, t, u)[0], renews_cells<1>(a, has, n, t, u)[0]};
-}
 
 // c̃ of (4) before a norm: off the tape, or made again as forward.
 template <class A, class F>

@@ -39,9 +39,11 @@ struct PersistentBackward {
   int products = 0;
   int unit0;
   Carried kept[Cells], *carried;
+  u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
+  Decisions<Cells, F> decided;   // of the step at hand
   float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
-  DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments) {}
+  DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided{has, 0} {}
 
   DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
   DEVICE_MEMBER int unit(int k) const { return unit0 + static_cast<int>(place(k) % Cut::Units); }
@@ -71,9 +73,17 @@ struct PersistentBackward {
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
         const bool mine = owns(slice, k) && u < a.H;
+        if (mine) hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
         carry(sub, k) = {mine && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
       }
     }
+  }
+
+  DEVICE_MEMBER bool keeps(int sub, int k) const { return !has(MasksHidden) || hidden >> (sub * Cells + k) & 1u; }
+
+  DEVICE_MEMBER void decide_all(const Slice<Cut, A>& slice, int s) {
+    decided = decide<Cells, 1>(
+        a, has, time_of(a, has, s), [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
   }
 
   // ā of a cell to the weights' gradients and to the next product; in the padding it is 0.
@@ -94,11 +104,13 @@ struct PersistentBackward {
   DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells]) {
     const Slice<Cut, A> slice(a, sub);
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
+    if (!Cut::Exchanges || s + 1 >= a.T) decide_all(slice, s);
     if (s + 1 >= a.T || slice.count == 0) return;
     float d[Tiles][Cut::NT][4];
     float* mine = sums;
     if (Cut::Exchanges) {
       const auto later = [&] {
+        decide_all(slice, s);
         UNROLL for (int k = 0; k < Cells; ++k)
           if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
       };
@@ -150,12 +162,11 @@ struct PersistentBackward {
       R a_bar[4] = {R(0), R(0), R(0), R(0)};
       if (u < a.H) {
         Carried hands = carry(sub, k);
-        const R m = arriving_output(a, has, n, u, s, keeps_hidden<1>(a, has, n, u)[0],
-                                    renews_outputs<1>(a, has, n, t, u)[0], R(arrived[k]), dy[k], hands.past);
+        const R m = arriving_output(a, has, n, u, s, keeps(sub, k), decided.output(k), R(arrived[k]), dy[k], hands.past);
         hands.dc = arriving_state(a, has, n, u, s, hands.dc);
         if (active(a, has, n, t)) {
           const CellNorm<R> none = {};
-          unit_back(a, has, n, s, u, masked_cell(a, has, n, t, u), was[k], none, false, m,
+          unit_back(a, has, n, s, u, Masked{decided.candidate(k), decided.cell(k)}, was[k], none, false, m,
                     kept_gradient(a, has, n, t, u), hands.dc, a_bar);
         }
         carry(sub, k) = hands;
@@ -170,8 +181,7 @@ struct PersistentBackward {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k) || u >= a.H) continue;
       Carried hands = carry(sub, k);
-      const bool keep = keeps_hidden<1>(a, has, n, u)[0];
-      arriving_output(a, has, n, u, -1, keep, true, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
+      arriving_output(a, has, n, u, -1, keeps(sub, k), true, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
       const R first = arriving_state(a, has, n, u, -1, hands.dc);
       if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
       if (a.dc_first) a.dc_first[n * a.H + u] = first;

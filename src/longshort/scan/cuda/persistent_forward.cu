@@ -50,8 +50,10 @@ struct PersistentForward {
   Carried kept[Cells], *carried;
   R bias[Direct ? Pairs : 1][4];
   R ahead[Cells][4];
+  u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
+  Decisions<Cells, F> decided;   // of the step at hand
 
-  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments) {}
+  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), decided{has, 0} {}
 
   DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
   DEVICE_MEMBER int unit(int k) const {
@@ -68,6 +70,14 @@ struct PersistentForward {
 
   DEVICE_MEMBER Carried& carry(int sub, int k) {
     return Kept ? kept[k] : carried[(sub * Cells + k) * Cut::Threads + thread()];
+  }
+
+  DEVICE_MEMBER bool keeps(int sub, int k) const { return !has(MasksHidden) || hidden >> (sub * Cells + k) & 1u; }
+
+  DEVICE_MEMBER void decide_all(const Slice<Cut, A>& slice, int j) {
+    decided = decide<Cells, Direct ? 4 : 1>(
+        a, has, time_of(a, has, a.step.value + j), [&](int k) { return slice.first + column(k); },
+        [&](int k) { return unit(k); });
   }
 
   // The operand of step j of this launch, to whoever needs it: u may lie in the padding, whose operand is 0.
@@ -110,7 +120,8 @@ struct PersistentForward {
         E operand = hands.h;
         if (owns(slice, k) && u < a.H) {
           hands = enter(n, u);
-          operand = operand_of(keeps_hidden<1>(a, has, n, u)[0], hands.h);
+          hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
+          operand = operand_of(keeps(sub, k), hands.h);
           if (a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
         }
         carry(sub, k) = hands;
@@ -127,7 +138,7 @@ struct PersistentForward {
     const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
                       fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
     const Peepholes<R> p = peepholes_of(a, has, u);
-    const R mask = candidate_mask(a, has, keeps_candidates<1>(a, has, n, t, u)[0]);
+    const R mask = candidate_mask(a, has, decided.candidate(k));
     open_gates<E>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
     open_output<E>(has, pre[3], p, v);
     return v.o * activated<E>(has, v.cell);
@@ -139,9 +150,9 @@ struct PersistentForward {
     const Index t = time_of(a, has, s);
     const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
     const Carried hands = carry(sub, k);
-    const E next = finish_output(a, has, n, u, s, fresh, hands.h);
-    if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(keeps_hidden<1>(a, has, n, u)[0], next));
-    const R c = finish_cell(a, has, renews_cells<1>(a, has, n, t, u)[0], v.cell, hands.cell);
+    const E next = finish_output(a, has, n, u, s, decided.output(k), fresh, hands.h);
+    if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(keeps(sub, k), next));
+    const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
     keep_cell(a, has, n, t, u, c, on);
     keep_sigmoid(a, has, n, t, u, 0, v.i, on);
@@ -211,6 +222,7 @@ struct PersistentForward {
     char* operand = stage(sub, j);
     const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
     const auto later = [&] {
+      decide_all(slice, j);
       if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
     };
     float d[Tiles][Cut::NT][4];
@@ -222,6 +234,8 @@ struct PersistentForward {
       if (Cut::Exchanges) {
         gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j, later);
         block_barrier();
+      } else {
+        decide_all(slice, j);
       }
       core.run(operand, d);
     }

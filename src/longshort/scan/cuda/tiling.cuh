@@ -1,5 +1,6 @@
 // How a persistent kernel is cut; `tiling.py` chooses the numbers and says what they cost.
 #pragma once
+#include "decisions.cuh"
 #include "exchange.cuh"
 #include "product.cuh"
 
