@@ -30,6 +30,7 @@ struct PersistentForward {
   static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
   static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes;
+  static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
   static_assert(Tiles % 2 == 0 && Pairs * 8 * Cut::WM == Cut::Units, "a pair of tiles holds four gates of eight units");
   static_assert(Cut::Threads % Cut::Units == 0 || Direct, "a thread's cells have one unit");
   static_assert(!Arrives || !Direct, "the sums' barrier is the only one of a step");
