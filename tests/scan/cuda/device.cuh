@@ -309,6 +309,7 @@ template <class T>
 DEVICE void store_relaxed(T* p, T v) { *p = v; }
 DEVICE u64 nanoseconds() { return host::clock; }
 DEVICE int forgotten(int v) { return v; }
+DEVICE Four forgotten(Four v) { return v; }
 DEVICE void fetch_ahead(const void*) {}
 template <class T>
 DEVICE T constant(const T* p) { return *p; }

@@ -55,6 +55,10 @@ DEVICE int forgotten(int v) {
   asm volatile("" : "+r"(v));
   return v;
 }
+DEVICE Four forgotten(Four v) {
+  asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
+  return v;
+}
 
 // Waits until the kernel before this one in its stream has ended and what it wrote is seen; `early` in driver.py lets
 // this one start before. Until then only what neither it nor the kernel before it writes may be read, and nothing

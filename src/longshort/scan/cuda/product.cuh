@@ -60,11 +60,12 @@ struct Product {
     UNROLL for (int m = 0; m < MT; ++m)
       UNROLL for (int half = 0; half < 2; ++half) rows[m][half] = row_of(wm, m, 8 * half + group);
     Four parts[2];
+    // Forgotten where they came from: the compiler would else make again in the loop over time what follows from them.
     UNROLL for (int chunk = 0; chunk < InRegisters; ++chunk)
       UNROLL for (int m = 0; m < MT; ++m) {
         fetch(rows[m], chunk, parts);
-        low[chunk][m] = parts[0];
-        high[chunk][m] = parts[1];
+        low[chunk][m] = forgotten(parts[0]);
+        high[chunk][m] = forgotten(parts[1]);
       }
     ROLLED for (int first = 0; first < InShared; first += Together)
       UNROLL for (int chunk = first; chunk < first + Together; ++chunk)
