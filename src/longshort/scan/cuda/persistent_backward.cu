@@ -163,7 +163,8 @@ struct PersistentBackward {
       R a_bar[4] = {R(0), R(0), R(0), R(0)};
       if (u < a.H) {
         Carried hands = carry(sub, k);
-        const R m = arriving_output(a, has, n, u, s, keeps(sub, k), decided.output(k), R(arrived[k]), dy[k], hands.past);
+        const R m =
+            arriving_output(a, has, n, u, s, keeps(sub, k), decided.output(k), R(arrived[k]), dy[k], hands.past);
         hands.dc = arriving_state(a, has, n, u, s, hands.dc);
         if (active(a, has, n, t)) {
           const CellNorm<R> none = {};
@@ -182,7 +183,8 @@ struct PersistentBackward {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k) || u >= a.H) continue;
       Carried hands = carry(sub, k);
-      arriving_output(a, has, n, u, -1, keeps(sub, k), true, R(arrived[k]), output_gradient(a, has, n, u, -1), hands.past);
+      const E dy = output_gradient(a, has, n, u, -1);
+      arriving_output(a, has, n, u, -1, keeps(sub, k), true, R(arrived[k]), dy, hands.past);
       const R first = arriving_state(a, has, n, u, -1, hands.dc);
       if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
       if (a.dc_first) a.dc_first[n * a.H + u] = first;

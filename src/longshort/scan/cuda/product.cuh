@@ -187,8 +187,8 @@ struct Product {
 
   // Waits for a batch of chunks, multiplies it, and asks for the next one, if there are `more`.
   template <bool Certain, int Batch, class A, class At, class Over>
-  DEVICE_MEMBER bool take(const A& a, Index s, const At& at, const Over& over, int batch, bool more, Four (&v)[Batch * NT],
-                          float (&sums)[Chains][MT][NT][4]) const {
+  DEVICE_MEMBER bool take(const A& a, Index s, const At& at, const Over& over, int batch, bool more,
+                          Four (&v)[Batch * NT], float (&sums)[Chains][MT][NT][4]) const {
     if (!settle(a, s, v, [&](int i) { return at(batch, i); })) return false;
     UNROLL for (int k = 0; k < Batch; ++k) {
       const int chunk = batch * Batch + k;
@@ -228,9 +228,9 @@ struct Product {
     Four v[Batch * NT];
     UNROLL for (int i = 0; i < Batch * NT; ++i) v[i] = load_relaxed(at(0, i));
     meanwhile();
-    // Whole batches in shared memory are turns of a loop, if there are several: half the code, and a third of the time
-    // to compile it.
-    constexpr int First = (InRegisters + Batch - 1) / Batch, Whole = Chunks / Batch - First, Turns = Whole > 1 ? Whole : 0;
+    // Whole batches in shared memory are turns of a loop, if there are several: less code, and less time to compile it.
+    constexpr int First = (InRegisters + Batch - 1) / Batch, Whole = Chunks / Batch - First;
+    constexpr int Turns = Whole > 1 ? Whole : 0;
     UNROLL for (int batch = 0; batch < First; ++batch)
       if (!take<false, Batch>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     ROLLED for (int batch = First; batch < First + Turns; ++batch)

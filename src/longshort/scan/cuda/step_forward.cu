@@ -117,7 +117,8 @@ struct StepForward {
   // (2): a gate that the next step reads.
   DEVICE_MEMBER void move_gate(Index block, Index u, R value) const {
     const Index k = (block + 1) * a.H + u;
-    if (has(GateRecurrence) && block >= 0 && (on || again)) a.c[n * row + k] = again ? initial_c_at(a, has, n, k) : value;
+    if (has(GateRecurrence) && block >= 0 && (on || again))
+      a.c[n * row + k] = again ? initial_c_at(a, has, n, k) : value;
   }
 
   // (5) to (8); `out` is what stands under the tanh of (6).
