@@ -12,6 +12,10 @@
 #include <limits>
 #include <memory>
 #include <vector>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #define DEVICE static inline
 #define DEVICE_MEMBER inline
@@ -67,6 +71,25 @@ inline void prepare(Context& context, std::vector<char>& stack, void (*body)()) 
 }
 #endif
 
+// What the address sanitizer must be told: which stack the code is on, and what of a block's memory is no kernel's.
+// Whoever goes from one stack to another calls `leave` before and `arrive` behind; a stack is known by its lowest byte.
+struct Stack {
+  const void* bottom = nullptr;
+  std::size_t size = 0;
+  void* frames = nullptr;  // the sanitizer's own, kept while the stack rests
+};
+#ifdef __SANITIZE_ADDRESS__
+inline void leave(Stack& from, const Stack& to) { __sanitizer_start_switch_fiber(&from.frames, to.bottom, to.size); }
+inline void arrive(Stack& at, Stack& from) { __sanitizer_finish_switch_fiber(at.frames, &from.bottom, &from.size); }
+inline void forbid(const char* from, const char* to) { __asan_poison_memory_region(from, to - from); }
+inline void permit(const char* from, const char* to) { __asan_unpoison_memory_region(from, to - from); }
+#else
+inline void leave(Stack&, const Stack&) {}
+inline void arrive(Stack&, Stack&) {}
+inline void forbid(const char*, const char*) {}
+inline void permit(const char*, const char*) {}
+#endif
+
 // Several threads meet here; the last one to come moves the meeting on.
 struct Meeting {
   int members = 0, arrived = 0;
@@ -92,12 +115,14 @@ struct Place {
 struct Fiber {
   Context context;
   std::vector<char> stack;
+  Stack known;
   Block* block = nullptr;
   int thread = 0;
   bool idle = true;
 };
 
 inline Context scheduler;
+inline Stack scheduler_stack;
 inline Fiber* running = nullptr;
 inline int block_threads = 0, grid_y = 1;
 inline void (*entry)(const void*) = nullptr;
@@ -108,7 +133,12 @@ inline std::vector<Place> unstarted;
 inline void (*previous)() = nullptr;  // what is still to be done before the launch, once
 inline std::size_t held = 0;          // threads that wait for it
 
-inline void yield() { change(running->context, scheduler); }
+inline void yield() {
+  Fiber& self = *running;
+  leave(self.known, scheduler_stack);
+  change(self.context, scheduler);
+  arrive(self.known, scheduler_stack);
+}
 inline void meet(Meeting& meeting, int members) {
   const u64 round = meeting.round;
   if (++meeting.arrived == members) {
@@ -121,6 +151,7 @@ inline void meet(Meeting& meeting, int members) {
 inline Warp& warp() { return running->block->warps[running->thread / 32]; }
 // A fiber runs one thread after another, so that threads which never wait need no fiber of their own.
 inline void body() {
+  arrive(running->known, scheduler_stack);
   for (;;) {
     while (!unstarted.empty() && !failed) {
       running->block = unstarted.back().block, running->thread = unstarted.back().thread;
@@ -140,7 +171,7 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
     if (previous) previous();
     previous = nullptr;
   };
-  constexpr std::size_t Stack = 128 * 1024, Guard = 64;
+  constexpr std::size_t StackBytes = 128 * 1024, Guard = 64;
   entry = kernel, argument = a, block_threads = threads, grid_y = blocks_y, failed = false;
   static std::vector<std::unique_ptr<Fiber>> pool;
   u64 state = seed;
@@ -160,6 +191,8 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
     block.memory.assign(bytes + 1024 + Guard, static_cast<char>(0xff));  // NaN in every type
     block.shared = block.memory.data() + (1024 - reinterpret_cast<std::uintptr_t>(block.memory.data()) % 1024) % 1024;
     std::memset(block.shared + bytes, 0x5a, Guard);
+    forbid(block.memory.data(), block.shared);
+    forbid(block.shared + bytes, block.memory.data() + block.memory.size());
     block.warps.resize((threads + 31) / 32);
     for (int k = 0; k < threads; ++k) unstarted.push_back({&block, k});
   }
@@ -174,7 +207,8 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
       if (k == pool.size()) {
         pool.push_back(std::make_unique<Fiber>());
         Fiber& fresh = *pool.back();
-        fresh.stack.resize(Stack);
+        fresh.stack.resize(StackBytes);
+        fresh.known.bottom = fresh.stack.data(), fresh.known.size = StackBytes;
         prepare(fresh.context, fresh.stack, body);
       }
       pool[k]->idle = false;
@@ -185,7 +219,9 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
     std::size_t left = first;
     for (std::size_t k = first; k < waiting.size() && !failed; ++k) {
       running = waiting[k];
+      leave(scheduler_stack, running->known);
       change(scheduler, running->context);
+      arrive(scheduler_stack, waiting[k]->known);
       if (!waiting[k]->idle) waiting[left++] = waiting[k];
     }
     waiting.resize(left);
@@ -195,12 +231,14 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
   }
   finish_previous();
   if (failed) pool.clear();  // their stacks hold threads that will never end
-  for (Block& block : blocks)
+  for (Block& block : blocks) {
+    permit(block.memory.data(), block.memory.data() + block.memory.size());
     for (std::size_t k = 0; k < Guard; ++k)
       if (block.shared[bytes + k] != 0x5a) {
         std::fprintf(stderr, "block %d wrote past its %d bytes of shared memory\n", block.x, bytes);
         failed = true;
       }
+  }
   return !failed;
 }
 

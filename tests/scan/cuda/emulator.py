@@ -21,13 +21,37 @@ from longshort.scan.cuda.machine import Properties
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 WHY_NOT = None if COMPILER else "no C++ compiler to run the kernels on the host"
+OPTIONS = ["-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
+"""Of the compiler. A process that appends SANITIZERS to them, and was started with the library of `sanitizer`
+preloaded, runs the kernels under gcc's sanitizers."""
+SANITIZERS = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize=null,object-size,vptr",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-g1",
+]
+
+
+@cache
+def sanitizer():
+    """The library of gcc's address sanitizer, and why there is none; one of the two is None."""
+    if WHY_NOT is not None:
+        return None, WHY_NOT
+    if "clang" in COMPILER:
+        return None, f"the sanitizers are asked of gcc, and the compiler is {COMPILER}"
+    asked = [COMPILER, "-print-file-name=libasan.so"]
+    path = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
+    if not path.is_absolute() or path.read_bytes()[:4] != b"\x7fELF":
+        return None, f"{COMPILER} has no libasan.so to preload"
+    return path, None
 
 
 @cache
 def library(program):
     """The program as a shared library; kept between sessions by the digest of its text."""
     text = program.text(twin=HERE)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+    digest = hashlib.sha256("\n".join([text, *OPTIONS]).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"longshort-emulated-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     path = folder / f"{digest}.so"
@@ -35,8 +59,7 @@ def library(program):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             source, made = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
             source.write_text(text)
-            command = [COMPILER, "-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
-            subprocess.run([*command, str(source), "-o", str(made)], check=True)
+            subprocess.run([COMPILER, *OPTIONS, str(source), "-o", str(made)], check=True)
             made.replace(path)
     return ctypes.CDLL(str(path))
 

@@ -70,7 +70,7 @@ struct StepBack {
   // Asks for what no product of the loop changes.
   DEVICE_MEMBER void ask(Index u, Few& few) const {
     recall_units(a, has, n, s, u, few.was);
-    output_gradients(a, has, n, u, s, few.dy);
+    if (!has(Projected)) output_gradients(a, has, n, u, s, few.dy);  // else dy has P of them
     few.keep = keeps_candidates<Units>(a, has, n, t, u);
     few.renews = renews_cells<Units>(a, has, n, t, u);
   }

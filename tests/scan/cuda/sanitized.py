@@ -1,0 +1,268 @@
+"""The kernels on the host under gcc's address and undefined-behaviour sanitizers.
+
+    sanitized.py [PART ...]       parts of the table of calls, by default all: what the tests run
+    sanitized.py --all            every option in every type, at many sizes, in both layouts: some minutes
+    sanitized.py --wrong          kernels that are wrong on purpose: each must end in an error
+
+Every tensor, and every block's shared memory, ends where the sanitizer sees who reads or writes past it.
+Where one array holds two things, as y and the first operand beside it, it does not part them.
+"""
+
+import dataclasses
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+import emulator
+
+from longshort.scan import gpu, masks, plain
+from longshort.scan.cuda import dropping, packing, sources, weights
+from scan.cases import OPTIONS, SIZES, TOGETHER, Case
+from scan.test_persistent import APART, MUCH
+
+planning = importlib.import_module("longshort.scan.plan")
+BEGUN = "LONGSHORT_SANITIZED"
+
+
+def environment(symbols=True):
+    """Of a process that runs this script; `symbols`: whether an error names functions, which takes long."""
+    library, why_not = emulator.sanitizer()
+    if why_not is not None:
+        sys.exit(why_not)
+    return os.environ | {
+        BEGUN: "1",
+        "LD_PRELOAD": str(library),
+        "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=1:symbolize={symbols:d}",
+        "UBSAN_OPTIONS": f"print_stacktrace={symbols:d}",
+    }
+
+
+TYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+NORMS = [case for case in OPTIONS if case.variant.get("norm")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A call, how it is laid out, and on which machine by which plan."""
+
+    case: Case
+    dtype: str
+    plan: str
+    by_step: bool = False
+    machine: dict = dataclasses.field(default_factory=dict)
+    splits: bool = False
+    "whether sums are left in parts"
+    widened: bool = False
+    "whether rows are widened to whole 16 bytes"
+    held: int | None = None
+    "steps of a chunk"
+
+
+def sized(case, N, H, T=3):
+    return dataclasses.replace(case, N=N, H=H, T=T)
+
+
+def step():
+    """One launch a step: all options once, threads of one, two and four units, several blocks a row."""
+    for k, case in enumerate([*OPTIONS, *SIZES]):
+        if case not in NORMS and case.why != "long":
+            yield Run(case, "bf16", "step", by_step=k % 2 == 0)
+    for N, H, dtype in ((9, 6, "f16"), (17, 20, "f64"), (2, 600, "f32"), (3, 130, "bf16")):
+        yield Run(sized(MUCH, N, H), dtype, "step", by_step=N % 2 == 0)
+        yield Run(sized(Case("ordinary"), N, H), dtype, "step", by_step=N % 2 == 1)
+    yield Run(MUCH, "bf16", "step", splits=True)
+    yield Run(MUCH, "bf16", "step", widened=True)
+    yield Run(MUCH, "bf16", "step", held=2)
+
+
+def norms():
+    """Rows of a norm in one warp, in several, and too wide to stay in registers; everything at once."""
+    for k, case in enumerate([*NORMS, *TOGETHER]):
+        yield Run(case, "f16", "step", by_step=k % 2 == 0)
+        if not case.projected:
+            yield Run(sized(case, 1, 33), "bf16", "step", by_step=k % 2 == 1)
+    for case in NORMS:
+        yield Run(sized(case, 3, 150, 2), "f32", "step")
+    yield Run(sized(NORMS[0], 2, 20), "f64", "step")
+    yield Run(TOGETHER[0], "f16", "step", splits=True)
+
+
+def alone():
+    """One block alone: all options that it has, every width of a block, columns that nobody owns."""
+    for k, case in enumerate(APART):
+        yield Run(case, "bf16", "alone", by_step=k % 2 == 0)
+    for N, H, dtype in ((1, 20, "f32"), (9, 128, "f16")):
+        yield Run(sized(MUCH, N, H), dtype, "alone", by_step=N % 2 == 0)
+    yield Run(sized(MUCH, 150, 5), "bf16", "alone")
+    yield Run(sized(MUCH, 9, 20), "f32", "alone", machine={"tf32": True})
+    yield Run(MUCH, "bf16", "alone", held=2)
+
+
+def exchange():
+    """Blocks that exchange: into registers and by a stage, one group and two, several sub-batches."""
+    for N, H, dtype, together in (
+        (25, 150, "bf16", 5),
+        (3, 150, "f32", 5),
+        (1, 130, "f16", 10),
+        (9, 65, "f32", 16),
+    ):
+        yield Run(sized(MUCH, N, H), dtype, "persistent", machine={"multiprocessors": together})
+    yield Run(sized(Case("o"), 9, 150), "bf16", "persistent", True, {"multiprocessors": 5})
+
+
+def everything():
+    """Every option in every type and both layouts, by each plan and at many sizes."""
+    for part in (step, norms, alone, exchange):
+        yield from part()
+    cases = [*OPTIONS, *TOGETHER, MUCH]
+    for k, (case, dtype) in enumerate((c, d) for c in cases for d in TYPES):
+        for N, H in ((1, 5), (3, 20), (9, 33), (17, 64), (3, 130), (2, 260)):
+            yield Run(sized(case, N, H), dtype, "step", by_step=(k + N) % 2 == 0)
+    for k, (case, dtype) in enumerate((c, d) for c in [*APART, MUCH] for d in TYPES if d != "f64"):
+        for N, H in ((1, 5), (3, 20), (9, 33), (17, 64), (17, 96), (3, 128)):
+            yield Run(sized(case, N, H), dtype, "alone", by_step=(k + N) % 2 == 0)
+        for N, H, together in ((1, 150, 5), (9, 130, 10), (17, 150, 5), (33, 150, 5)):
+            yield Run(sized(case, N, H), dtype, "persistent", N % 3 == 0, {"multiprocessors": together})
+    for k, case in enumerate([Case("ordinary"), MUCH, *TOGETHER]):
+        for plan in ("step", "alone"):
+            yield Run(case, list(TYPES)[k % 4], plan, True, {"specialises": True})
+
+
+class Machine(emulator.Emulator):
+    """Compiles for the persistent plans no more of the other's kernels than they run."""
+
+    def kernel(self, program, name, shared=0):
+        if name == "step_operands" and os.environ["LONGSHORT_CUDA_PLAN"] != "step":
+            alone = tuple(entry for entry in program.entries if entry.name == name)
+            program = dataclasses.replace(program, entries=alone)
+        return super().kernel(program, name, shared)
+
+
+def call(run):
+    """The forward pass and the way back, on a machine on the host."""
+    machine = Machine(seed=3, **run.machine)
+    machine.splits_sums = run.splits
+    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: machine)
+    planning.backends = lambda: (backend, plain.PLAIN, plain.DEFINITION)
+    planning._CHOICES.clear()
+    os.environ["LONGSHORT_CUDA_PLAN"] = run.plan
+    dtype = TYPES[run.dtype]
+    tensors = run.case.make(dtype)
+    row = 4 * run.case.N * run.case.H * max(4, dtype.itemsize)
+    gpu.HELD = 256 << 20 if run.held is None else run.held * row
+    packing.WIDENED = 0 if run.widened else 1 << 20
+    weights._results.cache_clear()
+    if run.by_step:
+        tensors["x"] = tensors["x"].transpose(0, 1).contiguous().transpose(0, 1)
+    for name, value in run.case.differentiate(tensors, backend="gpu").items():
+        assert value.isfinite().all(), f"{run}: {name} is not finite"  # fresh memory is NaN
+
+
+def dropped(types=tuple(TYPES)):
+    """Tensors under their masks: every type, widths of one, two and four units, rows that lie apart."""
+    machine, seed = emulator.Emulator(), torch.tensor(-(2**61) - 5)
+    for dtype in types:
+        for N, T, K in ((3, 5, 7), (1, 1, 1), (2, 3, 6), (3, 2, 24), (300, 1, 10)):
+            x = torch.randn(N, T, K).to(TYPES[dtype])
+            apart = torch.randn(N, T, K + 1).to(TYPES[dtype])[..., :K]
+            for given in (x, x.transpose(0, 1).contiguous().transpose(0, 1), apart, x[:1, :1].expand_as(x)):
+                for kind in ("variational_x", "dropout"):
+                    got = dropping.dropped(machine, given, kind, 0.3, seed)
+                    assert torch.equal(got, masks.dropped(given, kind, 0.3, seed))
+
+
+TABLE = {part.__name__: part for part in (step, norms, alone, exchange)}
+PARTS = [*TABLE, "dropped"]
+
+
+def few():
+    """A tensor of bfloat16 under its mask, unit by unit."""
+    dropped(["bf16"])
+
+
+def block():
+    """A call of one block alone."""
+    call(Run(sized(Case("ordinary"), 9, 33), "bf16", "alone"))
+
+
+LOADS = "load(from + first, values)"
+PAST, POISON, ROW = "heap-buffer-overflow", "use-after-poison", "a.weights + (slot * a.H + u)"
+WRONG = {
+    "read past a tensor": (few, LOADS, "load(from + first + 1, values)", PAST),
+    "read before a tensor": (few, LOADS, "load(from + first - 1, values)", PAST),
+    "write past a tensor": (few, "store(to + first", "store(to + first + 1", PAST),
+    "read past weights": (block, ROW, f"{ROW[:-1]} + 1)", PAST),
+    "read past shared memory": (block, "= stage(sub, j)", "= stage(sub, j) + Core::Pitch", POISON),
+    "read past a local array": (few, "factor[first + j]", "(&factor[0])[first + j + 1]", "stack-buffer-over"),
+    "index past an array": (few, "factor[first + j]", "factor[first + j + 1]", "index 4 out of bounds"),
+    "read of what a call left": (few, LOADS, "load(left(from + first), values)", "stack-use-after-return"),
+    "shift by all bits": (few, "u32>(a.least)", "u32>(a.least) << (a.T * 32 / a.T)", "shift exponent 32"),
+    "sum too large": (few, "u32>(a.least)", "u32>(int(a.T) * 0x7fffffff)", "signed integer overflow"),
+}
+"""By what is wrong: what runs, a piece of the kernels' text, what stands in its place, what is said then."""
+LEFT = """
+template <class E>
+__attribute__((noinline)) static const E* left(const E* from) {
+  E kept[4] = {*from};
+  const E* volatile found = kept;
+  return found;
+}
+"""
+
+
+def break_kernels(old, new):
+    """Replace a piece of every text that holds it, and say so."""
+    whole = sources.Program.text
+
+    def text(self, twin=None):
+        found = whole(self, twin)
+        if old not in found:
+            return found
+        print("a kernel is broken", flush=True)
+        return found.replace("\ntemplate <int Adjacent", LEFT + "\ntemplate <int Adjacent").replace(old, new)
+
+    sources.Program.text = text
+
+
+def wrong(name):
+    """Run a wrong kernel in a process of its own, and say how that ended."""
+    run, old, new, _ = WRONG[name]
+    print(f"wrong: {name}", flush=True)
+    child = os.fork()
+    if child == 0:
+        break_kernels(old, new)
+        run()
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(f"ended: {code}", flush=True)
+
+
+def main(words):
+    emulator.OPTIONS += emulator.SANITIZERS
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if words[:1] == ["--wrong"]:
+        for name in WRONG:
+            wrong(name)
+        return
+    for name in ["everything"] if words == ["--all"] else words or PARTS:
+        begun, count = time.monotonic(), 0
+        for run in {"everything": everything, **TABLE}[name]() if name != "dropped" else ():
+            call(run)
+            count += 1
+        if name in ("dropped", "everything"):
+            dropped()
+        print(f"{name}: {count} calls, {time.monotonic() - begun:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    if BEGUN not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment())
+    os.environ.pop("LD_PRELOAD")  # the compiler goes without
+    main(sys.argv[1:])
