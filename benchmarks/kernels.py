@@ -5,9 +5,11 @@ kernel its registers, spills and shared memory, and the time to compile it. What
 device-h200.json; the file lists what no device has said yet.
 """
 
+import hashlib
 import os
 import statistics
 import tempfile
+import threading
 import time
 
 import torch
@@ -74,14 +76,28 @@ def first_use(asked, cut):
 
 def summary(cases):
     """The median and the most of `first_use` over all cases."""
-    each = [
-        found["first use"] for types in cases.values() for found in types.values() if "first use" in found
+    there = [found for types in cases.values() for found in types.values() if "first use" in found]
+    columns = {way: [found["first use"][way] for found in there] for way in there[0]["first use"]}
+    columns["the slower of the two alone, ms"] = [
+        1e3 * max(found[way]["seconds to compile"] for way in ("forward", "backward")) for found in there
     ]
-    return {
-        way: {"median": statistics.median(times), "most": max(times)}
-        for way in each[0]
-        for times in [[one[way] for one in each]]
-    }
+    return {way: {"median": round(statistics.median(t), 1), "most": max(t)} for way, t in columns.items()}
+
+
+def cores_worth():
+    """How many times one thread's work two threads do in the same time."""
+    block = bytes(20_000_000)
+
+    def took(count):
+        threads = [threading.Thread(target=lambda: hashlib.sha256(block).digest()) for _ in range(count)]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - start
+
+    return round(2 * min(took(1) for _ in range(5)) / min(took(2) for _ in range(5)), 2)
 
 
 def main():
@@ -119,6 +135,7 @@ def main():
         "nvrtc": ".".join(map(str, compiler.version())),
         "open": OPEN,
         "first use": summary(cases),
+        "two threads do the work of": cores_worth(),
         "persistent kernels": cases,
         "kernels of one launch a step": steps,
     }))  # fmt: skip

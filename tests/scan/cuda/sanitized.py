@@ -192,7 +192,7 @@ def block():
 
 
 LOADS = "load(from + first, values)"
-PAST, POISON, ROW = "heap-buffer-overflow", "use-after-poison", "a.weights + (slot * a.H + u)"
+PAST, POISON, ROW = "heap-buffer-overflow", "use-after-poison", "(u < a.H ? u : 0))"
 WRONG = {
     "read past a tensor": (few, LOADS, "load(from + first + 1, values)", PAST),
     "read before a tensor": (few, LOADS, "load(from + first - 1, values)", PAST),
