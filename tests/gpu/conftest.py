@@ -1,6 +1,5 @@
 """A CUDA device, or a loud skip. LONGSHORT_EMULATED=1 runs these very tests in the host's emulation."""
 
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -26,13 +25,7 @@ def emulate():
     """Put the emulated machine behind the backend "gpu"."""
     import emulator
 
-    from longshort.scan import gpu, plain
-
-    planning = importlib.import_module("longshort.scan.plan")
-    found = emulator.Emulator()
-    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
-    planning.backends = lambda: (backend, plain.PLAIN, plain.DEFINITION)
-    planning._CHOICES.clear()
+    emulator.put(emulator.Emulator(), setattr)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import sys
 from pathlib import Path
 
@@ -10,23 +9,18 @@ import pytest
 import torch
 
 import longshort as ls
-from longshort.scan import Noise, gpu, plain
+from longshort.scan import Noise
 from longshort.scan.cuda import streams
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
 import emulator
 
-planning = importlib.import_module("longshort.scan.plan")
 needs_host = pytest.mark.skipif(emulator.WHY_NOT is not None, reason=str(emulator.WHY_NOT))
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    found = emulator.Emulator()
-    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
-    monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
-    monkeypatch.setattr(planning, "_CHOICES", {})
-    return found
+    return emulator.put(emulator.Emulator(), monkeypatch.setattr)
 
 
 def layer(**settings):

@@ -1,7 +1,6 @@
 """A tensor under its mask by the kernel of `cuda/dropped.cu`, beside plain torch: the same to the bit."""
 
 import dataclasses
-import importlib
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 import longshort as ls
-from longshort.scan import gpu, masks, plain
+from longshort.scan import masks
 from longshort.scan.cuda import dropping
 from oracle import assert_equations
 from scan.cases import Case, ids
@@ -17,7 +16,6 @@ from scan.cases import Case, ids
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
 import emulator
 
-planning = importlib.import_module("longshort.scan.plan")
 pytestmark = pytest.mark.skipif(emulator.WHY_NOT is not None, reason=str(emulator.WHY_NOT))
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 KINDS = ["variational_x", "weight_drop", "dropout"]
@@ -126,11 +124,7 @@ def test_more_threads_than_32_bits_count_are_plain_torch_s(monkeypatch):
 @pytest.fixture
 def emulated(monkeypatch):
     """A machine on the host behind the backend "gpu"; plain torch's masks are out of its reach."""
-    found = emulator.Emulator()
-    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
-    monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
-    monkeypatch.setattr(planning, "_CHOICES", {})
-    return found
+    return emulator.put(emulator.Emulator(), monkeypatch.setattr)
 
 
 NOISE = Case("noise", H=6, noise={"variational_x": 0.3, "weight_drop": 0.4})

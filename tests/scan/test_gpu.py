@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from longshort.errors import BackendError
-from longshort.scan import gpu, lstm, plain
+from longshort.scan import gpu, lstm
 from longshort.scan.call import Inputs
 from longshort.scan.cuda import packing, step_plan, weights
 from oracle import assert_equations
@@ -25,11 +25,7 @@ pytestmark = pytest.mark.skipif(emulator.WHY_NOT is not None, reason=str(emulato
 @pytest.fixture
 def machine(monkeypatch):
     """A machine on the host, behind the backend "gpu"."""
-    found = emulator.Emulator()
-    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
-    monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
-    monkeypatch.setattr(planning, "_CHOICES", {})
-    return found
+    return emulator.put(emulator.Emulator(), monkeypatch.setattr)
 
 
 def shorter(case):

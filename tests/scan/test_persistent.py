@@ -56,11 +56,7 @@ def on(monkeypatch):
     """Put a machine on the host behind the backend "gpu"; its persistent plan runs whatever fits."""
 
     def put(**settings):
-        found = emulator.Emulator(**settings)
-        backend = gpu.backend("gpu", emulator.on_the_host, lambda device: found)
-        monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
-        monkeypatch.setattr(planning, "_CHOICES", {})
-        return found
+        return emulator.put(emulator.Emulator(**settings), monkeypatch.setattr)
 
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "persistent")
     return put

@@ -7,6 +7,7 @@ threads run is drawn from `seed`; with it 0 they run in turn. What it cannot sho
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import torch
 
+from longshort.scan import gpu, plain
 from longshort.scan.cuda.machine import Properties
 
+planning = importlib.import_module("longshort.scan.plan")
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 WHY_NOT = None if COMPILER else "no C++ compiler to run the kernels on the host"
@@ -149,6 +152,14 @@ class Emulator:
 
     def tf32(self):
         return self.allows_tf32
+
+
+def put(machine, set_attribute):
+    """Put a machine behind the backend "gpu", beside plain torch alone, by a `setattr`."""
+    backend = gpu.backend("gpu", on_the_host, lambda device: machine)
+    set_attribute(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
+    set_attribute(planning, "_CHOICES", {})
+    return machine
 
 
 def on_the_host(call):

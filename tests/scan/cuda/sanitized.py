@@ -9,7 +9,6 @@ Where one array holds two things, as y and the first operand beside it, it does 
 """
 
 import dataclasses
-import importlib
 import os
 import sys
 import time
@@ -21,12 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import emulator
 
-from longshort.scan import gpu, masks, plain
+from longshort.scan import gpu, masks
 from longshort.scan.cuda import dropping, packing, sources, weights
 from scan.cases import OPTIONS, SIZES, TOGETHER, Case
 from scan.test_persistent import APART, MUCH
 
-planning = importlib.import_module("longshort.scan.plan")
 BEGUN = "LONGSHORT_SANITIZED"
 
 
@@ -149,9 +147,7 @@ def call(run):
     print(run, flush=True)  # an error ends the process: the last line says where
     machine = Machine(seed=3, **run.machine)
     machine.splits_sums = run.splits
-    backend = gpu.backend("gpu", emulator.on_the_host, lambda device: machine)
-    planning.backends = lambda: (backend, plain.PLAIN, plain.DEFINITION)
-    planning._CHOICES.clear()
+    emulator.put(machine, setattr)
     os.environ["LONGSHORT_CUDA_PLAN"] = run.plan
     dtype = TYPES[run.dtype]
     tensors = run.case.make(dtype)
