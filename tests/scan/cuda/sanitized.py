@@ -1,7 +1,7 @@
 """The kernels on the host under gcc's address and undefined-behaviour sanitizers.
 
     sanitized.py [PART ...]       parts of the table of calls, by default all: what the tests run
-    sanitized.py --all            every option in every type, at many sizes, in both layouts: some minutes
+    sanitized.py --all            every option in every type, at many sizes, in both layouts: twenty minutes
     sanitized.py --wrong          kernels that are wrong on purpose: each must end in an error
 
 Every tensor, and every block's shared memory, ends where the sanitizer sees who reads or writes past it.
