@@ -16,15 +16,19 @@ from torch import Tensor
 
 
 def side_by_side(device: int, works: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Do works, and return what they return, as if all of it came from the current stream.
+    """Do works as if all of it came from the current stream.
 
     Args:
         device: its index.
         works:  each puts what it does on torch's current stream, and reads nothing that another writes.
 
-    In a CUDA graph under capture they follow each other. Memory that a work allocates on a stream beside the
-    current one is not given out again before the current one is done with it (`record_stream`); of what the
-    others find there all is held by the works, and the current stream waits for them before it goes on.
+    Returns:
+        What each returns. The current stream has waited for all; where a work raises, that too.
+
+    Memory: what a work allocates on another stream is kept until the current one is done with it. What the
+    works read, they hold until the streams have met.
+
+    In a CUDA graph under capture the works follow each other.
     """
     if torch.cuda.is_current_stream_capturing():
         return [work() for work in works]
