@@ -6,7 +6,7 @@
 // A kernel may start while the product before it ends: what no kernel of the loop writes (z, the bias, tape, gradients
 // that arrive) is asked for first, and everything else after `wait_for_previous`.
 #include "row.cuh"
-#include "units.cuh"
+#include "units_forward.cuh"
 
 namespace longshort {
 
@@ -24,137 +24,44 @@ DEVICE void step_begin(const A& a) {
   own_units<1>(row, [&](Index k) { a.c[n * row + k] = again ? initial_c_at(a, has, n, k) : a.c_given[n * row + k]; });
 }
 
-// What a thread holds of a few units between the sums of a step, in registers.
-template <int Units, class A>
-struct Held {
-  using R = typename A::Wide;
-  using E = typename A::Element;
-  R of_x[4][Units], of_h[4][Units];  // the parts of (2), before their norms and then after; gates i, f, g, o
-  E bias[4][Units], gain_ih[4][Units], gain_hh[4][Units], gain_c[Units], shift_c[Units];
-  Keeps<Units> keep, renews;  // candidates and cells, of the masks
-  R c[Units];                 // before the step
-  R a[4][Units];
-  Cell<R> cell[Units];
-};
-
-// One step of the units that a thread owns.
+// One step of the units that a thread owns, one launch of it.
 template <int Units, class A, class F>
-struct StepForward {
+struct StepForward : UnitsForward<Units, A, F> {
+  using Base = UnitsForward<Units, A, F>;
   using R = typename A::Wide;
-  using E = typename A::Element;
   using Few = Held<Units, A>;
-  const A& a;
-  const F has;
-  const Index n, s, t, row, slots[4], sigmoids[4];
-  const bool on, again;
-  const R *z, *r;  // of this sequence
+  using Base::a, Base::has, Base::n, Base::s, Base::t, Base::row, Base::slots, Base::again;
+  const R* r;  // of this sequence
 
   DEVICE_MEMBER explicit StepForward(const A& arguments)
-      : a(arguments),
-        has(a),
-        n(block_x()),
-        s(a.step),
-        t(time_of(a, has, s)),
-        row(has(GateRecurrence) ? a.H + a.S * a.H : Index(a.H)),
-        slots{a.slot_i, a.slot_f, a.slot_g, a.slot_o},
-        sigmoids{a.sigmoid_i, a.sigmoid_f, -1, a.sigmoid_o},
-        on(active(a, has, n, t)),
-        again(resets_after(a, has, n, s)),
-        z(a.z + ((t - a.z_first) * a.N + n) * a.G * a.H),
-        r(a.r + n * a.G * a.H) {}
-
-  // Numbers of the units from u on, of each gate that is computed, else zeros.
-  template <class T>
-  DEVICE_MEMBER void load_gates(const T* from, Index u, T (&to)[4][Units]) const {
-    UNROLL for (int gate = 0; gate < 4; ++gate)
-      load_or_zero(slots[gate] < 0 ? nullptr : from, slots[gate] * a.H + u, to[gate]);
-  }
-
-  // Asks for what no product of the loop changes.
-  DEVICE_MEMBER void ask(Index u, Few& few) const {
-    load_gates(z, u, few.of_x);
-    load_gates(a.bias, u, few.bias);
-    few.keep = keeps_candidates<Units>(a, has, n, t, u);
-    few.renews = renews_cells<Units>(a, has, n, t, u);
-    if (has(NormsProducts)) load_gates(a.gain_ih, u, few.gain_ih);
-    if (has(NormsProducts) || has(NormsGates)) load_gates(a.gain_hh, u, few.gain_hh);
-    if (has(NormsOutput) || has(NormsGates)) load(a.gain_c + u, few.gain_c), load(a.shift_c + u, few.shift_c);
-  }
+      : Base(arguments, block_x(), arguments.step), r(a.r + n * a.G * a.H) {}
 
   DEVICE_MEMBER void ask_product(Index u, Few& few) const {
-    load_gates(r, u, few.of_h);
+    this->load_gates(r, u, few.of_h);
     load(a.c + n * row + u, few.c);
   }
 
-  // Has z of the next step brought nearer while its product runs.
-  DEVICE_MEMBER void ask_ahead(Index u) const {
-    const R* next = z + (has(Reversed) ? -1 : 1) * a.N * a.G * a.H;
-    UNROLL for (int gate = 0; gate < 4; ++gate)
-      if (slots[gate] >= 0 && s + 1 < a.steps) bring_nearer(next + slots[gate] * a.H, u);
-  }
-
-  // The bias of (2), its gates behind the cell, to (4): the cells of the units from u on.
-  DEVICE_MEMBER void open(Index u, Few& few) const {
-    Cell<R>(&v)[Units] = few.cell;
-    UNROLL for (int j = 0; j < Units; ++j) {
-      R x[4];
-      UNROLL for (int gate = 0; gate < 4; ++gate) {
-        x[gate] = few.a[gate][j];
-        if (a.bias) x[gate] += wide(few.bias[gate][j]);
-        if (has(GateRecurrence) && sigmoids[gate] >= 0) x[gate] += a.r_gates[(n * a.S + sigmoids[gate]) * a.H + u + j];
-      }
-      open_gates<E>(has, x, few.c[j], peepholes_of(a, has, u + j), candidate_mask(a, has, few.keep[j]), R(a.cell_clip),
-                    v[j]);
-      few.a[3][j] = x[3];
-      move_gate(a.sigmoid_i, u + j, v[j].i);
-      move_gate(a.sigmoid_f, u + j, v[j].f);
-    }
-    keep_sigmoids<Units>(a, has, n, t, u, 0, on, [&](int j) { return v[j].i; });
-    keep_sigmoids<Units>(a, has, n, t, u, 1, on, [&](int j) { return v[j].f; });
-    keep_candidates(a, has, n, t, u, on, v);
-  }
-
-  // (2): a gate that the next step reads.
-  DEVICE_MEMBER void move_gate(Index block, Index u, R value) const {
-    const Index k = (block + 1) * a.H + u;
-    if (has(GateRecurrence) && block >= 0 && (on || again))
-      a.c[n * row + k] = again ? initial_c_at(a, has, n, k) : value;
-  }
-
-  // (5) to (8); `out` is what stands under the tanh of (6).
-  DEVICE_MEMBER void close(Index u, Few& few, const R (&out)[Units]) const {
-    Cell<R>(&v)[Units] = few.cell;
-    R fresh[Units], kept[Units], c[Units];
-    UNROLL for (int j = 0; j < Units; ++j) {
-      open_output<E>(has, few.a[3][j], peepholes_of(a, has, u + j), v[j]);
-      fresh[j] = v[j].o * activated<E>(has, out[j]);
-      kept[j] = finish_cell(a, has, few.renews[j], v[j].cell, few.c[j]);
-      c[j] = again ? initial_c_at(a, has, n, u + j) : on ? kept[j] : few.c[j];
-      move_gate(a.sigmoid_o, u + j, v[j].o);
-    }
-    keep_sigmoids<Units>(a, has, n, t, u, 3, on, [&](int j) { return v[j].o; });
-    keep_cells(a, has, n, t, u, kept, on);
-    store(a.c + n * row + u, c);
-    if (has(Projected))
-      store(a.unprojected + n * a.H + u, fresh);
-    else
-      move_outputs(a, has, n, u, s, fresh);
+  DEVICE_MEMBER void finish(Index u, Few& few, const R (&out)[Units]) const {
+    this->close(u, few, out, [&](const R (&fresh)[Units]) {
+      if (has(Projected))
+        store(a.unprojected + n * a.H + u, fresh);
+      else
+        move_outputs(a, has, n, u, s, fresh);
+    });
   }
 
   // The step without a norm.
   DEVICE_MEMBER void run() const {
     own_units<Units>(a.H, [&](Index u) {
       Few few;
-      ask(u, few);
+      this->ask(u, few);
       wait_for_previous();
       ask_product(u, few);
-      UNROLL for (int gate = 0; gate < 4; ++gate)
-        UNROLL for (int j = 0; j < Units; ++j)
-          few.a[gate][j] = slots[gate] < 0 ? R(0) : fused(few.of_h[gate][j], R(a.scale_h), few.of_x[gate][j]);
-      open(u, few);
+      this->add_parts(few);
+      this->open(u, few);
       R out[Units];
       UNROLL for (int j = 0; j < Units; ++j) out[j] = few.cell[j].cell;
-      close(u, few, out);
+      finish(u, few, out);
     });
   }
 
@@ -207,7 +114,7 @@ struct StepForward {
   DEVICE_MEMBER void run_row() const {
     Row<Units, Chunks, Warps, R> units(a.H);
     Few held[Chunks];
-    units.each([&](int k, Index u) { ask(u, held[k]); });
+    units.each([&](int k, Index u) { this->ask(u, held[k]); });
     wait_for_previous();
     units.each([&](int k, Index u) { ask_product(u, held[k]); });
     if (has(NormsProducts)) normalise(units, held, &Few::of_x, a.hat_z, a.scale_z);
@@ -229,7 +136,7 @@ struct StepForward {
           few.a[gate][j] = few.of_h[gate][j] * wide(few.gain_hh[gate][j]);
           if (has(NormsProducts)) few.a[gate][j] += few.of_x[gate][j] * wide(few.gain_ih[gate][j]);
         }
-      open(u, few);
+      this->open(u, few);
     });
     R mean[1] = {R(0)}, scale[1] = {R(1)};
     const auto visit = [&](int k, auto take) {
@@ -246,8 +153,8 @@ struct StepForward {
           out[j] = (cell - mean[0]) * scale[0] * wide(few.gain_c[j]) + wide(few.shift_c[j]);
         if (has(NormsGates)) cell = out[j];
       }
-      close(u, few, out);
-      ask_ahead(u);
+      finish(u, few, out);
+      this->ask_ahead(u, s + 1 < a.steps);
     });
   }
 };

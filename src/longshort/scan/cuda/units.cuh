@@ -37,9 +37,11 @@ DEVICE bool carries_output(const F& has) {
   return has(ZonesHidden) || has(MixesHidden) || has(Ragged);
 }
 
-// (6) to (8) for the outputs from k on: h̃ to y, to the state of the next step and to the operand of its product.
-template <int Units, class A, class F>
-DEVICE void move_outputs(const A& a, const F& has, Index n, Index k, Index s, const typename A::Wide (&fresh)[Units]) {
+// (6) to (8) for the outputs from k on: h̃ to y, to the state of the next step and, by `tell(operand)`, to its product.
+// last: whether a later launch, or nobody, reads the state.
+template <int Units, class A, class F, class Tell>
+DEVICE void move_outputs(const A& a, const F& has, Index n, Index k, Index s, bool last,
+                         const typename A::Wide (&fresh)[Units], Tell tell) {
   typename A::Element h[Units], seen[Units], operand[Units];
   const Index at = n * a.P + k;
   load_or_zero(carries_output(has) ? a.h : nullptr, at, h);
@@ -51,8 +53,16 @@ DEVICE void move_outputs(const A& a, const F& has, Index n, Index k, Index s, co
   if (resets_after(a, has, n, s))
     UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
   UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(keep[j], h[j]);
-  if (carries_output(has) || s + 1 == a.T) store(a.h + at, h);
-  if (a.operand) store(a.operand + n * a.operand_pitch + k, operand);
+  tell(operand);
+  if (carries_output(has) || last) store(a.h + at, h);
+}
+
+// The same of one launch a step.
+template <int Units, class A, class F>
+DEVICE void move_outputs(const A& a, const F& has, Index n, Index k, Index s, const typename A::Wide (&fresh)[Units]) {
+  move_outputs(a, has, n, k, s, s + 1 == a.T, fresh, [&](const typename A::Element (&operand)[Units]) {
+    if (a.operand) store(a.operand + n * a.operand_pitch + k, operand);
+  });
 }
 
 // What was kept of a gate, or of a cell, in the padding.
