@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import LongshortError, SettingError
 from . import derivative
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of, time_major
-from .cuda import dropping, packing, persistent_plan, step_plan, tiling, weights
+from .cuda import dropping, packing, persistent_plan, step_plan, team_plan, tiling, weights
 from .cuda import machine as machines
 from .cuda.machine import Machine, Properties
 from .cuda.weights import AT
@@ -108,6 +108,7 @@ def forward(
     """Run a call; what it saves is its tape. `plan` is that of `persistent`."""
     N, T, H, wide, new = call.N, call.T, call.H, call.wide, given.x.new_empty
     by_step, tilings = time_major(given.x), persistent(call, machine, plan) if N * T else None
+    together = teams(call, machine, plan) if N * T else None
 
     def rows(width: int, dtype: torch.dtype) -> Tensor:
         if by_step:
@@ -115,7 +116,7 @@ def forward(
         return new((N, T, width), dtype=dtype)
 
     # one launch a step multiplies y itself, if its rows are such that cuBLAS does so fast
-    serves = by_step and call.save and (tilings is not None or packing.whole(call, call.P) == call.P)
+    serves = by_step and call.save and (bool(tilings or together) or packing.whole(call, call.P) == call.P)
     shifted = packing.y_after_first(call, given.x) if serves else None
     y = rows(call.P, call.dtype) if shifted is None else shifted[0]
     outputs = Outputs(
@@ -150,7 +151,9 @@ def forward(
     if shifted is not None:
         packed.number("operand", shifted[1])
     with machine.current():
-        if tilings is None:
+        if together is not None:
+            team_plan.forward(machine, call, given, packed, inputs_of, chunk, together)
+        elif tilings is None:
             operands = None if shifted is None else packing.all_operands(call, y)
             step_plan.forward(machine, call, given, packed, inputs_of, chunk, operands)
         else:
@@ -164,12 +167,31 @@ def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.
     LONGSHORT_CUDA_PLAN, or `plan`, names one: "step", "persistent" (where it fits), the default, or "alone":
     persistent only where no block waits for another.
     """
+    wanted = _wanted(plan)
+    return _cut(machine.properties, call, wanted, call.dtype == torch.float32 and machine.tf32())
+
+
+def _wanted(plan: str | None) -> str:
     wanted = plan or os.environ.get("LONGSHORT_CUDA_PLAN") or "persistent"
     if wanted not in ("step", "alone", "persistent"):
         raise SettingError(
             f"LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got {wanted!r}. Unset it."
         )
-    return _cut(machine.properties, call, wanted, call.dtype == torch.float32 and machine.tf32())
+    return wanted
+
+
+def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Teams | None:
+    """Return how a call is cut to run forward by teams of warps, or None where another plan runs it."""
+    if _wanted(plan) != "persistent" or tiling.refuses(call) is not None:
+        return None
+    return _teams(machine.properties, call, call.dtype == torch.float32 and machine.tf32())
+
+
+@lru_cache(maxsize=4096)
+def _teams(properties: Properties, call: Call, tf32: bool) -> team_plan.Teams | None:
+    if call.N * call.H < team_plan.LEAST_CELLS:
+        return None
+    return team_plan.cut(properties, call, tf32)
 
 
 @lru_cache(maxsize=4096)

@@ -103,7 +103,7 @@ struct Warp {
 };
 struct Block {
   int x = 0, y = 0, alive = 0;
-  Meeting barrier;
+  Meeting barrier, teams[4];
   std::vector<char> memory;
   char* shared = nullptr;
   std::vector<Warp> warps;
@@ -128,7 +128,7 @@ inline int block_threads = 0, grid_y = 1;
 inline void (*entry)(const void*) = nullptr;
 inline const void* argument = nullptr;
 inline bool failed = false;
-inline u64 clock = 0;
+inline u64 clock = 0, launches = 0;
 inline std::vector<Place> unstarted;
 inline void (*previous)() = nullptr;  // what is still to be done before the launch, once
 inline std::size_t held = 0;          // threads that wait for it
@@ -166,7 +166,7 @@ inline void body() {
 // Runs a grid; returns false if the kernel gave up, or no thread can go on.
 inline bool launch(void (*kernel)(const void*), const void* a, int threads, int blocks_x, int blocks_y, int bytes,
                    u64 seed, void (*before)()) {
-  previous = before, held = 0;
+  previous = before, held = 0, ++launches;
   const auto finish_previous = [&] {
     if (previous) previous();
     previous = nullptr;
@@ -250,6 +250,7 @@ DEVICE int lane() { return host::running->thread & 31; }
 DEVICE int block_x() { return host::running->block->x; }
 DEVICE int block_y() { return host::running->block->y; }
 DEVICE int blocks_y() { return host::grid_y; }
+DEVICE int uniform(int v) { return v; }
 DEVICE char* shared() { return host::running->block->shared; }
 DEVICE void block_barrier() { host::meet(host::running->block->barrier, host::block_threads); }
 // What came before is done as late as can be: when every thread waits for it, for one that does, or has ended.

@@ -185,10 +185,12 @@ struct Arguments {
   const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
   i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
   E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
+                            // Of teams: (sets, 2, padded H, columns), see team_forward.cu
+  u32* posted;              // state: (sets, 128)  zero before the launch; how many operands a block of a set has written
   R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
-  Size sequences;            // sequences of one sub-batch of a block
+  Size sequences;            // sequences of one sub-batch of a block, or of a set
 };
 
 // The argument of a kernel compiled for the sizes of one call: constants hide the fields of the same name, and every

@@ -42,6 +42,8 @@ DEVICE int lane() { return threadIdx.x & 31; }
 DEVICE int block_x() { return blockIdx.x; }
 DEVICE int block_y() { return blockIdx.y; }
 DEVICE int blocks_y() { return gridDim.y; }
+// The same number in every lane of a warp, of which the compiler now knows it.
+DEVICE int uniform(int v) { return __shfl_sync(0xffffffffu, v, 0); }
 DEVICE char* shared() {
   extern __shared__ __align__(1024) char memory[];
   return memory;

@@ -23,30 +23,39 @@ DEVICE bool missing(u32 marks) {
   return sizeof(E) == 4 ? marks == ~0u : any_mark(marks);
 }
 
+// How long a wait for another block has lasted.
+struct Patience {
+  u64 deadline = 0;
+  int looks = 0;
+  // Counts a look in vain, at step s. True if the wait is over, and the kernel with it.
+  template <class A>
+  DEVICE_MEMBER bool is_over(const A& a, Index s) {
+    if (++looks % 256) return false;
+    const u64 now = nanoseconds();
+    if (!deadline) deadline = now + static_cast<u64>(a.patience);
+    if (now <= deadline) return false;
+    if (a.stuck) {
+      publish(a.stuck + 1, s);
+      publish(a.stuck, block_x() + 1);
+    }
+    give_up();
+    return true;
+  }
+};
+
 // Loads v[0 .. Count-1] from `from(i)`, all at once, until nothing in them is missing: each look takes a way to
 // memory. False if the wait for step s was over, and the kernel with it.
 template <int Count, class A, class From>
 DEVICE bool settle(const A& a, Index s, Four (&v)[Count], From from) {
   using E = typename A::Element;
-  u64 deadline = 0;
-  for (int spins = 1;; ++spins) {
+  Patience patience;
+  for (;;) {
     u32 marks = 0;
     UNROLL for (int i = 0; i < Count; ++i) marks = marked<E>(marks, v[i]);
     if (!missing<E>(marks)) return true;
     UNROLL for (int i = 0; i < Count; ++i)
       if (missing<E>(marked<E>(0, v[i]))) v[i] = load_relaxed(from(i));
-    if (spins % 256 == 0) {
-      const u64 now = nanoseconds();
-      if (!deadline) deadline = now + static_cast<u64>(a.patience);
-      if (now > deadline) {
-        if (a.stuck) {
-          publish(a.stuck + 1, s);
-          publish(a.stuck, block_x() + 1);
-        }
-        give_up();
-        return false;
-      }
-    }
+    if (patience.is_over(a, s)) return false;
     relax();
   }
 }

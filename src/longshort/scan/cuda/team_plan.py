@@ -1,0 +1,168 @@
+"""All steps in one launch, forward, of many sequences: teams of four warps multiply W_hh in shared memory.
+
+For Hopper (sm_90a), whose products of four warps read both operands there. The way back has another plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..call import Call, Inputs, hashed_once
+from .machine import Machine, Properties, Runnable
+from .packing import Packed, flags, sized
+from .persistent_plan import waits
+from .sources import Entry, Program
+from .step_plan import aligned, span
+
+CAPABILITY: Final = (9, 0)
+"""The compute capability whose products these are: newer ones have others."""
+TEAM: Final = 128
+"""Threads of a team."""
+UNITS: Final = 16
+"""Units of a block: 64 rows of W_hh, which one product has."""
+COLUMNS: Final = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
+"""Sequences of a team that a product is compiled for."""
+LEAST_CELLS: Final = 128 * 512
+"""N x H from which teams multiply faster than single warps."""
+MOST_STAGES: Final = 8
+ROW: Final = 128
+"""Bytes of a row of a tile."""
+POSTS: Final = 128
+"""Blocks that a set may have."""
+FEW: Final = 32
+"""Sequences of a block up to which one team has all of them."""
+
+
+@hashed_once
+@dataclass(frozen=True)
+class Teams:
+    """How the blocks are cut: the numbers of `Team` in team_forward.cu, and how many groups of blocks run."""
+
+    K: int
+    "H, padded"
+    columns: int
+    teams: int
+    stages: int
+    size: int
+    "bytes of one element"
+    groups: int
+    sequences: int
+    "of a team"
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return TEAM * self.teams
+
+    @property
+    def grid(self) -> int:
+        """Blocks of the launch."""
+        return self.groups * self.K // UNITS
+
+    @property
+    def sets(self) -> int:
+        """Sets of sequences: one for each team of each group."""
+        return self.groups * self.teams
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory: weights, the stages of each team, two barriers of each stage."""
+        weights = 4 * UNITS * self.K * self.size
+        return weights + self.teams * self.stages * (self.columns * ROW + 16)
+
+    def template(self, units: int) -> str:
+        """Return the arguments of the kernel's template, for a thread of so many adjacent units."""
+        return f"longshort::Team<{self.K}, {self.columns}, {self.teams}, {self.stages}, {units}>"
+
+
+def cut(properties: Properties, call: Call, tf32: bool) -> Teams | None:
+    """Return how a call is cut, or None where it does not fit.
+
+    Args:
+        properties: of the device.
+        call:       one that `tiling.refuses` lets pass.
+        tf32:       whether float32 operands may be rounded to tf32.
+    """
+    if properties.capability != CAPABILITY or (call.dtype == torch.float32 and not tf32):
+        return None
+    size, K = call.dtype.itemsize, -(-call.H // 64) * 64
+    blocks = K // UNITS
+    groups = min(properties.multiprocessors // blocks, -(-call.N // COLUMNS[0]))
+    if groups < 1 or blocks > POSTS:
+        return None
+    each = -(-call.N // groups)
+    teams = 1 if each <= FEW else 2
+    sequences = -(-each // teams)
+    columns = next((columns for columns in COLUMNS if columns >= sequences), None)
+    if columns is None:
+        return None
+    left = properties.shared - 4 * UNITS * K * size
+    stages = min(MOST_STAGES, left // (teams * (columns * ROW + 16)), max(2, K * size // ROW))
+    if stages < 2:
+        return None
+    return Teams(K, columns, teams, stages, size, -(-call.N // (sequences * teams)), sequences)
+
+
+def program(call: Call, teams: Teams, units: int, specialises: bool) -> Program:
+    """Return the program, compiled for the call's options and sizes if it `specialises`."""
+    options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
+    entry = Entry("team_forward", teams.threads, f"{options}, {teams.template(units)}")
+    return Program("team_forward.cu", call.dtype, (entry,), sized(call) if specialises else ())
+
+
+_KERNELS: dict[tuple[Machine, Call, Teams, int], Runnable] = {}
+"""Kernels that have been asked for, and whose blocks fit."""
+
+
+def _kernel(machine: Machine, call: Call, teams: Teams, units: int) -> Runnable:
+    found = _KERNELS.get((machine, call, teams, units))
+    if found is None:
+        asked = program(call, teams, units, machine.specialises)
+        found = machine.kernel(asked, "team_forward", teams.shared)
+        room = found.resident(machine.properties.multiprocessors)
+        if teams.grid > room:
+            raise RuntimeError(f"{teams.grid} blocks of team_forward must be resident, and {room} are")
+        if len(_KERNELS) >= 4096:
+            _KERNELS.clear()
+        _KERNELS[machine, call, teams, units] = found
+    return found
+
+
+def forward(
+    machine: Machine,
+    call: Call,
+    given: Inputs,
+    packed: Packed,
+    inputs_of: Callable[[int, int], Tensor],
+    chunk: int,
+    teams: Teams,
+) -> None:
+    """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`.
+
+    `packed` points to where the first operand goes too, if anywhere.
+    """
+    new, size, padding = given.x.new_zeros, teams.size, teams.K - call.H
+    packed.put("weights", pad(given.w_hh, (0, padding)) if padding else given.w_hh.contiguous())
+    packed.number("weight_pitch", teams.K)
+    packed.number("sequences", teams.sequences)
+    waits(machine, packed)
+    units = next(units for units in (4, 2, 1) if units <= aligned(packed) and call.H % units == 0)
+    launch = _kernel(machine, call, teams, units).bind(packed.bytes, teams.grid, 1, True)
+    operand, posts = teams.sets * 2 * teams.K * teams.columns, teams.sets * POSTS * 4 // size
+    for s in range(0, call.T, chunk):
+        last = min(s + chunk, call.T)
+        low, high = span(call, s, last)
+        packed.put("z", inputs_of(low, high))
+        packed.number("z_first", low)
+        packed.number("step", s)
+        packed.number("steps", last - s)
+        room = new(operand + posts)
+        packed.put("exchange", room)
+        packed.put("posted", room[operand:])
+        launch()
