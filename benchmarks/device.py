@@ -155,6 +155,10 @@ class Recorder:
         """Nothing to make current."""
         return nullcontext()
 
+    def sharing(self) -> int:
+        """Nothing beside it."""
+        return 1
+
     def report(self) -> torch.Tensor:
         """No kernel waits."""
         return torch.zeros(2, dtype=torch.int64)

@@ -10,7 +10,7 @@ import torch
 
 import longshort as ls
 from longshort.scan import Noise
-from longshort.scan.cuda import streams
+from longshort.scan.cuda import persistent_plan, streams
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
 import emulator
@@ -124,6 +124,36 @@ def test_transforms_run_one_after_the_other(machine):
     layer(backend="plain")(want)[0].sum().backward()
     torch.testing.assert_close(moved, want.grad, rtol=1e-9, atol=1e-9)
     assert machine.beside == 0
+
+
+@needs_host
+def test_each_direction_is_cut_for_its_part_of_the_device(monkeypatch):
+    """Two kernels whose blocks exchange have room together; what fits no part is cut for the whole."""
+    machine = emulator.put(emulator.Emulator(multiprocessors=16, tf32=True), monkeypatch.setattr)
+    grids, launch = [], persistent_plan.kernel
+
+    def noted(machine, call, tiling, *words):
+        grids.append(tiling.grid)
+        return launch(machine, call, tiling, *words)
+
+    monkeypatch.setattr(persistent_plan, "kernel", noted)
+    for H, most in ((130, 8), (384, 16)):
+        grids.clear()
+        torch.manual_seed(0)
+        own = ls.LSTM(4, H, bidirectional=True, backend="gpu")
+        x = given().float().requires_grad_()
+        own(x)[0].sum().backward()
+        assert len(grids) == 4 and max(grids) <= most and (most == 8 or max(grids) > 8)
+        assert machine.beside == 2 * (1 + (H > 130)) and machine.sharing() == 1
+
+
+def test_whoever_shares_the_device_is_told(monkeypatch):
+    """In a CUDA graph too, though they follow each other there: a graph replays the bits of an ordinary call."""
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert streams.side_by_side(0, [streams.sharing] * 2) == [2, 2]
+    with pytest.raises(ZeroDivisionError):
+        streams.side_by_side(0, [lambda: 1 / 0] * 2)
+    assert streams.sharing() == 1
 
 
 @dataclasses.dataclass

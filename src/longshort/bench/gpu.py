@@ -270,7 +270,8 @@ def stacks(setup: Setup) -> dict[str, Any]:
 def directions(case: Case, setup: Setup) -> dict[str, Any]:
     """Measure both directions of a layer in bfloat16: side by side, in turns, and torch.nn.LSTM's.
 
-    "Half each" cuts the kernels of each direction for half of the device, so that both have room.
+    "Whole each" cuts the kernels of each direction for the whole device, so that two that exchange have no
+    room together.
     """
     dtype = torch.bfloat16
     theirs = torch.nn.LSTM(case.C, case.H, bidirectional=True).to("cuda", dtype)
@@ -283,7 +284,7 @@ def directions(case: Case, setup: Setup) -> dict[str, Any]:
         ("inference", _forward(ours, x, None), _forward(theirs, x, None)),
         ("training", _training(ours, moving, dy, None), _training(theirs, moving, dy, None)),
     ):
-        ways = {"ours, in turns": _in_turns(run), "ours, half each": _half_each(run)}
+        ways = {"ours, in turns": _in_turns(run), "ours, whole each": _whole_each(run)}
         runners = {"ours": run, **ways, "cudnn": run_theirs}
         found[kind] = _compared(case, _working(runners, found), setup)
     return found
@@ -303,19 +304,18 @@ def _in_turns(run: Callable[[], object]) -> Callable[[], object]:
     return one_after_the_other
 
 
-def _half_each(run: Callable[[], object]) -> Callable[[], object]:
-    from ..scan.cuda import machine
+def _whole_each(run: Callable[[], object]) -> Callable[[], object]:
+    from ..scan.cuda import streams
 
-    def cut_for_half() -> None:
-        device = machine.cuda(torch.cuda.current_device())
-        whole = device.properties
-        device.properties = replace(whole, multiprocessors=whole.multiprocessors // 2)
+    def cut_for_all() -> None:
+        before = streams.sharing
+        streams.sharing = lambda: 1
         try:
             run()
         finally:
-            device.properties = whole
+            streams.sharing = before
 
-    return cut_for_half
+    return cut_for_all
 
 
 def machine() -> dict[str, Any]:

@@ -164,11 +164,18 @@ def forward(
 def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.Pair | None:
     """Return how a call is cut to run in one launch, or None where one launch a step runs it.
 
+    Where it shares the device, its blocks that exchange fit its part, so that no other call waits for room.
+
     LONGSHORT_CUDA_PLAN, or `plan`, names one: "step", "persistent" (where it fits), the default, or "alone":
     persistent only where no block waits for another.
     """
-    wanted = _wanted(plan)
-    return _cut(machine.properties, call, wanted, call.dtype == torch.float32 and machine.tf32())
+    wanted, tf32 = _wanted(plan), call.dtype == torch.float32 and machine.tf32()
+    part = machine.properties.part(machine.sharing())
+    if part != machine.properties:
+        found = _cut(part, call, wanted, tf32)
+        if found is not None and min(found.forward.blocks, found.backward.blocks) > 1:
+            return found
+    return _cut(machine.properties, call, wanted, tf32)
 
 
 def _wanted(plan: str | None) -> str:

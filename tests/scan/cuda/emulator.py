@@ -104,7 +104,7 @@ class Emulator:
         self.properties = Properties("emulator", (9, 0), multiprocessors, shared)
         self.seed, self.launches, self.allows_tf32 = seed, 0, tf32
         self.reported = torch.zeros(2, dtype=torch.int64)
-        self.unfinished, self.splits_sums, self.beside = None, False, 0
+        self.unfinished, self.splits_sums, self.beside, self.shared_by = None, False, 0, 1
 
     def kernel(self, program, name, shared=0):
         threads = next(e.threads for e in program.entries if e.name == name)
@@ -145,7 +145,14 @@ class Emulator:
     def side_by_side(self, works):
         """One after the other, and last first."""
         self.beside += 1
-        return [work() for work in reversed(works)][::-1]
+        before, self.shared_by = self.shared_by, self.shared_by * len(works)
+        try:
+            return [work() for work in reversed(works)][::-1]
+        finally:
+            self.shared_by = before
+
+    def sharing(self):
+        return self.shared_by
 
     def report(self):
         return self.reported

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -33,6 +33,10 @@ class Properties:
     "bytes of shared memory that one block may have"
     registers: int = 65536
     "of a multiprocessor"
+
+    def part(self, works: int) -> Properties:
+        """Return the properties of one of as many equal parts of the device."""
+        return replace(self, multiprocessors=self.multiprocessors // works) if works > 1 else self
 
     @property
     def architecture(self) -> str:
@@ -82,6 +86,9 @@ class Machine(Protocol):
 
     def side_by_side(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
         """Do works that do not depend on each other, and return what they return."""
+
+    def sharing(self) -> int:
+        """Return how many works share the machine with the one at hand, itself included."""
 
     def report(self) -> Tensor:
         """Return two numbers on the host that kernels can write: 1 + block and step of a wait too long."""
@@ -162,6 +169,10 @@ class Cuda:
     def side_by_side(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
         """Give each but the first a stream of its own."""
         return streams.side_by_side(self.index, works)
+
+    def sharing(self) -> int:
+        """Return how many works of `side_by_side` share the device."""
+        return streams.sharing()
 
     def report(self) -> Tensor:
         """Return the report, in pinned memory: it outlives the context that a kernel's error ends.

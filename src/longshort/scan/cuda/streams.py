@@ -2,17 +2,26 @@
 
 Blocks of kernels of different streams share the device's multiprocessors, so two recurrences of which each
 leaves some idle take little longer than one. A cooperative kernel starts when all of its blocks have room, so
-those that have none together run one after the other, and nothing waits for ever.
+those that have none together run one after the other, and nothing waits for ever. What cuts a work for the
+device asks `sharing` for how many it is there.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_HERE = threading.local()
+
+
+def sharing() -> int:
+    """Return how many works share the device with that of this thread, itself included."""
+    return getattr(_HERE, "works", 1)
 
 
 def side_by_side(device: int, works: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -28,10 +37,19 @@ def side_by_side(device: int, works: Sequence[Callable[[], Any]]) -> list[Any]:
     Memory: what a work allocates on another stream is kept until the current one is done with it. What the
     works read, they hold until the streams have met.
 
-    In a CUDA graph under capture the works follow each other.
+    In a CUDA graph under capture the works follow each other, with the same bits.
     """
-    if torch.cuda.is_current_stream_capturing():
-        return [work() for work in works]
+    before = sharing()
+    _HERE.works = before * len(works)
+    try:
+        if torch.cuda.is_current_stream_capturing():
+            return [work() for work in works]
+        return _parted(device, works)
+    finally:
+        _HERE.works = before
+
+
+def _parted(device: int, works: Sequence[Callable[[], Any]]) -> list[Any]:
     current, found = torch.cuda.current_stream(device), []
     streams = [_beside(device, current.cuda_stream, k) for k in range(1, len(works))]
     for stream in streams:
