@@ -191,7 +191,8 @@ def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Te
     """Return how a call is cut to run forward by teams of warps, or None where another plan runs it."""
     if _wanted(plan) != "persistent" or tiling.refuses(call) is not None:
         return None
-    return _teams(machine.properties, call, call.dtype == torch.float32 and machine.tf32())
+    part = machine.properties.part(machine.sharing())
+    return _teams(part, call, call.dtype == torch.float32 and machine.tf32())
 
 
 @lru_cache(maxsize=4096)

@@ -28,7 +28,7 @@ inline std::vector<Copy> copies;
 inline u64 copies_of = 0;  // the launch they belong to: one that gave up leaves some
 }  // namespace host
 
-DEVICE void team_barrier(int team) { host::meet(host::running->block->teams[team], TeamThreads); }
+DEVICE void team_barrier(int set, int threads) { host::meet(host::running->block->teams[set], threads); }
 DEVICE bool all_in_warp(bool value) { return !any_in_warp(!value); }
 DEVICE void warp_barrier() { host::meet(host::warp().meeting, 32); }
 DEVICE void open_barrier(u64* at, int count) { *at = static_cast<u64>(count) | static_cast<u64>(count) << 16; }

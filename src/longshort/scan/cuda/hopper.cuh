@@ -11,7 +11,10 @@ constexpr int TeamThreads = 128;
 DEVICE u32 in_shared(const void* p) { return static_cast<u32>(__cvta_generic_to_shared(p)); }
 
 // ---- what a team waits for
-DEVICE void team_barrier(int team) { asm volatile("bar.sync %0, 128;" ::"r"(team + 1) : "memory"); }
+// Meets the other threads of one of the block's sets of teams.
+DEVICE void team_barrier(int set, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(set + 1), "r"(threads) : "memory");
+}
 DEVICE bool all_in_warp(bool value) { return __all_sync(0xffffffffu, value); }
 DEVICE void warp_barrier() { __syncwarp(); }
 

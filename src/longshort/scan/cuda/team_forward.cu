@@ -1,10 +1,10 @@
 // All steps in one launch, forward, of many sequences: W_hh stays in shared memory, and teams of four warps multiply it.
 //
-// A group of Blocks blocks holds W_hh once, each block the four gates of 16 units, and has two sets of sequences at
-// most, a team for each. A team knows nothing of the other: while one computes cells, or waits, the other multiplies. At
-// each step a team waits until the teams of its set have written their part of the operand h_{t-1} of (1), has it copied
-// to shared memory, tile by tile, multiplies (1), and computes (2) to (8) with four adjacent units to a thread. No norm,
-// projection or gate recurrence: those span units.
+// A group of Blocks blocks holds W_hh once, each block the four gates of 16 units, and has one set of sequences or two.
+// A set's Splits teams share out K, and its cells. It knows nothing of the other set: while one computes cells, or waits,
+// the other multiplies. At each step a team waits until the blocks have written their part of the operand h_{t-1} of (1)
+// for its set, has its tiles copied to shared memory, multiplies (1), and computes (2) to (8) with adjacent units to a
+// thread. No norm, projection or gate recurrence: those span units.
 #include "hopper.cuh"
 #include "exchange.cuh"
 #include "units_forward.cuh"
@@ -12,14 +12,16 @@
 namespace longshort {
 
 //   K        numbers of the operand: padded H, which the tile divides
-//   Columns  of a team: 8 times 1 to 8, 10, 12, 14 or 16
-//   Teams    of a block: 1 or 2
+//   Columns  of a set: 8 times 1 to 8, 10, 12, 14 or 16
+//   Sets     of a block: 1 or 2
+//   Splits   teams of a set, each with a part of K
 //   Stages   tiles of the operand that a team has room for, at least 2
 //   Units    adjacent units of a thread
-template <int K_, int Columns_, int Teams_, int Stages_, int Units_>
+template <int K_, int Columns_, int Sets_, int Splits_, int Stages_, int Units_>
 struct Team {
-  static constexpr int K = K_, Columns = Columns_, Teams = Teams_, Stages = Stages_, Units = Units_;
+  static constexpr int K = K_, Columns = Columns_, Sets = Sets_, Splits = Splits_, Stages = Stages_, Units = Units_;
   static constexpr int BlockUnits = 16, Blocks = K / BlockUnits, Rows = 4 * BlockUnits;
+  static constexpr int Threads = Splits * TeamThreads;  // of a set
 };
 
 template <class F, class Cut, class A>
@@ -27,45 +29,64 @@ struct TeamForward {
   using E = typename A::Element;
   using R = typename A::Wide;
   static constexpr int RowBytes = 128, Pieces = 4, Vector = 16 / sizeof(E), Tile = RowBytes / sizeof(E);
-  static constexpr int Chunks = Cut::K / Tile, Stages = Cut::Stages;
+  static constexpr int Chunks = Cut::K / Tile, Most = (Chunks + Cut::Splits - 1) / Cut::Splits, Stages = Cut::Stages;
   static constexpr int WeightBytes = Chunks * Cut::Rows * RowBytes, StageBytes = Cut::Columns * RowBytes;
+  static constexpr int RoomBytes = Stages * StageBytes, SetBytes = Cut::Splits * RoomBytes;
   static constexpr int Tiles = Cut::Columns / 8, PerColumn = Cut::BlockUnits / Cut::Units;
   // cells of a thread, a few units each
-  static constexpr int Cells = (Cut::Columns * PerColumn + TeamThreads - 1) / TeamThreads;
+  static constexpr int Cells = (Cut::Columns * PerColumn + Cut::Threads - 1) / Cut::Threads;
+  // Whether W_ih x is asked for before the product: in registers that the product leaves.
+  static constexpr bool Early = Cells * Cut::Units <= 8;
   static_assert(Cut::K % Tile == 0 && Stages >= 2, "whole tiles, and room for the sums, which take that of two");
+  static_assert(Most * (Cut::Splits - 1) < Chunks, "every team has a part");
   using Few = Held<Cut::Units, A>;
 
   const A& a;
   F has;
-  const int team, at, set, unit0, u;  // this thread's team, place in it, set of sequences and first unit
-  const int first, count;             // sequence of column 0, columns that are sequences
-  char *weights, *stages;
-  u64 *full, *empty;  // of each stage: its tile is there; all warps have multiplied it
-  R* sums;            // (Columns, 4, 16), where the stages are
-  E* operand;         // (2, K / Tile, Columns, 128 bytes), as tiles lie in shared memory; of steps in turns
-  u32* posted;        // (128): steps whose operand a block has written
-  int multiplied = 0;  // tiles
+  const int team, set, at;     // this thread's team and set of the block, its place among the set's threads
+  const int unit0, u;          // the block's first unit and this thread's
+  const int first, count;      // sequence of column 0, columns that are sequences
+  const int chunk0, chunks;    // this team's part of K
+  char *weights, *stages;      // stages of this team
+  u64 *full, *empty;           // of each stage: its tile is there; all warps have multiplied it
+  R* sums;                     // of each team of the set, (Columns, 4, 16) where its stages are
+  E* operand;                  // (2, K / Tile, Columns, 128 bytes), as tiles lie in shared memory; of steps in turns
+  u32* posted;                 // (128): steps whose operand a block has written
+  typename A::Element bias[4][Cut::Units];
+  int fetched = 0, fetches = 0;  // the stage of the tile to be fetched next, and how often it was
+  int taken = 0, turn = 0;       // the stage of the tile to be multiplied next, and the parity of its phase
 
   DEVICE_MEMBER explicit TeamForward(const A& arguments)
       : a(arguments),
         has(arguments),
         team(uniform(thread() / TeamThreads)),
-        at(thread() % TeamThreads),
-        set(block_x() / Cut::Blocks * Cut::Teams + team),
+        set(team / Cut::Splits),
+        at(thread() % Cut::Threads),
         unit0(block_x() % Cut::Blocks * Cut::BlockUnits),
         u(unit0 + at % PerColumn * Cut::Units),
-        first(set * a.sequences.value),
+        first((block_x() / Cut::Blocks * Cut::Sets + set) * a.sequences.value),
         count(least(a.sequences.value, a.N.value - first)),
+        chunk0(team % Cut::Splits * Most),
+        chunks(least(Most, Chunks - chunk0)),
         weights(shared()),
-        stages(shared() + WeightBytes + team * Stages * StageBytes),
-        full(reinterpret_cast<u64*>(shared() + WeightBytes + Cut::Teams * Stages * StageBytes) + team * 2 * Stages),
+        stages(shared() + WeightBytes + team * RoomBytes),
+        full(reinterpret_cast<u64*>(shared() + WeightBytes + Cut::Sets * SetBytes) + team * 2 * Stages),
         empty(full + Stages),
-        sums(reinterpret_cast<R*>(stages)),
-        operand(a.exchange + static_cast<i64>(set) * 2 * Cut::K * Cut::Columns),
-        posted(a.posted + set * 128) {}
+        sums(reinterpret_cast<R*>(shared() + WeightBytes + set * SetBytes)),
+        operand(a.exchange + (block_x() / Cut::Blocks * Cut::Sets + set) * static_cast<i64>(2 * Cut::K * Cut::Columns)),
+        posted(a.posted + (block_x() / Cut::Blocks * Cut::Sets + set) * 128) {}
 
   DEVICE_MEMBER static int least(int v, int w) { return v < w ? v : w; }
-  DEVICE_MEMBER int column(int k) const { return (at + k * TeamThreads) / PerColumn; }
+  DEVICE_MEMBER int column(int k) const { return (at + k * Cut::Threads) / PerColumn; }
+  DEVICE_MEMBER bool owns(int k) const { return column(k) < count && u < a.H; }
+  DEVICE_MEMBER bool leads() const { return thread() % TeamThreads == 0; }
+  DEVICE_MEMBER void meet() const { team_barrier(set, Cut::Threads); }
+
+  // One step of a cell of this thread; of what nobody owns, another's, to be read and not written.
+  DEVICE_MEMBER UnitsForward<Cut::Units, A, F> cell(int k, int s) const {
+    return {a, least(first + column(k), a.N.value - 1), s};
+  }
+  DEVICE_MEMBER Index readable() const { return least(u, static_cast<int>(a.H) - Cut::Units); }
 
   // Where number k of column c lies in the operand, and a sum of a column among the sums: no two lanes of a warp that
   // write at once, or read, meet in a bank.
@@ -79,7 +100,7 @@ struct TeamForward {
   DEVICE_MEMBER void load_weights() const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     constexpr int PerRow = RowBytes / 16;
-    for (int k = thread(); k < Chunks * Cut::Rows * PerRow; k += Cut::Teams * TeamThreads) {
+    for (int k = thread(); k < Chunks * Cut::Rows * PerRow; k += Cut::Sets * Cut::Threads) {
       const int piece = k % PerRow, row = k / PerRow % Cut::Rows, chunk = k / PerRow / Cut::Rows;
       const int unit = unit0 + row % Cut::BlockUnits;
       const Index slot = slots[row / Cut::BlockUnits];
@@ -109,10 +130,10 @@ struct TeamForward {
     store(operand + j % 2 * Cut::K * Cut::Columns + place(c, unit), own);
   }
 
-  // The operand of step j is written, as far as it is this team's.
+  // The operand of step j is written, as far as it is this block's.
   DEVICE_MEMBER void post(int j) const {
     order_in_shared();  // the sums were where the next tiles will be
-    team_barrier(team);
+    meet();
     if (at == 0) release(posted + block_x() % Cut::Blocks, static_cast<u32>(j + 1));
   }
 
@@ -161,77 +182,96 @@ struct TeamForward {
     return true;
   }
 
-  // Has tile `chunk` of the operand of step j copied to its stage, once that is free. `tile` counts all of the launch.
-  DEVICE_MEMBER void fetch(int j, int chunk, int tile) const {
-    const int stage = tile % Stages;
-    if (tile >= Stages)
-      while (!is_over(empty + stage, (tile / Stages - 1) % 2)) relax();
-    arrive_before(full + stage, StageBytes);
-    copy_arriving(stages + stage * StageBytes, operand + (j % 2 * Chunks + chunk) * Cut::Columns * Tile, StageBytes,
-                  full + stage);
+  // Has tile `chunk` of the operand of step j copied to the next stage, once that is free.
+  DEVICE_MEMBER void fetch(int j, int chunk) {
+    if (fetches > 0)
+      while (!is_over(empty + fetched, (fetches - 1) % 2)) relax();
+    arrive_before(full + fetched, StageBytes);
+    copy_arriving(stages + fetched * StageBytes, operand + (j % 2 * Chunks + chunk) * Cut::Columns * Tile, StageBytes,
+                  full + fetched);
+    if (++fetched == Stages) fetched = 0, ++fetches;
   }
 
-  // (1)
+  // (1), this team's part of it.
   DEVICE_MEMBER void multiply(int j, float (&d)[Tiles][4]) {
-    const bool fetches = at == 0;
     UNROLL for (int k = 0; k < Tiles; ++k) UNROLL for (int r = 0; r < 4; ++r) d[k][r] = 0;
-    if (at < 32) {
+    if (thread() % TeamThreads < 32) {
       await(j);
-      if (fetches) for (int chunk = 0; chunk < Stages && chunk < Chunks; ++chunk) fetch(j, chunk, multiplied + chunk);
+      if (leads()) ROLLED for (int chunk = 0; chunk < Stages && chunk < chunks; ++chunk) fetch(j, chunk0 + chunk);
       warp_barrier();
     }
-    ROLLED for (int chunk = 0; chunk < Chunks; ++chunk) {
-      const int tile = multiplied + chunk, stage = tile % Stages;
-      while (!is_over(full + stage, tile / Stages % 2)) relax();
+    int before = 0;
+    ROLLED for (int chunk = 0; chunk < chunks; ++chunk) {
+      while (!is_over(full + taken, turn)) relax();
       held(d);
       begin_products();
       UNROLL for (int piece = 0; piece < Pieces; ++piece)
-        multiply_tile(E{}, d, weights + chunk * Cut::Rows * RowBytes, stages + stage * StageBytes, piece);
+        multiply_tile(E{}, d, weights + (chunk0 + chunk) * Cut::Rows * RowBytes, stages + taken * StageBytes, piece);
       end_products();
       held(d);
       if (chunk > 0) {  // the tile before is multiplied
         wait_products<1>();
-        if (lane() == 0) arrive(empty + (tile - 1) % Stages);
-        if (fetches && chunk - 1 + Stages < Chunks) fetch(j, chunk - 1 + Stages, tile - 1 + Stages);
+        if (lane() == 0) arrive(empty + before);
+        if (leads() && chunk - 1 + Stages < chunks) fetch(j, chunk0 + chunk - 1 + Stages);
         warp_barrier();
       }
+      before = taken;
+      if (++taken == Stages) taken = 0, turn ^= 1;
     }
     wait_products<0>();
     held(d);
-    multiplied += Chunks;
-    if (lane() == 0) arrive(empty + (multiplied - 1) % Stages);
+    if (lane() == 0) arrive(empty + before);
+  }
+
+  DEVICE_MEMBER void ask(int s, Few (&few)[Cells]) const {
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const auto here = cell(k, s);
+      here.ask_inputs(readable(), few[k]);
+      load(a.c + here.n * a.H + readable(), few[k].c);
+    }
+  }
+
+  // The sums of all teams, into what was asked for.
+  DEVICE_MEMBER void add_up(int c, Few& few) const {
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      load(sums + sum_place(c, gate, u - unit0), few.of_h[gate]);
+      UNROLL for (int other = 1; other < Cut::Splits; ++other) {
+        R more[Cut::Units];
+        load(sums + other * (RoomBytes / static_cast<int>(sizeof(R))) + sum_place(c, gate, u - unit0), more);
+        UNROLL for (int i = 0; i < Cut::Units; ++i) few.of_h[gate][i] += more[i];
+      }
+    }
   }
 
   DEVICE_MEMBER void step(int j) {
     const int s = a.step.value + j;
     const bool more = j + 1 < a.steps.value;
+    Few few[Cells];
+    if (Early) ask(s, few);
     UNROLL for (int k = 0; k < Cells; ++k)
-      if (column(k) < count && u < a.H && more) cell(k, s).ask_ahead(u, true);
+      if (owns(k) && more) cell(k, s).ask_ahead(u, true);
     float d[Tiles][4];
     multiply(j, d);
-    team_barrier(team);  // the sums take the place of the stages
-    const int gate = at / 32, group = lane() / 4, quarter = lane() % 4;
+    meet();  // the sums take the place of the stages
+    const int gate = thread() % TeamThreads / 32, group = lane() / 4, quarter = lane() % 4;
+    R* own = reinterpret_cast<R*>(stages);
     UNROLL for (int k = 0; k < Tiles; ++k)
       UNROLL for (int r = 0; r < 4; ++r)
-        sums[sum_place(8 * k + 2 * quarter + r % 2, gate, group + r / 2 * 8)] = d[k][r];
-    Few few[Cells];
-    UNROLL for (int k = 0; k < Cells; ++k) {
-      if (column(k) >= count || u >= a.H) continue;
-      const auto here = cell(k, s);
-      here.ask(u, few[k]);
-      load(a.c + here.n * a.H + u, few[k].c);
-    }
-    team_barrier(team);
+        own[sum_place(8 * k + 2 * quarter + r % 2, gate, group + r / 2 * 8)] = d[k][r];
+    if (!Early) ask(s, few);
+    meet();
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int c = column(k);
-      if (c >= count || u >= a.H) {
+      if (!owns(k)) {
         E zero[Cut::Units];
         UNROLL for (int i = 0; i < Cut::Units; ++i) narrow(R(0), zero[i]);
         if (c < Cut::Columns && more) tell(j + 1, c, u, zero);
         continue;
       }
       const auto here = cell(k, s);
-      UNROLL for (int gate = 0; gate < 4; ++gate) load(sums + sum_place(c, gate, u - unit0), few[k].of_h[gate]);
+      add_up(c, few[k]);
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        UNROLL for (int i = 0; i < Cut::Units; ++i) few[k].bias[gate][i] = bias[gate][i];
       here.add_parts(few[k]);
       here.open(u, few[k]);
       R out[Cut::Units];
@@ -245,15 +285,14 @@ struct TeamForward {
     if (more) post(j + 1);
   }
 
-  DEVICE_MEMBER UnitsForward<Cut::Units, A, F> cell(int k, int s) const { return {a, first + column(k), s}; }
-
   DEVICE_MEMBER void run() {
     load_weights();
-    if (at < Stages) {
-      open_barrier(full + at, 1);
-      open_barrier(empty + at, TeamThreads / 32);
+    if (thread() % TeamThreads < Stages) {
+      open_barrier(full + thread() % TeamThreads, 1);
+      open_barrier(empty + thread() % TeamThreads, TeamThreads / 32);
     }
     begin();
+    cell(0, 0).load_gates(a.bias, readable(), bias);
     order_in_shared();
     block_barrier();
     post(0);

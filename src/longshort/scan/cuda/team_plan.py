@@ -5,7 +5,7 @@ For Hopper (sm_90a), whose products of four warps read both operands there. The 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,8 +35,10 @@ ROW: Final = 128
 """Bytes of a row of a tile."""
 POSTS: Final = 128
 """Blocks that a set may have."""
-FEW: Final = 32
-"""Sequences of a block up to which one team has all of them."""
+MOST_TEAMS: Final = 4
+"""Teams of a block."""
+WIDE: Final = 80
+"""Columns of a set up to which four teams have the registers for its sums."""
 
 
 @hashed_once
@@ -47,18 +49,21 @@ class Teams:
     K: int
     "H, padded"
     columns: int
-    teams: int
+    sets: int
+    "of a block"
+    splits: int
+    "teams of a set"
     stages: int
     size: int
     "bytes of one element"
     groups: int
     sequences: int
-    "of a team"
+    "of a set"
 
     @property
     def threads(self) -> int:
         """Threads of a block."""
-        return TEAM * self.teams
+        return TEAM * self.sets * self.splits
 
     @property
     def grid(self) -> int:
@@ -66,19 +71,15 @@ class Teams:
         return self.groups * self.K // UNITS
 
     @property
-    def sets(self) -> int:
-        """Sets of sequences: one for each team of each group."""
-        return self.groups * self.teams
-
-    @property
     def shared(self) -> int:
         """Bytes of shared memory: weights, the stages of each team, two barriers of each stage."""
         weights = 4 * UNITS * self.K * self.size
-        return weights + self.teams * self.stages * (self.columns * ROW + 16)
+        return weights + self.sets * self.splits * self.stages * (self.columns * ROW + 16)
 
     def template(self, units: int) -> str:
         """Return the arguments of the kernel's template, for a thread of so many adjacent units."""
-        return f"longshort::Team<{self.K}, {self.columns}, {self.teams}, {self.stages}, {units}>"
+        numbers = self.K, self.columns, self.sets, self.splits, self.stages, units
+        return f"longshort::Team<{', '.join(map(str, numbers))}>"
 
 
 def cut(properties: Properties, call: Call, tf32: bool) -> Teams | None:
@@ -89,24 +90,31 @@ def cut(properties: Properties, call: Call, tf32: bool) -> Teams | None:
         call:       one that `tiling.refuses` lets pass.
         tf32:       whether float32 operands may be rounded to tf32.
     """
+    return next(cuts(properties, call, tf32), None)
+
+
+def cuts(properties: Properties, call: Call, tf32: bool) -> Iterator[Teams]:
+    """The ways to cut a call that fit, the best first."""
     if properties.capability != CAPABILITY or (call.dtype == torch.float32 and not tf32):
-        return None
+        return
     size, K = call.dtype.itemsize, -(-call.H // 64) * 64
-    blocks = K // UNITS
+    blocks, chunks = K // UNITS, K * size // ROW
     groups = min(properties.multiprocessors // blocks, -(-call.N // COLUMNS[0]))
     if groups < 1 or blocks > POSTS:
-        return None
+        return
     each = -(-call.N // groups)
-    teams = 1 if each <= FEW else 2
-    sequences = -(-each // teams)
-    columns = next((columns for columns in COLUMNS if columns >= sequences), None)
-    if columns is None:
-        return None
-    left = properties.shared - 4 * UNITS * K * size
-    stages = min(MOST_STAGES, left // (teams * (columns * ROW + 16)), max(2, K * size // ROW))
-    if stages < 2:
-        return None
-    return Teams(K, columns, teams, stages, size, -(-call.N // (sequences * teams)), sequences)
+    for sets, splits in ((1, 4), (2, 2), (1, 2), (2, 1), (1, 1)):
+        sequences = -(-each // sets)
+        columns = next((columns for columns in COLUMNS if columns >= sequences), None)
+        if columns is None or (sets * splits == MOST_TEAMS and columns > WIDE):
+            continue
+        most = -(-chunks // splits)
+        left = properties.shared - 4 * UNITS * K * size
+        stages = min(MOST_STAGES, left // (sets * splits * (columns * ROW + 16)), max(2, most))
+        if stages >= 2 and most * (splits - 1) < chunks:
+            yield Teams(
+                K, columns, sets, splits, stages, size, -(-call.N // (sequences * sets)), sequences
+            )
 
 
 def program(call: Call, teams: Teams, units: int, specialises: bool) -> Program:
@@ -154,7 +162,8 @@ def forward(
     waits(machine, packed)
     units = next(units for units in (4, 2, 1) if units <= aligned(packed) and call.H % units == 0)
     launch = _kernel(machine, call, teams, units).bind(packed.bytes, teams.grid, 1, True)
-    operand, posts = teams.sets * 2 * teams.K * teams.columns, teams.sets * POSTS * 4 // size
+    sets = teams.groups * teams.sets
+    operand, posts = sets * 2 * teams.K * teams.columns, sets * POSTS * 4 // size
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
         low, high = span(call, s, last)

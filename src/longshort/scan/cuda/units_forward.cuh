@@ -52,8 +52,13 @@ struct UnitsForward {
 
   // Asks for what no product of the loop changes.
   DEVICE_MEMBER void ask(Index u, Few& few) const {
-    load_gates(z, u, few.of_x);
     load_gates(a.bias, u, few.bias);
+    ask_inputs(u, few);
+  }
+
+  // The same without the bias, which no step changes.
+  DEVICE_MEMBER void ask_inputs(Index u, Few& few) const {
+    load_gates(z, u, few.of_x);
     few.keep = keeps_candidates<Units>(a, has, n, t, u);
     few.renews = renews_cells<Units>(a, has, n, t, u);
     if (has(NormsProducts)) load_gates(a.gain_ih, u, few.gain_ih);
