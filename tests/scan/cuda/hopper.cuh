@@ -19,7 +19,8 @@ struct Phases {
   u64& word;
   u64 count() const { return word & 0xffff; }
   void move(i64 arrivals, i64 bytes) {
-    u64 phase = word >> 63, open = (word >> 16 & 0xffff) + arrivals, left = (word >> 32 & 0x7fffffff) + bytes;
+    // bytes may arrive before they are announced
+    u64 phase = word >> 63, open = (word >> 16 & 0xffff) + arrivals, left = (word >> 32) + bytes & 0x7fffffff;
     if (open == 0 && left == 0) phase ^= 1, open = count();
     word = count() | open << 16 | left << 32 | phase << 63;
   }
@@ -60,6 +61,28 @@ DEVICE void copy_arriving(char* to, const void* from, int bytes, u64* at) {
     host::failed = true;
   }
   host::copies.push_back({to, from, bytes, at});
+}
+
+#define KERNEL_IN_PAIRS KERNEL
+namespace host {
+inline Block& beside() {
+  Block* own = running->block;
+  return own->x % 2 ? own[-1] : own[1];
+}
+// The same place in the other block's shared memory.
+template <class T>
+inline T* there(T* p) {
+  return reinterpret_cast<T*>(beside().shared + (reinterpret_cast<char*>(p) - running->block->shared));
+}
+}  // namespace host
+DEVICE void pair_barrier() {
+  host::Block& first = block_x() % 2 ? host::beside() : *host::running->block;
+  host::meet(first.pair, 2 * host::block_threads);
+}
+DEVICE void arrive_beside(u64* at) { arrive(host::there(at)); }
+DEVICE void copy_arriving_at_both(char* to, const void* from, int bytes, u64* at) {
+  copy_arriving(to, from, bytes, at);
+  copy_arriving(host::there(to), from, bytes, host::there(at));
 }
 DEVICE void order_in_shared() {}
 DEVICE void order_in_memory() {}

@@ -4,7 +4,8 @@
 // A set's Splits teams share out K, and its cells. It knows nothing of the other set: while one computes cells, or waits,
 // the other multiplies. At each step a team waits until the blocks have written their part of the operand h_{t-1} of (1)
 // for its set, has its tiles copied to shared memory, multiplies (1), and computes (2) to (8) with adjacent units to a
-// thread. No norm, projection or gate recurrence: those span units.
+// thread. No norm, projection or gate recurrence: those span units. Two blocks beside each other need the same tiles, so
+// where `Paired` each has half of a tile copied to both.
 #include "hopper.cuh"
 #include "exchange.cuh"
 #include "units_forward.cuh"
@@ -17,11 +18,14 @@ namespace longshort {
 //   Splits   teams of a set, each with a part of K
 //   Stages   tiles of the operand that a team has room for, at least 2
 //   Units    adjacent units of a thread
-template <int K_, int Columns_, int Sets_, int Splits_, int Stages_, int Units_>
+//   Paired   whether blocks copy for each other; 16 then divides the columns
+template <int K_, int Columns_, int Sets_, int Splits_, int Stages_, int Units_, bool Paired_>
 struct Team {
   static constexpr int K = K_, Columns = Columns_, Sets = Sets_, Splits = Splits_, Stages = Stages_, Units = Units_;
   static constexpr int BlockUnits = 16, Blocks = K / BlockUnits, Rows = 4 * BlockUnits;
   static constexpr int Threads = Splits * TeamThreads;  // of a set
+  static constexpr bool Paired = Paired_;
+  static_assert(!Paired || Columns % 16 == 0, "half a tile is whole rows of eight");
 };
 
 template <class F, class Cut, class A>
@@ -48,7 +52,7 @@ struct TeamForward {
   const int first, count;      // sequence of column 0, columns that are sequences
   const int chunk0, chunks;    // this team's part of K
   char *weights, *stages;      // stages of this team
-  u64 *full, *empty;           // of each stage: its tile is there; all warps have multiplied it
+  u64 *full, *empty;           // of each stage: its tile is there; all warps have multiplied it, those of the pair's too
   R* sums;                     // of each team of the set, (Columns, 4, 16) where its stages are
   E* operand;                  // (2, K / Tile, Columns, 128 bytes), as tiles lie in shared memory; of steps in turns
   u32* posted;                 // (128): steps whose operand a block has written
@@ -187,9 +191,23 @@ struct TeamForward {
     if (fetches > 0)
       while (!is_over(empty + fetched, (fetches - 1) % 2)) relax();
     arrive_before(full + fetched, StageBytes);
-    copy_arriving(stages + fetched * StageBytes, operand + (j % 2 * Chunks + chunk) * Cut::Columns * Tile, StageBytes,
-                  full + fetched);
+    char* to = stages + fetched * StageBytes;
+    const E* from = operand + (j % 2 * Chunks + chunk) * Cut::Columns * Tile;
+    if (Cut::Paired) {
+      const int half = block_x() % 2;
+      copy_arriving_at_both(to + half * (StageBytes / 2), from + half * (Cut::Columns / 2 * Tile), StageBytes / 2,
+                            full + fetched);
+    } else {
+      copy_arriving(to, from, StageBytes, full + fetched);
+    }
     if (++fetched == Stages) fetched = 0, ++fetches;
+  }
+
+  // A warp has multiplied the tile of a stage.
+  DEVICE_MEMBER void leave(int stage) const {
+    if (lane() != 0) return;
+    arrive(empty + stage);
+    if (Cut::Paired) arrive_beside(empty + stage);
   }
 
   // (1), this team's part of it.
@@ -211,7 +229,7 @@ struct TeamForward {
       held(d);
       if (chunk > 0) {  // the tile before is multiplied
         wait_products<1>();
-        if (lane() == 0) arrive(empty + before);
+        leave(before);
         if (leads() && chunk - 1 + Stages < chunks) fetch(j, chunk0 + chunk - 1 + Stages);
         warp_barrier();
       }
@@ -220,7 +238,7 @@ struct TeamForward {
     }
     wait_products<0>();
     held(d);
-    if (lane() == 0) arrive(empty + before);
+    leave(before);
   }
 
   DEVICE_MEMBER void ask(int s, Few (&few)[Cells]) const {
@@ -289,14 +307,18 @@ struct TeamForward {
     load_weights();
     if (thread() % TeamThreads < Stages) {
       open_barrier(full + thread() % TeamThreads, 1);
-      open_barrier(empty + thread() % TeamThreads, TeamThreads / 32);
+      open_barrier(empty + thread() % TeamThreads, (Cut::Paired ? 2 : 1) * TeamThreads / 32);
     }
     begin();
     cell(0, 0).load_gates(a.bias, readable(), bias);
     order_in_shared();
-    block_barrier();
+    if (Cut::Paired)
+      pair_barrier();
+    else
+      block_barrier();
     post(0);
     for (int j = 0; j < a.steps.value; ++j) step(j);
+    if (Cut::Paired) pair_barrier();  // nothing is still on its way to a block that has ended
   }
 };
 

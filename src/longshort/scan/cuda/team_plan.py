@@ -59,6 +59,7 @@ class Teams:
     groups: int
     sequences: int
     "of a set"
+    paired: bool
 
     @property
     def threads(self) -> int:
@@ -78,7 +79,8 @@ class Teams:
 
     def template(self, units: int) -> str:
         """Return the arguments of the kernel's template, for a thread of so many adjacent units."""
-        numbers = self.K, self.columns, self.sets, self.splits, self.stages, units
+        paired = str(self.paired).lower()
+        numbers = self.K, self.columns, self.sets, self.splits, self.stages, units, paired
         return f"longshort::Team<{', '.join(map(str, numbers))}>"
 
 
@@ -113,14 +115,16 @@ def cuts(properties: Properties, call: Call, tf32: bool) -> Iterator[Teams]:
         stages = min(MOST_STAGES, left // (sets * splits * (columns * ROW + 16)), max(2, most))
         if stages >= 2 and most * (splits - 1) < chunks:
             yield Teams(
-                K, columns, sets, splits, stages, size, -(-call.N // (sequences * sets)), sequences
-            )
+                K, columns, sets, splits, stages, size, -(-call.N // (sequences * sets)), sequences,
+                columns % 16 == 0,
+            )  # fmt: skip
 
 
 def program(call: Call, teams: Teams, units: int, specialises: bool) -> Program:
     """Return the program, compiled for the call's options and sizes if it `specialises`."""
     options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
-    entry = Entry("team_forward", teams.threads, f"{options}, {teams.template(units)}")
+    template = f"{options}, {teams.template(units)}"
+    entry = Entry("team_forward", teams.threads, template, paired=teams.paired)
     return Program("team_forward.cu", call.dtype, (entry,), sized(call) if specialises else ())
 
 
