@@ -197,7 +197,7 @@ def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Te
 
 @lru_cache(maxsize=4096)
 def _teams(properties: Properties, call: Call, tf32: bool) -> team_plan.Teams | None:
-    if call.N * call.H < team_plan.LEAST_CELLS:
+    if call.H <= tiling.MOST_TOGETHER and call.N * call.H <= tiling.MOST_CELLS:
         return None
     return team_plan.cut(properties, call, tf32)
 

@@ -103,7 +103,7 @@ struct Warp {
 };
 struct Block {
   int x = 0, y = 0, alive = 0;
-  Meeting barrier, teams[4], pair;
+  Meeting barrier, teams[2];
   std::vector<char> memory;
   char* shared = nullptr;
   std::vector<Warp> warps;

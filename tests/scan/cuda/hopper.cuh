@@ -62,28 +62,6 @@ DEVICE void copy_arriving(char* to, const void* from, int bytes, u64* at) {
   }
   host::copies.push_back({to, from, bytes, at});
 }
-
-#define KERNEL_IN_PAIRS KERNEL
-namespace host {
-inline Block& beside() {
-  Block* own = running->block;
-  return own->x % 2 ? own[-1] : own[1];
-}
-// The same place in the other block's shared memory.
-template <class T>
-inline T* there(T* p) {
-  return reinterpret_cast<T*>(beside().shared + (reinterpret_cast<char*>(p) - running->block->shared));
-}
-}  // namespace host
-DEVICE void pair_barrier() {
-  host::Block& first = block_x() % 2 ? host::beside() : *host::running->block;
-  host::meet(first.pair, 2 * host::block_threads);
-}
-DEVICE void arrive_beside(u64* at) { arrive(host::there(at)); }
-DEVICE void copy_arriving_at_both(char* to, const void* from, int bytes, u64* at) {
-  copy_arriving(to, from, bytes, at);
-  copy_arriving(host::there(to), from, bytes, host::there(at));
-}
 DEVICE void order_in_shared() {}
 DEVICE void order_in_memory() {}
 DEVICE void release(u32* p, u32 v) { *p = v; }

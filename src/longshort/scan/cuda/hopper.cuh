@@ -43,27 +43,6 @@ DEVICE void copy_arriving(char* to, const void* from, int bytes, u64* at) {
                    in_shared(to)), "l"(from), "r"(bytes), "r"(in_shared(at)) : "memory");
 }
 
-// ---- pairs of blocks, whose shared memory lies at the same places
-#define KERNEL_IN_PAIRS(name, threads, resident, Arguments, body) \
-  extern "C" __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(threads, resident) name(const Arguments a) { body; }
-
-// All threads of both blocks meet, and see what was written to shared memory before.
-DEVICE void pair_barrier() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// Arrives at the other block's barrier in this one's place.
-DEVICE void arrive_beside(u64* at) {
-  asm volatile(
-      "{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [there]; }" ::"r"(
-          in_shared(at)), "r"(block_x() % 2 ^ 1) : "memory");
-}
-// Copies to both blocks; the bytes arrive at the barrier of each.
-DEVICE void copy_arriving_at_both(char* to, const void* from, int bytes, u64* at) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
-          in_shared(to)), "l"(from), "r"(bytes), "r"(in_shared(at)), "h"(static_cast<u16>(3)) : "memory");
-}
-
 // ---- order
 // What this thread wrote and read before in shared memory, by ordinary instructions, comes before what copies and
 // products of a team do there; and what it has seen of memory before what copies read.

@@ -62,8 +62,6 @@ class Entry:
     "arguments of the kernel's template, between angle brackets"
     resident: int = 1
     "blocks that must fit a multiprocessor: more leave each thread fewer registers"
-    paired: bool = False
-    "whether two blocks each see the other's shared memory"
 
 
 @hashed_once
@@ -92,9 +90,8 @@ class Program:
             lines.insert(0, "#define LONGSHORT_INDEX int")
         for entry in self.entries:
             template = f"<{entry.template}>" if entry.template else ""
-            kernel = "KERNEL_IN_PAIRS" if entry.paired else "KERNEL"
             lines.append(
-                f"{kernel}({entry.name}, {entry.threads}, {entry.resident}, Chosen, "
+                f"KERNEL({entry.name}, {entry.threads}, {entry.resident}, Chosen, "
                 f"(longshort::{entry.name}{template}(a)))"
             )
         return "\n".join(lines) + "\n"

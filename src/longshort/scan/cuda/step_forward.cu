@@ -48,6 +48,7 @@ struct StepForward : UnitsForward<Units, A, F> {
       else
         move_outputs(a, has, n, u, s, fresh);
     });
+    this->keep(u, few);
   }
 
   // The step without a norm.

@@ -4,8 +4,7 @@
 // A set's Splits teams share out K, and its cells. It knows nothing of the other set: while one computes cells, or waits,
 // the other multiplies. At each step a team waits until the blocks have written their part of the operand h_{t-1} of (1)
 // for its set, has its tiles copied to shared memory, multiplies (1), and computes (2) to (8) with adjacent units to a
-// thread. No norm, projection or gate recurrence: those span units. Two blocks beside each other need the same tiles, so
-// where `Paired` each has half of a tile copied to both.
+// thread. No norm, projection or gate recurrence: those span units.
 #include "hopper.cuh"
 #include "exchange.cuh"
 #include "units_forward.cuh"
@@ -18,14 +17,11 @@ namespace longshort {
 //   Splits   teams of a set, each with a part of K
 //   Stages   tiles of the operand that a team has room for, at least 2
 //   Units    adjacent units of a thread
-//   Paired   whether blocks copy for each other; 16 then divides the columns
-template <int K_, int Columns_, int Sets_, int Splits_, int Stages_, int Units_, bool Paired_>
+template <int K_, int Columns_, int Sets_, int Splits_, int Stages_, int Units_>
 struct Team {
   static constexpr int K = K_, Columns = Columns_, Sets = Sets_, Splits = Splits_, Stages = Stages_, Units = Units_;
   static constexpr int BlockUnits = 16, Blocks = K / BlockUnits, Rows = 4 * BlockUnits;
   static constexpr int Threads = Splits * TeamThreads;  // of a set
-  static constexpr bool Paired = Paired_;
-  static_assert(!Paired || Columns % 16 == 0, "half a tile is whole rows of eight");
 };
 
 template <class F, class Cut, class A>
@@ -52,7 +48,8 @@ struct TeamForward {
   const int first, count;      // sequence of column 0, columns that are sequences
   const int chunk0, chunks;    // this team's part of K
   char *weights, *stages;      // stages of this team
-  u64 *full, *empty;           // of each stage: its tile is there; all warps have multiplied it, those of the pair's too
+  u64 *full, *empty;           // of each stage: its tile is there; all warps have multiplied it
+  u64* posts;                  // of the set: the operand of a step is there
   R* sums;                     // of each team of the set, (Columns, 4, 16) where its stages are
   E* operand;                  // (2, K / Tile, Columns, 128 bytes), as tiles lie in shared memory; of steps in turns
   u32* posted;                 // (128): steps whose operand a block has written
@@ -76,6 +73,7 @@ struct TeamForward {
         stages(shared() + WeightBytes + team * RoomBytes),
         full(reinterpret_cast<u64*>(shared() + WeightBytes + Cut::Sets * SetBytes) + team * 2 * Stages),
         empty(full + Stages),
+        posts(full + (Cut::Sets * Cut::Splits - team) * 2 * Stages + set),
         sums(reinterpret_cast<R*>(shared() + WeightBytes + set * SetBytes)),
         operand(a.exchange + (block_x() / Cut::Blocks * Cut::Sets + set) * static_cast<i64>(2 * Cut::K * Cut::Columns)),
         posted(a.posted + (block_x() / Cut::Blocks * Cut::Sets + set) * 128) {}
@@ -182,7 +180,6 @@ struct TeamForward {
       relax();
     }
     warp_barrier();
-    order_in_memory();
     return true;
   }
 
@@ -193,28 +190,18 @@ struct TeamForward {
     arrive_before(full + fetched, StageBytes);
     char* to = stages + fetched * StageBytes;
     const E* from = operand + (j % 2 * Chunks + chunk) * Cut::Columns * Tile;
-    if (Cut::Paired) {
-      const int half = block_x() % 2;
-      copy_arriving_at_both(to + half * (StageBytes / 2), from + half * (Cut::Columns / 2 * Tile), StageBytes / 2,
-                            full + fetched);
-    } else {
-      copy_arriving(to, from, StageBytes, full + fetched);
-    }
+    copy_arriving(to, from, StageBytes, full + fetched);
     if (++fetched == Stages) fetched = 0, ++fetches;
-  }
-
-  // A warp has multiplied the tile of a stage.
-  DEVICE_MEMBER void leave(int stage) const {
-    if (lane() != 0) return;
-    arrive(empty + stage);
-    if (Cut::Paired) arrive_beside(empty + stage);
   }
 
   // (1), this team's part of it.
   DEVICE_MEMBER void multiply(int j, float (&d)[Tiles][4]) {
     UNROLL for (int k = 0; k < Tiles; ++k) UNROLL for (int r = 0; r < 4; ++r) d[k][r] = 0;
     if (thread() % TeamThreads < 32) {
-      await(j);
+      // One warp of the set looks: the fewer do, the sooner others' numbers arrive.
+      if (team % Cut::Splits == 0 && await(j) && leads()) arrive(posts);
+      while (!is_over(posts, j % 2)) relax();
+      order_in_memory();
       if (leads()) ROLLED for (int chunk = 0; chunk < Stages && chunk < chunks; ++chunk) fetch(j, chunk0 + chunk);
       warp_barrier();
     }
@@ -229,7 +216,7 @@ struct TeamForward {
       held(d);
       if (chunk > 0) {  // the tile before is multiplied
         wait_products<1>();
-        leave(before);
+        if (lane() == 0) arrive(empty + before);
         if (leads() && chunk - 1 + Stages < chunks) fetch(j, chunk0 + chunk - 1 + Stages);
         warp_barrier();
       }
@@ -238,7 +225,7 @@ struct TeamForward {
     }
     wait_products<0>();
     held(d);
-    leave(before);
+    if (lane() == 0) arrive(empty + before);
   }
 
   DEVICE_MEMBER void ask(int s, Few (&few)[Cells]) const {
@@ -300,25 +287,24 @@ struct TeamForward {
         });
       });
     }
-    if (more) post(j + 1);
+    if (more) post(j + 1);  // before what no block waits for
+    UNROLL for (int k = 0; k < Cells; ++k)
+      if (owns(k)) cell(k, s).keep(u, few[k]);
   }
 
   DEVICE_MEMBER void run() {
     load_weights();
+    if (at == 0) open_barrier(posts, 1);
     if (thread() % TeamThreads < Stages) {
       open_barrier(full + thread() % TeamThreads, 1);
-      open_barrier(empty + thread() % TeamThreads, (Cut::Paired ? 2 : 1) * TeamThreads / 32);
+      open_barrier(empty + thread() % TeamThreads, TeamThreads / 32);
     }
     begin();
     cell(0, 0).load_gates(a.bias, readable(), bias);
     order_in_shared();
-    if (Cut::Paired)
-      pair_barrier();
-    else
-      block_barrier();
+    block_barrier();
     post(0);
     for (int j = 0; j < a.steps.value; ++j) step(j);
-    if (Cut::Paired) pair_barrier();  // nothing is still on its way to a block that has ended
   }
 };
 

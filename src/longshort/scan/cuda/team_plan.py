@@ -28,17 +28,13 @@ UNITS: Final = 16
 """Units of a block: 64 rows of W_hh, which one product has."""
 COLUMNS: Final = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128)
 """Sequences of a team that a product is compiled for."""
-LEAST_CELLS: Final = 128 * 512
-"""N x H from which teams multiply faster than single warps."""
 MOST_STAGES: Final = 8
+LEAST_STAGES: Final = 3
+"""Tiles on their way at once: with two a product waits for each."""
 ROW: Final = 128
 """Bytes of a row of a tile."""
 POSTS: Final = 128
 """Blocks that a set may have."""
-MOST_TEAMS: Final = 4
-"""Teams of a block."""
-WIDE: Final = 80
-"""Columns of a set up to which four teams have the registers for its sums."""
 
 
 @hashed_once
@@ -59,7 +55,6 @@ class Teams:
     groups: int
     sequences: int
     "of a set"
-    paired: bool
 
     @property
     def threads(self) -> int:
@@ -73,14 +68,14 @@ class Teams:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, the stages of each team, two barriers of each stage."""
+        """Bytes of shared memory: weights, the stages of each team, two barriers of each stage, one of each set."""
         weights = 4 * UNITS * self.K * self.size
-        return weights + self.sets * self.splits * self.stages * (self.columns * ROW + 16)
+        stages = self.sets * self.splits * self.stages * (self.columns * ROW + 16)
+        return weights + stages + self.sets * 8
 
     def template(self, units: int) -> str:
         """Return the arguments of the kernel's template, for a thread of so many adjacent units."""
-        paired = str(self.paired).lower()
-        numbers = self.K, self.columns, self.sets, self.splits, self.stages, units, paired
+        numbers = self.K, self.columns, self.sets, self.splits, self.stages, units
         return f"longshort::Team<{', '.join(map(str, numbers))}>"
 
 
@@ -105,26 +100,24 @@ def cuts(properties: Properties, call: Call, tf32: bool) -> Iterator[Teams]:
     if groups < 1 or blocks > POSTS:
         return
     each = -(-call.N // groups)
-    for sets, splits in ((1, 4), (2, 2), (1, 2), (2, 1), (1, 1)):
+    for sets, splits in ((1, 2), (2, 1), (1, 1)):
         sequences = -(-each // sets)
         columns = next((columns for columns in COLUMNS if columns >= sequences), None)
-        if columns is None or (sets * splits == MOST_TEAMS and columns > WIDE):
+        if columns is None:
             continue
         most = -(-chunks // splits)
-        left = properties.shared - 4 * UNITS * K * size
-        stages = min(MOST_STAGES, left // (sets * splits * (columns * ROW + 16)), max(2, most))
-        if stages >= 2 and most * (splits - 1) < chunks:
+        left = properties.shared - 4 * UNITS * K * size - 8 * sets
+        stages = min(MOST_STAGES, left // (sets * splits * (columns * ROW + 16)), max(LEAST_STAGES, most))
+        if stages >= LEAST_STAGES and most * (splits - 1) < chunks:
             yield Teams(
                 K, columns, sets, splits, stages, size, -(-call.N // (sequences * sets)), sequences,
-                columns % 16 == 0,
             )  # fmt: skip
 
 
 def program(call: Call, teams: Teams, units: int, specialises: bool) -> Program:
     """Return the program, compiled for the call's options and sizes if it `specialises`."""
     options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
-    template = f"{options}, {teams.template(units)}"
-    entry = Entry("team_forward", teams.threads, template, paired=teams.paired)
+    entry = Entry("team_forward", teams.threads, f"{options}, {teams.template(units)}")
     return Program("team_forward.cu", call.dtype, (entry,), sized(call) if specialises else ())
 
 

@@ -96,9 +96,6 @@ struct UnitsForward {
       move_gate(a.sigmoid_i, u + j, v[j].i);
       move_gate(a.sigmoid_f, u + j, v[j].f);
     }
-    keep_sigmoids<Units>(a, has, n, t, u, 0, on, [&](int j) { return v[j].i; });
-    keep_sigmoids<Units>(a, has, n, t, u, 1, on, [&](int j) { return v[j].f; });
-    keep_candidates(a, has, n, t, u, on, v);
   }
 
   // (2): a gate that the next step reads.
@@ -112,18 +109,28 @@ struct UnitsForward {
   template <class Move>
   DEVICE_MEMBER void close(Index u, Few& few, const R (&out)[Units], Move move) const {
     Cell<R>(&v)[Units] = few.cell;
-    R fresh[Units], kept[Units], c[Units];
+    R fresh[Units], c[Units];
     UNROLL for (int j = 0; j < Units; ++j) {
       open_output<E>(has, few.a[3][j], peepholes_of(a, has, u + j), v[j]);
       fresh[j] = v[j].o * activated<E>(has, out[j]);
-      kept[j] = finish_cell(a, has, few.renews[j], v[j].cell, few.c[j]);
-      c[j] = again ? initial_c_at(a, has, n, u + j) : on ? kept[j] : few.c[j];
+      v[j].cell = finish_cell(a, has, few.renews[j], v[j].cell, few.c[j]);
+      c[j] = again ? initial_c_at(a, has, n, u + j) : on ? v[j].cell : few.c[j];
       move_gate(a.sigmoid_o, u + j, v[j].o);
     }
-    keep_sigmoids<Units>(a, has, n, t, u, 3, on, [&](int j) { return v[j].o; });
-    keep_cells(a, has, n, t, u, kept, on);
     store(a.c + n * row + u, c);
     move(fresh);
+  }
+
+  // Gates and cells, once closed, for the way back and for whoever asked for them.
+  DEVICE_MEMBER void keep(Index u, const Few& few) const {
+    const Cell<R>(&v)[Units] = few.cell;
+    R c[Units];
+    UNROLL for (int j = 0; j < Units; ++j) c[j] = v[j].cell;
+    keep_sigmoids<Units>(a, has, n, t, u, 0, on, [&](int j) { return v[j].i; });
+    keep_sigmoids<Units>(a, has, n, t, u, 1, on, [&](int j) { return v[j].f; });
+    keep_candidates(a, has, n, t, u, on, v);
+    keep_sigmoids<Units>(a, has, n, t, u, 3, on, [&](int j) { return v[j].o; });
+    keep_cells(a, has, n, t, u, c, on);
   }
 };
 
