@@ -91,6 +91,10 @@ def alone(*words, **environment):
         (64, 20, 512, "float16"),
         (64, 9, 512, "float32"),
         (64, 20, 128, "float32"),
+        (256, 9, 1024, "bfloat16"),  # by teams from here on
+        (80, 9, 1150, "bfloat16"),
+        (300, 9, 512, "float16"),
+        (512, 5, 1024, "float16"),
     ],
 )
 def test_blocks_that_exchange(N, T, H, dtype, what):
@@ -102,7 +106,9 @@ def test_blocks_that_exchange(N, T, H, dtype, what):
 
 @needs_a_device
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-@pytest.mark.parametrize("N, H, plan", [(9, 64, "alone"), (25, 150, "persistent"), (9, 128, "step")])
+@pytest.mark.parametrize(
+    "N, H, plan", [(9, 64, "alone"), (25, 150, "persistent"), (9, 128, "step"), (9, 1088, "persistent")]
+)
 def test_the_sanitizer_finds_nothing(tool, N, H, plan):
     if shutil.which("compute-sanitizer") is None:
         pytest.skip("compute-sanitizer is not installed")

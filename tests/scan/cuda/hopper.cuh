@@ -1,5 +1,5 @@
-// The twin of scan/cuda/hopper.cuh for the host. A copy is made as late as can be: when somebody has looked for it in
-// vain. Products of a team read shared memory as the PTX manual lays operands out, 128 bytes a row, swizzled.
+// The twin of scan/cuda/hopper.cuh for the host. A copy reads what it copies at once or as late as can be, and writes it
+// as late as can be: when somebody has looked for it in vain. Products of a team read shared memory as the PTX manual lays operands out, 128 bytes a row, swizzled.
 #pragma once
 #include "device.cuh"
 
@@ -13,6 +13,7 @@ struct Copy {
   const void* from;
   int bytes;
   u64* at;
+  std::vector<char> early;  // what was there when it was asked for, of every other copy
 };
 // A barrier: its count in bits 0 to 15, arrivals still to come in 16 to 31, bytes still to come in 32 to 62, its phase.
 struct Phases {
@@ -27,19 +28,29 @@ struct Phases {
 };
 inline std::vector<Copy> copies;
 inline u64 copies_of = 0;  // the launch they belong to: one that gave up leaves some
+inline u64 asked = 0;      // copies
+inline u64 vain = 0;       // looks at barriers since one was over: when they are very many, none will be
 }  // namespace host
 
 DEVICE void team_barrier(int set, int threads) { host::meet(host::running->block->teams[set], threads); }
 DEVICE bool all_in_warp(bool value) { return !any_in_warp(!value); }
 DEVICE void warp_barrier() { host::meet(host::warp().meeting, 32); }
-DEVICE void open_barrier(u64* at, int count) { *at = static_cast<u64>(count) | static_cast<u64>(count) << 16; }
+DEVICE void open_barrier(u64* at, int count) {
+  *at = static_cast<u64>(count) | static_cast<u64>(count) << 16;
+  host::vain = 0;
+  if (host::copies_of != host::launches) host::copies.clear(), host::copies_of = host::launches;
+}
 DEVICE void arrive(u64* at) { host::Phases{*at}.move(-1, 0); }
 DEVICE void arrive_before(u64* at, int bytes) {
   host::Phases{*at}.move(0, bytes);
   arrive(at);
 }
 DEVICE bool is_over(u64* at, int parity) {
-  if (*at >> 63 != static_cast<u64>(parity)) return true;
+  if (*at >> 63 != static_cast<u64>(parity)) {
+    host::vain = 0;
+    return true;
+  }
+  if (++host::vain > 3000000) host::failed = true;
   std::vector<host::Copy> left;
   std::vector<host::Copy> all;
   all.swap(host::copies);
@@ -48,19 +59,20 @@ DEVICE bool is_over(u64* at, int parity) {
       left.push_back(copy);
       continue;
     }
-    std::memcpy(copy.to, copy.from, copy.bytes);
+    std::memcpy(copy.to, copy.early.empty() ? copy.from : copy.early.data(), copy.bytes);
     host::Phases{*at}.move(0, -copy.bytes);
   }
   host::copies.swap(left);
   return false;
 }
 DEVICE void copy_arriving(char* to, const void* from, int bytes, u64* at) {
-  if (host::copies_of != host::launches) host::copies.clear(), host::copies_of = host::launches;
   if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from) | bytes) % 16 != 0) {
     std::fprintf(stderr, "a copy of %d bytes is not aligned\n", bytes);
     host::failed = true;
   }
-  host::copies.push_back({to, from, bytes, at});
+  const char* first = static_cast<const char*>(from);
+  const bool now = ++host::asked % 2;
+  host::copies.push_back({to, from, bytes, at, std::vector<char>(first, first + (now ? bytes : 0))});
 }
 DEVICE void order_in_shared() {}
 DEVICE void order_in_memory() {}
