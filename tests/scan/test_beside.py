@@ -148,7 +148,7 @@ def test_each_direction_is_cut_for_its_part_of_the_device(monkeypatch):
 
 
 def test_whoever_shares_the_device_is_told(monkeypatch):
-    """In a CUDA graph too, though they follow each other there: a graph replays the bits of an ordinary call."""
+    """In a CUDA graph too, where they follow each other: it replays the bits of an ordinary call."""
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     assert streams.side_by_side(0, [streams.sharing] * 2) == [2, 2]
     with pytest.raises(ZeroDivisionError):

@@ -68,7 +68,7 @@ class Teams:
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, the stages of each team, two barriers of each stage, one of each set."""
+        """Bytes of shared memory: weights, stages, two barriers of each stage, one of each set."""
         weights = 4 * UNITS * self.K * self.size
         stages = self.sets * self.splits * self.stages * (self.columns * ROW + 16)
         return weights + stages + self.sets * 8
