@@ -50,11 +50,13 @@ struct PersistentForward {
   int unit0;
   Carried kept[Cells], *carried;
   R bias[Direct ? Pairs : 1][4];
+  Peepholes<R> peepholes[Direct ? Pairs : 1];
   R ahead[Cells][4];
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
-  Decisions<Cells, F> decided;   // of the step at hand
+  Decisions<Cells, Direct ? 4 : 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
+  Lengths<Cells, Cut::Subs == 1, F> lengths;
 
-  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), decided{has, 0} {}
+  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
 
   DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
   DEVICE_MEMBER int unit(int k) const {
@@ -76,8 +78,9 @@ struct PersistentForward {
   DEVICE_MEMBER bool keeps(int sub, int k) const { return !has(MasksHidden) || hidden >> (sub * Cells + k) & 1u; }
 
   DEVICE_MEMBER void decide_all(const Slice<Cut, A>& slice, int j) {
-    decided = decide<Cells, Direct ? 4 : 1>(
-        a, has, time_of(a, has, a.step.value + j), [&](int k) { return slice.first + column(k); },
+    const int s = a.step.value + j;
+    decided.make(
+        a, time_of(a, has, s), time_of(a, has, s + 1), j, [&](int k) { return slice.first + column(k); },
         [&](int k) { return unit(k); });
   }
 
@@ -121,6 +124,7 @@ struct PersistentForward {
         E operand = hands.h;
         if (owns(slice, k) && u < a.H) {
           hands = enter(n, u);
+          lengths.keep(a, k, n);
           hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
           operand = operand_of(keeps(sub, k), hands.h);
           if (a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
@@ -138,21 +142,24 @@ struct PersistentForward {
     const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
     const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
                       fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
-    const Peepholes<R> p = peepholes_of(a, has, u);
+    const Peepholes<R>& p = peepholes[Direct ? k / (2 * Cut::NT) : 0];
     const R mask = candidate_mask(a, has, decided.candidate(k));
     open_gates<E>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
     open_output<E>(has, pre[3], p, v);
     return v.o * activated<E>(has, v.cell);
   }
 
-  // (6) to (8): to the next product, to memory and to the next step.
-  DEVICE_MEMBER void close(int sub, int k, int j, int n, int u, const Cell<R>& v, R fresh) {
+  // (6) to (8): to the next product, to memory and to the next step. reset: of `asked_reset`, of the step after.
+  DEVICE_MEMBER void close(int sub, int k, int j, int n, int u, const Cell<R>& v, R fresh, u8 reset) {
     const int s = a.step.value + j;
-    const Index t = time_of(a, has, s);
-    const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
+    const Index t = time_of(a, has, s), row = row_of(a, n, t);
+    const bool on = lengths.active(a, k, n, t);
+    const bool again = has(Resets) && reset && lengths.active(a, k, n, time_of(a, has, s + 1));
     const Carried hands = carry(sub, k);
-    const E next = finish_output(a, has, n, u, s, decided.output(k), fresh, hands.h);
-    if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(keeps(sub, k), next));
+    E seen, next = renewed_output(a, has, n, u, t, on, decided.output(k), fresh, hands.h, seen);
+    if (a.y) a.y[row * a.P + u] = seen;
+    if (again) next = initial_h_at(a, n, u);
+    if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand_of(keeps(sub, k), next));
     const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
     keep_cell(a, has, n, t, u, c, on);
@@ -162,14 +169,15 @@ struct PersistentForward {
     keep_sigmoid(a, has, n, t, u, 3, v.o, on);
   }
 
-  // The bias of this thread's units, which stays in registers.
-  DEVICE_MEMBER void keep_bias() {
+  // The bias and the peepholes of this thread's units, which stay in registers.
+  DEVICE_MEMBER void keep_weights() {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p)
-      UNROLL for (int gate = 0; gate < 4; ++gate) {
-        const int u = unit(Direct ? p * 2 * Cut::NT : 0);
+    UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p) {
+      const int u = unit(Direct ? p * 2 * Cut::NT : 0);
+      UNROLL for (int gate = 0; gate < 4; ++gate)
         bias[p][gate] = u < a.H ? weight_at<A>(a.bias, slots[gate], a.H, u) : R(0);
-      }
+      if (u < a.H) peepholes[p] = peepholes_of(a, has, u);
+    }
   }
 
   // W_ih x of this thread's cells at step j of this launch, asked for before the operand is waited for. Nothing is
@@ -220,6 +228,9 @@ struct PersistentForward {
     } else {
       ask(slice, j, x);
     }
+    u8 resets[Cells];
+    UNROLL for (int k = 0; k < Cells; ++k)
+      if (owns(slice, k)) resets[k] = asked_reset(a, has, slice.first + column(k), a.step.value + j + 1);
     char* operand = stage(sub, j);
     const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
     const auto later = [&] {
@@ -254,8 +265,8 @@ struct PersistentForward {
       if (u < a.H) {
         Cell<R> v;
         const R fresh = open(sub, k, j, n, u, sum_of(d, k), x[k], v);
-        close(sub, k, j, n, u, v, fresh);
-      } else if (j + 1 < a.steps) {
+        close(sub, k, j, n, u, v, fresh, resets[k]);
+      } else if (j + 1 < a.steps.value) {
         E zero;
         narrow(R(0), zero);
         tell(sub, j + 1, n, column(k), u, zero);
@@ -267,7 +278,7 @@ struct PersistentForward {
 
   DEVICE_MEMBER void run() {
     begin(shared());
-    keep_bias();
+    keep_weights();
     // Before the loop, not at its first step: a load that only some steps make is waited for at every step.
     if (Ahead && a.steps.value > 0) ask(Slice<Cut, A>(a, 0), 0, ahead);
     block_barrier();
