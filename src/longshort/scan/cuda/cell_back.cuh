@@ -28,11 +28,6 @@ template <int Units, class A>
 DEVICE void add_sums(const A& a, Index n, Index block, Index u, const typename A::Wide (&values)[Units]) {
   if (block >= 0) accumulate(a.sums + (n * a.sum_count + block) * a.H + u, values);
 }
-template <class A>
-DEVICE void add_sum(const A& a, Index n, Index block, Index u, typename A::Wide value) {
-  const typename A::Wide values[1] = {value};
-  add_sums(a, n, block, u, values);
-}
 
 // What the masks decide of one cell: `keeps_candidates`, `renews_cells`.
 struct Masked {
@@ -86,9 +81,11 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
   gate_slopes(has, v, d, c_before, mask, extra, a_bar);
   dc = past + cell_gradient_before(has, v, d, a_bar, p);
   if (has(Peephole)) {
-    if (a.sigmoid_i >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_i, u, a_bar[0] * c_before);
-    if (a.sigmoid_f >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_f, u, a_bar[1] * c_before);
-    if (a.sigmoid_o >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_o, u, a_bar[3] * v.cell);
+    R* sums = a.sums + (n * static_cast<Index>(a.sum_count) + static_cast<Index>(a.sum_peephole)) * a.H + u;
+    const R sum_i[1] = {a_bar[0] * c_before}, sum_f[1] = {a_bar[1] * c_before}, sum_o[1] = {a_bar[3] * v.cell};
+    if (a.sigmoid_i >= 0) accumulate(sums + a.sigmoid_i * a.H, sum_i);
+    if (a.sigmoid_f >= 0) accumulate(sums + a.sigmoid_f * a.H, sum_f);
+    if (a.sigmoid_o >= 0) accumulate(sums + a.sigmoid_o * a.H, sum_o);
   }
   if (has(Projected) && a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
   return q;

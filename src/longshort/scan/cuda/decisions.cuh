@@ -8,51 +8,87 @@
 
 namespace longshort {
 
-// Lanes Apart and 2 Apart from each other own adjacent units of the same sequences. Lasts: whether the decisions of one
-// step are still there at the next; then a call serves two steps where half of the lanes would have none to make.
+// Lanes Apart and 2 Apart from each other own adjacent units of the same sequences. Lasts: whether a thread has the same
+// cells at every step, and the decisions of one step are still there at the next. Then what no step changes is made once,
+// and a call serves two steps where half of the lanes would have none to make.
 template <int Cells, int Apart, bool Lasts, class F>
 struct Decisions {
   static constexpr int Calls = (3 * Cells + 3) / 4;
   F has;
   u32 bits[Calls];  // set where a mask keeps, or a zone renews: for each call, a bit in Apart for each lane's words
+  Noise noise;      // of the one call of a step, if decisions last
+  u32 least;
 
-  DEVICE_MEMBER explicit Decisions(const F& options) : has(options) {
-    UNROLL for (int call = 0; call < Calls; ++call) bits[call] = 0;
-  }
+  DEVICE_MEMBER explicit Decisions(const F& options) : has(options) {}
   DEVICE_MEMBER bool at(int task) const { return bits[task / 4] >> (Apart * (task % 4)) & 1u; }
   DEVICE_MEMBER bool candidate(int k) const { return at(k); }
   DEVICE_MEMBER bool output(int k) const { return at(Cells * has(MasksCandidate) + k); }
   DEVICE_MEMBER bool cell(int k) const { return at(Cells * (has(MasksCandidate) + has(ZonesHidden)) + k); }
 
-  // Of step t, by all lanes of a warp together: n_of(k) and u_of(k) of cell k. next: t of the turn after. turn: how many
-  // there were before, if decisions last.
+  DEVICE_MEMBER static int own() { return lane() / Apart % 4; }
+  DEVICE_MEMBER int tasks() const { return (has(MasksCandidate) + has(ZonesHidden) + has(ZonesCell)) * Cells; }
+  DEVICE_MEMBER bool once() const { return Lasts && tasks() > 0 && tasks() <= 4; }
+  DEVICE_MEMBER bool twice() const { return once() && tasks() <= 2; }
+
+  // Calls each(kind, cell, task), kinds as in `streams`.
+  template <class Each>
+  DEVICE_MEMBER void for_tasks(Each each) const {
+    const bool there[3] = {has(MasksCandidate), has(ZonesHidden), has(ZonesCell)};
+    int task = 0;
+    UNROLL for (int at = 0; at < 3 * Cells; ++at)
+      if (there[at / Cells]) each(at / Cells, at % Cells, task++);
+  }
+  DEVICE_MEMBER static u32 stream(int kind) { return kind == 0 ? RecurrentDropout : kind == 1 ? ZoneoutH : ZoneoutC; }
+  template <class A>
+  DEVICE_MEMBER static u32 least_of(const A& a, int kind) {
+    return static_cast<u32>(kind == 0 ? a.least_g : kind == 1 ? a.least_zone_h : a.least_zone_c);
+  }
+
+  // From the words of each lane's task, the bits of this lane's unit.
+  DEVICE_MEMBER static u32 vote(const u32 (&words)[4], u32 from) {
+    u32 votes[4];
+    UNROLL for (int j = 0; j < 4; ++j) votes[j] = votes_in_warp(words[j] >= from);
+    const u32 mine = own() & 2 ? (own() & 1 ? votes[3] : votes[2]) : (own() & 1 ? votes[1] : votes[0]);
+    return mine >> (lane() - own() * Apart);
+  }
+
+  // Before the first step: n_of(k) and u_of(k) of cell k.
+  template <class A, class N, class U>
+  DEVICE_MEMBER void begin(const A& a, N n_of, U u_of) {
+    if (!once()) return;
+    u32 of = 0, n = 0, quad = 0;
+    for_tasks([&](int kind, int k, int task) {
+      if ((twice() ? own() % tasks() : own()) == task)
+        of = stream(kind), n = n_of(k), quad = u_of(k) / 4, least = least_of(a, kind);
+    });
+    noise = noise_of(seed_of(a), of, n, quad);
+  }
+
+  // Of step t, by all lanes of a warp together. next: t of the turn after; turn: how many there were before.
   template <class A, class N, class U>
   DEVICE_MEMBER void make(const A& a, Index t, Index next, int turn, N n_of, U u_of) {
-    const bool there[3] = {has(MasksCandidate), has(ZonesHidden), has(ZonesCell)};
-    const Stream streams[3] = {RecurrentDropout, ZoneoutH, ZoneoutC};
-    const i64 least[3] = {a.least_g, a.least_zone_h, a.least_zone_c};
-    const int tasks = (there[0] + there[1] + there[2]) * Cells, own = lane() / Apart % 4;
-    const bool twice = Lasts && tasks > 0 && 2 * tasks <= 4;
-    if (twice && turn % 2 != 0) {
-      bits[0] >>= Apart * tasks;
+    u32 words[4];
+    if (once()) {
+      if (twice() && turn % 2 != 0) {
+        bits[0] >>= Apart * tasks();
+      } else {
+        u32 quad = 0;
+        for_tasks([&](int, int k, int task) {
+          if (own() % (twice() ? tasks() : 4) == task) quad = u_of(k) / 4;
+        });
+        noise_words(noise, static_cast<u32>(forgotten(static_cast<int>(quad))), a.first + (twice() && own() >= tasks() ? next : t), words);
+        bits[0] = vote(words, least);
+      }
       return;
     }
-    const Index of = twice && own >= tasks ? next : t;
-    u32 made[Calls] = {}, stream = 0, n = 0, quad = 0, from = 0;
-    int task = 0;
-    UNROLL for (int at = 0; at < 3 * Cells; ++at) {
-      const int kind = at / Cells, k = at % Cells;
-      if (!there[kind]) continue;
-      if ((twice ? own % tasks : own) == task % 4)
-        stream = streams[kind], n = n_of(k), quad = u_of(k) / 4, from = static_cast<u32>(least[kind]);
-      if (++task % 4 != 0 && task != tasks) continue;
-      u32 words[4], votes[4];
-      noise_words(seed_of(a), stream, a.first + of, n, quad, words);
-      UNROLL for (int j = 0; j < 4; ++j) votes[j] = votes_in_warp(words[j] >= from);
-      const u32 mine = own & 2 ? (own & 1 ? votes[3] : votes[2]) : (own & 1 ? votes[1] : votes[0]);
-      made[(task - 1) / 4] = mine >> (lane() - own * Apart);
-    }
-    UNROLL for (int call = 0; call < Calls; ++call) bits[call] = made[call];  // with no index known late
+    u32 made[Calls] = {}, of = 0, n = 0, quad = 0, from = 0;
+    for_tasks([&](int kind, int k, int task) {
+      if (own() == task % 4) of = stream(kind), n = n_of(k), quad = u_of(k) / 4, from = least_of(a, kind);
+      if (task % 4 != 3 && task + 1 != tasks()) return;
+      noise_words(seed_of(a), of, a.first + t, n, quad, words);
+      made[task / 4] = vote(words, from);
+    });
+    UNROLL for (int call = 0; call < Calls; ++call) bits[call] = made[call];  // no index of a member but a constant
   }
 };
 

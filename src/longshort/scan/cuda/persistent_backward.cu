@@ -49,9 +49,9 @@ struct PersistentBackward {
 
   DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
 
-  DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
-  DEVICE_MEMBER int unit(int k) const { return unit0 + static_cast<int>(place(k) % Cut::Units); }
-  DEVICE_MEMBER int column(int k) const { return static_cast<int>(place(k) / Cut::Units); }
+  DEVICE_MEMBER int unit(int) const { return unit0 + static_cast<int>(place() % Cut::Units); }
+  DEVICE_MEMBER int column(int k) const { return static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units); }
+  static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub) const { return stages + sub * StageBytes; }
 
@@ -145,11 +145,11 @@ struct PersistentBackward {
     } else {
       core.run(stage(sub), d);
     }
+    const int own = (core.wk * Cut::Columns + core.quarter * 2) * SumPitch + core.wm * Tiles * 16 + core.group;
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
         UNROLL for (int r = 0; r < 4; ++r)
-          mine[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch +
-               (core.wm * Tiles + m) * 16 + r / 2 * 8 + core.group] = d[m][c][r];
+          mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = d[m][c][r];
     block_barrier();
     UNROLL for (int k = 0; k < Cells; ++k)
       if (owns(slice, k))
@@ -244,6 +244,8 @@ struct PersistentBackward {
 
   DEVICE_MEMBER void run() {
     begin(shared());
+    const Slice<Cut, A> slice(a, 0);
+    decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     if (unit(0) < a.H) peepholes = peepholes_of(a, has, unit(0));
     block_barrier();
     for (int s = a.T.value - 1; s >= -1; --s) {

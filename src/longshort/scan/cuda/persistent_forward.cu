@@ -58,13 +58,13 @@ struct PersistentForward {
 
   DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
 
-  DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
+  static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER int unit(int k) const {
     return unit0 + (Direct ? core.wm * 8 * Pairs + k / (2 * Cut::NT) * 8 + core.group
-                           : static_cast<int>(place(k) % Cut::Units));
+                           : static_cast<int>(place() % Cut::Units));
   }
   DEVICE_MEMBER int column(int k) const {
-    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2 : static_cast<int>(place(k) / Cut::Units);
+    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2 : static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units);
   }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub, int step) const {
@@ -279,8 +279,10 @@ struct PersistentForward {
   DEVICE_MEMBER void run() {
     begin(shared());
     keep_weights();
+    const Slice<Cut, A> slice(a, 0);
+    decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     // Before the loop, not at its first step: a load that only some steps make is waited for at every step.
-    if (Ahead && a.steps.value > 0) ask(Slice<Cut, A>(a, 0), 0, ahead);
+    if (Ahead && a.steps.value > 0) ask(slice, 0, ahead);
     block_barrier();
     for (int j = 0; j < a.steps.value; ++j) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {
