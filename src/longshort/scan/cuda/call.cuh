@@ -124,12 +124,17 @@ DEVICE E canonical(E v) {
   return v;
 }
 
+template <class E>
+DEVICE E kept_or_zero(bool keep, E h) {
+  E zero;
+  narrow(decltype(wide(h))(0), zero);
+  return keep ? h : zero;
+}
+
 // The operand of the next product: h where variational_h keeps it. Its scale is applied to the product.
 template <class E>
 DEVICE E operand_of(bool keep, E h) {
-  E zero;
-  narrow(decltype(wide(h))(0), zero);
-  return keep ? canonical(h) : zero;
+  return kept_or_zero(keep, canonical(h));
 }
 
 template <class A>
@@ -217,6 +222,12 @@ DEVICE void keep_cell(const A& a, const F& has, Index n, Index t, Index u, typen
 
 // ---- the way back
 
+template <class R>
+DEVICE void add(R* to, R value) {
+  const R values[1] = {value};
+  accumulate(to, values);
+}
+
 // c_{t-1}: the neighbour's, the first one, or, where step s starts from a reset, a reset's. neighbour: whether there is
 // a step before, one of the sequence's own.
 template <class A, class F>
@@ -239,7 +250,13 @@ struct Recalled {
   typename A::Element gates[4];
   typename A::Wide wide_gates[4];  // instead, where `tapes_wide`
   typename A::Wide cell, before;   // the cell after the step, and c_{t-1}
+  typename A::Wide arriving;       // the gradient that arrives at the cell from outside
 };
+
+template <class A, class F>
+DEVICE typename A::Wide cell_gradient(const A& a, const F& has, Index n, Index t, Index u) {
+  return has(KeepsCells) && a.dcells ? a.dcells[at_strides(n, a.dcells_n, t, a.dcells_t) + u] : typename A::Wide(0);
+}
 
 template <class A, class F>
 DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, bool reset, bool neighbour) {
@@ -253,6 +270,7 @@ DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, b
       r.gates[gate] = a.tape_gates[at];
   }
   r.cell = a.tape_cells[row * a.H + u];
+  r.arriving = cell_gradient(a, has, n, t, u);
   r.before = cell_before(a, has, n, s, u, reset, neighbour);
   return r;
 }
@@ -265,6 +283,7 @@ DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(a.tape_gates + (row * 4 + gate) * a.H + u);
   if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
   if (a.dy) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u);
+  if (has(KeepsCells) && a.dcells) fetch_ahead(a.dcells + at_strides(n, a.dcells_n, t, a.dcells_t) + u);
 }
 
 template <class A, class F>
@@ -314,10 +333,8 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index
   R scaled = product;
   if (has(MasksHidden)) scaled = keep ? product * R(a.scale_h) : R(0);
   R total = past + scaled;
-  if (now.again) {  // (19)
-    if (a.dh_initial) a.dh_initial[n * a.P + k] += total;
-    total = R(0);
-  }
+  if (now.again && a.dh_initial) add(a.dh_initial + n * a.P + k, total);  // (19)
+  if (now.again) total = R(0);
   if (!now.on) {  // (20)
     past = total;
     return R(0);
@@ -345,9 +362,8 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index
 // (19) for the cell and the gates behind it: what reaches element k of (H + S H) before the step after.
 template <class A, class F>
 DEVICE typename A::Wide arriving_state(const A& a, const F& has, Index n, Index k, Moment now, typename A::Wide total) {
-  if (!now.again) return total;
-  if (a.dc_initial) a.dc_initial[n * state_row(a, has) + k] += total;
-  return typename A::Wide(0);
+  if (now.again && a.dc_initial) add(a.dc_initial + n * state_row(a, has) + k, total);
+  return now.again ? typename A::Wide(0) : total;
 }
 template <class A, class F>
 DEVICE typename A::Wide arriving_state(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide total) {

@@ -61,7 +61,7 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
   v.cell = has(NormsGates) ? normed : raw;
   const R phi = activated<E>(has, has(NormsOutput) ? normed : v.cell);
   R arrived = dc, past = R(0);
-  if (has(KeepsCells) && a.dcells) arrived += a.dcells[at_strides(n, a.dcells_n, t, a.dcells_t) + u];
+  if (has(KeepsCells) && a.dcells) arrived += was.arriving;
   R renewed = arrived;
   if (has(ZonesCell) && !masked.renews) past = arrived, renewed = R(0);
   if (has(MixesCell)) renewed = R(a.share_c) * arrived, past = (R(1) - R(a.share_c)) * arrived;
@@ -82,10 +82,9 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
   dc = past + cell_gradient_before(has, v, d, a_bar, p);
   if (has(Peephole)) {
     R* sums = a.sums + (n * static_cast<Index>(a.sum_count) + static_cast<Index>(a.sum_peephole)) * a.H + u;
-    const R sum_i[1] = {a_bar[0] * c_before}, sum_f[1] = {a_bar[1] * c_before}, sum_o[1] = {a_bar[3] * v.cell};
-    if (a.sigmoid_i >= 0) accumulate(sums + a.sigmoid_i * a.H, sum_i);
-    if (a.sigmoid_f >= 0) accumulate(sums + a.sigmoid_f * a.H, sum_f);
-    if (a.sigmoid_o >= 0) accumulate(sums + a.sigmoid_o * a.H, sum_o);
+    if (a.sigmoid_i >= 0) add(sums + a.sigmoid_i * a.H, R(a_bar[0] * c_before));
+    if (a.sigmoid_f >= 0) add(sums + a.sigmoid_f * a.H, R(a_bar[1] * c_before));
+    if (a.sigmoid_o >= 0) add(sums + a.sigmoid_o * a.H, R(a_bar[3] * v.cell));
   }
   if (has(Projected) && a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
   return q;

@@ -8,16 +8,15 @@
 
 namespace longshort {
 
-// Lanes Apart and 2 Apart from each other own adjacent units of the same sequences. Lasts: whether a thread has the same
-// cells at every step, and the decisions of one step are still there at the next. Then what no step changes is made once,
-// and a call serves two steps where half of the lanes would have none to make.
+// Lanes Apart and 2 Apart from each other own adjacent units of the same sequences. Lasts: whether a thread has the
+// same cells at every step, and the decisions of one step are still there at the next. Then what no step changes is
+// made once, and a call serves two steps where half of the lanes would have none to make.
 template <int Cells, int Apart, bool Lasts, class F>
 struct Decisions {
   static constexpr int Calls = (3 * Cells + 3) / 4;
   F has;
   u32 bits[Calls];  // set where a mask keeps, or a zone renews: for each call, a bit in Apart for each lane's words
   Noise noise;      // of the one call of a step, if decisions last
-  u32 least;
 
   DEVICE_MEMBER explicit Decisions(const F& options) : has(options) {}
   DEVICE_MEMBER bool at(int task) const { return bits[task / 4] >> (Apart * (task % 4)) & 1u; }
@@ -30,7 +29,7 @@ struct Decisions {
   DEVICE_MEMBER bool once() const { return Lasts && tasks() > 0 && tasks() <= 4; }
   DEVICE_MEMBER bool twice() const { return once() && tasks() <= 2; }
 
-  // Calls each(kind, cell, task), kinds as in `streams`.
+  // Calls each(kind, cell, task).
   template <class Each>
   DEVICE_MEMBER void for_tasks(Each each) const {
     const bool there[3] = {has(MasksCandidate), has(ZonesHidden), has(ZonesCell)};
@@ -52,15 +51,20 @@ struct Decisions {
     return mine >> (lane() - own() * Apart);
   }
 
+  // Calls each(kind, cell) for the task of this lane's one call.
+  template <class Each>
+  DEVICE_MEMBER void for_own(Each each) const {
+    for_tasks([&](int kind, int k, int task) {
+      if (own() % (twice() ? tasks() : 4) == task) each(kind, k);
+    });
+  }
+
   // Before the first step: n_of(k) and u_of(k) of cell k.
   template <class A, class N, class U>
   DEVICE_MEMBER void begin(const A& a, N n_of, U u_of) {
     if (!once()) return;
     u32 of = 0, n = 0, quad = 0;
-    for_tasks([&](int kind, int k, int task) {
-      if ((twice() ? own() % tasks() : own()) == task)
-        of = stream(kind), n = n_of(k), quad = u_of(k) / 4, least = least_of(a, kind);
-    });
+    for_own([&](int kind, int k) { of = stream(kind), n = n_of(k), quad = u_of(k) / 4; });
     noise = noise_of(seed_of(a), of, n, quad);
   }
 
@@ -72,12 +76,12 @@ struct Decisions {
       if (twice() && turn % 2 != 0) {
         bits[0] >>= Apart * tasks();
       } else {
-        u32 quad = 0;
-        for_tasks([&](int, int k, int task) {
-          if (own() % (twice() ? tasks() : 4) == task) quad = u_of(k) / 4;
-        });
-        noise_words(noise, static_cast<u32>(forgotten(static_cast<int>(quad))), a.first + (twice() && own() >= tasks() ? next : t), words);
-        bits[0] = vote(words, least);
+        u32 quad = 0, from = 0;
+        for_own([&](int kind, int k) { quad = u_of(k) / 4, from = least_of(a, kind); });
+        const i64 of = a.first + (twice() && own() >= tasks() ? next : t);
+        // forgotten, for what follows from it would be kept and something else spilled
+        noise_words(noise, static_cast<u32>(forgotten(static_cast<int>(quad))), of, words);
+        bits[0] = vote(words, from);
       }
       return;
     }

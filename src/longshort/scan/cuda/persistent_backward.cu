@@ -50,7 +50,9 @@ struct PersistentBackward {
   DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
 
   DEVICE_MEMBER int unit(int) const { return unit0 + static_cast<int>(place() % Cut::Units); }
-  DEVICE_MEMBER int column(int k) const { return static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units); }
+  DEVICE_MEMBER int column(int k) const {
+    return static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units);
+  }
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub) const { return stages + sub * StageBytes; }
@@ -119,7 +121,7 @@ struct PersistentBackward {
       const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks;
       E value;
       narrow(a_bar[gate], value);
-      value = canonical(value);
+      if (Cut::Exchanges) value = canonical(value);
       store_relaxed(row + at, value);
       if (!Cut::Exchanges) *reinterpret_cast<E*>(stage(sub) + c * Core::Pitch + (at + u) * sizeof(E)) = value;
     }

@@ -146,7 +146,10 @@ DEVICE void recall_units(const A& a, const F& has, Index n, Index s, Index u, Re
   }
   load(a.tape_cells + row * a.H + u, cell);
   load_or_zero(cells_before(a, has, n, s), u, before);
-  UNROLL for (int j = 0; j < Units; ++j) was[j].cell = cell[j], was[j].before = before[j];
+  UNROLL for (int j = 0; j < Units; ++j) {
+    was[j].cell = cell[j], was[j].before = before[j];
+    was[j].arriving = cell_gradient(a, has, n, time_of(a, has, s), u + j);
+  }
 }
 
 // Has what step s will recall brought nearer while the product before it runs.
