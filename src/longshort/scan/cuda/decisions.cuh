@@ -77,10 +77,11 @@ struct Decisions {
         bits[0] >>= Apart * tasks();
       } else {
         u32 quad = 0, from = 0;
-        for_own([&](int kind, int k) { quad = u_of(k) / 4, from = least_of(a, kind); });
+        for_own([&](int, int k) { quad = u_of(k) / 4; });
         const i64 of = a.first + (twice() && own() >= tasks() ? next : t);
         // forgotten, for what follows from it would be kept and something else spilled
         noise_words(noise, static_cast<u32>(forgotten(static_cast<int>(quad))), of, words);
+        for_own([&](int kind, int) { from = least_of(a, kind); });
         bits[0] = vote(words, from);
       }
       return;
