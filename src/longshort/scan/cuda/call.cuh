@@ -32,10 +32,10 @@ DEVICE bool resets(const A& a, const F& has, Index n, Index t) {
   return has(Resets) && constant(a.reset + n * a.T + t) && active(a, has, n, t);
 }
 
-// The reset of step s as it lies there, to be asked for before it is needed; 0 where there is no such step.
+// The reset of step s as it lies there, to be asked for before it is needed.
 template <class A, class F>
 DEVICE u8 asked_reset(const A& a, const F& has, Index n, Index s) {
-  return has(Resets) && s >= 0 && s < a.T ? constant(a.reset + n * a.T + time_of(a, has, s)) : u8(0);
+  return has(Resets) ? constant(a.reset + n * a.T + time_of(a, has, s)) : u8(0);
 }
 
 template <class A, class F>

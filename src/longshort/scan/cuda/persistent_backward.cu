@@ -170,7 +170,7 @@ struct PersistentBackward {
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k) || u >= a.H) continue;
-      if (Cut::Subs == 1) before[k] = asked_reset(a, has, n, s - 1);
+      if (Cut::Subs == 1) before[k] = asked_reset(a, has, n, s > 0 ? s - 1 : 0);
       if (!lengths.active(a, k, n, time_of(a, has, asked))) continue;
       const bool neighbour = asked > 0 && (!has(Reversed) || lengths.active(a, k, n, time_of(a, has, asked - 1)));
       const bool starts = Cut::Subs == 1 ? reset >> k & 1u : resets(a, has, n, time_of(a, has, asked));
