@@ -258,15 +258,16 @@ DEVICE void wait_for_previous() {
   if (host::previous) ++host::held;
   while (host::previous && !host::failed) host::yield();
 }
-DEVICE bool any_in_warp(bool value) {
+DEVICE u32 votes_in_warp(bool value) {
   host::Warp& warp = host::warp();
   warp.votes[lane()] = value;
   host::meet(warp.meeting, 32);
-  bool any = false;
-  for (bool vote : warp.votes) any |= vote;
+  u32 votes = 0;
+  for (int other = 0; other < 32; ++other) votes |= static_cast<u32>(warp.votes[other]) << other;
   host::meet(warp.meeting, 32);
-  return any;
+  return votes;
 }
+DEVICE bool any_in_warp(bool value) { return votes_in_warp(value) != 0; }
 
 DEVICE u32 bits_of(float v) { u32 r; std::memcpy(&r, &v, 4); return r; }
 DEVICE float float_of(u32 v) { float r; std::memcpy(&r, &v, 4); return r; }

@@ -16,6 +16,7 @@ device.cuh    every hardware instruction         call.cuh      steps, lengths, r
 arguments.cuh the one argument, every pointer    units.cuh     adjacent units of one thread, in wide loads
                                                  row.cuh       a row in one block, for the norms
 philox.cuh, decisions.cuh   the noise           product.cuh   resident weights times a staged operand
+lengths.cuh   the lengths of a thread's sequences
 cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
 step_*.cu, persistent_*.cu, dropped.cu           the kernels
 """

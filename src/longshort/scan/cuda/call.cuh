@@ -15,6 +15,11 @@ DEVICE Index row_of(const A& a, Index n, Index t) {
   return n * a.row_n + t * a.row_t;
 }
 
+// The row of an arriving gradient at (n, t).
+DEVICE Index at_strides(Index n, i64 stride_n, Index t, i64 stride_t) {
+  return n * static_cast<Index>(stride_n) + t * static_cast<Index>(stride_t);
+}
+
 // (8): whether step t of sequence n is one of its own.
 template <class A, class F>
 DEVICE bool active(const A& a, const F& has, Index n, Index t) {
@@ -27,9 +32,25 @@ DEVICE bool resets(const A& a, const F& has, Index n, Index t) {
   return has(Resets) && constant(a.reset + n * a.T + t) && active(a, has, n, t);
 }
 
+// The reset of step s as it lies there, to be asked for before it is needed.
+template <class A, class F>
+DEVICE u8 asked_reset(const A& a, const F& has, Index n, Index s) {
+  return has(Resets) ? constant(a.reset + n * a.T + time_of(a, has, s)) : u8(0);
+}
+
 template <class A, class F>
 DEVICE bool resets_after(const A& a, const F& has, Index n, Index s) {
   return s + 1 < a.T && resets(a, has, n, time_of(a, has, s + 1));
+}
+
+// What lengths and resets say of a sequence at step s; before the first step nothing is its own.
+struct Moment {
+  bool on;     // the step is one of its own
+  bool again;  // the step after it starts from a reset
+};
+template <class A, class F>
+DEVICE Moment moment(const A& a, const F& has, Index n, Index s) {
+  return {s >= 0 && active(a, has, n, time_of(a, has, s)), resets_after(a, has, n, s)};
 }
 
 template <class A>
@@ -103,12 +124,17 @@ DEVICE E canonical(E v) {
   return v;
 }
 
+template <class E>
+DEVICE E kept_or_zero(bool keep, E h) {
+  E zero;
+  narrow(decltype(wide(h))(0), zero);
+  return keep ? h : zero;
+}
+
 // The operand of the next product: h where variational_h keeps it. Its scale is applied to the product.
 template <class E>
 DEVICE E operand_of(bool keep, E h) {
-  E zero;
-  narrow(decltype(wide(h))(0), zero);
-  return keep ? canonical(h) : zero;
+  return kept_or_zero(keep, canonical(h));
 }
 
 template <class A>
@@ -125,14 +151,13 @@ DEVICE typename A::Wide initial_c_at(const A& a, const F& has, Index n, Index k)
 }
 
 // (6) from the projection's clip on, (7), (8) for output k. fresh: h̃. before: h of the step before. Returns h after
-// the step, which y sees but for the padding. renews: of `renews_outputs`.
+// the step, which y sees but for the padding. on: of `Moment`. renews: of `renews_outputs`.
 template <class A, class F>
-DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Index k, Index s, bool renews,
+DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Index k, Index t, bool on, bool renews,
                                           typename A::Wide fresh, typename A::Element before,
                                           typename A::Element& seen) {
   using R = typename A::Wide;
   typename A::Element rounded;
-  const Index t = time_of(a, has, s);
   if (has(ClipsProjection)) {
     const R most = R(a.projection_clip);
     if (a.unclipped) a.unclipped[(t * a.N + n) * a.P + k] = !(fresh < -most || fresh > most);
@@ -142,21 +167,11 @@ DEVICE typename A::Element renewed_output(const A& a, const F& has, Index n, Ind
   if (has(MixesHidden)) fresh = mixed(R(wide(before)), fresh, R(a.share_h));
   narrow(fresh, rounded);
   seen = rounded;
-  if (!active(a, has, n, t)) {
+  if (!on) {
     rounded = before;
     narrow(R(0), seen);
   }
   return rounded;
-}
-
-// The same for a thread that owns one unit: h̃ to y. Returns h as the next step finds it.
-template <class A, class F>
-DEVICE typename A::Element finish_output(const A& a, const F& has, Index n, Index k, Index s, bool renews,
-                                         typename A::Wide fresh, typename A::Element before) {
-  typename A::Element seen;
-  const auto rounded = renewed_output(a, has, n, k, s, renews, fresh, before, seen);
-  if (a.y) a.y[row_of(a, n, time_of(a, has, s)) * a.P + k] = seen;
-  return resets_after(a, has, n, s) ? initial_h_at(a, n, k) : rounded;
 }
 
 // (7), (8) for the cell: returns c after the step, before a reset of the next. renews: of `renews_cells`.
@@ -207,26 +222,44 @@ DEVICE void keep_cell(const A& a, const F& has, Index n, Index t, Index u, typen
 
 // ---- the way back
 
-// c_{t-1}: the neighbour's, the first one, or a reset's.
+template <class R>
+DEVICE void add(R* to, R value) {
+  const R values[1] = {value};
+  accumulate(to, values);
+}
+
+// c_{t-1}: the neighbour's, the first one, or, where step s starts from a reset, a reset's. neighbour: whether there is
+// a step before, one of the sequence's own.
 template <class A, class F>
-DEVICE typename A::Wide cell_before(const A& a, const F& has, Index n, Index s, Index u) {
-  const Index t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
-  if (resets(a, has, n, t)) return initial_c_at(a, has, n, u);
-  if (s > 0 && active(a, has, n, earlier)) return a.tape_cells[(earlier * a.N + n) * a.H + u];
-  return a.c_given[n * state_row(a, has) + u];
+DEVICE typename A::Wide cell_before(const A& a, const F& has, Index n, Index s, Index u, bool reset,
+                                     bool neighbour) {
+  const Index earlier = time_of(a, has, s - 1), first = n * state_row(a, has) + u;
+  const typename A::Wide* from = neighbour ? a.tape_cells + (earlier * a.N + n) * a.H + u : a.c_given + first;
+  if (has(Resets) && reset) {
+    if (!a.initial_c) return typename A::Wide(0);
+    from = a.initial_c + first;
+  }
+  return *from;
 }
 
 // What memory holds of one cell at step s for the way back, as it lies there: nothing on the way back changes it, so
-// it is asked for before a product is waited for. Padding has nothing; its fields are not read.
+// it is asked for before a product is waited for. Padding has nothing; its fields are not read. reset, neighbour: of
+// `cell_before`.
 template <class A>
 struct Recalled {
   typename A::Element gates[4];
   typename A::Wide wide_gates[4];  // instead, where `tapes_wide`
   typename A::Wide cell, before;   // the cell after the step, and c_{t-1}
+  typename A::Wide arriving;       // the gradient that arrives at the cell from outside
 };
 
 template <class A, class F>
-DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u) {
+DEVICE typename A::Wide cell_gradient(const A& a, const F& has, Index n, Index t, Index u) {
+  return has(KeepsCells) && a.dcells ? a.dcells[at_strides(n, a.dcells_n, t, a.dcells_t) + u] : typename A::Wide(0);
+}
+
+template <class A, class F>
+DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, bool reset, bool neighbour) {
   const Index t = time_of(a, has, s), row = t * a.N + n;
   Recalled<A> r;
   UNROLL for (int gate = 0; gate < 4; ++gate) {
@@ -237,7 +270,8 @@ DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u) {
       r.gates[gate] = a.tape_gates[at];
   }
   r.cell = a.tape_cells[row * a.H + u];
-  r.before = cell_before(a, has, n, s, u);
+  r.arriving = cell_gradient(a, has, n, t, u);
+  r.before = cell_before(a, has, n, s, u, reset, neighbour);
   return r;
 }
 
@@ -248,7 +282,8 @@ DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   const Index t = time_of(a, has, s), row = t * a.N + n;
   UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(a.tape_gates + (row * 4 + gate) * a.H + u);
   if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
-  if (a.dy) fetch_ahead(a.dy + n * a.dy_n + t * a.dy_t + u);
+  if (a.dy) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u);
+  if (has(KeepsCells) && a.dcells) fetch_ahead(a.dcells + at_strides(n, a.dcells_n, t, a.dcells_t) + u);
 }
 
 template <class A, class F>
@@ -277,7 +312,7 @@ DEVICE typename A::Element output_gradient(const A& a, const F& has, Index n, In
   const Index t = time_of(a, has, s);
   typename A::Element dy;
   narrow(typename A::Wide(0), dy);
-  if (a.dy && s >= 0 && active(a, has, n, t)) dy = a.dy[n * a.dy_n + t * a.dy_t + k];
+  if (a.dy && s >= 0 && active(a, has, n, t)) dy = a.dy[at_strides(n, a.dy_n, t, a.dy_t) + k];
   return dy;
 }
 
@@ -291,18 +326,16 @@ DEVICE bool tape_has_cell(const F& has, bool renews) {
 // output_gradient; keep, renews: of `keeps_hidden`, `renews_outputs`. Returns h̄' of the projection's value (0 in the
 // padding) and moves `past`, what reaches h past the product.
 template <class A, class F>
-DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index k, Index s, bool keep, bool renews,
-                                        typename A::Wide product, typename A::Element dy, typename A::Wide& past) {
+DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index k, Index s, Moment now, bool keep,
+                                        bool renews, typename A::Wide product, typename A::Element dy,
+                                        typename A::Wide& past) {
   using R = typename A::Wide;
-  const Index t = time_of(a, has, s);
   R scaled = product;
   if (has(MasksHidden)) scaled = keep ? product * R(a.scale_h) : R(0);
   R total = past + scaled;
-  if (resets_after(a, has, n, s)) {  // (19)
-    if (a.dh_initial) a.dh_initial[n * a.P + k] += total;
-    total = R(0);
-  }
-  if (s < 0 || !active(a, has, n, t)) {  // (20)
+  if (now.again && a.dh_initial) add(a.dh_initial + n * a.P + k, total);  // (19)
+  if (now.again) total = R(0);
+  if (!now.on) {  // (20)
     past = total;
     return R(0);
   }
@@ -317,16 +350,24 @@ DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index
     renewed = R(a.share_h) * total;
     past = (R(1) - R(a.share_h)) * total;
   }
-  if (has(ClipsProjection) && !a.unclipped[(t * a.N + n) * a.P + k]) renewed = R(0);
+  if (has(ClipsProjection) && !a.unclipped[(time_of(a, has, s) * a.N + n) * a.P + k]) renewed = R(0);
   return renewed;
+}
+template <class A, class F>
+DEVICE typename A::Wide arriving_output(const A& a, const F& has, Index n, Index k, Index s, bool keep, bool renews,
+                                        typename A::Wide product, typename A::Element dy, typename A::Wide& past) {
+  return arriving_output(a, has, n, k, s, moment(a, has, n, s), keep, renews, product, dy, past);
 }
 
 // (19) for the cell and the gates behind it: what reaches element k of (H + S H) before the step after.
 template <class A, class F>
+DEVICE typename A::Wide arriving_state(const A& a, const F& has, Index n, Index k, Moment now, typename A::Wide total) {
+  if (now.again && a.dc_initial) add(a.dc_initial + n * state_row(a, has) + k, total);
+  return now.again ? typename A::Wide(0) : total;
+}
+template <class A, class F>
 DEVICE typename A::Wide arriving_state(const A& a, const F& has, Index n, Index k, Index s, typename A::Wide total) {
-  if (!resets_after(a, has, n, s)) return total;
-  if (a.dc_initial) a.dc_initial[n * state_row(a, has) + k] += total;
-  return typename A::Wide(0);
+  return arriving_state(a, has, n, k, moment(a, has, n, s), total);
 }
 
 // ḡ_kept.
@@ -334,7 +375,7 @@ template <class A, class F>
 DEVICE Extra<typename A::Wide> kept_gradient(const A& a, const F& has, Index n, Index t, Index u) {
   Extra<typename A::Wide> extra = {0, 0, 0, 0};
   if (has(KeepsGates) && a.dgates) {
-    const typename A::Wide* row = a.dgates + n * a.dgates_n + t * a.dgates_t + u;
+    const typename A::Wide* row = a.dgates + at_strides(n, a.dgates_n, t, a.dgates_t) + u;
     extra.i = row[0];
     extra.f = row[a.H];
     extra.g = row[2 * a.H];

@@ -28,11 +28,6 @@ template <int Units, class A>
 DEVICE void add_sums(const A& a, Index n, Index block, Index u, const typename A::Wide (&values)[Units]) {
   if (block >= 0) accumulate(a.sums + (n * a.sum_count + block) * a.H + u, values);
 }
-template <class A>
-DEVICE void add_sum(const A& a, Index n, Index block, Index u, typename A::Wide value) {
-  const typename A::Wide values[1] = {value};
-  add_sums(a, n, block, u, values);
-}
 
 // What the masks decide of one cell: `keeps_candidates`, `renews_cells`.
 struct Masked {
@@ -54,8 +49,9 @@ DEVICE typename A::Wide cell_again(const A& a, const F& has, const Cell<typename
 // a_bar: ā of i, f, g, o; 0 for an absent gate. Returns the gradient of the result of the cell's norm. With `first` only
 // that and ā_o are made, and nothing is moved; otherwise `norm` holds the means over the row that come of it.
 template <class A, class F, class R = typename A::Wide>
-DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Masked& masked, const Recalled<A>& was,
-                   const CellNorm<R>& norm, bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
+DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Masked& masked, const Peepholes<R>& p,
+                   const Recalled<A>& was, const CellNorm<R>& norm, bool first, R m, const Extra<R>& extra, R& dc,
+                   R (&a_bar)[4]) {
   using E = typename A::Element;
   const Index t = time_of(a, has, s);
   Cell<R> v = opened<A>(has, was);
@@ -63,10 +59,9 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
   const R raw = norms_cell(has) ? norm.raw : cell_again(a, has, v, was, masked);
   const R normed = norms_cell(has) ? norm.hat() * norm.gain + norm.shift : raw;
   v.cell = has(NormsGates) ? normed : raw;
-  const Peepholes<R> p = peepholes_of(a, has, u);
   const R phi = activated<E>(has, has(NormsOutput) ? normed : v.cell);
   R arrived = dc, past = R(0);
-  if (has(KeepsCells) && a.dcells) arrived += a.dcells[n * a.dcells_n + t * a.dcells_t + u];
+  if (has(KeepsCells) && a.dcells) arrived += was.arriving;
   R renewed = arrived;
   if (has(ZonesCell) && !masked.renews) past = arrived, renewed = R(0);
   if (has(MixesCell)) renewed = R(a.share_c) * arrived, past = (R(1) - R(a.share_c)) * arrived;
@@ -86,12 +81,19 @@ DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Ma
   gate_slopes(has, v, d, c_before, mask, extra, a_bar);
   dc = past + cell_gradient_before(has, v, d, a_bar, p);
   if (has(Peephole)) {
-    if (a.sigmoid_i >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_i, u, a_bar[0] * c_before);
-    if (a.sigmoid_f >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_f, u, a_bar[1] * c_before);
-    if (a.sigmoid_o >= 0) add_sum(a, n, a.sum_peephole + a.sigmoid_o, u, a_bar[3] * v.cell);
+    R* sums = a.sums + (n * static_cast<Index>(a.sum_count) + static_cast<Index>(a.sum_peephole)) * a.H + u;
+    if (a.sigmoid_i >= 0) add(sums + a.sigmoid_i * a.H, R(a_bar[0] * c_before));
+    if (a.sigmoid_f >= 0) add(sums + a.sigmoid_f * a.H, R(a_bar[1] * c_before));
+    if (a.sigmoid_o >= 0) add(sums + a.sigmoid_o * a.H, R(a_bar[3] * v.cell));
   }
   if (has(Projected) && a.unprojected_all) a.unprojected_all[(t * a.N + n) * a.H + u] = v.o * phi;
   return q;
+}
+template <class A, class F, class R = typename A::Wide>
+DEVICE R unit_back(const A& a, const F& has, Index n, Index s, Index u, const Masked& masked, const Recalled<A>& was,
+                   const CellNorm<R>& norm, bool first, R m, const Extra<R>& extra, R& dc, R (&a_bar)[4]) {
+  const Peepholes<R> p = peepholes_of(a, has, u);
+  return unit_back(a, has, n, s, u, masked, p, was, norm, first, m, extra, dc, a_bar);
 }
 
 }  // namespace longshort

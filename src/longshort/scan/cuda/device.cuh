@@ -50,6 +50,8 @@ DEVICE char* shared() {
 }
 DEVICE void block_barrier() { __syncthreads(); }
 DEVICE bool any_in_warp(bool value) { return __any_sync(0xffffffffu, value); }
+// A bit for each lane of a warp.
+DEVICE u32 votes_in_warp(bool value) { return __ballot_sync(0xffffffffu, value); }
 
 // The same number, of which the compiler knows nothing: what depends on it is not kept from one step to the next, where
 // registers are scarcer than instructions.

@@ -143,7 +143,8 @@ def _pointed(given: frozenset[str]) -> tuple[tuple[int, str], ...]:
 @lru_cache(maxsize=4096)
 def _short(call: Call) -> bool:
     """Whether 32 bits count the elements of every array that a call's kernels make or keep."""
-    return (call.T + 2) * call.N * 4 * (call.H + call.P + 32) < 1 << 31
+    elements = (call.T + 4) * call.N * 4 * (call.H + call.P + 32)  # 20 N H at least: `sums` has up to 17
+    return elements < 1 << 31
 
 
 class Packed:

@@ -41,19 +41,30 @@ struct PersistentBackward {
   int unit0;
   Carried kept[Cells], *carried;
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
-  Decisions<Cells, F> decided;   // of the step at hand
+  Decisions<Cells, 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
+  Lengths<Cells, Cut::Subs == 1, F> lengths;
+  u32 reset = 0, again = 0;  // a bit for each cell, if there is one sub-batch: the step at hand, or after it, is reset
+  Peepholes<R> peepholes;
   float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
-  DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided{has, 0} {}
+  DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
 
-  DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
-  DEVICE_MEMBER int unit(int k) const { return unit0 + static_cast<int>(place(k) % Cut::Units); }
-  DEVICE_MEMBER int column(int k) const { return static_cast<int>(place(k) / Cut::Units); }
+  DEVICE_MEMBER int unit(int) const { return unit0 + static_cast<int>(place() % Cut::Units); }
+  DEVICE_MEMBER int column(int k) const {
+    return static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units);
+  }
+  static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub) const { return stages + sub * StageBytes; }
 
   DEVICE_MEMBER Carried& carry(int sub, int k) {
     return Kept ? kept[k] : carried[(sub * Cells + k) * Cut::Threads + thread()];
+  }
+
+  static DEVICE_MEMBER E zero() {
+    E value;
+    narrow(R(0), value);
+    return value;
   }
 
   DEVICE_MEMBER void begin(char* memory) {
@@ -74,30 +85,45 @@ struct PersistentBackward {
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
         const bool mine = owns(slice, k) && u < a.H;
+        if (mine) lengths.keep(a, k, n);
+        if (mine) reset |= static_cast<u32>(starts(k, n, a.T.value - 1, asked_reset(a, has, n, a.T.value - 1))) << k;
         if (mine) hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
         carry(sub, k) = {mine && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
       }
     }
   }
 
+  // Whether step s of cell k's sequence n starts from a reset; asked: of `asked_reset`.
+  DEVICE_MEMBER bool starts(int k, int n, int s, u8 asked) const {
+    return has(Resets) && asked && lengths.active(a, k, n, time_of(a, has, s));
+  }
+
+  // Of step s, which is at hand.
+  DEVICE_MEMBER Moment at_hand(int k, int n, int s) const {
+    const bool after = Cut::Subs == 1 ? has(Resets) && again >> k & 1u : resets_after(a, has, n, s);
+    return {s >= 0 && lengths.active(a, k, n, time_of(a, has, s)), after};
+  }
+
   DEVICE_MEMBER bool keeps(int sub, int k) const { return !has(MasksHidden) || hidden >> (sub * Cells + k) & 1u; }
 
   DEVICE_MEMBER void decide_all(const Slice<Cut, A>& slice, int s) {
-    decided = decide<Cells, 1>(
-        a, has, time_of(a, has, s), [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
+    decided.make(
+        a, time_of(a, has, s), time_of(a, has, s - 1), a.T.value - 1 - s,
+        [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
   }
 
   // ā of a cell to the weights' gradients and to the next product; in the padding it is 0.
   DEVICE_MEMBER void tell(int sub, Index t, int n, int c, int u, const R (&a_bar)[4]) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    E* row = a.da + (t * a.N + n) * Cut::K + u;
     UNROLL for (int gate = 0; gate < 4; ++gate) {
       if (slots[gate] < 0) continue;
-      const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks + u;
+      const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks;
       E value;
       narrow(a_bar[gate], value);
-      value = canonical(value);
-      store_relaxed(a.da + (t * a.N + n) * Cut::K + at, value);
-      if (!Cut::Exchanges) *reinterpret_cast<E*>(stage(sub) + c * Core::Pitch + at * sizeof(E)) = value;
+      if (Cut::Exchanges) value = canonical(value);
+      store_relaxed(row + at, value);
+      if (!Cut::Exchanges) *reinterpret_cast<E*>(stage(sub) + c * Core::Pitch + (at + u) * sizeof(E)) = value;
     }
   }
 
@@ -121,11 +147,11 @@ struct PersistentBackward {
     } else {
       core.run(stage(sub), d);
     }
+    const int own = (core.wk * Cut::Columns + core.quarter * 2) * SumPitch + core.wm * Tiles * 16 + core.group;
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
         UNROLL for (int r = 0; r < 4; ++r)
-          mine[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch +
-               (core.wm * Tiles + m) * 16 + r / 2 * 8 + core.group] = d[m][c][r];
+          mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = d[m][c][r];
     block_barrier();
     UNROLL for (int k = 0; k < Cells; ++k)
       if (owns(slice, k))
@@ -140,11 +166,16 @@ struct PersistentBackward {
     const int asked = s < 0 ? 0 : s;
     Recalled<A> was[Cells];
     E dy[Cells];
+    u8 before[Cells];  // resets of the step before, which this one asks for
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k) || u >= a.H || !active(a, has, n, time_of(a, has, asked))) continue;
-      was[k] = recall(a, has, n, asked, u);
-      dy[k] = output_gradient(a, has, n, u, asked);
+      if (!owns(slice, k) || u >= a.H) continue;
+      if (Cut::Subs == 1) before[k] = asked_reset(a, has, n, s > 0 ? s - 1 : 0);
+      if (!lengths.active(a, k, n, time_of(a, has, asked))) continue;
+      const bool neighbour = asked > 0 && (!has(Reversed) || lengths.active(a, k, n, time_of(a, has, asked - 1)));
+      const bool starts = Cut::Subs == 1 ? reset >> k & 1u : resets(a, has, n, time_of(a, has, asked));
+      was[k] = recall(a, has, n, asked, u, starts, neighbour);
+      dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
     }
     float arrived[Cells];
     product(sub, s, arrived);
@@ -152,6 +183,13 @@ struct PersistentBackward {
       leave(sub, slice, arrived);
     else
       move(sub, slice, s, was, dy, arrived);
+    if (!has(Resets) || Cut::Subs > 1) return;
+    again = reset;
+    reset = 0;
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k);
+      if (owns(slice, k) && unit(k) < a.H) reset |= static_cast<u32>(starts(k, n, s - 1, before[k])) << k;
+    }
   }
 
   DEVICE_MEMBER void move(int sub, const Slice<Cut, A>& slice, int s, const Recalled<A> (&was)[Cells],
@@ -163,12 +201,13 @@ struct PersistentBackward {
       R a_bar[4] = {R(0), R(0), R(0), R(0)};
       if (u < a.H) {
         Carried hands = carry(sub, k);
+        const Moment now = at_hand(k, n, s);
         const R m =
-            arriving_output(a, has, n, u, s, keeps(sub, k), decided.output(k), R(arrived[k]), dy[k], hands.past);
-        hands.dc = arriving_state(a, has, n, u, s, hands.dc);
-        if (active(a, has, n, t)) {
+            arriving_output(a, has, n, u, s, now, keeps(sub, k), decided.output(k), R(arrived[k]), dy[k], hands.past);
+        hands.dc = arriving_state(a, has, n, u, now, hands.dc);
+        if (now.on) {
           const CellNorm<R> none = {};
-          unit_back(a, has, n, s, u, Masked{decided.candidate(k), decided.cell(k)}, was[k], none, false, m,
+          unit_back(a, has, n, s, u, Masked{decided.candidate(k), decided.cell(k)}, peepholes, was[k], none, false, m,
                     kept_gradient(a, has, n, t, u), hands.dc, a_bar);
         }
         carry(sub, k) = hands;
@@ -183,9 +222,9 @@ struct PersistentBackward {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k) || u >= a.H) continue;
       Carried hands = carry(sub, k);
-      const E dy = output_gradient(a, has, n, u, -1);
-      arriving_output(a, has, n, u, -1, keeps(sub, k), true, R(arrived[k]), dy, hands.past);
-      const R first = arriving_state(a, has, n, u, -1, hands.dc);
+      const Moment now = at_hand(k, n, -1);
+      arriving_output(a, has, n, u, -1, now, keeps(sub, k), true, R(arrived[k]), zero(), hands.past);
+      const R first = arriving_state(a, has, n, u, now, hands.dc);
       if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
       if (a.dc_first) a.dc_first[n * a.H + u] = first;
     }
@@ -207,6 +246,9 @@ struct PersistentBackward {
 
   DEVICE_MEMBER void run() {
     begin(shared());
+    const Slice<Cut, A> slice(a, 0);
+    decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
+    if (unit(0) < a.H) peepholes = peepholes_of(a, has, unit(0));
     block_barrier();
     for (int s = a.T.value - 1; s >= -1; --s) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {

@@ -50,19 +50,23 @@ struct PersistentForward {
   int unit0;
   Carried kept[Cells], *carried;
   R bias[Direct ? Pairs : 1][4];
+  Peepholes<R> peepholes[Direct ? Pairs : 1];
   R ahead[Cells][4];
+  u8 reset_ahead[Cells];
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
-  Decisions<Cells, F> decided;   // of the step at hand
+  Decisions<Cells, Direct ? 4 : 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
+  Lengths<Cells, Cut::Subs == 1, F> lengths;
 
-  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), decided{has, 0} {}
+  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
 
-  DEVICE_MEMBER u32 place(int k) const { return static_cast<u32>(thread()) + k * Cut::Threads; }
+  static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER int unit(int k) const {
     return unit0 + (Direct ? core.wm * 8 * Pairs + k / (2 * Cut::NT) * 8 + core.group
-                           : static_cast<int>(place(k) % Cut::Units));
+                           : static_cast<int>(place() % Cut::Units));
   }
   DEVICE_MEMBER int column(int k) const {
-    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2 : static_cast<int>(place(k) / Cut::Units);
+    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2
+                  : static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units);
   }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   DEVICE_MEMBER char* stage(int sub, int step) const {
@@ -76,8 +80,9 @@ struct PersistentForward {
   DEVICE_MEMBER bool keeps(int sub, int k) const { return !has(MasksHidden) || hidden >> (sub * Cells + k) & 1u; }
 
   DEVICE_MEMBER void decide_all(const Slice<Cut, A>& slice, int j) {
-    decided = decide<Cells, Direct ? 4 : 1>(
-        a, has, time_of(a, has, a.step.value + j), [&](int k) { return slice.first + column(k); },
+    const int s = a.step.value + j;
+    decided.make(
+        a, time_of(a, has, s), time_of(a, has, s + 1), j, [&](int k) { return slice.first + column(k); },
         [&](int k) { return unit(k); });
   }
 
@@ -89,11 +94,19 @@ struct PersistentForward {
       *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = value;
   }
 
+  DEVICE_MEMBER Carried initial_at(int n, int u) const { return {initial_c_at(a, has, n, u), initial_h_at(a, n, u)}; }
+
+  // What the next product reads of h: as `operand_of`, but that a block alone takes any NaN.
+  DEVICE_MEMBER E operand(int sub, int k, E h) const {
+    if (Cut::Exchanges) return operand_of(keeps(sub, k), h);
+    return kept_or_zero(keeps(sub, k), h);
+  }
+
   // The state from which this launch starts: of the launch before it, or the given one, or a reset's (0).
   DEVICE_MEMBER Carried enter(int n, int u) const {
     const int at = n * a.H + u;
     if (a.step.value > 0) return {a.c[at], a.h[at]};
-    if (resets_after(a, has, n, -1)) return {initial_c_at(a, has, n, u), initial_h_at(a, n, u)};
+    if (resets_after(a, has, n, -1)) return initial_at(n, u);
     return {a.c_given[at], a.h_given[at]};
   }
 
@@ -121,6 +134,7 @@ struct PersistentForward {
         E operand = hands.h;
         if (owns(slice, k) && u < a.H) {
           hands = enter(n, u);
+          lengths.keep(a, k, n);
           hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
           operand = operand_of(keeps(sub, k), hands.h);
           if (a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
@@ -138,21 +152,25 @@ struct PersistentForward {
     const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
     const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
                       fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
-    const Peepholes<R> p = peepholes_of(a, has, u);
+    const Peepholes<R>& p = peepholes[Direct ? k / (2 * Cut::NT) : 0];
     const R mask = candidate_mask(a, has, decided.candidate(k));
     open_gates<E>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
     open_output<E>(has, pre[3], p, v);
     return v.o * activated<E>(has, v.cell);
   }
 
-  // (6) to (8): to the next product, to memory and to the next step.
-  DEVICE_MEMBER void close(int sub, int k, int j, int n, int u, const Cell<R>& v, R fresh) {
+  // (6) to (8): to the next product, to memory and to the next step. reset: of the step
+  // after, which other blocks are told of at once.
+  DEVICE_MEMBER void close(int sub, int k, int j, int n, int u, const Cell<R>& v, R fresh, bool reset) {
     const int s = a.step.value + j;
-    const Index t = time_of(a, has, s);
-    const bool on = active(a, has, n, t), again = resets_after(a, has, n, s);
+    const Index t = time_of(a, has, s), row = row_of(a, n, t);
+    const bool on = lengths.active(a, k, n, t);
+    const bool again = Cut::Exchanges && reset && restarts(k, n, s + 1);
     const Carried hands = carry(sub, k);
-    const E next = finish_output(a, has, n, u, s, decided.output(k), fresh, hands.h);
-    if (j + 1 < a.steps) tell(sub, j + 1, n, column(k), u, operand_of(keeps(sub, k), next));
+    E seen, next = renewed_output(a, has, n, u, t, on, decided.output(k), fresh, hands.h, seen);
+    if (a.y) a.y[row * a.P + u] = seen;
+    if (again) next = initial_h_at(a, n, u);
+    if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand(sub, k, next));
     const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
     keep_cell(a, has, n, t, u, c, on);
@@ -162,14 +180,35 @@ struct PersistentForward {
     keep_sigmoid(a, has, n, t, u, 3, v.o, on);
   }
 
-  // The bias of this thread's units, which stays in registers.
-  DEVICE_MEMBER void keep_bias() {
+  // Whether a reset of step s is one.
+  DEVICE_MEMBER bool restarts(int k, int n, int s) const {
+    return has(Resets) && s < a.T.value && lengths.active(a, k, n, time_of(a, has, s));
+  }
+
+  // The cells whose next step starts from a reset, in a block alone: apart from the others' code, where each step would
+  // wait for a load that few make.
+  DEVICE_MEMBER void restart(int sub, const Slice<Cut, A>& slice, int j, const u8 (&resets)[Cells]) {
+    u8 any = 0;
+    UNROLL for (int k = 0; k < Cells; ++k) any |= resets[k];
+    if (!any_in_warp(any != 0)) return;
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!resets[k] || u >= a.H || !restarts(k, n, a.step.value + j + 1)) continue;
+      const Carried from = initial_at(n, u);
+      carry(sub, k) = from;
+      if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand(sub, k, from.h));
+    }
+  }
+
+  // The bias and the peepholes of this thread's units, which stay in registers.
+  DEVICE_MEMBER void keep_weights() {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p)
-      UNROLL for (int gate = 0; gate < 4; ++gate) {
-        const int u = unit(Direct ? p * 2 * Cut::NT : 0);
+    UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p) {
+      const int u = unit(Direct ? p * 2 * Cut::NT : 0);
+      UNROLL for (int gate = 0; gate < 4; ++gate)
         bias[p][gate] = u < a.H ? weight_at<A>(a.bias, slots[gate], a.H, u) : R(0);
-      }
+      if (u < a.H) peepholes[p] = peepholes_of(a, has, u);
+    }
   }
 
   // W_ih x of this thread's cells at step j of this launch, asked for before the operand is waited for. Nothing is
@@ -181,6 +220,18 @@ struct PersistentForward {
       if (!owns(slice, k) || u >= a.H) continue;
       const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
       UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = slots[gate] < 0 ? R(0) : row[slots[gate] * a.H];
+    }
+  }
+
+  // The resets of the step after step j of this launch. Read sooner than W_ih x, they would make a thread wait for that
+  // too: loads share what is waited for.
+  DEVICE_MEMBER void ask_resets(const Slice<Cut, A>& slice, int j, u8 (&to)[Cells]) const {
+    if (!has(Resets)) return;
+    const int s = a.step.value + j + 1, last = a.T.value - 1;  // after the last step, again its own
+    const Index t = time_of(a, has, s < last ? s : last);
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      to[k] = 0;
+      if (owns(slice, k)) to[k] = constant(a.reset + (slice.first + column(k)) * static_cast<Index>(a.T) + t);
     }
   }
 
@@ -213,12 +264,15 @@ struct PersistentForward {
   DEVICE_MEMBER void step(int sub, int j) {
     const Slice<Cut, A> slice(a, sub);
     R x[Cells][4];
+    u8 resets[Cells];
     if (Ahead) {
       UNROLL for (int k = 0; k < Cells; ++k)
         UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[k][gate];
-      if (j + 1 < a.steps.value) ask(slice, j + 1, ahead);
+      UNROLL for (int k = 0; k < Cells; ++k) resets[k] = reset_ahead[k];
+      if (j + 1 < a.steps.value) ask(slice, j + 1, ahead), ask_resets(slice, j + 1, reset_ahead);
     } else {
       ask(slice, j, x);
+      ask_resets(slice, j, resets);
     }
     char* operand = stage(sub, j);
     const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
@@ -254,22 +308,25 @@ struct PersistentForward {
       if (u < a.H) {
         Cell<R> v;
         const R fresh = open(sub, k, j, n, u, sum_of(d, k), x[k], v);
-        close(sub, k, j, n, u, v, fresh);
-      } else if (j + 1 < a.steps) {
+        close(sub, k, j, n, u, v, fresh, resets[k] != 0);
+      } else if (j + 1 < a.steps.value) {
         E zero;
         narrow(R(0), zero);
         tell(sub, j + 1, n, column(k), u, zero);
       }
     }
+    if (has(Resets) && !Cut::Exchanges) restart(sub, slice, j, resets);
     // The next sub-batch writes the one stage, or the sums, that slower threads still read.
     if (Cut::Exchanges && Direct) block_barrier();
   }
 
   DEVICE_MEMBER void run() {
     begin(shared());
-    keep_bias();
+    keep_weights();
+    const Slice<Cut, A> slice(a, 0);
+    decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     // Before the loop, not at its first step: a load that only some steps make is waited for at every step.
-    if (Ahead && a.steps.value > 0) ask(Slice<Cut, A>(a, 0), 0, ahead);
+    if (Ahead && a.steps.value > 0) ask(slice, 0, ahead), ask_resets(slice, 0, reset_ahead);
     block_barrier();
     for (int j = 0; j < a.steps.value; ++j) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {

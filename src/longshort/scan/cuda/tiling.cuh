@@ -2,6 +2,7 @@
 #pragma once
 #include "decisions.cuh"
 #include "exchange.cuh"
+#include "lengths.cuh"
 #include "product.cuh"
 
 namespace longshort {

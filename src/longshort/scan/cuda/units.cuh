@@ -45,11 +45,13 @@ DEVICE void move_outputs(const A& a, const F& has, Index n, Index k, Index s, bo
   typename A::Element h[Units], seen[Units], operand[Units];
   const Index at = n * a.P + k;
   load_or_zero(carries_output(has) ? a.h : nullptr, at, h);
-  const auto renews = renews_outputs<Units>(a, has, n, time_of(a, has, s), k);
+  const Index t = time_of(a, has, s);
+  const bool on = active(a, has, n, t);
+  const auto renews = renews_outputs<Units>(a, has, n, t, k);
   const auto keep = keeps_hidden<Units>(a, has, n, k);
   UNROLL for (int j = 0; j < Units; ++j)
-    h[j] = renewed_output(a, has, n, k + j, s, renews[j], fresh[j], h[j], seen[j]);
-  if (a.y) store(a.y + row_of(a, n, time_of(a, has, s)) * a.P + k, seen);
+    h[j] = renewed_output(a, has, n, k + j, t, on, renews[j], fresh[j], h[j], seen[j]);
+  if (a.y) store(a.y + row_of(a, n, t) * a.P + k, seen);
   if (resets_after(a, has, n, s))
     UNROLL for (int j = 0; j < Units; ++j) h[j] = initial_h_at(a, n, k + j);
   UNROLL for (int j = 0; j < Units; ++j) operand[j] = operand_of(keep[j], h[j]);
@@ -144,7 +146,10 @@ DEVICE void recall_units(const A& a, const F& has, Index n, Index s, Index u, Re
   }
   load(a.tape_cells + row * a.H + u, cell);
   load_or_zero(cells_before(a, has, n, s), u, before);
-  UNROLL for (int j = 0; j < Units; ++j) was[j].cell = cell[j], was[j].before = before[j];
+  UNROLL for (int j = 0; j < Units; ++j) {
+    was[j].cell = cell[j], was[j].before = before[j];
+    was[j].arriving = cell_gradient(a, has, n, time_of(a, has, s), u + j);
+  }
 }
 
 // Has what step s will recall brought nearer while the product before it runs.
