@@ -54,6 +54,7 @@ WAYS = ("as they are", "alone", "16 units", "32 units", "64 units")
 BROKEN_DOWN = (
     *(("bfloat16", name, "persistent") for name in ("64 x 512", "64 x 1024", "256 x 512", "20 x 650")),
     *(("bfloat16", name, "alone") for name in ("64 x 128", "1024 x 128", "pixels")),
+    *(("bfloat16", name, "persistent") for name in ("256 x 1024", "80 x 1152")),  # forward by teams
     *(("bfloat16", name, "step") for name in ("64 x 2048", "512 x 1024", "128 x 1536")),
     *(("float32", name, "persistent") for name in ("64 x 512", "1024 x 128")),
 )
@@ -393,7 +394,8 @@ def sanitized(tool: str, plan: str, N: int, H: int, seconds: float) -> dict[str,
         "torch.cuda.synchronize()\n"
     )
     environment = {**os.environ, "LONGSHORT_CUDA_PLAN": plan, "LONGSHORT_CUDA_PATIENCE": "1000"}
-    kernels = ["--kernel-name", f"kns={'step_' if plan == 'step' else 'persistent'}"]
+    named = "step_" if plan == "step" else "team" if H > tiling.MOST_TOGETHER else "persistent"
+    kernels = ["--kernel-name", f"kns={named}"]
     command = [
         "compute-sanitizer",
         "--tool",
@@ -424,7 +426,7 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
     )
     # one test takes most of the device's memory, one counts it: they come later and have it to themselves
     most = ("-v", "-n", "16", "-k", "not sanitizer and not out_of_memory and not memory_stays")
-    yield Job("tests", "most", tests, (str(folder / "tests.log"), 140.0, *most), 150)
+    yield Job("tests", "most", tests, (str(folder / "tests.log"), 175.0, *most), 185)
     for kind in types:
         for case in gpu.CASES:
             yield Job("table", f"{case.name}, {kind}", gpu.typed, (case, kind, replace(SETUP, plans=())), 30)
@@ -433,7 +435,7 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
         yield Job("breakdown", f"{name}, {kind}, {plan}", breakdown, (by_name[name], kind, plan), 30)
     for case in gpu.CASES:
         if case.name in gpu.OPTION_CASES:
-            yield Job("options", case.name, gpu.options, (case, SETUP), 40)
+            yield Job("options", case.name, gpu.options, (case, replace(SETUP, plans=())), 40)
     for name in gpu.DIRECTION_CASES:
         yield Job("directions", name, gpu.directions, (by_name[name], SETUP), 30)
     yield Job("stacks", "both", gpu.stacks, (SETUP,), 60)
@@ -446,8 +448,12 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
                 yield Job("cuts", f"{name}, {kind}, {way}", cut_otherwise, (by_name[name], kind, way), 30)
     last = (str(folder / "memory.log"), 50.0, "-k", "out_of_memory or memory_stays")
     yield Job("tests", "memory", tests, last, 60)
-    for tool, plan, N, H in (("memcheck", "alone", 9, 64), ("racecheck", "persistent", 25, 150)):
-        yield Job("sanitizer", f"{tool}, {plan}", sanitized, (tool, plan, N, H, 70.0), 80)
+    for tool, plan, N, H in (
+        ("memcheck", "persistent", 9, 1088),
+        ("memcheck", "alone", 9, 64),
+        ("racecheck", "persistent", 25, 150),
+    ):
+        yield Job("sanitizer", f"{tool}, {plan}, {N} x {H}", sanitized, (tool, plan, N, H, 70.0), 80)
 
 
 def _serve(connection: Any) -> None:
