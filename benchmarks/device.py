@@ -231,7 +231,8 @@ def _compiled(text: str, architecture: str) -> int:
 def tests(log: str, seconds: float, *words: str) -> dict[str, Any]:
     """Run pytest; its output is in a file of its own from the first line on."""
     paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    # many processes compute the equations on the host beside each other: one thread each
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable,
         "-m",

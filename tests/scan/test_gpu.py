@@ -107,6 +107,23 @@ def test_rounding_of_a_row_of_a_norm(case, dtype, machine):
     case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
+@pytest.mark.parametrize("seed", [38, 53])
+def test_the_gradient_behind_a_norm_of_the_input_s_product(seed, dtype, machine, monkeypatch):
+    """Draws in which W_ih' z̄ cancels: z̄ rounded to 16 bits errs more than is allowed."""
+    case = TOGETHER[0]
+    tensors = case.make(dtype, seed=seed)
+    case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
+    whole = weights.products
+
+    def narrowed(machine, call, given, made, needs):
+        return whole(machine, call, given, {**made, "dz": made["dz"].to(call.dtype)}, needs)
+
+    monkeypatch.setattr(weights, "products", narrowed)
+    with pytest.raises(AssertionError, match=r"^dx: error"):
+        case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["f32", "bf16", "f16"])
 @ids([Case("ordinary", H=8), dataclasses.replace(MUCH, H=8)])
 def test_rounding_of_adjacent_units(case, machine, dtype, monkeypatch):

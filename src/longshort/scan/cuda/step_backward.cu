@@ -128,7 +128,7 @@ struct StepBack {
         store(a.dr_parts + ((3 * n + part) * a.G + slot) * a.H + u, rounded);
       }
     }
-    if (has(NormsProducts)) store_narrow(a.dz + row * a.H + u, dz);
+    if (has(NormsProducts)) store(a.dz + row * a.H + u, dz);
   }
 
   // (12) to (17) of unit u + j, as `unit_back`.

@@ -45,7 +45,8 @@ def products(
         w_ih, shape = given.w_ih, (dz.shape[0], C)
         if padding or call.C < C:
             w_ih = pad(w_ih.view(gates, call.H, call.C), (0, C - call.C, 0, padding)).flatten(0, 1)
-        dx = machine.product(dz, w_ih, new(shape, dtype=_dtype(call, shape)))
+        dtype = _dtype(call, shape) if dz.dtype == call.dtype else dz.dtype
+        dx = machine.product(dz, w_ih.to(dz.dtype), new(shape, dtype=dtype))
         dx = dx[:, : call.C].to(call.dtype).contiguous() if call.C < C else dx
         found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
 
@@ -55,7 +56,7 @@ def products(
         sums = new(room, dtype=call.wide)
         out |= {name: sums.as_strided(*piece) for name, piece in together.items()}
     if "w_ih" in out:
-        machine.product(dz.t(), packing.inputs(call, given), out["w_ih"])
+        machine.product(dz.to(call.dtype).t(), packing.inputs(call, given), out["w_ih"])
     if "w_hh" in out:
         operand = packing.widened(made["operand"].flatten(0, -2), out["w_hh"].shape[1])
         machine.product(dr.t(), operand, out["w_hh"])
