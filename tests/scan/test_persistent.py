@@ -83,6 +83,13 @@ def test_one_block_alone(case, dtype, on):
         assert machine.launches == 3 + masked(case)  # the steps; the steps back, the operands
 
 
+@ids([*APART, *PAIRED, MUCH])
+def test_one_block_alone_by_tensor_cores_in_float32(case, on):
+    """One sequence a block is multiplied row by row; several are columns of a product."""
+    on(seed=4, multiprocessors=2)
+    check(dataclasses.replace(case, N=case.N and 5), torch.float32)
+
+
 def masked(case):
     """Launches for masks outside the recurrence: forward, again on the way back, and of the gradient."""
     return 3 * len({"variational_x", "weight_drop"} & set(case.noise))
@@ -198,7 +205,7 @@ def test_float16(on):
 
 
 def test_tf32_rounds_operands_and_nothing_else(on):
-    on(tf32=True)
+    on(tf32=True, multiprocessors=2)  # more sequences than blocks: one is multiplied row by row, exactly
     case = Case("ordinary", N=4, T=6, H=24)
     tensors = case.make(torch.float32)
     doubled = {k: v.double() for k, v in tensors.items()}

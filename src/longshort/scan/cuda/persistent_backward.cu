@@ -13,7 +13,8 @@ struct PersistentBackward {
   using E = typename A::Element;
   using R = typename A::Wide;
   static constexpr int Tiles = Cut::Units / 16 / Cut::WM;
-  using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
+  using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
+                               Cut::InShared, Cut::Exact>::Type;
   static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
   static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
@@ -135,7 +136,7 @@ struct PersistentBackward {
     if (s + 1 >= a.T || slice.count == 0) return;
     float d[Tiles][Cut::NT][4];
     float* mine = sums;
-    if (Cut::Exchanges) {
+    if constexpr (Cut::Exchanges) {
       const auto later = [&] {
         decide_all(slice, s);
         UNROLL for (int k = 0; k < Cells; ++k)

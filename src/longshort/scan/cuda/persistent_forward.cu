@@ -17,7 +17,8 @@ struct PersistentForward {
   // W_ih x of the next step is asked for a step ahead where no wait for other blocks hides its way, and it fits.
   static constexpr bool Ahead = !Cut::Exchanges && Cut::NT == 1;
   static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
-  using Core = Product<E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters, Cut::InShared, Cut::Exact>;
+  using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
+                               Cut::InShared, Cut::Exact>::Type;
   static constexpr int Cells = Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
   // Few columns go straight into registers: every one of the WM warps reads them, but none waits for a stage.
   static constexpr bool Arrives = Cut::Exchanges && Cut::NT == 1;
@@ -281,7 +282,7 @@ struct PersistentForward {
       if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
     };
     float d[Tiles][Cut::NT][4];
-    if (Arrives) {
+    if constexpr (Arrives) {
       if (slice.count == 0) return;
       core.run_arriving(a, from, slice.count, a.step + j, later, d);
       sums = all_sums + products++ % 2 * (SumBytes / 16);

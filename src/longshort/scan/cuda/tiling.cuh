@@ -14,13 +14,14 @@ namespace longshort {
 //   InRegisters, InShared   chunks of a warp's weights there
 //   Subs      sub-batches that a group works through in turn
 //   Blocks    of a group; more than one exchange through memory
+//   RowByRow  whether lanes multiply rows, without tensor cores: one block alone, one sequence, float32
 template <int K_, int Units_, int NT_, int WM_, int WK_, int InRegisters_, int InShared_, int Subs_, int Blocks_,
-          bool Exact_>
+          bool Exact_, bool RowByRow_>
 struct Tiling {
   static constexpr int K = K_, Units = Units_, NT = NT_, WM = WM_, WK = WK_, InRegisters = InRegisters_;
   static constexpr int InShared = InShared_, Subs = Subs_, Blocks = Blocks_, Columns = 8 * NT_;
   static constexpr int Threads = WM * WK * 32;
-  static constexpr bool Exact = Exact_, Exchanges = Blocks > 1;
+  static constexpr bool Exact = Exact_, Exchanges = Blocks > 1, RowByRow = RowByRow_;
 };
 
 // The sequences of a block's sub-batch.

@@ -18,6 +18,8 @@ from .machine import Properties
 
 MOST_UNITS: Final = 128
 """Up to here one block holds all of W_hh, and no block waits for another."""
+MOST_BY_ROW: Final = 64
+"""H up to which a block of one sequence multiplies float32 row by row: its lanes hold whole rows."""
 MOST_TOGETHER: Final = 1024
 """H beyond which one product a step is the better plan, where the other fits at all."""
 MOST_CELLS: Final = 128 * 1024
@@ -56,6 +58,8 @@ class Tiling:
     sequences: int
     "of a sub-batch"
     backward: bool
+    row_by_row: bool = False
+    "without tensor cores"
 
     @cached_property
     def threads(self) -> int:
@@ -98,7 +102,7 @@ class Tiling:
         """The arguments of the kernel's template."""
         numbers = (
             self.K, self.units, self.column_tiles, self.warps_rows, self.warps_k, self.in_registers,
-            self.in_shared, self.subs, self.blocks, str(self.exact).lower(),
+            self.in_shared, self.subs, self.blocks, str(self.exact).lower(), str(self.row_by_row).lower(),
         )  # fmt: skip
         return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
 
@@ -164,16 +168,19 @@ def _alone(
 ) -> Tiling | None:
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
     K, wanted = (G * H if backward else H), -(-N // properties.multiprocessors)
+    by_row = size == 4 and wanted == 1 and H <= MOST_BY_ROW
     warps_k = 4 if backward else 1
-    warps_rows = {32: 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // 8
+    warps_rows = {32: 1 if by_row else 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // 8
     tiles = (1 if backward else 4) * H // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
-    held = min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
+    held = (
+        chunks if by_row else min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
+    )
     for columns in (2, 1) if wanted > 8 and not backward else (1,):  # backward, two spill
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
-            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
+            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward, by_row,
         )  # fmt: skip
         if found.shared <= properties.shared:
             return found
