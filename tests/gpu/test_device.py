@@ -201,13 +201,17 @@ def test_a_seed_gives_the_same_numbers_on_the_cpu_and_on_the_device(noise, devic
 def test_a_training_step_with_noise_waits_for_nothing(plan, noise, device, monkeypatch):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
     layer, x = ls.LSTM(16, 64, 2, dropout=0.3, noise=noise).to(device), torch.randn(12, 5, 16, device=device)
-    for _ in range(2):  # kernels are compiled, memory is found
+
+    def step():
         layer(x)[0].square().sum().backward()
+        lstm(x, *layer.all_weights[0][:2], noise=noise, seed=3)[0].square().sum().backward()
+
+    for _ in range(2):  # kernels are compiled, memory is found, a product's first result has been looked at
+        step()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        layer(x)[0].square().sum().backward()
-        lstm(x, *layer.all_weights[0][:2], noise=noise, seed=3)[0].square().sum().backward()
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -331,8 +335,10 @@ def test_both_directions_side_by_side_give_the_bits_of_one_after_the_other(N, H,
         loss = (y * y).sum() + h.sum() + c.sum()
         return [y.detach(), *torch.autograd.grad(loss, [x, *layer.parameters()])]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(streams, "side_by_side", lambda index, works: [work() for work in works])
+    with (
+        monkeypatch.context() as patch
+    ):  # one after the other, each cut for its part of the device all the same
+        patch.setattr(streams, "_parted", lambda index, works: [work() for work in works])
         want = passed()
     for _ in range(20):
         torch.empty(1 << 20, device=device).fill_(torch.nan)

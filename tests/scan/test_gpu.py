@@ -107,6 +107,27 @@ def test_rounding_of_a_row_of_a_norm(case, dtype, machine):
     case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
 
 
+@pytest.mark.parametrize("rows", [1023, 1300, 1301])
+def test_long_sums_of_float32_are_made_in_parts(rows, machine, monkeypatch):
+    """A device adds float32 one after another; 16 bits it multiplies otherwise, and few rows it may."""
+    rng = torch.Generator().manual_seed(rows)
+    a, b = torch.randn(rows, 6, generator=rng), torch.randn(rows, 5, generator=rng)
+    shapes, product = [], machine.product
+
+    def noted(a, b, out):
+        shapes.append(tuple(a.shape))
+        return product(a, b, out)
+
+    monkeypatch.setattr(machine, "product", noted)
+    out = weights._summed(machine, a, b, torch.empty(6, 5))
+    torch.testing.assert_close(out, (a.double().t() @ b.double()).float(), rtol=0, atol=1e-4)
+    assert shapes == {1023: [(6, 1023)], 1300: [(2, 6, 650)], 1301: [(2, 6, 650), (6, 1)]}[rows]
+    weights._summed(machine, a.bfloat16(), b.bfloat16(), torch.empty(6, 5))
+    monkeypatch.setattr(weights, "HELD", 200)
+    weights._summed(machine, a, b, out)
+    assert shapes[-2:] == [(6, rows)] * 2
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
 @pytest.mark.parametrize("seed", [38, 53])
 def test_the_gradient_behind_a_norm_of_the_input_s_product(seed, dtype, machine, monkeypatch):
@@ -117,7 +138,8 @@ def test_the_gradient_behind_a_norm_of_the_input_s_product(seed, dtype, machine,
     whole = weights.products
 
     def narrowed(machine, call, given, made, needs):
-        return whole(machine, call, given, {**made, "dz": made["dz"].to(call.dtype)}, needs)
+        rounded = made["dz"][..., : made["dr"].shape[-1]]  # without what rounding left
+        return whole(machine, call, given, {**made, "dz": rounded}, needs)
 
     monkeypatch.setattr(weights, "products", narrowed)
     with pytest.raises(AssertionError, match=r"^dx: error"):

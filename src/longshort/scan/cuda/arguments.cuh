@@ -167,7 +167,8 @@ struct Arguments {
   E* dr;                    // out: (T, N, G H)  r̄, with a norm
   R* dr_wide;               // out: (N, G H)  r̄ of this step, with a norm and float16: its sum cancels
   E* dr_parts;              // out: (N, 3, G H)  with bfloat16 instead, as a sum: r̄ rounded, then what that left of it, twice
-  R* dz;                    // out: (T, N, G H)  z̄, with a norm of both products: W_ih' z̄ cancels
+  E* dz;                    // out: (T, N, G H)  z̄, with a norm of both products; in 16 bits (T, N, 2, G H), as a sum:
+                            // rounded, and what that left, for W_ih' z̄ cancels
   R* gates_before;          // out: (T, N, S H)  s_{t-1} of the operands' kernel
   R* da_sigmoid;            // out: (T, N, S H)  ā of the sigmoids, with gate recurrence
   R* sums;                  // state: (N, K, H)  sums over t, one block for each row that a field below names

@@ -70,7 +70,7 @@ class Machine(Protocol):
         """Begin to compile a program that will be asked for."""
 
     def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-        """Write a (m, k) times b (k, n), summed in the dtype of `out`, to `out` (m, n)."""
+        """Write a (m, k) times b (k, n), summed in the dtype of `out`, to `out` (m, n); or several such."""
 
     def repeated(self, a: Tensor, b: Tensor, out: Tensor) -> Callable[[int], object]:
         """Return what writes a[s] times b to `out` by s: `product`, prepared once.
@@ -145,7 +145,7 @@ class Cuda:
     def product(self, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
         """Multiply by torch, and so by cuBLAS; 16 bits are summed and left in float32."""
         if a.dtype == out.dtype:
-            return torch.mm(a, b, out=out)
+            return torch.mm(a, b, out=out) if a.dim() == 2 else torch.bmm(a, b, out=out)
         return torch.mm(a, b, out_dtype=out.dtype, out=out)
 
     def repeated(self, a: Tensor, b: Tensor, out: Tensor) -> Callable[[int], object]:

@@ -128,7 +128,18 @@ struct StepBack {
         store(a.dr_parts + ((3 * n + part) * a.G + slot) * a.H + u, rounded);
       }
     }
-    if (has(NormsProducts)) store(a.dz + row * a.H + u, dz);
+    if (has(NormsProducts)) {
+      constexpr int Parts = sizeof(E) == 2 ? 2 : 1;
+      E rounded[Units], rest[Units];
+      UNROLL for (int j = 0; j < Units; ++j) {
+        narrow(dz[j], rounded[j]);
+        const R left = dz[j] - wide(rounded[j]);
+        narrow(left - left == R(0) ? left : R(0), rest[j]);  // nothing is left of what is not finite
+      }
+      E* to = a.dz + ((t * a.N + n) * Parts * a.G + slot) * a.H + u;
+      store(to, rounded);
+      if (Parts == 2) store(to + a.G * a.H, rest);
+    }
   }
 
   // (12) to (17) of unit u + j, as `unit_back`.

@@ -306,8 +306,9 @@ def backward(
         operands: of all steps, (T N, P), if they lie somewhere already.
 
     Returns:
-        By name: `da`, `dr`, `dz` (T, N, G H), the last wide with a norm of products; `operand` (T, N, P);
-        `dprojected`, `unprojected_all`, `da_sigmoid`, `gates_before` where the variant has them.
+        By name: `da`, `dr`, `dz` (T, N, G H), the last with a norm of products in 16 bits (T, N, 2 G H), as
+        a sum; `operand` (T, N, P); `dprojected`, `unprojected_all`, `da_sigmoid`, `gates_before` where the
+        variant has them.
     """
     new, steps = given.x.new_empty, Steps(machine, call, packed, BACK)
     N, T, H, P, GH, v, wide = call.N, call.T, call.H, call.P, given.w_ih.shape[0], call.variant, call.wide
@@ -321,7 +322,7 @@ def backward(
 
     dr = make("da" if v.norm == "none" else "dr", T, N, GH, dtype=call.dtype)
     if v.norm in ("ba2016", "products"):
-        make("dz", T, N, GH, dtype=wide)
+        make("dz", T, N, (2 if call.dtype.itemsize == 2 else 1) * GH, dtype=call.dtype)
     multiply, dh_product = _multiplied(machine, call, given, packed, dr)
     if given.w_hr is not None:
         dprojected, m = make("dprojected", T, N, P, dtype=wide), new(N, H, dtype=wide)

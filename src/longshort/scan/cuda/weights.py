@@ -16,6 +16,10 @@ from .machine import Machine
 
 FILLS: Final = 1 << 21
 """Numbers of a result that give every multiprocessor work: cuBLAS then cuts no sum in rounded pieces."""
+LONGEST: Final = 512
+"""Rows of a sum that float32 adds up one after another; at most twice as many where there are so few."""
+HELD: Final = 256 << 20
+"""Bytes of such sums in parts."""
 AT: Final = {name: k for k, name in enumerate(Inputs._fields)}
 """The place of each input among them, and so in `needs`."""
 
@@ -31,7 +35,8 @@ def products(
         machine: where.
         call:    of T > 0 steps.
         given:   its tensors.
-        made:    what a plan made: `dr`, `dz`, `operand`, with T N rows or as (T, N, ...), and the like.
+        made:    what a plan made: `dr`, `dz`, `operand`, with T N rows or as (T, N, ...), and the like. A row
+                 of dz may hold two parts: z̄ rounded, and what that left.
         needs:   which inputs need a gradient.
 
     Returns:
@@ -39,14 +44,15 @@ def products(
     """
     new, gates, found = given.x.new_empty, len(call.variant.gates), {}
     dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
-    padding = dr.shape[1] // gates - call.H
+    padding, parts = dr.shape[1] // gates - call.H, dz.shape[1] // dr.shape[1]
     if needs[AT["x"]]:
         C = packing.whole(call, call.C)
         w_ih, shape = given.w_ih, (dz.shape[0], C)
         if padding or call.C < C:
             w_ih = pad(w_ih.view(gates, call.H, call.C), (0, C - call.C, 0, padding)).flatten(0, 1)
-        dtype = _dtype(call, shape) if dz.dtype == call.dtype else dz.dtype
-        dx = machine.product(dz, w_ih.to(dz.dtype), new(shape, dtype=dtype))
+        dx = machine.product(
+            dz, w_ih.repeat(parts, 1) if parts > 1 else w_ih, new(shape, dtype=_dtype(call, shape))
+        )
         dx = dx[:, : call.C].to(call.dtype).contiguous() if call.C < C else dx
         found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
 
@@ -56,17 +62,17 @@ def products(
         sums = new(room, dtype=call.wide)
         out |= {name: sums.as_strided(*piece) for name, piece in together.items()}
     if "w_ih" in out:
-        machine.product(dz.to(call.dtype).t(), packing.inputs(call, given), out["w_ih"])
+        _summed(machine, dz[:, : dr.shape[1]], packing.inputs(call, given), out["w_ih"])
     if "w_hh" in out:
         operand = packing.widened(made["operand"].flatten(0, -2), out["w_hh"].shape[1])
-        machine.product(dr.t(), operand, out["w_hh"])
+        _summed(machine, dr, operand, out["w_hh"])
         if rate := packing.drawn(call).h:
             out["w_hh"] *= 1 / (1 - rate)
     if "bias" in out:
         if "bias_parts" in made:
             torch.sum(made["bias_parts"], 0, out=out["bias"])
         else:
-            machine.product(dr.new_ones(1, len(dr)), dr, out["bias"][None])
+            _summed(machine, dr.new_ones(len(dr), 1), dr, out["bias"][None])
     if together:
         rounded = sums.to(call.dtype)
         out |= {name: rounded.as_strided(*piece) for name, piece in together.items()}
@@ -80,6 +86,26 @@ def products(
     if given.w_gates is not None and needs[AT["w_gates"]]:
         found["w_gates"] = made["da_sigmoid"].flatten(0, 1).T @ made["gates_before"].flatten(0, 1)
     return found | out
+
+
+def _summed(machine: Machine, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """Write a' b to `out`, a sum over as many rows as both have.
+
+    cuBLAS adds float32 one after another: 1280 products of one gradient erred 12 times float32's own rounding
+    of the result, and more with more. So those sums are made in parts, as far as HELD bytes hold them.
+    """
+    rows, room = len(a), out.numel() * out.element_size()
+    parts = min(rows // LONGEST, HELD // room) if a.dtype == torch.float32 else 0
+    if parts < 2:
+        return machine.product(a.t(), b, out)
+    each = rows // parts
+    sums = out.new_empty(parts, *out.shape)
+    whole_a, whole_b = (v[: parts * each].unflatten(0, (parts, each)) for v in (a, b))
+    machine.product(whole_a.transpose(1, 2), whole_b, sums)
+    torch.sum(sums, 0, out=out)
+    if parts * each < rows:
+        out += machine.product(a[parts * each :].t(), b[parts * each :], torch.empty_like(out))
+    return out
 
 
 def _dtype(call: Call, shape: tuple[int, ...]) -> torch.dtype:
