@@ -9,7 +9,7 @@ packing.py    a call -> the kernels' one argument
 streams.py    works that do not depend on each other -> streams of their own
 dropping.py   a tensor -> the same under its mask
 products.py   a product made at every step, prepared once
-step_plan.py, persistent_plan.py   the two ways to run a call
+step_plan.py, persistent_plan.py, team_plan.py   the ways to run a call
 weights.py    what is left when they are done: products over all steps
 
 device.cuh    every hardware instruction         call.cuh      steps, lengths, resets, the state's way
@@ -18,5 +18,6 @@ arguments.cuh the one argument, every pointer    units.cuh     adjacent units of
 philox.cuh, decisions.cuh   the noise           product.cuh   resident weights times a staged operand
 lengths.cuh   the lengths of a thread's sequences
 cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
-step_*.cu, persistent_*.cu, dropped.cu           the kernels
+hopper.cuh    what only Hopper has               units_forward.cuh  a step of adjacent units, whatever multiplied
+step_*.cu, persistent_*.cu, team_forward.cu, dropped.cu   the kernels
 """
