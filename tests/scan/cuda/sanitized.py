@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import emulator
 
 from longshort.scan import gpu, masks
-from longshort.scan.cuda import dropping, packing, sources, weights
+from longshort.scan.cuda import dropping, packing, sources, tiling, weights
 from scan.cases import OPTIONS, SIZES, TOGETHER, Case
 from scan.test_persistent import APART, MUCH
 
@@ -60,6 +60,8 @@ class Run:
     "whether rows are widened to whole 16 bytes"
     held: int | None = None
     "steps of a chunk"
+    teams: bool = False
+    "whether teams of warps run it forward"
 
 
 def sized(case, N, H, T=3):
@@ -114,9 +116,23 @@ def exchange():
     yield Run(sized(Case("o"), 9, 150), "bf16", "persistent", True, {"multiprocessors": 5})
 
 
+def teams():
+    """Teams of four warps: every way to cut, stages used again, threads of one, two and four units."""
+    for N, H, dtype, shared in (
+        (9, 200, "bf16", 200),
+        (30, 60, "f16", 200),
+        (5, 33, "bf16", 200),
+        (17, 254, "f16", 42),
+    ):
+        machine = {"shared": shared * 1024}
+        yield Run(sized(MUCH, N, H), dtype, "persistent", N % 2 == 0, machine, teams=True)
+    yield Run(sized(Case("ordinary"), 9, 200), "bf16", "persistent", True, held=2, teams=True)
+    yield Run(sized(Case("ordinary"), 3, 40), "f32", "persistent", machine={"tf32": True}, teams=True)
+
+
 def everything():
     """Every option in every type and both layouts, by each plan and at many sizes."""
-    for part in (step, norms, alone, exchange):
+    for part in (step, norms, alone, exchange, teams):
         yield from part()
     cases = [*OPTIONS, *TOGETHER, MUCH]
     for k, (case, dtype) in enumerate((c, d) for c in cases for d in TYPES):
@@ -153,6 +169,8 @@ def call(run):
     tensors = run.case.make(dtype)
     row = 4 * run.case.N * run.case.H * max(4, dtype.itemsize)
     gpu.HELD = 256 << 20 if run.held is None else run.held * row
+    tiling.MOST_CELLS = 0 if run.teams else 128 * 1024
+    gpu._teams.cache_clear(), gpu._cut.cache_clear()
     packing.WIDENED = 0 if run.widened else 1 << 20
     weights._results.cache_clear()
     if run.by_step:
@@ -174,7 +192,7 @@ def dropped(types=tuple(TYPES)):
                     assert torch.equal(got, masks.dropped(given, kind, 0.3, seed))
 
 
-TABLE = {part.__name__: part for part in (step, norms, alone, exchange)}
+TABLE = {part.__name__: part for part in (step, norms, alone, exchange, teams)}
 PARTS = [*TABLE, "dropped"]
 
 

@@ -18,6 +18,6 @@ arguments.cuh the one argument, every pointer    units.cuh     adjacent units of
 philox.cuh, decisions.cuh   the noise           product.cuh   resident weights times a staged operand
 lengths.cuh   the lengths of a thread's sequences
 cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
-hopper.cuh    what only Hopper has               units_forward.cuh  a step of adjacent units, whatever multiplied
+hopper.cuh    what only Hopper has               units_forward.cuh  one step of them, whatever multiplied
 step_*.cu, persistent_*.cu, team_forward.cu, dropped.cu   the kernels
 """
