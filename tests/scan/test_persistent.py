@@ -244,19 +244,8 @@ def test_what_is_not_finite_passes_and_nobody_waits_for_it(dtype, value, where, 
         assert torch.equal(got.isnan(), want[what].isnan()), what
 
 
-class Missing(emulator.Emulator):
-    """One block of the launch never starts."""
-
-    def kernel(self, program, name, shared=0):
-        kernel = super().kernel(program, name, shared)
-        if name == "persistent_forward":
-            whole = kernel.bind
-            kernel.bind = lambda argument, x, y, together: whole(argument, x - 1, y, together)
-        return kernel
-
-
 def test_a_wait_ends_and_says_who_waited(on, monkeypatch):
-    machine = Missing(multiprocessors=5)
+    machine = emulator.Missing("persistent_forward", multiprocessors=5)
     backend = gpu.backend("gpu", emulator.on_the_host, lambda device: machine)
     on()
     monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))

@@ -34,6 +34,7 @@ def on(monkeypatch):
 
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "persistent")
     monkeypatch.setattr(tiling, "MOST_CELLS", 0)
+    monkeypatch.setattr(tiling, "MOST_UNITS", 0)
     gpu._teams.cache_clear(), gpu._cut.cache_clear()
     yield put
     gpu._teams.cache_clear(), gpu._cut.cache_clear()
@@ -101,6 +102,16 @@ def test_every_way_to_cut(name, options, on, ran, monkeypatch):
     assert name != "several groups" or ran[0].groups > 1
 
 
+def test_the_way_back_compiles_meanwhile(on, monkeypatch):
+    machine, begun = on(), []
+    monkeypatch.setattr(machine, "ahead", begun.append)
+    case = Case("ordinary", N=3, T=3, H=40)
+    case.differentiate(case.make(torch.bfloat16), backend="gpu")
+    assert [program.file for program in begun] == ["step_backward.cu"]
+    case.run(case.make(torch.bfloat16), backend="gpu")
+    assert len(begun) == 1
+
+
 def test_tf32_rounds_operands_and_nothing_else(on, ran):
     on(tf32=True)
     case = Case("ordinary", N=4, T=6, H=40)
@@ -138,19 +149,8 @@ def test_what_is_not_finite_passes_and_nobody_waits_for_it(value, where, on):
         assert torch.equal(got.isnan(), want[what].isnan()), what
 
 
-class Missing(emulator.Emulator):
-    """One block of the launch never starts."""
-
-    def kernel(self, program, name, shared=0):
-        kernel = super().kernel(program, name, shared)
-        if name == "team_forward":
-            whole = kernel.bind
-            kernel.bind = lambda argument, x, y, together: whole(argument, x - 1, y, together)
-        return kernel
-
-
 def test_a_wait_ends_and_says_who_waited(on, monkeypatch):
-    machine = Missing()
+    machine = emulator.Missing("team_forward")
     backend = gpu.backend("gpu", emulator.on_the_host, lambda device: machine)
     on()
     monkeypatch.setattr(planning, "backends", lambda: (backend, plain.PLAIN, plain.DEFINITION))
@@ -234,6 +234,9 @@ def test_every_cut_fits_its_device_and_covers_its_call(device, kind):
     "N, H, teams",
     [
         (64, 512, 0),
+        (4096, 128, 0),
+        (4096, 130, 0),
+        (600, 512, 1),
         (256, 512, 0),
         (256, 1024, 1),
         (512, 1024, 1),
@@ -277,7 +280,7 @@ def test_more_blocks_than_are_resident_are_refused_before_the_launch():
     asked = call(256, 1024)
     cut = team_plan.cut(H200, asked, False)
     with pytest.raises(RuntimeError, match=r"^128 blocks of team_forward must be resident, and 3 are$"):
-        team_plan._kernel(machine, asked, cut, 4)
+        team_plan.kernel(machine, asked, cut, 4)
 
 
 @pytest.mark.skipif(compiler.why_not() is not None, reason=str(compiler.why_not()))

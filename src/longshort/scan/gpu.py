@@ -188,8 +188,13 @@ def _wanted(plan: str | None) -> str:
 
 
 def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Teams | None:
-    """Return how a call is cut to run forward by teams of warps, or None where another plan runs it."""
+    """Return how a call is cut to run forward by teams of warps, or None where another plan runs it.
+
+    They run what would else be one launch a step: elsewhere other kernels are faster.
+    """
     if _wanted(plan) != "persistent" or tiling.refuses(call) is not None:
+        return None
+    if persistent(call, machine, plan) is not None:
         return None
     part = machine.properties.part(machine.sharing())
     return _teams(part, call, call.dtype == torch.float32 and machine.tf32())
@@ -197,8 +202,6 @@ def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Te
 
 @lru_cache(maxsize=4096)
 def _teams(properties: Properties, call: Call, tf32: bool) -> team_plan.Teams | None:
-    if call.H <= tiling.MOST_TOGETHER and call.N * call.H <= tiling.MOST_CELLS:
-        return None
     return team_plan.cut(properties, call, tf32)
 
 

@@ -169,7 +169,7 @@ def call(run):
     tensors = run.case.make(dtype)
     row = 4 * run.case.N * run.case.H * max(4, dtype.itemsize)
     gpu.HELD = 256 << 20 if run.held is None else run.held * row
-    tiling.MOST_CELLS = 0 if run.teams else 128 * 1024
+    tiling.MOST_CELLS, tiling.MOST_UNITS = (0, 0) if run.teams else (128 * 1024, 128)
     gpu._teams.cache_clear(), gpu._cut.cache_clear()
     packing.WIDENED = 0 if run.widened else 1 << 20
     weights._results.cache_clear()

@@ -35,24 +35,42 @@ def program(call: Call, tiling: Tiling, specialises: bool, short: bool = True) -
     return Program(f"{name}.cu", call.dtype, (entry,), sizes, short)
 
 
-_KERNELS: dict[tuple[Machine, Call, Tiling, bool], Runnable] = {}
+_KERNELS: dict[tuple[Any, ...], Runnable] = {}
 """Kernels that have been asked for: a call of a known kind names no program and counts no blocks."""
+
+
+def fitting(
+    machine: Machine, kind: tuple[Any, ...], asked: Callable[[], Program], shared: int, grid: int
+) -> Runnable:
+    """Return the one kernel of a program; refuse one whose blocks do not fit at once.
+
+    Args:
+        machine: where.
+        kind:    what tells it from others.
+        asked:   gives the program, at first use.
+        shared:  bytes of shared memory.
+        grid:    blocks that must be resident together, 0 where none waits for another.
+    """
+    found = _KERNELS.get((machine, *kind))
+    if found is None:
+        program = asked()
+        name = program.entries[0].name
+        found = machine.kernel(program, name, shared)
+        room = found.resident(machine.properties.multiprocessors) if grid else 0
+        if grid > room:
+            raise RuntimeError(f"{grid} blocks of {name} must be resident, and {room} are")
+        if len(_KERNELS) >= 4096:
+            _KERNELS.clear()
+        _KERNELS[machine, *kind] = found
+    return found
 
 
 def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool, short: bool = True) -> Runnable:
     """Return the kernel of one direction; refuse a cooperative one whose blocks do not fit at once."""
-    found = _KERNELS.get((machine, call, tiling, short))
-    if found is None:
-        asked = program(call, tiling, machine.specialises, short)
-        name = asked.entries[0].name
-        found = machine.kernel(asked, name, tiling.shared)
-        room = found.resident(machine.properties.multiprocessors) if cooperative else tiling.grid
-        if tiling.grid > room:
-            raise RuntimeError(f"{tiling.grid} blocks of {name} must be resident, and {room} are")
-        if len(_KERNELS) >= 4096:
-            _KERNELS.clear()
-        _KERNELS[machine, call, tiling, short] = found
-    return found
+    kind, grid = (call, tiling, short), tiling.grid if cooperative else 0
+    return fitting(
+        machine, kind, lambda: program(call, tiling, machine.specialises, short), tiling.shared, grid
+    )
 
 
 def waits(machine: Machine, packed: Packed) -> None:

@@ -200,6 +200,11 @@ class Steps:
         return kernel.bind(self.packed.bytes, rows, blocks, early=early)
 
 
+def way_back_ahead(machine: Machine, call: Call, packed: Packed) -> None:
+    """Begin to compile what will run backward."""
+    machine.ahead(program(machine, call, needed(call, BACK), aligned(packed), packed.short))
+
+
 def forward(
     machine: Machine,
     call: Call,
@@ -222,7 +227,7 @@ def forward(
     """
     new, steps = given.x.new_empty, Steps(machine, call, packed, AHEAD)
     if call.save:
-        machine.ahead(program(machine, call, needed(call, BACK), steps.most, packed.short))
+        way_back_ahead(machine, call, packed)
     N, H, P, GH, v = call.N, call.H, call.P, given.w_ih.shape[0], call.variant
     wide = call.wide
     r = new(N, GH, dtype=wide)

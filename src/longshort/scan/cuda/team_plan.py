@@ -16,9 +16,9 @@ from torch.nn.functional import pad
 from ..call import Call, Inputs, hashed_once
 from .machine import Machine, Properties, Runnable
 from .packing import Packed, flags, sized
-from .persistent_plan import waits
+from .persistent_plan import fitting, waits
 from .sources import Entry, Program
-from .step_plan import aligned, span
+from .step_plan import aligned, span, way_back_ahead
 
 CAPABILITY: Final = (9, 0)
 """The compute capability whose products these are: newer ones have others."""
@@ -121,22 +121,12 @@ def program(call: Call, teams: Teams, units: int, specialises: bool) -> Program:
     return Program("team_forward.cu", call.dtype, (entry,), sized(call) if specialises else ())
 
 
-_KERNELS: dict[tuple[Machine, Call, Teams, int], Runnable] = {}
-"""Kernels that have been asked for, and whose blocks fit."""
-
-
-def _kernel(machine: Machine, call: Call, teams: Teams, units: int) -> Runnable:
-    found = _KERNELS.get((machine, call, teams, units))
-    if found is None:
-        asked = program(call, teams, units, machine.specialises)
-        found = machine.kernel(asked, "team_forward", teams.shared)
-        room = found.resident(machine.properties.multiprocessors)
-        if teams.grid > room:
-            raise RuntimeError(f"{teams.grid} blocks of team_forward must be resident, and {room} are")
-        if len(_KERNELS) >= 4096:
-            _KERNELS.clear()
-        _KERNELS[machine, call, teams, units] = found
-    return found
+def kernel(machine: Machine, call: Call, teams: Teams, units: int) -> Runnable:
+    """Return the kernel; refuse one whose blocks do not fit at once."""
+    kind = call, teams, units
+    return fitting(
+        machine, kind, lambda: program(call, teams, units, machine.specialises), teams.shared, teams.grid
+    )
 
 
 def forward(
@@ -157,8 +147,10 @@ def forward(
     packed.number("weight_pitch", teams.K)
     packed.number("sequences", teams.sequences)
     waits(machine, packed)
+    if call.save:
+        way_back_ahead(machine, call, packed)
     units = next(units for units in (4, 2, 1) if units <= aligned(packed) and call.H % units == 0)
-    launch = _kernel(machine, call, teams, units).bind(packed.bytes, teams.grid, 1, True)
+    launch = kernel(machine, call, teams, units).bind(packed.bytes, teams.grid, 1, True)
     sets = teams.groups * teams.sets
     operand, posts = sets * 2 * teams.K * teams.columns, sets * POSTS * 4 // size
     for s in range(0, call.T, chunk):
