@@ -392,6 +392,41 @@ def test_long_arrays_are_counted_in_64_bits(T, stride, short):
     assert packed.short is short
 
 
+def test_two_parts_of_four_gates_are_counted_too():
+    """A norm with a narrow projection: z̄ in 16 bits is the longest array."""
+    asked = call(512, 1024)._replace(T=800, P=64)
+    assert 2 * asked.T * asked.N * 4 * asked.H > 1 << 31
+    assert not packing.Packed(asked, Inputs(*[None] * len(Inputs._fields))).short
+
+
+@pytest.mark.parametrize("H, N", [(32, 3), (160, 3), (64, 3)], ids=["alone", "together", "by teams"])
+def test_weights_that_are_not_aligned_are_copied(H, N, on, monkeypatch, request):
+    """Blocks load what they keep 16 bytes at a time, which a device refuses at other addresses."""
+    if "teams" in request.node.callspec.id:
+        monkeypatch.setattr(tiling, "MOST_CELLS", 0)
+        monkeypatch.setattr(tiling, "MOST_UNITS", 0)
+    gpu._teams.cache_clear(), gpu._cut.cache_clear()
+    on(multiprocessors=5)
+    case, put, seen = Case("ordinary", N=N, T=2, H=H), packing.Packed.put, []
+
+    def noted(self, name, value):
+        if name == "weights":
+            seen.append(value.data_ptr() % 16)
+        return put(self, name, value)
+
+    monkeypatch.setattr(packing.Packed, "put", noted)
+    tensors = case.make(torch.bfloat16)
+    want = case.differentiate(tensors, backend="gpu")
+    room = torch.empty(tensors["w_hh"].numel() + 8, dtype=torch.bfloat16)
+    odd = room[1 + -room.data_ptr() % 16 // 2 :][: tensors["w_hh"].numel()].view_as(tensors["w_hh"])
+    tensors["w_hh"] = odd.copy_(tensors["w_hh"])
+    assert odd.data_ptr() % 16 == 2
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert torch.equal(got, want[what]), what
+    assert seen and not any(seen)
+    gpu._teams.cache_clear(), gpu._cut.cache_clear()
+
+
 def test_an_unknown_plan_is_named(monkeypatch):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "fast")
     with pytest.raises(

@@ -34,7 +34,7 @@ def run_all(calls: Sequence[Chosen]) -> list[Outputs]:
         calls: each as for `operator.run`.
 
     Returns:
-        The outputs of each, bit by bit those of `operator.run`.
+        The outputs of each: those of `operator.run`, to the bit where a backend cuts them alike.
     """
     backend, save = calls[0].backend, calls[0].call.save
     alike = all(one.backend is backend and one.call.save == save for one in calls)

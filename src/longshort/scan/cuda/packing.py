@@ -143,7 +143,8 @@ def _pointed(given: frozenset[str]) -> tuple[tuple[int, str], ...]:
 @lru_cache(maxsize=4096)
 def _short(call: Call) -> bool:
     """Whether 32 bits count the elements of every array that a call's kernels make or keep."""
-    elements = (call.T + 4) * call.N * 4 * (call.H + call.P + 32)  # 20 N H at least: `sums` has up to 17
+    # at least 20 N H, for `sums` has up to 17, and 8 T N H, for z̄ of a norm may have two parts of four gates
+    elements = (call.T + 4) * call.N * 4 * (call.H + max(call.H, call.P) + 32)
     return elements < 1 << 31
 
 
@@ -240,6 +241,12 @@ def widened(matrix: Tensor, columns: int) -> Tensor:
     """Return a matrix with zeros behind its columns, so that it has so many."""
     more = columns - matrix.shape[1]
     return torch.nn.functional.pad(matrix, (0, more)) if more else matrix
+
+
+def resident(w_hh: Tensor, columns: int) -> Tensor:
+    """Return W_hh as blocks load what they keep: so many columns, rows dense, 16 bytes divide its address."""
+    dense = widened(w_hh, columns).contiguous()
+    return dense.clone() if dense.data_ptr() % 16 else dense
 
 
 def inputs(call: Call, given: Inputs) -> Tensor:

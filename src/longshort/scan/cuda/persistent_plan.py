@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from ..call import Call, Inputs
 from .machine import Machine, Runnable
-from .packing import Packed, flags, sized
+from .packing import Packed, flags, resident, sized
 from .sources import Entry, Program
 from .step_plan import Steps, span
 from .tiling import Pair, Tiling
@@ -101,8 +101,7 @@ def forward(
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
-    padding = H - call.H
-    packed.put("weights", pad(given.w_hh, (0, padding)) if padding else given.w_hh.contiguous())
+    packed.put("weights", resident(given.w_hh, H))
     packed.number("weight_pitch", H)
     packed.number("sequences", tiling.sequences)
     if together:

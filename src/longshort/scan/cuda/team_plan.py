@@ -11,11 +11,10 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..call import Call, Inputs, hashed_once
 from .machine import Machine, Properties, Runnable
-from .packing import Packed, flags, sized
+from .packing import Packed, flags, resident, sized
 from .persistent_plan import fitting, waits
 from .sources import Entry, Program
 from .step_plan import aligned, span, way_back_ahead
@@ -142,8 +141,8 @@ def forward(
 
     `packed` points to where the first operand goes too, if anywhere.
     """
-    new, size, padding = given.x.new_zeros, teams.size, teams.K - call.H
-    packed.put("weights", pad(given.w_hh, (0, padding)) if padding else given.w_hh.contiguous())
+    new, size = given.x.new_zeros, teams.size
+    packed.put("weights", resident(given.w_hh, teams.K))
     packed.number("weight_pitch", teams.K)
     packed.number("sequences", teams.sequences)
     waits(machine, packed)

@@ -17,7 +17,7 @@ from .machine import Machine
 FILLS: Final = 1 << 21
 """Numbers of a result that give every multiprocessor work: cuBLAS then cuts no sum in rounded pieces."""
 LONGEST: Final = 512
-"""Rows of a sum that float32 adds up one after another; at most twice as many where there are so few."""
+"""Rows of a sum that float32 adds up one after another; up to twice as many, or more where HELD says so."""
 HELD: Final = 256 << 20
 """Bytes of such sums in parts."""
 AT: Final = {name: k for k, name in enumerate(Inputs._fields)}
@@ -82,9 +82,9 @@ def products(
             out[name] = rows.to(call.dtype).contiguous()
 
     if given.w_hr is not None and needs[AT["w_hr"]]:
-        found["w_hr"] = made["dprojected"].flatten(0, 1).T @ made["unprojected_all"].flatten(0, 1)
+        found["w_hr"] = _summed_wide(machine, made["dprojected"], made["unprojected_all"])
     if given.w_gates is not None and needs[AT["w_gates"]]:
-        found["w_gates"] = made["da_sigmoid"].flatten(0, 1).T @ made["gates_before"].flatten(0, 1)
+        found["w_gates"] = _summed_wide(machine, made["da_sigmoid"], made["gates_before"])
     return found | out
 
 
@@ -106,6 +106,11 @@ def _summed(machine: Machine, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
     if parts * each < rows:
         out += machine.product(a[parts * each :].t(), b[parts * each :], torch.empty_like(out))
     return out
+
+
+def _summed_wide(machine: Machine, a: Tensor, b: Tensor) -> Tensor:
+    """Return a' b of (T, N, ...) in their dtype."""
+    return _summed(machine, a.flatten(0, 1), b.flatten(0, 1), a.new_empty(a.shape[2], b.shape[2]))
 
 
 def _dtype(call: Call, shape: tuple[int, ...]) -> torch.dtype:
