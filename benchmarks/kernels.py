@@ -15,8 +15,9 @@ import time
 import torch
 
 from longshort.bench.gpu import CASES, TYPES
+from longshort.scan import gpu
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, persistent_plan, sources, step_plan, tiling
+from longshort.scan.cuda import compiler, persistent_plan, sources, step_plan, team_plan
 from longshort.scan.cuda.machine import Properties
 from record import write
 
@@ -54,6 +55,31 @@ def kernel(asked, cut):
         "sequences of a block": f"{cut.subs} x {cut.sequences}",
         "shared bytes": cut.shared,
         **found,
+    }
+
+
+def kernels(asked, tf32):
+    """The kernels of a call whose steps run in one launch, forward at least; else a word."""
+    cut = gpu._cut(H200, asked, "persistent", tf32)
+    if cut is not None:
+        return {
+            "forward": kernel(asked, cut.forward),
+            "backward": kernel(asked, cut.backward),
+            "first use": first_use(asked, cut),
+        }
+    teams = team_plan.cut(H200, asked, tf32)
+    if teams is None:
+        return "one launch a step"
+    text = team_plan.program(asked, teams, step_plan.adjacent(asked, "step_forward"), specialises=True).text()
+    return {
+        "forward, by teams": {
+            "blocks": f"{teams.groups} groups of {teams.grid // teams.groups}",
+            "threads": teams.threads,
+            "sequences of a block": f"{teams.sets} x {teams.sequences}",
+            "shared bytes": teams.shared,
+            **measured(text),
+        },
+        "backward": "one launch a step",
     }
 
 
@@ -107,17 +133,7 @@ def main():
         for name, (dtype, tf32) in TYPES.items():
             if name == "float16" or (name != "bfloat16" and case.name not in WIDE):
                 continue  # float16's kernels are bfloat16's, but for two instructions
-            asked = call(case, dtype)
-            cut = tiling.pair(H200, asked, tf32)
-            cases.setdefault(case.name, {})[name] = (
-                "one launch a step: the persistent plan does not fit"
-                if cut is None
-                else {
-                    "forward": kernel(asked, cut.forward),
-                    "backward": kernel(asked, cut.backward),
-                    "first use": first_use(asked, cut),
-                }
-            )
+            cases.setdefault(case.name, {})[name] = kernels(call(case, dtype), tf32)
             print(case.name, name, cases[case.name][name], flush=True)
     steps = {}
     for dtype in sources.TYPES:
