@@ -24,8 +24,8 @@ planning = importlib.import_module("longshort.scan.plan")
 pytestmark = pytest.mark.skipif(emulator.WHY_NOT is not None, reason=str(emulator.WHY_NOT))
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "f32"])
-SPANNING = ("norm", "projection", "gate recurrence")
-"""What spans units runs one launch a step."""
+SPANNING = ("projection", "gate recurrence")
+"""What spans units and is no norm runs one launch a step."""
 APART = [c for c in [*SIZES, *OPTIONS] if not c.why.startswith((*SPANNING, "long"))]
 _OPTION = {c.why: c for c in OPTIONS}
 PAIRED = [

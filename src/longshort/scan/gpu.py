@@ -75,7 +75,7 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """List gates and cell after each step, then N and 1 / scale of each norm, then where a clip passes."""
+    """List gates and cell after each step, N and 1 / scale of each norm, c̃'s mean and scale, where a clip passes."""
     N, T, H, G, wide = call.N, call.T, call.H, len(call.variant.gates), call.wide
     gates = (
         call.dtype if call.variant.norm == "none" else wide
@@ -85,6 +85,8 @@ def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
         found += [((T, N, G * H), wide), ((T, N, G), wide)]
     elif call.variant.norm != "none":
         found += [((T, N, G * H), wide), ((T, N), wide), ((T, N, G * H), wide), ((T, N), wide)]
+    if call.variant.norm in ("ba2016", "per_gate"):
+        found.append(((T, N, 2), wide))
     if call.variant.projection_clip is not None:
         found.append(((T, N, call.P), torch.uint8))
     return found
@@ -98,6 +100,7 @@ def _tape(call: Call) -> tuple[tuple[str, tuple[int, ...], torch.dtype], ...]:
         names += ["hat_r", "scale_r"]
     elif call.variant.norm != "none":
         names += ["hat_z", "scale_z", "hat_r", "scale_r"]
+    names += ["stats_c"] * (call.variant.norm in ("ba2016", "per_gate"))
     names += ["unclipped"] * (call.variant.projection_clip is not None)
     return tuple((name, *what) for name, what in zip(names, saves(call), strict=True))
 
@@ -173,7 +176,7 @@ def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.
     part = machine.properties.part(machine.sharing())
     if part != machine.properties:
         found = _cut(part, call, wanted, tf32)
-        if found is not None and min(found.forward.blocks, found.backward.blocks) > 1:
+        if found is not None and found.exchanges:
             return found
     return _cut(machine.properties, call, wanted, tf32)
 
@@ -192,7 +195,7 @@ def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Te
 
     They run what would else be one launch a step: elsewhere other kernels are faster.
     """
-    if _wanted(plan) != "persistent" or tiling.refuses(call) is not None:
+    if _wanted(plan) != "persistent" or tiling.refuses(call) is not None or call.variant.norm != "none":
         return None
     if persistent(call, machine, plan) is not None:
         return None
@@ -235,10 +238,11 @@ def backward(
     for (name, _, _), tensor in zip(_tape(call), saved, strict=True):
         packed.put(name, tensor.contiguous())
     packed.arriving(call, grads)
-    places, summed = packing.sums(call), None
+    places, summed, cut = packing.sums(call), None, persistent(call, machine, plan)
+    tilings = None if cut is None or cut.backward is None else cut
     if places["sum_count"]:
-        summed = packed.put("sums", given.x.new_zeros((N, places["sum_count"], H), dtype=wide))
-    tilings = persistent(call, machine, plan)
+        rows = N if tilings is None else persistent_plan.rows(machine, call)
+        summed = packed.put("sums", given.x.new_zeros((rows, places["sum_count"], H), dtype=wide))
     found: dict[str, Any] = _state(call, given, grads, packed, needs, writes=tilings is None)
     for name, like in (("initial_h", given.h), ("initial_c", given.c)):
         if getattr(given, name) is not None:

@@ -140,6 +140,7 @@ struct Arguments {
   R* hat_r;                 // (T, N, G H)  N(r), or N of each gate
   R* scale_z;               // (T, N)  1 / sqrt(var + eps)
   R* scale_r;               // (T, N, 1), or (T, N, G)
+  R* stats_c;               // (T, N, 2)  mean and 1 / sqrt(var + eps) of c̃ where it is normed
   u8* unclipped;            // (T, N, P)  where the projection's clip passes
   // gradients that arrive; strides in elements, units side by side
   const E* dy;              // in
@@ -163,11 +164,13 @@ struct Arguments {
   R* dprojected;            // out: (T, N, P)  h̄' of (11)
   R* unprojected_all;       // out: (T, N, H)  h̃ of (6) again
   // gradients that leave
-  E* da;                    // out: (T, N, G, pitch)  ā: without a norm it is also dr and dz
+  E* da;                    // out: (T, N, G, pitch)  ā: without a norm it is also dr and dz. With one, persistent, r̄; in
+                            // bfloat16 (T, N, 3, G, pitch), as `dr_parts`
   E* dr;                    // out: (T, N, G H)  r̄, with a norm
+  R* da_wide;               // out: (T, N, G H)  ā, with a norm in the persistent plan; in for `norms_back`
   R* dr_wide;               // out: (N, G H)  r̄ of this step, with a norm and float16: its sum cancels
   E* dr_parts;              // out: (N, 3, G H)  with bfloat16 instead, as a sum: r̄ rounded, then what that left of it, twice
-  E* dz;                    // out: (T, N, G H)  z̄, with a norm of both products; in 16 bits (T, N, 2, G H), as a sum:
+  E* dz;                    // out: (T, N, G, pitch)  z̄, with a norm of both products; in 16 bits (T, N, 2, G, pitch), as a sum:
                             // rounded, and what that left, for W_ih' z̄ cancels
   R* gates_before;          // out: (T, N, S H)  s_{t-1} of the operands' kernel
   R* da_sigmoid;            // out: (T, N, S H)  ā of the sigmoids, with gate recurrence
@@ -188,7 +191,9 @@ struct Arguments {
   E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
                             // Of teams: (sets, 2, padded H, columns), see team_forward.cu
   u32* posted;              // state: (sets, 128)  zero before the launch; how many operands a block of a set has written
-  R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group
+  R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group; not with a norm
+  float* meetings;          // state: (meetings of the launch, N, Blocks, 8), every bit set before it; see meeting.cuh
+  R* normed_z;              // out: like z, N of it; may be z
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
   Size sequences;            // sequences of one sub-batch of a block, or of a set

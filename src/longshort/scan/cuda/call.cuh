@@ -280,7 +280,15 @@ DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, b
 template <class A, class F>
 DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   const Index t = time_of(a, has, s), row = t * a.N + n;
-  UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(a.tape_gates + (row * 4 + gate) * a.H + u);
+  UNROLL for (int gate = 0; gate < 4; ++gate) {
+    const Index at = (row * 4 + gate) * a.H + u;
+    if (tapes_wide(has))
+      fetch_ahead(reinterpret_cast<const typename A::Wide*>(a.tape_gates) + at);
+    else
+      fetch_ahead(a.tape_gates + at);
+  }
+  if (tapes_wide(has))
+    for (Index gate = 0; gate < a.G; ++gate) fetch_ahead(a.hat_r + (row * a.G + gate) * a.H + u);
   if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
   if (a.dy) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u);
   if (has(KeepsCells) && a.dcells) fetch_ahead(a.dcells + at_strides(n, a.dcells_n, t, a.dcells_t) + u);

@@ -45,9 +45,8 @@ struct Patience {
 
 // Loads v[0 .. Count-1] from `from(i)`, all at once, until nothing in them is missing: each look takes a way to
 // memory. False if the wait for step s was over, and the kernel with it.
-template <int Count, class A, class From>
+template <class E, int Count, class A, class From>
 DEVICE bool settle(const A& a, Index s, Four (&v)[Count], From from) {
-  using E = typename A::Element;
   Patience patience;
   for (;;) {
     u32 marks = 0;
@@ -83,7 +82,7 @@ DEVICE void gather(const A& a, const typename A::Element* from, char* to, int ro
     Four v[Each];
     UNROLL for (int i = 0; i < Each; ++i) v[i] = load_relaxed(at(i));
     if (turn == 0) meanwhile();
-    if (!settle(a, s, v, at)) return;
+    if (!settle<E>(a, s, v, at)) return;
     char* column = to + row * ToPitch;
     UNROLL for (int i = 0; i + 1 < Each; ++i) *reinterpret_cast<Four*>(column + (lane() + 32 * i) * 16) = v[i];
     *reinterpret_cast<Four*>(column + (tail + 32 * (Each - 1)) * 16) = v[Each - 1];

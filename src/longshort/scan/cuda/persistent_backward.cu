@@ -3,8 +3,12 @@
 // Groups, blocks, sub-batches and owners as forward; a block holds the rows of W_hh' of its Units units. At each step
 // it needs all of ā of the step after: alone it has it in shared memory, else it comes from `da`, straight into the
 // lanes' registers. `da` is the exchange and, when the kernel is done, the operand of the weights' gradients.
+//
+// With a norm the blocks meet twice more in a step (`meeting.cuh`), the operand is r̄ in place of ā, and ā goes to memory,
+// wide, for what `norms.cu` does when all steps are over. Rounded to 16 bits r̄ would show, for its sum cancels: in
+// bfloat16 it is a sum of three, side by side as columns of the product.
 #include "cell_back.cuh"
-#include "tiling.cuh"
+#include "meeting.cuh"
 
 namespace longshort {
 
@@ -13,21 +17,32 @@ struct PersistentBackward {
   using E = typename A::Element;
   using R = typename A::Wide;
   static constexpr int Tiles = Cut::Units / 16 / Cut::WM;
-  using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
+  static constexpr int Parts = Cut::Parts;
+  using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT * Parts, Cut::WM, Cut::WK, Cut::InRegisters,
                                Cut::InShared, Cut::Exact>::Type;
   static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
-  static constexpr int StageBytes = Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
+  static constexpr int StageBytes = Parts * Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
   static constexpr int SumStages = Cut::Exchanges ? 2 : 1;  // no barrier parts their readers from the next writers
-  static constexpr int BiasBytes = Cut::Threads * 16;
+  static constexpr int BiasBytes = Cut::Normed ? 0 : Cut::Threads * 16;
+  using Meets = Meeting<Cut, A, 8>;
+  static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
   // In registers, what a cell hands to the step before: but not where there are several sub-batches or column tiles.
   static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + BiasBytes + CarriedBytes;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + BiasBytes + CarriedBytes +
+                               MeetingBytes;
   static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
   static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
   static_assert(!Cut::Exchanges || Cut::WM == 1, "each lane's share of the operand is its own");
+
+  // What memory holds of a cell's norms at the step at hand.
+  struct Seen {
+    R hat[4], scale[4];  // N of r, or of each gate
+    R stats[2];          // of c̃
+  };
+  struct Gains { R hh[4], c, shift; };
 
   struct alignas(8) Carried {
     R past, dc;  // what reaches h past the product, and c̄
@@ -46,9 +61,11 @@ struct PersistentBackward {
   Lengths<Cells, Cut::Subs == 1, F> lengths;
   u32 reset = 0, again = 0;  // a bit for each cell, if there is one sub-batch: the step at hand, or after it, is reset
   Peepholes<R> peepholes;
+  Gains gain;
+  Meets meets;
   float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
-  DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
+  DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has), meets(arguments) {}
 
   DEVICE_MEMBER int unit(int) const { return unit0 + static_cast<int>(place() % Cut::Units); }
   DEVICE_MEMBER int column(int k) const {
@@ -79,7 +96,9 @@ struct PersistentBackward {
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
     bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumStages * SumBytes) + thread();
-    UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] = 0.0f;
+    if (!Cut::Normed)
+      UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] = 0.0f;
+    if (Cut::Normed) meets.begin(memory + Bytes - MeetingBytes), keep_gains();
     carried = reinterpret_cast<Carried*>(reinterpret_cast<char*>(sums) + SumStages * SumBytes + BiasBytes);
     for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
@@ -92,6 +111,14 @@ struct PersistentBackward {
         carry(sub, k) = {mine && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
       }
     }
+  }
+
+  DEVICE_MEMBER void keep_gains() {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const int u = unit(0);
+    if (u >= a.H) return;
+    UNROLL for (int gate = 0; gate < 4; ++gate) gain.hh[gate] = weight_at<A>(a.gain_hh, slots[gate], a.H, u);
+    gain.c = weight_at<A>(a.gain_c, 0, a.H, u), gain.shift = weight_at<A>(a.shift_c, 0, a.H, u);
   }
 
   // Whether step s of cell k's sequence n starts from a reset; asked: of `asked_reset`.
@@ -113,18 +140,23 @@ struct PersistentBackward {
         [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
   }
 
-  // ā of a cell to the weights' gradients and to the next product; in the padding it is 0.
+  // ā of a cell, or r̄ with a norm, to the weights' gradients and to the next product; in the padding it is 0.
   DEVICE_MEMBER void tell(int sub, Index t, int n, int c, int u, const R (&a_bar)[4]) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    E* row = a.da + (t * a.N + n) * Cut::K + u;
+    E* row = a.da + (t * a.N + n) * Parts * Cut::K + u;
     UNROLL for (int gate = 0; gate < 4; ++gate) {
       if (slots[gate] < 0) continue;
       const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks;
-      E value;
-      narrow(a_bar[gate], value);
-      if (Cut::Exchanges) value = canonical(value);
-      store_relaxed(row + at, value);
-      if (!Cut::Exchanges) *reinterpret_cast<E*>(stage(sub) + c * Core::Pitch + (at + u) * sizeof(E)) = value;
+      R rest = a_bar[gate];
+      UNROLL for (int part = 0; part < Parts; ++part) {
+        E value;
+        narrow(rest, value);
+        rest -= wide(value);
+        if (Cut::Exchanges) value = canonical(value);
+        store_relaxed(row + part * Cut::K + at, value);
+        if (!Cut::Exchanges)
+          *reinterpret_cast<E*>(stage(sub) + (part * Cut::Columns + c) * Core::Pitch + (at + u) * sizeof(E)) = value;
+      }
     }
   }
 
@@ -134,7 +166,7 @@ struct PersistentBackward {
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
     if (!Cut::Exchanges || s + 1 >= a.T) decide_all(slice, s);
     if (s + 1 >= a.T || slice.count == 0) return;
-    float d[Tiles][Cut::NT][4];
+    float d[Tiles][Cut::NT * Parts][4];
     float* mine = sums;
     if constexpr (Cut::Exchanges) {
       const auto later = [&] {
@@ -142,8 +174,8 @@ struct PersistentBackward {
         UNROLL for (int k = 0; k < Cells; ++k)
           if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
       };
-      const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Cut::K;
-      core.run_arriving(a, from, slice.count, s, later, d);
+      const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Parts * Cut::K;
+      core.template run_arriving<Parts>(a, from, slice.count, s, later, d);
       mine += products++ % 2 * (SumBytes / 4);
     } else {
       core.run(stage(sub), d);
@@ -151,8 +183,11 @@ struct PersistentBackward {
     const int own = (core.wk * Cut::Columns + core.quarter * 2) * SumPitch + core.wm * Tiles * 16 + core.group;
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
-        UNROLL for (int r = 0; r < 4; ++r)
-          mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = d[m][c][r];
+        UNROLL for (int r = 0; r < 4; ++r) {
+          float sum = d[m][(Parts - 1) * Cut::NT + c][r];
+          UNROLL for (int part = Parts - 2; part >= 0; --part) sum += d[m][part * Cut::NT + c][r];
+          mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = sum;
+        }
     block_barrier();
     UNROLL for (int k = 0; k < Cells; ++k)
       if (owns(slice, k))
@@ -167,6 +202,7 @@ struct PersistentBackward {
     const int asked = s < 0 ? 0 : s;
     Recalled<A> was[Cells];
     E dy[Cells];
+    Seen seen[Cells];
     u8 before[Cells];  // resets of the step before, which this one asks for
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
@@ -176,12 +212,15 @@ struct PersistentBackward {
       const bool neighbour = asked > 0 && (!has(Reversed) || lengths.active(a, k, n, time_of(a, has, asked - 1)));
       const bool starts = Cut::Subs == 1 ? reset >> k & 1u : resets(a, has, n, time_of(a, has, asked));
       was[k] = recall(a, has, n, asked, u, starts, neighbour);
+      if (Cut::Normed) see(n, time_of(a, has, asked), u, seen[k]);
       dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
     }
     float arrived[Cells];
     product(sub, s, arrived);
     if (s < 0)
       leave(sub, slice, arrived);
+    else if constexpr (Cut::Normed)
+      move_normed(sub, slice, s, was, seen, dy, arrived);
     else
       move(sub, slice, s, was, dy, arrived);
     if (!has(Resets) || Cut::Subs > 1) return;
@@ -215,6 +254,124 @@ struct PersistentBackward {
       }
       tell(sub, t, n, column(k), u, a_bar);
       UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[gate];
+    }
+  }
+
+  // ---- with a norm; all threads of the block call these
+
+  DEVICE_MEMBER void see(int n, Index t, int u, Seen& seen) const {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, row = t * a.N + n;
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      if (slots[gate] < 0) continue;
+      seen.hat[gate] = a.hat_r[(row * a.G + slots[gate]) * a.H + u];
+      seen.scale[gate] = a.scale_r[has(NormsProducts) ? row : row * a.G + slots[gate]];
+    }
+    if (norms_cell(has)) load(a.stats_c + row * 2, seen.stats);
+  }
+
+  // A cell whose step is its sequence's own, on its way through `move_normed`.
+  struct Moved {
+    bool on;
+    R m;
+    CellNorm<R> norm;
+    R a_bar[4];
+  };
+
+  DEVICE_MEMBER R pass(const Slice<Cut, A>& slice, int k, int s, bool first, const Recalled<A>& was, Moved& cell,
+                       R& dc) const {
+    const int n = slice.first + column(k), u = unit(k);
+    return unit_back(a, has, n, s, u, Masked{decided.candidate(k), decided.cell(k)}, peepholes, was, cell.norm, first,
+                     cell.m, kept_gradient(a, has, n, time_of(a, has, s), u), dc, cell.a_bar);
+  }
+
+  // (9) to (13): what arrives at a cell, and what the norm of c̃ needs of it.
+  DEVICE_MEMBER void enter(int sub, const Slice<Cut, A>& slice, int k, int s, const Recalled<A>& was, const Seen& seen,
+                           E dy, float arrived, Moved& cell) {
+    const int n = slice.first + column(k), u = unit(k);
+    Carried hands = carry(sub, k);
+    const Moment now = at_hand(k, n, s);
+    cell.on = now.on;
+    cell.m = arriving_output(a, has, n, u, s, now, keeps(sub, k), decided.output(k), R(arrived), dy, hands.past);
+    hands.dc = arriving_state(a, has, n, u, now, hands.dc);
+    carry(sub, k) = hands;
+    R q = R(0), dot = R(0);
+    if (now.on && norms_cell(has)) {
+      const Cell<R> v = opened<A>(has, was);
+      cell.norm = {seen.stats[0], seen.stats[1], R(0), R(0), R(0), gain.c, gain.shift};
+      cell.norm.raw = cell_again(a, has, v, was, Masked{decided.candidate(k), decided.cell(k)});
+      q = pass(slice, k, s, true, was, cell, hands.dc) * gain.c;
+      dot = q * cell.norm.hat();
+    }
+    meets.put(column(k), 0, u - unit0, q);
+    meets.put(column(k), 1, u - unit0, dot);
+  }
+
+  // (14) to (17): ā, and what the norm of the recurrent product, or those of the gates, need of it.
+  DEVICE_MEMBER void pass_cell(int sub, const Slice<Cut, A>& slice, int k, int s, const Recalled<A>& was,
+                               const Seen& seen, Moved& cell) {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    const int n = slice.first + column(k), u = unit(k);
+    const Index row = time_of(a, has, s) * a.N + n;
+    R sums[8] = {};
+    if (cell.on) {
+      Carried hands = carry(sub, k);
+      const R q[1] = {pass(slice, k, s, false, was, cell, hands.dc)}, dot[1] = {q[0] * cell.norm.hat()};
+      carry(sub, k) = hands;
+      if (norms_cell(has)) add_sums(a, n, a.sum_cell, u, dot), add_sums(a, n, a.sum_cell + 1, u, q);
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        if (slots[gate] < 0) continue;
+        a.da_wide[(row * a.G + slots[gate]) * a.H + u] = cell.a_bar[gate];
+        const R d = cell.a_bar[gate] * gain.hh[gate];
+        const int of = has(NormsProducts) ? 0 : gate;
+        sums[2 * of] += d, sums[2 * of + 1] += d * seen.hat[gate];
+      }
+    }
+    UNROLL for (int i = 0; i < 8; ++i)
+      if (i < 2 || has(NormsGates)) meets.put(column(k), i, u - unit0, sums[i]);
+  }
+
+  // (18): r̄ to the next product.
+  DEVICE_MEMBER void tell_normed(int sub, const Slice<Cut, A>& slice, int k, Index t, const Seen& seen, const Moved& cell) {
+    R dr[4] = {R(0), R(0), R(0), R(0)};
+    const R count = R(has(NormsProducts) ? a.G * a.H : Index(a.H));
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      if (!cell.on) continue;
+      const int of = has(NormsProducts) ? 0 : gate;
+      const R mean = shared_out(meets.result(column(k), 2 * of), count);
+      const R dot = shared_out(meets.result(column(k), 2 * of + 1), count);
+      dr[gate] = through_norm(R(cell.a_bar[gate] * gain.hh[gate]), seen.hat[gate], mean, dot, seen.scale[gate]);
+    }
+    tell(sub, t, slice.first + column(k), column(k), unit(k), dr);
+  }
+
+  DEVICE_MEMBER void move_normed(int sub, const Slice<Cut, A>& slice, int s, const Recalled<A> (&was)[Cells],
+                                 const Seen (&seen)[Cells], const E (&dy)[Cells], const float (&arrived)[Cells]) {
+    const int meeting = s * (norms_cell(has) ? 2 : 1), last = meeting + norms_cell(has);
+    const Index t = time_of(a, has, s);
+    Moved cells[Cells];
+    const auto mine = [&](int k) { return owns(slice, k) && unit(k) < a.H; };
+    UNROLL for (int k = 0; k < Cells; ++k)
+      if (mine(k)) enter(sub, slice, k, s, was[k], seen[k], dy[k], arrived[k], cells[k]);
+    if (norms_cell(has)) {
+      meets.template total<2>(meeting, slice.first, slice.count, s);
+      UNROLL for (int k = 0; k < Cells; ++k) {
+        if (!mine(k)) continue;
+        cells[k].norm.mean_q = shared_out(meets.result(column(k), 0), R(a.H));
+        cells[k].norm.mean_dot = shared_out(meets.result(column(k), 1), R(a.H));
+      }
+    }
+    UNROLL for (int k = 0; k < Cells; ++k)
+      if (mine(k)) pass_cell(sub, slice, k, s, was[k], seen[k], cells[k]);
+    if (has(NormsProducts))
+      meets.template total<2>(last, slice.first, slice.count, s);
+    else
+      meets.template total<8>(last, slice.first, slice.count, s);
+    const R zeros[4] = {R(0), R(0), R(0), R(0)};
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      if (mine(k))
+        tell_normed(sub, slice, k, t, seen[k], cells[k]);
+      else if (owns(slice, k))
+        tell(sub, t, slice.first + column(k), column(k), unit(k), zeros);
     }
   }
 

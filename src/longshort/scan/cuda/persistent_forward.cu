@@ -4,8 +4,8 @@
 // sequences. At each step a block needs the whole operand h_{t-1} of (1): alone it has it in shared memory, else it
 // takes it from the exchange: few sequences straight into the lanes' registers, more through shared memory. Then one
 // product (1), sums over the warps along K, and (2) to (8) with one thread
-// for a cell. No norm, projection or gate recurrence: those span units.
-#include "tiling.cuh"
+// for a cell. For a norm the blocks meet once more in a step, or twice: `meeting.cuh`. No projection or gate recurrence.
+#include "meeting.cuh"
 
 namespace longshort {
 
@@ -30,13 +30,17 @@ struct PersistentForward {
   // In registers, what a cell hands to the next step: but not where there are several sub-batches or column tiles.
   static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
-  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes;
+  using Meets = Meeting<Cut, A, 4>;
+  static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
+  static constexpr int Bytes =
+      Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes + MeetingBytes;
   static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
   static_assert(Tiles % 2 == 0 && Pairs * 8 * Cut::WM == Cut::Units, "a pair of tiles holds four gates of eight units");
   static_assert(Cut::Threads % Cut::Units == 0 || Direct, "a thread's cells have one unit");
   static_assert(!Arrives || !Direct, "the sums' barrier is the only one of a step");
 
   struct Sums { float i, f, g, o; };
+  struct Gains { R ih[4], hh[4], c, shift; };
   struct alignas(8) Carried {
     R cell;
     E h;
@@ -52,13 +56,15 @@ struct PersistentForward {
   Carried kept[Cells], *carried;
   R bias[Direct ? Pairs : 1][4];
   Peepholes<R> peepholes[Direct ? Pairs : 1];
+  Gains gains[Cut::Normed ? Direct ? Pairs : 1 : 1];
+  Meets meets;
   R ahead[Cells][4];
   u8 reset_ahead[Cells];
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
   Decisions<Cells, Direct ? 4 : 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
   Lengths<Cells, Cut::Subs == 1, F> lengths;
 
-  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has) {}
+  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), meets(arguments), decided(has), lengths(has) {}
 
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER int unit(int k) const {
@@ -122,6 +128,7 @@ struct PersistentForward {
     stages = memory + Core::WeightBytes;
     all_sums = sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
     carried = reinterpret_cast<Carried*>(stages + Stages * StageBytes + SumStages * SumBytes);
+    if (Cut::Normed) meets.begin(memory + Bytes - MeetingBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
     block_barrier();
@@ -209,10 +216,20 @@ struct PersistentForward {
       UNROLL for (int gate = 0; gate < 4; ++gate)
         bias[p][gate] = u < a.H ? weight_at<A>(a.bias, slots[gate], a.H, u) : R(0);
       if (u < a.H) peepholes[p] = peepholes_of(a, has, u);
+      if (Cut::Normed && u < a.H) keep_gains(u, gains[p]);
     }
   }
 
-  // W_ih x of this thread's cells at step j of this launch, asked for before the operand is waited for. Nothing is
+  DEVICE_MEMBER void keep_gains(int u, Gains& kept) const {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      kept.hh[gate] = weight_at<A>(a.gain_hh, slots[gate], a.H, u);
+      kept.ih[gate] = weight_at<A>(a.gain_ih, slots[gate], a.H, u);
+    }
+    kept.c = weight_at<A>(a.gain_c, 0, a.H, u), kept.shift = weight_at<A>(a.shift_c, 0, a.H, u);
+  }
+
+  // W_ih x of this thread's cells at step j of this launch, or its N with a norm of products, asked for before the operand is waited for. Nothing is
   // computed with it yet: that would wait for it.
   DEVICE_MEMBER void ask(const Slice<Cut, A>& slice, int j, R (&x)[Cells][4]) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
@@ -262,6 +279,82 @@ struct PersistentForward {
     return sum;
   }
 
+  // ---- with a norm; all threads of the block call these
+
+  // (2): N of the recurrent product, or of each gate of both products' sum, in place of it; then the gains.
+  DEVICE_MEMBER void normalise(const Slice<Cut, A>& slice, int j, R (&r)[Cells][4], const R (&x)[Cells][4]) {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
+    const int numbers = static_cast<int>(a.G), meeting = meetings_before(j);
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      if (!owns(slice, k) || unit(k) >= a.H) continue;
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        if (slots[gate] >= 0) meets.put(column(k), static_cast<int>(slots[gate]), unit(k) - unit0, r[k][gate]);
+    }
+    if (has(NormsProducts))
+      meets.template standardise<1>(meeting, slice.first, slice.count, a.step + j, numbers);
+    else
+      meets.template standardise<4>(meeting, slice.first, slice.count, a.step + j, numbers);
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H) continue;
+      const Gains& gain = gains[Direct ? k / (2 * Cut::NT) : 0];
+      const Index row = t * a.N + n;
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        if (slots[gate] < 0) continue;
+        const int of = has(NormsProducts) ? 0 : static_cast<int>(slots[gate]);
+        const R mean = meets.result(column(k), 2 * of), scale = meets.result(column(k), 2 * of + 1);
+        const R hat = (r[k][gate] - mean) * scale;
+        if (has(Tapes)) a.hat_r[(row * a.G + slots[gate]) * a.H + u] = hat;
+        if (has(Tapes) && u == 0) a.scale_r[has(NormsProducts) ? row : row * a.G + slots[gate]] = scale;
+        r[k][gate] = hat * gain.hh[gate];
+        if (has(NormsProducts)) r[k][gate] += x[k][gate] * gain.ih[gate];
+      }
+    }
+  }
+
+  // Meetings of this launch before step j of it.
+  DEVICE_MEMBER int meetings_before(int j) const { return has(NormsGates) || has(NormsOutput) ? 2 * j : j; }
+
+  // (2) to (8) of all cells of a sub-batch. x: W_ih x, or N of it.
+  DEVICE_MEMBER void normed_cells(int sub, const Slice<Cut, A>& slice, int j, const float (&d)[Tiles][Cut::NT][4],
+                                  const R (&x)[Cells][4], const u8 (&resets)[Cells]) {
+    const bool of_cell = has(NormsGates) || has(NormsOutput);
+    const Index t = time_of(a, has, a.step.value + j);
+    R r[Cells][4];
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const Sums sum = sum_of(d, k);
+      const R scale = has(MasksHidden) ? R(a.scale_h) : R(1), parts[4] = {sum.i, sum.f, sum.g, sum.o};
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        r[k][gate] = has(NormsProducts) ? parts[gate] * scale : fused(parts[gate], scale, x[k][gate]);
+    }
+    normalise(slice, j, r, x);
+    Cell<R> v[Cells];
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      if (!owns(slice, k) || unit(k) >= a.H) continue;
+      const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
+      UNROLL for (int gate = 0; gate < 4; ++gate) r[k][gate] += b[gate];
+      const R mask = candidate_mask(a, has, decided.candidate(k));
+      open_gates<E>(has, r[k], carry(sub, k).cell, peepholes[Direct ? k / (2 * Cut::NT) : 0], mask, R(a.cell_clip), v[k]);
+      if (of_cell) meets.put(column(k), 0, unit(k) - unit0, v[k].cell);
+    }
+    if (of_cell)
+      meets.template standardise<1>(meetings_before(j) + 1, slice.first, slice.count, a.step + j, 1);
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      const int n = slice.first + column(k), u = unit(k);
+      if (!owns(slice, k) || u >= a.H) continue;
+      const Gains& gain = gains[Direct ? k / (2 * Cut::NT) : 0];
+      R out = v[k].cell;
+      if (of_cell) {
+        const R stats[2] = {meets.result(column(k), 0), meets.result(column(k), 1)};
+        if (has(Tapes) && u == 0) store(a.stats_c + (t * a.N + n) * 2, stats);
+        out = (out - stats[0]) * stats[1] * gain.c + gain.shift;
+        if (has(NormsGates)) v[k].cell = out;
+      }
+      open_output<E>(has, r[k][3], peepholes[Direct ? k / (2 * Cut::NT) : 0], v[k]);
+      close(sub, k, j, n, u, v[k], v[k].o * activated<E>(has, out), resets[k] != 0);
+    }
+  }
+
   DEVICE_MEMBER void step(int sub, int j) {
     const Slice<Cut, A> slice(a, sub);
     R x[Cells][4];
@@ -303,10 +396,12 @@ struct PersistentForward {
                  core.group] = {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
       block_barrier();
     }
+    if constexpr (Cut::Normed) normed_cells(sub, slice, j, d, x, resets);
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k)) continue;
       if (u < a.H) {
+        if (Cut::Normed) continue;
         Cell<R> v;
         const R fresh = open(sub, k, j, n, u, sum_of(d, k), x[k], v);
         close(sub, k, j, n, u, v, fresh, resets[k] != 0);

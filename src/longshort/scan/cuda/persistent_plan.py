@@ -1,4 +1,4 @@
-"""All steps in one launch: W_hh stays in registers and shared memory. For what spans no units."""
+"""All steps in one launch: W_hh stays in registers and shared memory. For what spans no units, and norms."""
 
 from __future__ import annotations
 
@@ -86,6 +86,38 @@ def blank(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def meetings(call: Call) -> int:
+    """Return how often the blocks of a norm meet in a step: for the products, and for the cell."""
+    return {"none": 0, "products": 1}.get(call.variant.norm, 2)
+
+
+def _meet(call: Call, given: Inputs, packed: Packed, steps: int, blocks: int) -> None:
+    """Make room for what the blocks tell each other at their meetings."""
+    if meetings(call):
+        room = given.x.new_empty(steps * meetings(call), call.N, blocks, 8, dtype=torch.float32)
+        packed.put("meetings", blank(room))
+
+
+def _spans(machine: Machine, call: Call) -> int:
+    """Return into how many spans of steps `norms_back` parts each sequence, so that the device has work."""
+    return min(call.T, -(-4 * machine.properties.multiprocessors // call.N))
+
+
+def rows(machine: Machine, call: Call) -> int:
+    """Return the rows of `sums` on the way back."""
+    return call.N if call.variant.norm == "none" else call.N * _spans(machine, call)
+
+
+def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -> None:
+    """Put N of W_ih x in its place: on the tape, if there is one."""
+    packed.put("z", z)
+    hats = packed.held.get("hat_z")
+    to = z if hats is None else hats[low:]
+    packed.put("normed_z", to)
+    Steps(machine, call, packed, ("norm_inputs",)).bound("norm_inputs", call.H, len(z))(0)
+    packed.put("z", to)
+
+
 def forward(
     machine: Machine,
     call: Call,
@@ -106,19 +138,24 @@ def forward(
     packed.number("sequences", tiling.sequences)
     if together:
         waits(machine, packed)
-    if call.save and (machine, call, tiling, packed.short) not in _KERNELS:
+    if call.save and tilings.backward and (machine, call, tiling, packed.short) not in _KERNELS:
         machine.ahead(program(call, tilings.backward, machine.specialises, packed.short))
     found = kernel(machine, call, tiling, together, packed.short)
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
         low, high = span(call, s, last)
-        packed.put("z", inputs_of(low, high))
+        z = inputs_of(low, high)
         packed.number("z_first", low)
+        if call.variant.norm in ("ba2016", "products"):
+            _normed(machine, call, packed, z, low)
+        else:
+            packed.put("z", z)
         packed.number("step", s)
         packed.number("steps", last - s)
         if together:
             packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, H)))
+            _meet(call, given, packed, last - s, tiling.blocks)
         launch()
 
 
@@ -136,10 +173,12 @@ def backward(
         tilings:  of the call.
 
     Returns:
-        `dr` and `dz`, one tensor (T N, G padded H); `operand` (T N, P); `bias_parts` (some rows, G H), whose
-        sum over the rows is the gradient of the bias, where there is one.
+        `dr` and `dz`, one tensor (T N, G padded H), but for a norm of products; `operand` (T N, P);
+        `bias_parts` (some rows, G H), whose sum over the rows is the gradient of the bias, where there is one
+        and no norm.
     """
-    new, tiling, H, G = given.x.new_empty, tilings.backward, tilings.H, len(call.variant.gates)
+    new, H, G = given.x.new_empty, tilings.H, len(call.variant.gates)
+    tiling: Tiling = tilings.backward  # type: ignore[assignment]  # the caller has seen that there is one
     together, padding = tiling.blocks > 1, H - call.H
     if padding:
         columns = pad(given.w_hh.view(G, call.H, call.P).permute(2, 0, 1), (0, padding))
@@ -149,14 +188,18 @@ def backward(
     packed.number("weight_pitch", G * H)
     packed.number("sequences", tiling.sequences)
     packed.number("pitch", H)
-    da = new(call.T * call.N, G * H)
+    da = new(call.T * call.N, tiling.parts * G * H)
     packed.put("da", blank(da) if together else da)
-    made = {"dr": da, "dz": da}
-    if given.bias is not None:
+    dr = da[:, : G * H]
+    made, normed = {"dr": dr, "dz": dr}, call.variant.norm != "none"
+    if normed:
+        packed.put("da_wide", new(call.T * call.N, G * call.H, dtype=call.wide))
+    elif given.bias is not None:
         made["bias_parts"] = new(tiling.groups, G * call.H, dtype=call.wide)
         packed.put("bias_sums", made["bias_parts"])
     if together:
         waits(machine, packed)
+        _meet(call, given, packed, call.T, tiling.blocks)
     copies = None
     if operands is None:
         operands = new(call.T * call.N, call.P)
@@ -167,4 +210,18 @@ def backward(
     if copies is not None:
         copies.bound("step_operands", call.P, call.T * call.N)(0)
     made["operand"] = operands
+    if normed:
+        _norms_back(machine, call, given, packed, made, H)
     return made
+
+
+def _norms_back(
+    machine: Machine, call: Call, given: Inputs, packed: Packed, made: dict[str, Any], H: int
+) -> None:
+    """Make z̄ where the norm was of products, and the sums over t of bias and gains."""
+    if call.variant.norm != "per_gate":
+        parts, G = 2 if call.dtype.itemsize == 2 else 1, len(call.variant.gates)
+        make = given.x.new_empty if call.H == H else given.x.new_zeros
+        made["dz"] = packed.put("dz", make((call.T * call.N, parts * G * H)))
+    packed.number("steps", -(-call.T // _spans(machine, call)))
+    Steps(machine, call, packed, ("norms_back",)).bound("norms_back", call.H, rows(machine, call))(0)

@@ -189,7 +189,7 @@ struct Product {
   template <bool Certain, int Batch, class A, class At, class Over>
   DEVICE_MEMBER bool take(const A& a, Index s, const At& at, const Over& over, int batch, bool more,
                           Four (&v)[Batch * NT], float (&sums)[Chains][MT][NT][4]) const {
-    if (!settle(a, s, v, [&](int i) { return at(batch, i); })) return false;
+    if (!settle<E>(a, s, v, [&](int i) { return at(batch, i); })) return false;
     UNROLL for (int k = 0; k < Batch; ++k) {
       const int chunk = batch * Batch + k;
       if (!Certain && chunk >= Chunks) break;
@@ -204,17 +204,20 @@ struct Product {
 
   // The same of an operand that other blocks are writing: each lane waits for its own share, and no thread for its
   // block. Eight times 16 bytes are asked for together; each makes room for one of the next eight when it is multiplied.
-  //   from: column 0; columns lie K elements apart.   columns: how many there are, at least 1; the others repeat the last.
+  //   from: column 0; columns lie Parts K elements apart.   columns: how many there are, at least 1; the others repeat the
+  //         last.
+  //   Parts: of each column, one behind the other; NT / Parts column tiles hold the first of each, as many the next.
   //   s:    the step, for the report of a wait that lasts longer than a.patience.
   //   meanwhile: what is done while the first of it is on its way.
-  template <class A, class Meanwhile>
+  template <int Parts = 1, class A, class Meanwhile>
   DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, Index s, Meanwhile meanwhile,
                                   float (&d)[MT][NT][4]) const {
     constexpr int Most = 8 / NT, Batch = Chunks < Most ? Chunks : Most, Batches = (Chunks + Batch - 1) / Batch;
     const E* column[NT];
     UNROLL for (int j = 0; j < NT; ++j) {
-      const int wanted = j * 8 + group;
-      column[j] = from + (wanted < columns ? wanted : columns - 1) * K + wk * Chunks * Chunk + quarter * Vector;
+      const int wanted = j % (NT / Parts) * 8 + group, part = j / (NT / Parts);
+      const int row = (wanted < columns ? wanted : columns - 1) * Parts + part;
+      column[j] = from + row * K + wk * Chunks * Chunk + quarter * Vector;
     }
     // chunks behind the end of K have no weights: they read the last one that has, and multiply zeros
     const int last = K / Chunk - 1 - wk * Chunks;

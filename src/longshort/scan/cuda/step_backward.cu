@@ -3,6 +3,7 @@
 // Blocks and owners as forward. The gradient of the state before step s+1 arrives in two parts, that through
 // the product and that past it; a reset of step s+1 takes both before step s adds its own.
 #include "cell_back.cuh"
+#include "norms.cuh"
 #include "step_forward.cu"
 
 namespace longshort {
@@ -128,18 +129,7 @@ struct StepBack {
         store(a.dr_parts + ((3 * n + part) * a.G + slot) * a.H + u, rounded);
       }
     }
-    if (has(NormsProducts)) {
-      constexpr int Parts = sizeof(E) == 2 ? 2 : 1;
-      E rounded[Units], rest[Units];
-      UNROLL for (int j = 0; j < Units; ++j) {
-        narrow(dz[j], rounded[j]);
-        const R left = dz[j] - wide(rounded[j]);
-        narrow(left - left == R(0) ? left : R(0), rest[j]);  // nothing is left of what is not finite
-      }
-      E* to = a.dz + ((t * a.N + n) * Parts * a.G + slot) * a.H + u;
-      store(to, rounded);
-      if (Parts == 2) store(to + a.G * a.H, rest);
-    }
+    if (has(NormsProducts)) store_input_gradient(a, t * a.N + n, slot, u, dz);
   }
 
   // (12) to (17) of unit u + j, as `unit_back`.
@@ -199,18 +189,10 @@ struct StepBack {
     if (norms_cell(has)) norm.raw = few.raw[j], norm.gain = wide(few.gain_c[j]), norm.shift = wide(few.shift_c[j]);
   }
 
-  // Mean and scale of c̃, which no product changes.
-  template <class Units_, int Chunks>
-  DEVICE_MEMBER void standardise_cell(Units_& units, Few (&held)[Chunks], CellNorm<R>& norm) const {
-    units.each([&](int k, Index u) {
-      Few& few = held[k];
-      UNROLL for (int j = 0; j < Units; ++j)
-        few.raw[j] = cell_again(a, has, opened<A>(has, few.was[j]), few.was[j], few.masked(j));
-    });
-    const auto visit = [&](int k, auto take) { UNROLL for (int j = 0; j < Units; ++j) take(0, j, held[k].raw[j]); };
-    R mean[1], scale[1];
-    units.standardise(1, R(a.norm_eps), visit, mean, scale);
-    norm.mean = mean[0], norm.scale = scale[0];
+  // c̃ before its norm, which no product changes.
+  DEVICE_MEMBER void make_cell(Few& few) const {
+    UNROLL for (int j = 0; j < Units; ++j)
+      few.raw[j] = cell_again(a, has, opened<A>(has, few.was[j]), few.was[j], few.masked(j));
   }
 
   // The means that N' of the cell takes.
@@ -263,9 +245,12 @@ struct StepBack {
     if (has(NormsProducts)) scale_z = a.scale_z[row], scale_r[0] = a.scale_r[row];
     UNROLL for (int k = 0; k < 4; ++k)
       if (has(NormsGates) && slots[k] >= 0) scale_r[k] = a.scale_r[row * a.G + slots[k]];
+    R stats[2] = {};
+    if (norms_cell(has)) load(a.stats_c + row * 2, stats);
+    norm.mean = stats[0], norm.scale = stats[1];
     wait_for_previous();
     units.each([&](int k, Index u) { ask_arriving(u, held[k]); });
-    if (norms_cell(has)) standardise_cell(units, held, norm);
+    if (norms_cell(has)) units.each([&](int k, Index) { make_cell(held[k]); });
     units.each([&](int k, Index u) { enter(u, held[k]); });
     if (norms_cell(has)) sum_cell(units, held, norm);
     units.each([&](int k, Index u) {

@@ -143,7 +143,11 @@ struct StepForward : UnitsForward<Units, A, F> {
     const auto visit = [&](int k, auto take) {
       UNROLL for (int j = 0; j < Units; ++j) take(0, j, held[k].cell[j].cell);
     };
-    if (has(NormsGates) || has(NormsOutput)) units.standardise(1, R(a.norm_eps), visit, mean, scale);
+    if (has(NormsGates) || has(NormsOutput)) {
+      units.standardise(1, R(a.norm_eps), visit, mean, scale);
+      const R stats[2] = {mean[0], scale[0]};
+      if (has(Tapes) && thread() == 0) store(a.stats_c + (t * a.N + n) * 2, stats);
+    }
     units.each([&](int k, Index u) {
       Few& few = held[k];
       R out[Units];

@@ -35,7 +35,8 @@ OVERLAPPING = (9, 0)
 """The first compute capability on which a kernel may start while the one before it ends."""
 AHEAD = ("step_begin", "step_forward", "step_finish")
 BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
-ROWS = ("step_forward", "step_backward")
+NORMS = ("norm_inputs", "norms_back")
+ROWS = ("step_forward", "step_backward", *NORMS)
 """The kernels that a norm gives one block a row."""
 
 
@@ -49,6 +50,8 @@ def width(call: Call, name: str) -> int:
         "step_backward": call.H,
         "step_end": max(call.P, call.H),
         "step_operands": call.P,
+        "norm_inputs": call.H,
+        "norms_back": call.H,
     }[name]
 
 
@@ -92,8 +95,9 @@ def program(
 @lru_cache(maxsize=4096)
 def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int, short: bool) -> Program:
     options = f"longshort::Fixed<{flags(call)}u>" if specialises else "longshort::Open"
-    names = names if specialises else AHEAD + BACK
-    file = "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
+    alone = set(names) <= set(NORMS)
+    names = names if specialises else NORMS if alone else AHEAD + BACK
+    file = "norms.cu" if alone else "step_forward.cu" if set(names) <= set(AHEAD) else "step_backward.cu"
     entries = []
     for name in names:
         units = adjacent(call, name, most)
@@ -102,7 +106,7 @@ def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int, s
         if held:
             template = f"{template}, {held}, {threads // 32}"
         entries.append(Entry(name, threads, template, max(1, resident(call) // threads)))
-    each_step = specialises and {"step_forward", "step_backward"} & set(names)
+    each_step = specialises and set(ROWS) & set(names)
     return Program(
         file, call.dtype, tuple(entries), sized(call) if each_step else (), bool(each_step) and short
     )

@@ -60,6 +60,8 @@ class Tiling:
     backward: bool
     row_by_row: bool = False
     "without tensor cores"
+    normed: bool = False
+    "whether there is a norm, which spans the units"
 
     @cached_property
     def threads(self) -> int:
@@ -70,6 +72,11 @@ class Tiling:
     def tiles(self) -> int:
         """Tiles of 16 rows that a warp multiplies."""
         return (1 if self.backward else 4) * self.units // 16 // self.warps_rows
+
+    @property
+    def parts(self) -> int:
+        """Numbers whose sum an operand is: r̄ of a norm in bfloat16."""
+        return 3 if self.normed and self.backward and self.size == 2 else 1
 
     @cached_property
     def grid(self) -> int:
@@ -83,18 +90,22 @@ class Tiling:
 
     @cached_property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what goes to the next step."""
+        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what goes to the next step,
+        what a norm adds up."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k
         columns = 8 * self.column_tiles
         alone = self.subs if self.backward else 2 * self.subs
-        stages = (0 if self.arrives else 1 if self.blocks > 1 else alone) * columns * pitch
+        stages = (0 if self.arrives else 1 if self.blocks > 1 else alone) * columns * self.parts * pitch
         sums = self.warps_k * columns * (1 + self.arrives)
         cells, scarce = -(-self.units * columns // self.threads), self.blocks > 1 and self.column_tiles > 1
         carried = 8 * self.subs * cells * self.threads if scarce or self.subs > 1 else 0
+        if self.normed:  # and no Σ ā
+            carried += 4 * columns * ((8 if self.backward else 4) * (self.units + 2) + 8)
         if self.backward:
-            return weights + stages + sums * (self.units + 4) * 4 + 16 * self.threads + carried
+            bias = 0 if self.normed else 16 * self.threads
+            return weights + stages + sums * (self.units + 4) * 4 + bias + carried
         return weights + stages + (0 if self.warps_k == 1 else sums * (self.units + 1) * 16) + carried
 
     @property
@@ -103,6 +114,7 @@ class Tiling:
         numbers = (
             self.K, self.units, self.column_tiles, self.warps_rows, self.warps_k, self.in_registers,
             self.in_shared, self.subs, self.blocks, str(self.exact).lower(), str(self.row_by_row).lower(),
+            *(("true", self.parts) if self.normed else ()),
         )  # fmt: skip
         return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
 
@@ -114,15 +126,19 @@ class Pair:
     H: int
     "padded"
     forward: Tiling
-    backward: Tiling
+    backward: Tiling | None
+    "None where one launch a step runs backward"
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether blocks wait for each other in every kernel."""
+        return all(cut is None or cut.blocks > 1 for cut in (self.forward, self.backward))
 
 
 def refuses(call: Call) -> str | None:
     """Say why a call does not run in one launch, whatever the device, or None. May not look at N and T."""
     if call.dtype == torch.float64:
         return "float64 has no tensor-core product here"
-    if call.variant.norm != "none":
-        return "a norm spans the units, which lie in several warps or blocks"
     if "w_hr" in call.given:
         return "the projection is a second product between the cell and the next step"
     if call.variant.gate_recurrence:
@@ -140,18 +156,20 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
         waits:      whether blocks may wait for each other.
     """
     size, G = call.dtype.itemsize, len(call.variant.gates)
-    exact = call.dtype == torch.float32 and not tf32
+    exact, normed = call.dtype == torch.float32 and not tf32, call.variant.norm != "none"
     if call.H > MOST_TOGETHER:
         return None
     H = -(-call.H // 32) * 32
     found = []
     for backward in (False, True):
-        words = properties, call.N, H, G, size, exact, backward
-        shared_out = H > MOST_UNITS or (waits and _shared_out(properties, call.N, H, size, exact, backward))
+        words = properties, call.N, H, G, size, exact, backward, normed
+        shared_out = H > MOST_UNITS or (waits and _shared_out(*words[:3], *words[4:7]))
         together = _together(*words) if shared_out else None
         found.append(_alone(*words) if together is None and H <= MOST_UNITS else together)
-    forward, backward_ = found
-    return None if forward is None or backward_ is None else Pair(H, forward, backward_)
+    forward, back = found
+    if normed and call.dtype == torch.float16:  # r̄ needs 24 bits, and parts of 11 end where float16 does
+        return None if forward is None else Pair(H, forward, None)
+    return None if forward is None or back is None else Pair(H, forward, back)
 
 
 def _shared_out(properties: Properties, N: int, H: int, size: int, exact: bool, backward: bool) -> bool:
@@ -164,7 +182,7 @@ def _shared_out(properties: Properties, N: int, H: int, size: int, exact: bool, 
 
 
 def _alone(
-    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool
+    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool, normed: bool
 ) -> Tiling | None:
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
     K, wanted = (G * H if backward else H), -(-N // properties.multiprocessors)
@@ -180,7 +198,7 @@ def _alone(
     for columns in (2, 1) if wanted > 8 and not backward else (1,):  # backward, two spill
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
-            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward, by_row,
+            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward, by_row, normed,
         )  # fmt: skip
         if found.shared <= properties.shared:
             return found
@@ -188,20 +206,28 @@ def _alone(
 
 
 def _together(
-    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool
+    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool, normed: bool
 ) -> Tiling | None:
     """Several blocks hold W_hh between them; all must be resident."""
     few = properties.multiprocessors // (H // 32) >= 2 * N
     most = _MOST_WIDE if backward and size == 2 else 0
     for units in (16, 32) if few else (64, 32, 16) if most >= H and H % 64 == 0 else (32, 16):
-        for found in _cuts(properties, N, H, G, size, exact, backward, units):
+        for found in _cuts(properties, N, H, G, size, exact, backward, normed, units):
             if found.shared <= properties.shared and found.subs <= MOST_SUBS:
                 return found
     return None
 
 
 def _cuts(
-    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool, units: int
+    properties: Properties,
+    N: int,
+    H: int,
+    G: int,
+    size: int,
+    exact: bool,
+    backward: bool,
+    normed: bool,
+    units: int,
 ) -> Iterator[Tiling]:
     """The cuts for a number of units, more columns first."""
     K, blocks = (G * H if backward else H), H // units
@@ -221,5 +247,5 @@ def _cuts(
         held = min(chunks, (_HELD_SCARCE if scarce else _HELD) // tiles)
         yield Tiling(
             K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
-            -(-N // (sequences * subs)), sequences, backward,
+            -(-N // (sequences * subs)), sequences, backward, False, normed,
         )  # fmt: skip
