@@ -80,7 +80,8 @@ def test_one_block_alone(case, dtype, on):
     machine = on(seed=3)
     check(case, dtype)
     if case.checkpoint_every is None and case.N * case.T:
-        assert machine.launches == 3 + masked(case)  # the steps; the steps back, the operands
+        # the steps; the steps back, the operands
+        assert machine.launches == 3 + masked(case) + normed(case)
 
 
 @ids([*APART, *PAIRED, MUCH])
@@ -88,6 +89,11 @@ def test_one_block_alone_by_tensor_cores_in_float32(case, on):
     """One sequence a block is multiplied row by row; several are columns of a product."""
     on(seed=4, multiprocessors=2)
     check(dataclasses.replace(case, N=case.N and 5), torch.float32)
+
+
+def normed(case):
+    """Launches for a norm outside the recurrence: N of W_ih x, and what waits until the way back is over."""
+    return {None: 0, "per_gate": 1}.get(case.variant.get("norm"), 2)
 
 
 def masked(case):
@@ -106,7 +112,7 @@ def test_where_y_lies_step_by_step_it_is_the_operand(case, on):
         assert torch.equal(got, want[what]), what
     if case.checkpoint_every is None and case.N * case.T:
         copied = case.reset or "variational_h" in case.noise or (case.lengths and case.reverse) or case.T == 1
-        outside = masked(case)
+        outside = masked(case) + normed(case)
         assert (before, machine.launches - before) == (3 + outside, 2 + bool(copied) + outside)
 
 
@@ -160,6 +166,33 @@ def test_blocks_that_exchange(case, dtype, N, multiprocessors, on):
     machine.seed = 1
     for what, got in case.differentiate(case.make(dtype), backend="gpu").items():
         assert torch.equal(got, once[what]), what
+
+
+NORMS = [_OPTION[why] for why in ("norm ba2016", "norm per gate", "norm products")]
+NORMED = [dataclasses.replace(MUCH, why=f"{c.why}, much", variant={**MUCH.variant, **c.variant}) for c in NORMS]
+FEWER = dataclasses.replace(NORMS[0], why="three gates", variant={"norm": "ba2016", "coupled": True})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=["bf16", "f32", "f16"])
+@pytest.mark.parametrize(
+    "N, H, multiprocessors",
+    [(9, 40, 1), (17, 128, 1), (3, 150, 5), (25, 150, 5), (13, 150, 10), (33, 150, 5)],
+    ids=["alone", "wide, alone", "few columns", "two sub-batches", "two groups", "many"],
+)
+@ids([*NORMED, FEWER])
+def test_norms_of_rows_that_span_warps_and_blocks(case, N, H, multiprocessors, dtype, on):
+    machine = on(multiprocessors=multiprocessors, seed=N)
+    case = dataclasses.replace(case, N=N, H=H, T=3)
+    once = check(case, dtype)
+    machine.seed = 1
+    for what, got in case.differentiate(case.make(dtype), backend="gpu").items():
+        assert torch.equal(got, once[what]), what
+
+
+@ids(NORMS)
+def test_a_norm_over_more_blocks_than_a_warp_has_lanes(case, on):
+    on(multiprocessors=34)
+    check(dataclasses.replace(case, N=1, H=530, T=2), torch.bfloat16)
 
 
 @pytest.mark.parametrize(
