@@ -29,6 +29,10 @@ WHAT = {
     },
     "nan": {},
 }
+WHAT |= {
+    norm: {**WHAT["much"], "variant": {**WHAT["much"]["variant"], "norm": norm}}
+    for norm in ("ba2016", "per_gate", "products")
+}
 
 
 def main(N, T, H, dtype, what, repeats):

@@ -57,7 +57,18 @@ def programs():
     yield step_plan.program(specialised, much, step_plan.AHEAD + step_plan.BACK)
     for H, dtype, norm in ((1150, torch.bfloat16, "per_gate"), (128, torch.float64, "products")):
         normed = call(H=H, dtype=dtype)._replace(options=Options(Variant(norm=norm)))
-        yield step_plan.program(specialised, normed, step_plan.ROWS)
+        yield step_plan.program(specialised, normed, ("step_forward", "step_backward"))
+    for dtype, norm, N, H in (
+        (torch.bfloat16, "ba2016", 64, 512),
+        (torch.bfloat16, "per_gate", 64, 128),
+        (torch.float32, "products", 64, 200),
+        (torch.float16, "ba2016", 25, 128),
+    ):
+        normed = call(N, H, dtype)._replace(options=Options(Variant(norm=norm)))
+        cuts = tiling.pair(H200, normed, False)
+        for cut in filter(None, (cuts.forward, cuts.backward)):
+            yield persistent_plan.program(normed, cut, specialises=True)
+        yield step_plan.program(specialised, normed, step_plan.NORMS)
     for dtype, tf32 in (
         (torch.bfloat16, False),
         (torch.float16, False),
@@ -90,7 +101,7 @@ def test_every_kernel_compiles(name):
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
-    "file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu", "dropped.cu"]
+    "file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu", "norms.cu", "dropped.cu"]
 )
 def test_each_architecture_has_every_instruction(file, architecture):
     program = [p for p in PROGRAMS.values() if p.file == file and p.dtype == torch.bfloat16][-1]

@@ -75,7 +75,7 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """List gates and cell after each step, N and 1 / scale of each norm, c̃'s mean and scale, where a clip passes."""
+    """List gates and cell after each step, N and scale of each norm, c̃'s mean and scale, where clips pass."""
     N, T, H, G, wide = call.N, call.T, call.H, len(call.variant.gates), call.wide
     gates = (
         call.dtype if call.variant.norm == "none" else wide

@@ -114,6 +114,9 @@ def exchange():
     ):
         yield Run(sized(MUCH, N, H), dtype, "persistent", machine={"multiprocessors": together})
     yield Run(sized(Case("o"), 9, 150), "bf16", "persistent", True, {"multiprocessors": 5})
+    for case, N, dtype, together in zip(NORMS, (9, 25, 3), ("bf16", "f32", "f16"), (5, 5, 10), strict=True):
+        much = dataclasses.replace(MUCH, variant={**MUCH.variant, **case.variant})
+        yield Run(sized(much, N, 150), dtype, "persistent", N == 9, {"multiprocessors": together})
 
 
 def teams():

@@ -67,6 +67,14 @@ DEVICE void norms_back(const A& a) {
         if (has(NormsProducts)) load(a.hat_z + place, at.hat_z[gate]);
       }
     });
+    if (t + 1 < end) units.each([&](int, Index u) {
+      for (Index gate = 0; gate < a.G; ++gate) {
+        const Index place = ((row + a.N) * a.G + gate) * a.H + u;
+        fetch_ahead(a.da_wide + place);
+        fetch_ahead(a.hat_r + place);
+        if (has(NormsProducts)) fetch_ahead(a.hat_z + place);
+      }
+    });
     units.each([&](int k, Index u) {
       Gradients<Units, R>& at = held[k];
       UNROLL for (int gate = 0; gate < 4; ++gate)

@@ -143,7 +143,7 @@ def _pointed(given: frozenset[str]) -> tuple[tuple[int, str], ...]:
 @lru_cache(maxsize=4096)
 def _short(call: Call) -> bool:
     """Whether 32 bits count the elements of every array that a call's kernels make or keep."""
-    # at least 20 N H, for `sums` has up to 17, and with a norm 12 T N H, for r̄ may have three parts of four gates
+    # at least 20 N H, for `sums` has up to 17; with a norm 12 T N H, for r̄ may have three parts of four gates
     wide = call.H + max(call.H, call.P) + 32 + (call.H + 32) * (call.variant.norm != "none")
     elements = (call.T + 4) * call.N * 4 * wide
     return elements < 1 << 31

@@ -6,7 +6,7 @@
 //
 // With a norm the blocks meet twice more in a step (`meeting.cuh`), the operand is r̄ in place of ā, and ā goes to memory,
 // wide, for what `norms.cu` does when all steps are over. Rounded to 16 bits r̄ would show, for its sum cancels: in
-// bfloat16 it is a sum of three, side by side as columns of the product.
+// bfloat16 it is a sum of three, multiplied one after the other.
 #include "cell_back.cuh"
 #include "meeting.cuh"
 
@@ -18,7 +18,7 @@ struct PersistentBackward {
   using R = typename A::Wide;
   static constexpr int Tiles = Cut::Units / 16 / Cut::WM;
   static constexpr int Parts = Cut::Parts;
-  using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT * Parts, Cut::WM, Cut::WK, Cut::InRegisters,
+  using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
                                Cut::InShared, Cut::Exact>::Type;
   static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
   static constexpr int StageBytes = Parts * Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
@@ -37,11 +37,9 @@ struct PersistentBackward {
   static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
   static_assert(!Cut::Exchanges || Cut::WM == 1, "each lane's share of the operand is its own");
 
-  // What memory holds of a cell's norms at the step at hand.
-  struct Seen {
-    R hat[4], scale[4];  // N of r, or of each gate
-    R stats[2];          // of c̃
-  };
+  // What memory holds of a cell's norms at the step at hand: N of r, or of each gate, and its scale.
+  struct Seen { R hat[4], scale[4]; };
+  struct Stats { R of[2]; };  // mean and scale of c̃
   struct Gains { R hh[4], c, shift; };
 
   struct alignas(8) Carried {
@@ -166,7 +164,7 @@ struct PersistentBackward {
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
     if (!Cut::Exchanges || s + 1 >= a.T) decide_all(slice, s);
     if (s + 1 >= a.T || slice.count == 0) return;
-    float d[Tiles][Cut::NT * Parts][4];
+    float d[Tiles][Cut::NT][4];
     float* mine = sums;
     if constexpr (Cut::Exchanges) {
       const auto later = [&] {
@@ -178,16 +176,13 @@ struct PersistentBackward {
       core.template run_arriving<Parts>(a, from, slice.count, s, later, d);
       mine += products++ % 2 * (SumBytes / 4);
     } else {
-      core.run(stage(sub), d);
+      core.template run<Parts>(stage(sub), d);
     }
     const int own = (core.wk * Cut::Columns + core.quarter * 2) * SumPitch + core.wm * Tiles * 16 + core.group;
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
-        UNROLL for (int r = 0; r < 4; ++r) {
-          float sum = d[m][(Parts - 1) * Cut::NT + c][r];
-          UNROLL for (int part = Parts - 2; part >= 0; --part) sum += d[m][part * Cut::NT + c][r];
-          mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = sum;
-        }
+        UNROLL for (int r = 0; r < 4; ++r)
+          mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = d[m][c][r];
     block_barrier();
     UNROLL for (int k = 0; k < Cells; ++k)
       if (owns(slice, k))
@@ -202,7 +197,7 @@ struct PersistentBackward {
     const int asked = s < 0 ? 0 : s;
     Recalled<A> was[Cells];
     E dy[Cells];
-    Seen seen[Cells];
+    Stats stats[Cells];
     u8 before[Cells];  // resets of the step before, which this one asks for
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
@@ -212,7 +207,7 @@ struct PersistentBackward {
       const bool neighbour = asked > 0 && (!has(Reversed) || lengths.active(a, k, n, time_of(a, has, asked - 1)));
       const bool starts = Cut::Subs == 1 ? reset >> k & 1u : resets(a, has, n, time_of(a, has, asked));
       was[k] = recall(a, has, n, asked, u, starts, neighbour);
-      if (Cut::Normed) see(n, time_of(a, has, asked), u, seen[k]);
+      if (Cut::Normed && norms_cell(has)) load(a.stats_c + (time_of(a, has, asked) * a.N + n) * 2, stats[k].of);
       dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
     }
     float arrived[Cells];
@@ -220,7 +215,7 @@ struct PersistentBackward {
     if (s < 0)
       leave(sub, slice, arrived);
     else if constexpr (Cut::Normed)
-      move_normed(sub, slice, s, was, seen, dy, arrived);
+      move_normed(sub, slice, s, was, stats, dy, arrived);
     else
       move(sub, slice, s, was, dy, arrived);
     if (!has(Resets) || Cut::Subs > 1) return;
@@ -266,7 +261,12 @@ struct PersistentBackward {
       seen.hat[gate] = a.hat_r[(row * a.G + slots[gate]) * a.H + u];
       seen.scale[gate] = a.scale_r[has(NormsProducts) ? row : row * a.G + slots[gate]];
     }
-    if (norms_cell(has)) load(a.stats_c + row * 2, seen.stats);
+  }
+
+  // Has what `see` reads at step s brought nearer; where blocks exchange, `recall_ahead` does.
+  DEVICE_MEMBER void see_ahead(int n, int s, int u) const {
+    const Index row = time_of(a, has, s) * a.N + n;
+    for (Index gate = 0; gate < a.G; ++gate) fetch_ahead(a.hat_r + (row * a.G + gate) * a.H + u);
   }
 
   // A cell whose step is its sequence's own, on its way through `move_normed`.
@@ -285,7 +285,7 @@ struct PersistentBackward {
   }
 
   // (9) to (13): what arrives at a cell, and what the norm of c̃ needs of it.
-  DEVICE_MEMBER void enter(int sub, const Slice<Cut, A>& slice, int k, int s, const Recalled<A>& was, const Seen& seen,
+  DEVICE_MEMBER void enter(int sub, const Slice<Cut, A>& slice, int k, int s, const Recalled<A>& was, const Stats& stats,
                            E dy, float arrived, Moved& cell) {
     const int n = slice.first + column(k), u = unit(k);
     Carried hands = carry(sub, k);
@@ -297,7 +297,7 @@ struct PersistentBackward {
     R q = R(0), dot = R(0);
     if (now.on && norms_cell(has)) {
       const Cell<R> v = opened<A>(has, was);
-      cell.norm = {seen.stats[0], seen.stats[1], R(0), R(0), R(0), gain.c, gain.shift};
+      cell.norm = {stats.of[0], stats.of[1], R(0), R(0), R(0), gain.c, gain.shift};
       cell.norm.raw = cell_again(a, has, v, was, Masked{decided.candidate(k), decided.cell(k)});
       q = pass(slice, k, s, true, was, cell, hands.dc) * gain.c;
       dot = q * cell.norm.hat();
@@ -345,13 +345,20 @@ struct PersistentBackward {
   }
 
   DEVICE_MEMBER void move_normed(int sub, const Slice<Cut, A>& slice, int s, const Recalled<A> (&was)[Cells],
-                                 const Seen (&seen)[Cells], const E (&dy)[Cells], const float (&arrived)[Cells]) {
+                                 const Stats (&stats)[Cells], const E (&dy)[Cells], const float (&arrived)[Cells]) {
     const int meeting = s * (norms_cell(has) ? 2 : 1), last = meeting + norms_cell(has);
     const Index t = time_of(a, has, s);
     Moved cells[Cells];
     const auto mine = [&](int k) { return owns(slice, k) && unit(k) < a.H; };
+    // Asked for here and not with the tape, for which registers are too few; the first meeting hides their way.
+    Seen seen[Cells];
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      if (!mine(k)) continue;
+      see(slice.first + column(k), t, unit(k), seen[k]);
+      if (!Cut::Exchanges && s > 0) see_ahead(slice.first + column(k), s - 1, unit(k));
+    }
     UNROLL for (int k = 0; k < Cells; ++k)
-      if (mine(k)) enter(sub, slice, k, s, was[k], seen[k], dy[k], arrived[k], cells[k]);
+      if (mine(k)) enter(sub, slice, k, s, was[k], stats[k], dy[k], arrived[k], cells[k]);
     if (norms_cell(has)) {
       meets.template total<2>(meeting, slice.first, slice.count, s);
       UNROLL for (int k = 0; k < Cells; ++k) {

@@ -56,7 +56,8 @@ struct PersistentForward {
   Carried kept[Cells], *carried;
   R bias[Direct ? Pairs : 1][4];
   Peepholes<R> peepholes[Direct ? Pairs : 1];
-  Gains gains[Cut::Normed ? Direct ? Pairs : 1 : 1];
+  static constexpr bool Gained = Cut::Normed && Cut::Threads <= 256;  // more threads have no registers for gains
+  Gains gains[Gained && Direct ? Pairs : 1];
   Meets meets;
   R ahead[Cells][4];
   u8 reset_ahead[Cells];
@@ -216,17 +217,23 @@ struct PersistentForward {
       UNROLL for (int gate = 0; gate < 4; ++gate)
         bias[p][gate] = u < a.H ? weight_at<A>(a.bias, slots[gate], a.H, u) : R(0);
       if (u < a.H) peepholes[p] = peepholes_of(a, has, u);
-      if (Cut::Normed && u < a.H) keep_gains(u, gains[p]);
+      if (Gained && u < a.H) gains[p] = gains_of(u);
     }
   }
 
-  DEVICE_MEMBER void keep_gains(int u, Gains& kept) const {
+  DEVICE_MEMBER Gains gain(int k) const {
+    return Gained ? gains[Direct ? k / (2 * Cut::NT) : 0] : gains_of(forgotten(unit(k)));
+  }
+
+  DEVICE_MEMBER Gains gains_of(int u) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
+    Gains kept;
     UNROLL for (int gate = 0; gate < 4; ++gate) {
       kept.hh[gate] = weight_at<A>(a.gain_hh, slots[gate], a.H, u);
       kept.ih[gate] = weight_at<A>(a.gain_ih, slots[gate], a.H, u);
     }
     kept.c = weight_at<A>(a.gain_c, 0, a.H, u), kept.shift = weight_at<A>(a.shift_c, 0, a.H, u);
+    return kept;
   }
 
   // W_ih x of this thread's cells at step j of this launch, or its N with a norm of products, asked for before the operand is waited for. Nothing is
@@ -297,7 +304,7 @@ struct PersistentForward {
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k) || u >= a.H) continue;
-      const Gains& gain = gains[Direct ? k / (2 * Cut::NT) : 0];
+      const Gains gain = this->gain(k);
       const Index row = t * a.N + n;
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
@@ -342,7 +349,7 @@ struct PersistentForward {
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k) || u >= a.H) continue;
-      const Gains& gain = gains[Direct ? k / (2 * Cut::NT) : 0];
+      const Gains gain = this->gain(k);
       R out = v[k].cell;
       if (of_cell) {
         const R stats[2] = {meets.result(column(k), 0), meets.result(column(k), 1)};
@@ -386,7 +393,7 @@ struct PersistentForward {
       } else {
         decide_all(slice, j);
       }
-      core.run(operand, d);
+      core.template run<1>(operand, d);
     }
     if (!Direct) {
       UNROLL for (int p = 0; p < Pairs; ++p)

@@ -14,7 +14,7 @@ from ..call import Call, Inputs
 from .machine import Machine, Runnable
 from .packing import Packed, flags, resident, sized
 from .sources import Entry, Program
-from .step_plan import Steps, span
+from .step_plan import RESIDENT_ROWS, Steps, span
 from .tiling import Pair, Tiling
 
 PATIENCE = 10.0
@@ -31,7 +31,8 @@ def program(call: Call, tiling: Tiling, specialises: bool, short: bool = True) -
     name = "persistent_backward" if tiling.backward else "persistent_forward"
     entry = Entry(name, tiling.threads, f"{options}, {tiling.template}")
     sizes = sized(call) if specialises else ()
-    short = short and specialises and tiling.backward  # forward 64 bits are faster: measured, README.md
+    # forward and without a norm 64 bits are faster: measured, README.md; with one registers are too few
+    short = short and specialises and (tiling.backward or tiling.normed)
     return Program(f"{name}.cu", call.dtype, (entry,), sizes, short)
 
 
@@ -100,12 +101,19 @@ def _meet(call: Call, given: Inputs, packed: Packed, steps: int, blocks: int) ->
 
 def _spans(machine: Machine, call: Call) -> int:
     """Return into how many spans of steps `norms_back` parts each sequence, so that the device has work."""
-    return min(call.T, -(-4 * machine.properties.multiprocessors // call.N))
+    blocks = 2 * machine.properties.multiprocessors * max(1, 4 * RESIDENT_ROWS[4] // call.H)
+    return min(call.T, -(-blocks // call.N))
 
 
 def rows(machine: Machine, call: Call) -> int:
     """Return the rows of `sums` on the way back."""
     return call.N if call.variant.norm == "none" else call.N * _spans(machine, call)
+
+
+def _norms(machine: Machine, call: Call, packed: Packed) -> Steps:
+    """Return what a norm runs before and after the steps, compiled together."""
+    names = ("norm_inputs",) * (call.variant.norm != "per_gate") + ("norms_back",) * call.save
+    return Steps(machine, call, packed, names)
 
 
 def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -> None:
@@ -114,7 +122,7 @@ def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -
     hats = packed.held.get("hat_z")
     to = z if hats is None else hats[low:]
     packed.put("normed_z", to)
-    Steps(machine, call, packed, ("norm_inputs",)).bound("norm_inputs", call.H, len(z))(0)
+    _norms(machine, call, packed).bound("norm_inputs", call.H, len(z))(0)
     packed.put("z", to)
 
 
@@ -140,6 +148,8 @@ def forward(
         waits(machine, packed)
     if call.save and tilings.backward and (machine, call, tiling, packed.short) not in _KERNELS:
         machine.ahead(program(call, tilings.backward, machine.specialises, packed.short))
+        if meetings(call):
+            machine.ahead(_norms(machine, call, packed).program)
     found = kernel(machine, call, tiling, together, packed.short)
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
@@ -224,4 +234,4 @@ def _norms_back(
         make = given.x.new_empty if call.H == H else given.x.new_zeros
         made["dz"] = packed.put("dz", make((call.T * call.N, parts * G * H)))
     packed.number("steps", -(-call.T // _spans(machine, call)))
-    Steps(machine, call, packed, ("norms_back",)).bound("norms_back", call.H, rows(machine, call))(0)
+    _norms(machine, call, packed).bound("norms_back", call.H, rows(machine, call))(0)

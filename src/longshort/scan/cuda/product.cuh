@@ -9,6 +9,10 @@
 
 namespace longshort {
 
+// A truth as a type, for a lambda.
+template <bool Of>
+struct Known { static constexpr bool Value = Of; };
+
 // Exact: float32 from three products of tf32 parts instead of one of rounded operands.
 template <class E, int K, int MT, int NT, int WM, int WK, int InRegisters, int InShared, bool Exact>
 struct Product {
@@ -161,43 +165,44 @@ struct Product {
         }
   }
 
-  // stage: Columns rows of Pitch bytes. d[tile][column tile][4] as `multiply` lays it out.
+  // stage: Columns rows of Pitch bytes, Parts times. d[tile][column tile][4] as `multiply` lays it out.
+  // Parts: numbers whose sum an operand is; the last and least of them first.
+  template <int Parts = 1>
   DEVICE_MEMBER void run(const char* stage, float (&d)[MT][NT][4]) const {
     float sums[Chains][MT][NT][4];
     clear(sums);
     const char* column = stage + group * Pitch + wk * Chunks * 64 + quarter * 16;
-    const auto operand = [&](int chunk, Four (&b)[NT]) {
-      UNROLL for (int j = 0; j < NT; ++j)
-        b[j] = rounded(*reinterpret_cast<const Four*>(column + j * 8 * Pitch + chunk * 64));
-    };
-    Four b[NT];
-    constexpr int Turns = sizeof(E) == 4 && InShared / Turn >= 2 ? InShared / Turn : 0;  // 16 bits lose time with a loop
-    UNROLL for (int chunk = 0; chunk < Chunks - Turns * Turn; ++chunk) {
-      operand(chunk, b);
-      multiply_chunk(chunk, b, sums);
-    }
-    ROLLED for (int turn = 0; turn < Turns; ++turn)
-      UNROLL for (int i = 0; i < Turn; ++i) {
-        const int chunk = Chunks + (turn - Turns) * Turn + i;
-        operand(chunk, b);
-        multiply_chunk<true>(chunk, b, sums);
+    const auto multiply_parts = [&](int chunk, auto certain) {
+      UNROLL for (int part = Parts - 1; part >= 0; --part) {
+        Four b[NT];
+        UNROLL for (int j = 0; j < NT; ++j)
+          b[j] = rounded(*reinterpret_cast<const Four*>(column + (part * NT + j) * 8 * Pitch + chunk * 64));
+        multiply_chunk<decltype(certain)::Value>(chunk, b, sums);
       }
+    };
+    constexpr int Turns = sizeof(E) == 4 && InShared / Turn >= 2 ? InShared / Turn : 0;  // 16 bits lose time with a loop
+    UNROLL for (int chunk = 0; chunk < Chunks - Turns * Turn; ++chunk) multiply_parts(chunk, Known<false>());
+    ROLLED for (int turn = 0; turn < Turns; ++turn)
+      UNROLL for (int i = 0; i < Turn; ++i) multiply_parts(Chunks + (turn - Turns) * Turn + i, Known<true>());
     total(sums, d);
   }
 
   // Waits for a batch of chunks, multiplies it, and asks for the next one, if there are `more`.
-  template <bool Certain, int Batch, class A, class At, class Over>
+  template <bool Certain, int Batch, int Parts, class A, class At, class Over>
   DEVICE_MEMBER bool take(const A& a, Index s, const At& at, const Over& over, int batch, bool more,
-                          Four (&v)[Batch * NT], float (&sums)[Chains][MT][NT][4]) const {
+                          Four (&v)[Batch * Parts * NT], float (&sums)[Chains][MT][NT][4]) const {
     if (!settle<E>(a, s, v, [&](int i) { return at(batch, i); })) return false;
     UNROLL for (int k = 0; k < Batch; ++k) {
       const int chunk = batch * Batch + k;
       if (!Certain && chunk >= Chunks) break;
-      Four b[NT];
-      UNROLL for (int j = 0; j < NT; ++j) b[j] = over(chunk) ? Four{0, 0, 0, 0} : rounded(v[k * NT + j]);
-      multiply_chunk<Certain>(chunk, b, sums);
-      if (more)
-        UNROLL for (int j = 0; j < NT; ++j) v[k * NT + j] = load_relaxed(at(batch + 1, k * NT + j));
+      UNROLL for (int part = Parts - 1; part >= 0; --part) {
+        const int first = (k * Parts + part) * NT;
+        Four b[NT];
+        UNROLL for (int j = 0; j < NT; ++j) b[j] = over(chunk) ? Four{0, 0, 0, 0} : rounded(v[first + j]);
+        multiply_chunk<Certain>(chunk, b, sums);
+        if (more)
+          UNROLL for (int j = 0; j < NT; ++j) v[first + j] = load_relaxed(at(batch + 1, first + j));
+      }
     }
     return true;
   }
@@ -206,41 +211,40 @@ struct Product {
   // block. Eight times 16 bytes are asked for together; each makes room for one of the next eight when it is multiplied.
   //   from: column 0; columns lie Parts K elements apart.   columns: how many there are, at least 1; the others repeat the
   //         last.
-  //   Parts: of each column, one behind the other; NT / Parts column tiles hold the first of each, as many the next.
+  //   Parts: as for `run`; those of a column lie one behind the other.
   //   s:    the step, for the report of a wait that lasts longer than a.patience.
   //   meanwhile: what is done while the first of it is on its way.
   template <int Parts = 1, class A, class Meanwhile>
   DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, Index s, Meanwhile meanwhile,
                                   float (&d)[MT][NT][4]) const {
-    constexpr int Most = 8 / NT, Batch = Chunks < Most ? Chunks : Most, Batches = (Chunks + Batch - 1) / Batch;
+    constexpr int Wide = Parts * NT, Most = 8 / Wide, Batch = Chunks < Most ? Chunks : Most, Batches = (Chunks + Batch - 1) / Batch;
     const E* column[NT];
     UNROLL for (int j = 0; j < NT; ++j) {
-      const int wanted = j % (NT / Parts) * 8 + group, part = j / (NT / Parts);
-      const int row = (wanted < columns ? wanted : columns - 1) * Parts + part;
-      column[j] = from + row * K + wk * Chunks * Chunk + quarter * Vector;
+      const int wanted = j * 8 + group;
+      column[j] = from + (wanted < columns ? wanted : columns - 1) * Parts * K + wk * Chunks * Chunk + quarter * Vector;
     }
     // chunks behind the end of K have no weights: they read the last one that has, and multiply zeros
     const int last = K / Chunk - 1 - wk * Chunks;
     const auto over = [&](int chunk) { return WK * Chunks * Chunk != K && chunk > last; };
     const auto at = [&](int batch, int i) {
-      const int chunk = batch * Batch + i / NT;
-      return column[i % NT] + (over(chunk) ? last : Chunks % Batch == 0 || chunk < Chunks ? chunk : Chunks - 1) * Chunk;
+      const int chunk = batch * Batch + i / Wide;
+      return column[i % NT] + i / NT % Parts * K + (over(chunk) ? last : Chunks % Batch == 0 || chunk < Chunks ? chunk : Chunks - 1) * Chunk;
     };
     float sums[Chains][MT][NT][4];
     clear(sums);
-    Four v[Batch * NT];
-    UNROLL for (int i = 0; i < Batch * NT; ++i) v[i] = load_relaxed(at(0, i));
+    Four v[Batch * Wide];
+    UNROLL for (int i = 0; i < Batch * Wide; ++i) v[i] = load_relaxed(at(0, i));
     meanwhile();
     // Whole batches in shared memory are turns of a loop, if there are several, in float32: half the code, and no slower
     // (16 bits: 7 % slower at 64 x 1024).
     constexpr int First = (InRegisters + Batch - 1) / Batch, Whole = Chunks / Batch - First;
     constexpr int Turns = sizeof(E) == 4 && Whole > 1 ? Whole : 0;
     UNROLL for (int batch = 0; batch < First; ++batch)
-      if (!take<false, Batch>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+      if (!take<false, Batch, Parts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     ROLLED for (int batch = First; batch < First + Turns; ++batch)
-      if (!take<true, Batch>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+      if (!take<true, Batch, Parts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     UNROLL for (int batch = First + Turns; batch < Batches; ++batch)
-      if (!take<false, Batch>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+      if (!take<false, Batch, Parts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     total(sums, d);
   }
 };
@@ -265,6 +269,7 @@ struct RowProduct {
     }
   }
 
+  template <int>
   DEVICE_MEMBER void run(const char* stage, float (&d)[MT][1][4]) const {
     const char* column = stage + wk * Own * 4;
     float sums[4] = {0, 0, 0, 0};  // that do not wait for each other

@@ -90,8 +90,7 @@ class Tiling:
 
     @cached_property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what goes to the next step,
-        what a norm adds up."""
+        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what is carried, a norm's sums."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k
@@ -195,10 +194,11 @@ def _alone(
     held = (
         chunks if by_row else min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
     )
-    for columns in (2, 1) if wanted > 8 and not backward else (1,):  # backward, two spill
+    for columns in (2, 1) if wanted > 8 and not backward and not normed else (1,):  # else two spill
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
-            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward, by_row, normed,
+            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
+            by_row, normed,
         )  # fmt: skip
         if found.shared <= properties.shared:
             return found
