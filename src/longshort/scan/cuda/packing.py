@@ -243,12 +243,6 @@ def widened(matrix: Tensor, columns: int) -> Tensor:
     return torch.nn.functional.pad(matrix, (0, more)) if more else matrix
 
 
-def resident(w_hh: Tensor, columns: int) -> Tensor:
-    """Return W_hh as blocks load what they keep: so many columns, rows dense, 16 bytes divide its address."""
-    dense = widened(w_hh, columns).contiguous()
-    return dense.clone() if dense.data_ptr() % 16 else dense
-
-
 def inputs(call: Call, given: Inputs) -> Tensor:
     """Return x as (T N, `whole` C), step by step, zeros in the padding; a copy only where needed."""
     x = given.x.transpose(0, 1)

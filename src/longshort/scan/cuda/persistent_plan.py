@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..call import Call, Inputs
+from . import copying
 from .machine import Machine, Runnable
-from .packing import Packed, flags, resident, sized
+from .packing import Packed, flags, sized
 from .sources import Entry, Program
 from .step_plan import Steps, span
 from .tiling import Pair, Tiling
@@ -101,14 +101,15 @@ def forward(
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
-    packed.put("weights", resident(given.w_hh, H))
     packed.number("weight_pitch", H)
     packed.number("sequences", tiling.sequences)
     if together:
         waits(machine, packed)
     if call.save and (machine, call, tiling, packed.short) not in _KERNELS:
+        machine.ahead(copying.program(call.dtype))
         machine.ahead(program(call, tilings.backward, machine.specialises, packed.short))
     found = kernel(machine, call, tiling, together, packed.short)
+    packed.put("weights", copying.resident(machine, given.w_hh, H))
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
@@ -140,12 +141,8 @@ def backward(
         sum over the rows is the gradient of the bias, where there is one.
     """
     new, tiling, H, G = given.x.new_empty, tilings.backward, tilings.H, len(call.variant.gates)
-    together, padding = tiling.blocks > 1, H - call.H
-    if padding:
-        columns = pad(given.w_hh.view(G, call.H, call.P).permute(2, 0, 1), (0, padding))
-    else:
-        columns = given.w_hh.t()
-    packed.put("weights", columns.contiguous())
+    together = tiling.blocks > 1
+    packed.put("weights", copying.transposed(machine, given.w_hh, G, H))
     packed.number("weight_pitch", G * H)
     packed.number("sequences", tiling.sequences)
     packed.number("pitch", H)
