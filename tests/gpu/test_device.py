@@ -190,6 +190,8 @@ def test_copies_of_weights_have_the_bits_of_plain_torch_s(H, columns, dtype, dev
             want = torch.nn.functional.pad(w_hh.view(G, H, H).permute(2, 0, 1), more)
             assert torch.equal(copying.transposed(found, w_hh, G, columns), want)
             assert torch.equal(copying.resident(found, w_hh, columns), torch.nn.functional.pad(w_hh, more))
+            want = torch.nn.functional.pad(w_hh.view(G, H, H), (0, columns - H, 0, 7)).flatten(0, 1)
+            assert torch.equal(copying.padded(found, w_hh, columns, G, H + 7), want)
 
 
 @needs_a_device

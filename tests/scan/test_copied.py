@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from longshort.scan.cuda import copying, sources
+from longshort.scan.cuda import copying, packing, sources, weights
 from scan.cases import Case
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
@@ -90,9 +90,23 @@ def test_a_matrix_is_padded_to_the_bit(columns, padded, layout, dtype, machine):
     assert machine.launches == 3
 
 
+@DTYPES
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("P, columns", [(5, 8), (6, 8), (8, 8)])
+def test_the_rows_of_each_gate_are_padded_too(P, columns, layout, dtype, machine):
+    for G, H, units in ((4, 3, 5), (3, 33, 64), (4, 2, 2)):
+        w_ih = LAYOUTS[layout](drawn(G * H, P, dtype))
+        whole = w_ih.view(WHOLE[dtype.itemsize]).unflatten(0, (G, H))
+        want = pad(whole, (0, columns - P, 0, units - H)).flatten(0, 1).contiguous().view(dtype)
+        assert same(copying.padded(machine, w_ih, columns, G, units), want)
+    assert machine.launches == 3
+
+
 def test_nothing_is_copied_where_nothing_need_be(machine):
     w_hh = drawn(24, 32, torch.bfloat16)
     assert copying.resident(machine, w_hh, 32) is w_hh and machine.launches == 0
+    odd = behind(w_hh, 1)
+    assert copying.widened(machine, odd, 32) is odd and machine.launches == 0  # a product takes any address
     for given, columns in ((w_hh, 48), (behind(w_hh, 1), 32), (w_hh.t(), 24), (behind(w_hh, 0, 8), 32)):
         want = pad(given.view(torch.int16), (0, columns - given.shape[1])).view(torch.bfloat16)
         assert same(copying.resident(machine, given, columns), want.contiguous())
@@ -107,12 +121,12 @@ def test_a_matrix_of_nothing_is_no_launch(machine):
     assert torch.equal(copying.padded(machine, torch.empty(3, 0), 8), torch.zeros(3, 8))
 
 
-def test_more_threads_than_32_bits_count_are_plain_torch_s(monkeypatch):
+def test_more_threads_than_32_bits_count_are_plain_torch_s():
     """Nothing so large is made: plain torch is asked."""
-    monkeypatch.setattr(copying, "pad", lambda *asked: asked[1])
     with torch.device("meta"):
         matrix = torch.empty(1 << 31, 7, dtype=torch.bfloat16)
-    assert copying.padded(None, matrix, 9) == (0, 2)
+    assert copying.padded(None, matrix, 9).shape == (1 << 31, 9)
+    assert copying.padded(None, matrix, 9, 4, (1 << 29) + 1).shape == ((1 << 31) + 4, 9)
 
 
 @pytest.mark.parametrize(
@@ -141,10 +155,26 @@ def test_a_wrong_copy_is_found(wrong, monkeypatch):
         emulator.library.cache_clear()
 
 
-@pytest.mark.parametrize("H", [31, 32])
-def test_a_call_asks_plain_torch_for_no_copy_of_w_hh(H, monkeypatch):
+ODD = ["padded"] * 3 + ["transposed"] + ["padded"] * 3
+"""x, W_ih and W_hh; W_hh'; W_ih, x and the operand."""
+
+
+@pytest.mark.parametrize(
+    "H, widened, copies",
+    [
+        (32, False, ["transposed"]),
+        (31, False, ["padded", "transposed", "padded"]),
+        (31, True, ODD),
+    ],
+    ids=["even", "odd", "odd and large"],
+)
+def test_a_call_s_copies_are_these_kernels(H, widened, copies, monkeypatch):
+    """Without a pad of plain torch."""
     machine, seen = emulator.put(emulator.Emulator(), monkeypatch.setattr), []
+    case = Case("ordinary", C=H, H=H)
+    tensors = case.make(torch.bfloat16)
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "persistent")
+    monkeypatch.setattr(packing, "WIDENED", 0 if widened else packing.WIDENED)
     kernel = machine.kernel
 
     def noted(program, name, shared=0):
@@ -152,8 +182,11 @@ def test_a_call_asks_plain_torch_for_no_copy_of_w_hh(H, monkeypatch):
         return kernel(program, name, shared)
 
     monkeypatch.setattr(machine, "kernel", noted)
-    case = Case("ordinary", H=H)
-    tensors = case.make(torch.bfloat16)
-    case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
-    there = ["padded"] if H == 31 else []
-    assert [name for name in seen if name in ("padded", "transposed")] == [*there, "transposed"]
+    weights._results.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "pad", None)
+        patch.setattr(copying, "pad", None)
+        got = case.differentiate(tensors, backend="gpu")
+    weights._results.cache_clear()
+    case.assert_as_accurate(got, tensors)
+    assert [name for name in seen if name in ("padded", "transposed")] == copies

@@ -97,8 +97,8 @@ def masked(case):
 
 
 def of_weights(case):
-    """Launches for copies of W_hh: on the way back its transpose, forward one where 32 does not divide H."""
-    return 1 + (case.H % 32 > 0)
+    """Launches for W_hh', and where 32 does not divide H for W_hh, and for W_ih on the way back."""
+    return 1 + 2 * (case.H % 32 > 0)
 
 
 @ids([*APART, *PAIRED, MUCH, pair(_OPTION["lengths"], _OPTION["reversed"])])

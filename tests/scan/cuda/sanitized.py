@@ -213,6 +213,8 @@ def copied(types=tuple(TYPES)):
                 for more in (1, 2, 8):
                     want = torch.nn.functional.pad(w_hh, (0, more))
                     assert torch.equal(copying.padded(machine, w_hh, P + more), want)
+                want = torch.nn.functional.pad(w_hh.view(G, H, P), (0, 3, 0, 2)).flatten(0, 1)
+                assert torch.equal(copying.padded(machine, w_hh, P + 3, G, H + 2), want)
 
 
 TABLE = {part.__name__: part for part in (step, norms, alone, exchange, teams)}

@@ -1,5 +1,5 @@
-// Matrices copied as products read them: with zeros behind their columns, or transposed gate by gate. Bits pass as they
-// are.
+// Matrices copied as products read them: with zeros behind columns and behind the rows of each gate, or transposed gate
+// by gate. Bits pass as they are.
 #include "device.cuh"
 
 namespace longshort {
@@ -10,12 +10,13 @@ struct Copied {
   using Element = E;
   using Wide = R;
   const E* from;  // in: (G H, P), columns side by side
-  E* to;          // out: transposed (P, G, K), padded (G H, K), zeros where `from` has nothing
+  E* to;          // out: transposed (P, G, K), padded (G rows, K), zeros where `from` has nothing
   i64 pitch;      // of a row of `from`, in elements
   i64 G;
   i64 H;
   i64 P;
   i64 K;
+  i64 rows;
   i64 adjacent;   // columns that a thread of `padded` copies at once, 4, 2 or 1: they divide P, K and all addresses
 };
 
@@ -48,18 +49,19 @@ DEVICE void transposed(const A& a) {
 template <int Rows, int Adjacent, class A>
 DEVICE void padded_adjacent(const A& a) {
   using E = typename A::Element;
-  const u32 columns = static_cast<u32>(a.K / Adjacent), rows = static_cast<u32>((a.G * a.H + Rows - 1) / Rows);
+  const u32 all = static_cast<u32>(a.G * a.rows), apart = (all + Rows - 1) / Rows;
+  const u32 columns = static_cast<u32>(a.K / Adjacent);
   const u32 own = static_cast<u32>(block_x()) * threads() + thread(), first = own / columns;
   const i64 p = static_cast<i64>(own % columns) * Adjacent;
-  if (first >= rows) return;
+  if (first >= apart) return;
   E kept[Rows][Adjacent] = {};
   UNROLL for (int k = 0; k < Rows; ++k) {
-    const i64 row = first + static_cast<i64>(k) * rows;
-    if (row < a.G * a.H && p < a.P) load(a.from + row * a.pitch + p, kept[k]);
+    const u32 row = first + k * apart, gate = row / static_cast<u32>(a.rows), unit = row % static_cast<u32>(a.rows);
+    if (row < all && unit < a.H && p < a.P) load(a.from + (gate * a.H + unit) * a.pitch + p, kept[k]);
   }
   UNROLL for (int k = 0; k < Rows; ++k) {
-    const i64 row = first + static_cast<i64>(k) * rows;
-    if (row < a.G * a.H) store(a.to + row * a.K + p, kept[k]);
+    const u32 row = first + k * apart;
+    if (row < all) store(a.to + row * a.K + p, kept[k]);
   }
 }
 

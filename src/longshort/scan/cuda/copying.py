@@ -1,4 +1,4 @@
-"""A matrix copied as products read it, in one kernel: with zeros behind its columns, or transposed."""
+"""A matrix copied as products read it, in one kernel: with zeros behind columns and rows, or transposed."""
 
 from __future__ import annotations
 
@@ -40,35 +40,47 @@ def transposed(machine: Machine, w_hh: Tensor, gates: int, columns: int) -> Tens
     if out.numel():
         size = w_hh.element_size()
         blocks = -(-P // TILE) * -(-columns // TILE)
-        argument = _argument(w_hh, out, (w_hh.stride(0), gates, units, P, columns, 1))
+        argument = _argument(w_hh, out, (w_hh.stride(0), gates, units, P, columns, units, 1))
         shared = TILE * (TILE + max(1, 4 // size)) * size
         machine.kernel(program(w_hh.dtype), "transposed", shared).bind(argument, blocks, gates)()
     return out
 
 
-def padded(machine: Machine, matrix: Tensor, columns: int) -> Tensor:
-    """Return a copy (rows, `columns`) of a matrix, dense, with zeros behind its columns.
+def padded(
+    machine: Machine, matrix: Tensor, columns: int, gates: int = 1, units: int | None = None
+) -> Tensor:
+    """Return a copy of a matrix with zeros behind its columns, and behind the rows of each gate.
 
     Args:
         machine: that of its device, which is the current one.
-        matrix:  (rows, at most `columns`).
-        columns: of the copy.
+        matrix:  (G H, P).
+        columns: of the copy, at least P.
+        gates:   G.
+        units:   rows of a gate of the copy, at least H and by default H.
+
+    Returns:
+        (G `units`, `columns`), dense, of an address that 16 bytes divide.
     """
     matrix = _by_row(matrix)
     (rows, P), pitch = matrix.shape, matrix.stride(0)
-    out = matrix.new_empty(rows, columns)
+    H = rows // gates
+    units = H if units is None else units
+    out = matrix.new_empty(gates * units, columns)
     if not out.numel():
         return out
-    size, addresses = matrix.element_size(), matrix.data_ptr() | out.data_ptr()
-    adjacent = next(
-        n for n in (4, 2, 1) if (P | columns | pitch) % n == 0 and addresses % min(16, n * size) == 0
-    )
-    threads = -(-rows // ROWS) * (columns // adjacent)
-    if threads + THREADS > 1 << 31:  # more than 32 bits count
-        return pad(matrix, (0, columns - P))
-    argument = _argument(matrix, out, (pitch, 1, rows, P, columns, adjacent))
+    place = (matrix.data_ptr() | out.data_ptr()) % 16
+    adjacent = _adjacent(P | columns | pitch, place, matrix.element_size())
+    threads = -(-len(out) // ROWS) * (columns // adjacent)
+    if threads + THREADS > 1 << 31 or len(out) + ROWS > 1 << 31:  # more than 32 bits count
+        return pad(matrix.unflatten(0, (gates, H)), (0, columns - P, 0, units - H)).flatten(0, 1)
+    argument = _argument(matrix, out, (pitch, gates, H, P, columns, units, adjacent))
     machine.kernel(program(matrix.dtype), "padded").bind(argument, -(-threads // THREADS))()
     return out
+
+
+def widened(machine: Machine, matrix: Tensor, columns: int) -> Tensor:
+    """Return a matrix with zeros behind its columns, so that it has so many; itself where it has."""
+    return padded(machine, matrix, columns) if columns > matrix.shape[1] else matrix
 
 
 def resident(machine: Machine, w_hh: Tensor, columns: int) -> Tensor:
@@ -94,15 +106,21 @@ def _by_row(matrix: Tensor) -> Tensor:
     return matrix if matrix.stride(1) == 1 or matrix.shape[1] < 2 else matrix.contiguous()
 
 
+@lru_cache(maxsize=1024)
+def _adjacent(lengths: int, place: int, size: int) -> int:
+    """How many columns may be loaded at once: 4, 2 or 1; `lengths` and `place` have the bits of all."""
+    return next(n for n in (4, 2, 1) if lengths % n == 0 and place % min(16, n * size) == 0)
+
+
 def _argument(matrix: Tensor, out: Tensor, numbers: tuple[int, ...]) -> bytearray:
     """The argument of a copy; `numbers` are its `pitch` and what follows."""
-    packed = bytearray(_sized(numbers))
-    layout("copied.cu", "Copied").put(packed, "from", matrix)
-    layout("copied.cu", "Copied").put(packed, "to", out)
+    packed, fields = bytearray(_sized(numbers)), layout("copied.cu", "Copied")
+    fields.put(packed, "from", matrix)
+    fields.put(packed, "to", out)
     return packed
 
 
 @lru_cache(maxsize=1024)
 def _sized(numbers: tuple[int, ...]) -> bytes:
-    names = ("pitch", "G", "H", "P", "K", "adjacent")
+    names = ("pitch", "G", "H", "P", "K", "rows", "adjacent")
     return bytes(layout("copied.cu", "Copied").pack(dict(zip(names, numbers, strict=True))))
