@@ -101,6 +101,8 @@ def test_the_binaries_are_those_of_table_options_and_stacks():
         "persistent_forward",
         "persistent_backward",
         "dropped",
+        "transposed",
+        "padded",
     )
     for kind in kinds:
         assert any(f"KERNEL({kind}," in text for text in texts), kind

@@ -18,7 +18,7 @@ import longshort as ls
 from gpu.conftest import EMULATED
 from gpu.running import check, differentiate
 from longshort.scan import Noise, lstm, masks, plan
-from longshort.scan.cuda import dropping, products, sources, streams
+from longshort.scan.cuda import copying, dropping, products, sources, streams
 from longshort.scan.cuda import machine as machines
 from oracle import assert_equations
 from scan.cases import OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
@@ -200,6 +200,22 @@ def test_a_tensor_under_its_mask_has_the_cpu_s_bits(N, T, K, dtype, device):
             assert torch.equal(masks.dropped(*given).cpu(), want)
             by_step = x.transpose(0, 1).contiguous().to(device).transpose(0, 1)
             assert torch.equal(dropping.dropped(found, by_step, *given[1:]).cpu(), want)
+
+
+@needs_a_device
+@pytest.mark.parametrize("dtype", list(sources.TYPES), ids=str)
+@pytest.mark.parametrize("H, columns", [(1, 32), (31, 32), (128, 128), (650, 672), (1024, 1024)])
+def test_copies_of_weights_have_the_bits_of_plain_torch_s(H, columns, dtype, device):
+    """At aligned addresses, and one element behind them."""
+    found, more = machines.cuda(torch.cuda.current_device()), (0, columns - H)
+    for G in (3, 4):
+        room = torch.randn(G * H * H + 1, device=device).to(dtype)
+        for w_hh in (room[:-1].view(-1, H), room[1:].view(-1, H)):
+            want = torch.nn.functional.pad(w_hh.view(G, H, H).permute(2, 0, 1), more)
+            assert torch.equal(copying.transposed(found, w_hh, G, columns), want)
+            assert torch.equal(copying.resident(found, w_hh, columns), torch.nn.functional.pad(w_hh, more))
+            want = torch.nn.functional.pad(w_hh.view(G, H, H), (0, columns - H, 0, 7)).flatten(0, 1)
+            assert torch.equal(copying.padded(found, w_hh, columns, G, H + 7), want)
 
 
 @needs_a_device

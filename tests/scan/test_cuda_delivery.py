@@ -20,6 +20,7 @@ from longshort.scan import gpu
 from longshort.scan.call import Call, Grads, Inputs, Options, call_of
 from longshort.scan.cuda import (
     compiler,
+    copying,
     driver,
     dropping,
     machine,
@@ -85,6 +86,7 @@ def programs():
     for dtype in sources.TYPES:
         for adjacent in (1, 2, 4):
             yield dropping.program(dtype, adjacent)
+        yield copying.program(dtype)
 
 
 PROGRAMS = {f"{p.file}-{str(p.dtype)[6:]}-{k}": p for k, p in enumerate(programs())}
@@ -101,7 +103,15 @@ def test_every_kernel_compiles(name):
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
-    "file", ["step_backward.cu", "persistent_forward.cu", "persistent_backward.cu", "norms.cu", "dropped.cu"]
+    "file",
+    [
+        "step_backward.cu",
+        "persistent_forward.cu",
+        "persistent_backward.cu",
+        "norms.cu",
+        "dropped.cu",
+        "copied.cu",
+    ],
 )
 def test_each_architecture_has_every_instruction(file, architecture):
     program = [p for p in PROGRAMS.values() if p.file == file and p.dtype == torch.bfloat16][-1]
@@ -157,13 +167,16 @@ def test_the_layout_is_the_struct_s():
     assert ctypes.c_double.from_buffer(packed, layout.place["cell_clip"]).value == 0.5
 
 
-def test_the_layout_of_the_mask_s_argument_is_its_struct_s():
-    layout = sources.layout("dropped.cu", "Dropped")
-    text = (sources.FOLDER / "dropped.cu").read_text()
+@pytest.mark.parametrize(
+    "file, name, doubles", [("dropped.cu", "Dropped", {"scale"}), ("copied.cu", "Copied", set())]
+)
+def test_the_layout_of_another_argument_is_its_struct_s(file, name, doubles):
+    layout = sources.layout(file, name)
+    text = (sources.FOLDER / file).read_text()
     fields = re.findall(
-        r"^  (?:const )?\w+\*? (\w+);", text[text.index("struct Dropped") : text.index("\n};")], re.M
+        r"^  (?:const )?\w+\*? (\w+);", text[text.index(f"struct {name}") : text.index("\n};")], re.M
     )
-    assert list(layout.place) == fields and layout.formats["scale"] == "<d"
+    assert list(layout.place) == fields and {k for k, v in layout.formats.items() if v == "<d"} == doubles
 
 
 @pytest.fixture
@@ -438,8 +451,20 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             "step",
             ["step_begin", *["step_forward"] * 2, *["step_backward"] * 2, "step_end", "step_operands"],
         ),
-        (3, 40, "alone", ["persistent_forward", "persistent_backward", "step_operands"]),
-        (64, 160, "persistent", ["persistent_forward", "persistent_backward", "step_operands"]),
+        (
+            3,
+            40,
+            "alone",
+            [
+                "padded",
+                "persistent_forward",
+                "transposed",
+                "persistent_backward",
+                "step_operands",
+                "padded",
+            ],
+        ),
+        (64, 160, "persistent", ["persistent_forward", "transposed", "persistent_backward", "step_operands"]),
     ],
 )
 def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, monkeypatch, tmp_path):
@@ -482,11 +507,12 @@ def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, m
     given = Inputs(*(torch.randn(*s) for s in ((N, 2, 5), (4 * H, 5), (4 * H, H), (4 * H,), (N, H), (N, H))))
     asked = call_of(Options(), given, save=True)
     outputs, saved = gpu.forward(asked, given, device, plan)
-    assert len(compiled) == 2  # the way back as well, side by side
+    # the way back as well, side by side; and copies of W_hh
+    assert len(compiled) == (2 if plan == "step" else 3)
     grads = Grads(torch.randn_like(outputs.y), None, None)
     needs = [True] * len(Inputs._fields)
     found = gpu.backward(asked, given, outputs, saved, grads, needs, device, plan)
-    assert len(compiled) == len(set(compiled)) == (2 if plan == "step" else 3)
+    assert len(compiled) == len(set(compiled)) == (2 if plan == "step" else 4)
     assert [g.shape for g in found if g is not None] == [t.shape for t in given if t is not None]
     assert [name for name, _, _ in seen] == launches
     for name, kind, grid in seen:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import emulator
 
 from longshort.scan import gpu, masks
-from longshort.scan.cuda import dropping, packing, sources, tiling, weights
+from longshort.scan.cuda import copying, dropping, packing, sources, tiling, weights
 from scan.cases import OPTIONS, SIZES, TOGETHER, Case
 from scan.test_persistent import APART, MUCH
 
@@ -195,13 +195,44 @@ def dropped(types=tuple(TYPES)):
                     assert torch.equal(got, masks.dropped(given, kind, 0.3, seed))
 
 
+def copied(types=tuple(TYPES)):
+    """Matrices padded and transposed: one tile and several, rows that lie apart, odd addresses."""
+    machine = emulator.Emulator(seed=3)
+    for dtype in types:
+        for G, H, P, padded in (
+            (1, 1, 1, 1),
+            (3, 31, 31, 32),
+            (4, 33, 33, 48),
+            (4, 65, 130, 65),
+            (3, 64, 64, 64),
+        ):
+            dense = torch.randn(G * H, P).to(TYPES[dtype])
+            # the last row ends with the memory: nothing lies behind the matrix
+            apart = torch.empty((G * H - 1) * (P + 1) + P + 1, dtype=TYPES[dtype])[1:]
+            for w_hh in (dense, apart.as_strided((G * H, P), (P + 1, 1)).copy_(dense)):
+                got = copying.transposed(machine, w_hh, G, padded)
+                want = torch.nn.functional.pad(w_hh.view(G, H, P).permute(2, 0, 1), (0, padded - H))
+                assert torch.equal(got, want)
+                for more in (1, 2, 8):
+                    want = torch.nn.functional.pad(w_hh, (0, more))
+                    assert torch.equal(copying.padded(machine, w_hh, P + more), want)
+                want = torch.nn.functional.pad(w_hh.view(G, H, P), (0, 3, 0, 2)).flatten(0, 1)
+                assert torch.equal(copying.padded(machine, w_hh, P + 3, G, H + 2), want)
+
+
 TABLE = {part.__name__: part for part in (step, norms, alone, exchange, teams)}
-PARTS = [*TABLE, "dropped"]
+TENSORS = {part.__name__: part for part in (dropped, copied)}
+PARTS = [*TABLE, *TENSORS]
 
 
 def few():
     """A tensor of bfloat16 under its mask, unit by unit."""
     dropped(["bf16"])
+
+
+def turned():
+    """A matrix of float32 transposed."""
+    copied(["f32"])
 
 
 def block():
@@ -215,6 +246,9 @@ WRONG = {
     "read past a tensor": (few, LOADS, "load(from + first + 1, values)", PAST),
     "read before a tensor": (few, LOADS, "load(from + first - 1, values)", PAST),
     "write past a tensor": (few, "store(to + first", "store(to + first + 1", PAST),
+    "read past a matrix": (turned, "u < a.H && p < a.P", "u <= a.H && p < a.P", PAST),
+    "write past a matrix": (turned, "u < a.K && p < a.P", "u <= a.K && p < a.P", PAST),
+    "read past a tile": (turned, "= tile[side * Pitch", "= tile[Tile * Pitch + side * Pitch", POISON),
     "read past weights": (block, ROW, f"{ROW[:-1]} + 1)", PAST),
     "read past shared memory": (block, "= stage(sub, j)", "= stage(sub, j) + Core::Pitch", POISON),
     "read past a local array": (few, "factor[first + j]", "(&factor[0])[first + j + 1]", "stack-buffer-over"),
@@ -271,11 +305,11 @@ def main(words):
         return
     for name in ["everything"] if words == ["--all"] else words or PARTS:
         begun, count = time.monotonic(), 0
-        for run in {"everything": everything, **TABLE}[name]() if name != "dropped" else ():
+        for run in {"everything": everything, **TABLE}[name]() if name not in TENSORS else ():
             call(run)
             count += 1
-        if name in ("dropped", "everything"):
-            dropped()
+        for part in TENSORS.values() if name == "everything" else filter(None, [TENSORS.get(name)]):
+            part()
         print(f"{name}: {count} calls, {time.monotonic() - begun:.0f} s", flush=True)
 
 

@@ -8,6 +8,7 @@ tiling.py     sizes of a call and a device -> how the persistent kernels are cut
 packing.py    a call -> the kernels' one argument
 streams.py    works that do not depend on each other -> streams of their own
 dropping.py   a tensor -> the same under its mask
+copying.py    a matrix -> the same padded, or transposed
 products.py   a product made at every step, prepared once
 step_plan.py, persistent_plan.py, team_plan.py   the ways to run a call
 weights.py    what is left when they are done: products over all steps
@@ -19,5 +20,5 @@ philox.cuh, decisions.cuh   the noise           product.cuh   resident weights t
 lengths.cuh   the lengths of a thread's sequences
 cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
 hopper.cuh    what only Hopper has               units_forward.cuh  one step of them, whatever multiplied
-step_*.cu, persistent_*.cu, team_forward.cu, dropped.cu   the kernels
+step_*.cu, persistent_*.cu, team_forward.cu, dropped.cu, copied.cu   the kernels
 """

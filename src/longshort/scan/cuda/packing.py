@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..call import Call, Grads, Inputs
+from .copying import widened
+from .machine import Machine
 from .sources import FLAGS, Layout, layout
 
 
@@ -238,25 +240,16 @@ def whole(call: Call, columns: int) -> int:
     return -(-columns // each) * each if odd and call.dtype != torch.float64 else columns
 
 
-def widened(matrix: Tensor, columns: int) -> Tensor:
-    """Return a matrix with zeros behind its columns, so that it has so many."""
-    more = columns - matrix.shape[1]
-    return torch.nn.functional.pad(matrix, (0, more)) if more else matrix
+def inputs(machine: Machine, call: Call, given: Inputs) -> Tensor:
+    """Return x as (T N, `whole` C), step by step, zeros in the padding; a copy only where needed.
 
-
-def resident(w_hh: Tensor, columns: int) -> Tensor:
-    """Return W_hh as blocks load what they keep: so many columns, rows dense, 16 bytes divide its address."""
-    dense = widened(w_hh, columns).contiguous()
-    return dense.clone() if dense.data_ptr() % 16 else dense
-
-
-def inputs(call: Call, given: Inputs) -> Tensor:
-    """Return x as (T N, `whole` C), step by step, zeros in the padding; a copy only where needed."""
+    The machine is that of x's device, which is the current one.
+    """
     x = given.x.transpose(0, 1)
     if given.lengths is not None:
         on = torch.arange(call.T, device=x.device)[:, None] < given.lengths
         x = torch.where(on[..., None], x, 0)  # whatever stood there, NaN too
-    return widened(x.reshape(call.T * call.N, call.C), whole(call, call.C))
+    return widened(machine, x.reshape(call.T * call.N, call.C), whole(call, call.C))
 
 
 # The operand of the recurrent product at step t is h_{t-1}, and the gradient of W_hh reads all of them. y

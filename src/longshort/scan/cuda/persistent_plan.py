@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..call import Call, Inputs
+from . import copying
 from .machine import Machine, Runnable
-from .packing import Packed, flags, resident, sized
+from .packing import Packed, flags, sized
 from .sources import Entry, Program
-from .step_plan import RESIDENT_ROWS, Steps, span
+from .step_plan import RESIDENT_ROWS, Steps, span, way_back_ahead
 from .tiling import Pair, Tiling
 
 PATIENCE = 10.0
@@ -116,6 +116,17 @@ def _norms(machine: Machine, call: Call, packed: Packed) -> Steps:
     return Steps(machine, call, packed, names)
 
 
+def _way_back_ahead(machine: Machine, call: Call, packed: Packed, tilings: Pair) -> None:
+    """Begin to compile what will run backward."""
+    if tilings.backward is None:
+        way_back_ahead(machine, call, packed)
+        return
+    machine.ahead(copying.program(call.dtype))
+    machine.ahead(program(call, tilings.backward, machine.specialises, packed.short))
+    if call.variant.norm != "none":
+        machine.ahead(_norms(machine, call, packed).program)
+
+
 def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -> None:
     """Put N of W_ih x in its place: on the tape, if there is one."""
     packed.put("z", z)
@@ -141,16 +152,14 @@ def forward(
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
-    packed.put("weights", resident(given.w_hh, H))
     packed.number("weight_pitch", H)
     packed.number("sequences", tiling.sequences)
     if together:
         waits(machine, packed)
-    if call.save and tilings.backward and (machine, call, tiling, packed.short) not in _KERNELS:
-        machine.ahead(program(call, tilings.backward, machine.specialises, packed.short))
-        if meetings(call):
-            machine.ahead(_norms(machine, call, packed).program)
+    if call.save and (machine, call, tiling, packed.short) not in _KERNELS:
+        _way_back_ahead(machine, call, packed, tilings)
     found = kernel(machine, call, tiling, together, packed.short)
+    packed.put("weights", copying.resident(machine, given.w_hh, H))
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
@@ -189,12 +198,8 @@ def backward(
     """
     new, H, G = given.x.new_empty, tilings.H, len(call.variant.gates)
     tiling: Tiling = tilings.backward  # type: ignore[assignment]  # the caller has seen that there is one
-    together, padding = tiling.blocks > 1, H - call.H
-    if padding:
-        columns = pad(given.w_hh.view(G, call.H, call.P).permute(2, 0, 1), (0, padding))
-    else:
-        columns = given.w_hh.t()
-    packed.put("weights", columns.contiguous())
+    together = tiling.blocks > 1
+    packed.put("weights", copying.transposed(machine, given.w_hh, G, H))
     packed.number("weight_pitch", G * H)
     packed.number("sequences", tiling.sequences)
     packed.number("pitch", H)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..call import Call, Inputs
+from .copying import widened
 from .machine import Machine
-from .packing import Packed, flags, sized, whole, widened
+from .packing import Packed, flags, sized, whole
 from .sources import Entry, Program
 
 THREADS = 128
@@ -241,7 +242,7 @@ def forward(
     if operands is None:
         packed.put("operand", operand)
         packed.number("operand_pitch", columns)
-    multiply = machine.repeated(operand, widened(given.w_hh, operand.shape[2]).T, r[None])
+    multiply = machine.repeated(operand, widened(machine, given.w_hh, operand.shape[2]).T, r[None])
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
         r_gates = new(N, len(v.sigmoids) * H, dtype=wide)
@@ -282,7 +283,7 @@ def _multiplied(
 ) -> tuple[Callable[[int], object], Tensor]:
     """Return what multiplies r̄ of a time by W_hh, and the parts (parts, N, P or more) of its result."""
     new, (T, N, GH), columns = given.x.new_empty, dr.shape, whole(call, call.P)
-    arriving, w_hh, parts = dr, widened(given.w_hh, columns), 1
+    arriving, w_hh, parts = dr, widened(machine, given.w_hh, columns), 1
     if call.variant.norm != "none" and call.dtype == torch.bfloat16:  # 24 bits of a wide r̄ in three times 8
         parts, dr_parts = 3, new(N, 3 * GH)
         packed.put("dr_parts", dr_parts)

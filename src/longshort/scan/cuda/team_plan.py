@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..call import Call, Inputs, hashed_once
+from .copying import resident
 from .machine import Machine, Properties, Runnable
-from .packing import Packed, flags, resident, sized
+from .packing import Packed, flags, sized
 from .persistent_plan import fitting, waits
 from .sources import Entry, Program
 from .step_plan import aligned, span, way_back_ahead
@@ -142,7 +143,7 @@ def forward(
     `packed` points to where the first operand goes too, if anywhere.
     """
     new, size = given.x.new_zeros, teams.size
-    packed.put("weights", resident(given.w_hh, teams.K))
+    packed.put("weights", resident(machine, given.w_hh, teams.K))
     packed.number("weight_pitch", teams.K)
     packed.number("sequences", teams.sequences)
     waits(machine, packed)

@@ -90,7 +90,7 @@ class Tiling:
 
     @cached_property
     def shared(self) -> int:
-        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, what is carried, a norm's sums."""
+        """Bytes of shared memory: weights, staged operand, sums along K, Σ ā, state, what a norm sums."""
         chunks = self.warps_k * (self.in_registers + self.in_shared)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
         weights = 1024 * self.in_shared * self.tiles * self.warps_rows * self.warps_k

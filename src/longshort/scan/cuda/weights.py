@@ -8,10 +8,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..call import Call, Inputs
-from . import packing
+from . import copying, packing
 from .machine import Machine
 
 FILLS: Final = 1 << 21
@@ -49,7 +48,7 @@ def products(
         C = packing.whole(call, call.C)
         w_ih, shape = given.w_ih, (dz.shape[0], C)
         if padding or call.C < C:
-            w_ih = pad(w_ih.view(gates, call.H, call.C), (0, C - call.C, 0, padding)).flatten(0, 1)
+            w_ih = copying.padded(machine, w_ih, C, gates, call.H + padding)
         dx = machine.product(
             dz, w_ih.repeat(parts, 1) if parts > 1 else w_ih, new(shape, dtype=_dtype(call, shape))
         )
@@ -62,9 +61,9 @@ def products(
         sums = new(room, dtype=call.wide)
         out |= {name: sums.as_strided(*piece) for name, piece in together.items()}
     if "w_ih" in out:
-        _summed(machine, dz[:, : dr.shape[1]], packing.inputs(call, given), out["w_ih"])
+        _summed(machine, dz[:, : dr.shape[1]], packing.inputs(machine, call, given), out["w_ih"])
     if "w_hh" in out:
-        operand = packing.widened(made["operand"].flatten(0, -2), out["w_hh"].shape[1])
+        operand = copying.widened(machine, made["operand"].flatten(0, -2), out["w_hh"].shape[1])
         _summed(machine, dr, operand, out["w_hh"])
         if rate := packing.drawn(call).h:
             out["w_hh"] *= 1 / (1 - rate)

@@ -1,0 +1,75 @@
+// Matrices copied as products read them: with zeros behind columns and behind the rows of each gate, or transposed gate
+// by gate. Bits pass as they are.
+#include "device.cuh"
+
+namespace longshort {
+
+// The argument, packed by the names below; eight bytes each.
+template <class E, class R>
+struct Copied {
+  using Element = E;
+  using Wide = R;
+  const E* from;  // in: (G H, P), columns side by side
+  E* to;          // out: transposed (P, G, K), padded (G rows, K), zeros where `from` has nothing
+  i64 pitch;      // of a row of `from`, in elements
+  i64 G;
+  i64 H;
+  i64 P;
+  i64 K;
+  i64 rows;
+  i64 adjacent;   // columns that a thread of `padded` copies at once, 4, 2 or 1: they divide P, K and all addresses
+};
+
+// Block (x, g) turns a tile of gate g, Tile units by Tile columns, in shared memory: so lanes lie side by side where
+// they read and where they write. Rows there are an odd number of words apart, for lanes go down a column.
+template <int Tile, int Threads, class A>
+DEVICE void transposed(const A& a) {
+  using E = typename A::Element;
+  constexpr int Pitch = Tile + (sizeof(E) < 4 ? 4 / sizeof(E) : 1), Step = Threads / Tile, Turns = Tile / Step;
+  E* const tile = reinterpret_cast<E*>(shared());
+  const int across = static_cast<int>((a.P + Tile - 1) / Tile);
+  const i64 unit = static_cast<i64>(block_x() / across) * Tile, column = static_cast<i64>(block_x() % across) * Tile;
+  const i64 gate = block_y();
+  const int side = thread() % Tile, down = thread() / Tile;
+
+  E kept[Turns];  // all are asked for before one is waited for
+  UNROLL for (int k = 0; k < Turns; ++k) {
+    const i64 u = unit + down + k * Step, p = column + side;
+    kept[k] = u < a.H && p < a.P ? constant(a.from + (gate * a.H + u) * a.pitch + p) : E{};
+  }
+  UNROLL for (int k = 0; k < Turns; ++k) tile[(down + k * Step) * Pitch + side] = kept[k];
+  block_barrier();
+  UNROLL for (int k = 0; k < Turns; ++k) {
+    const i64 u = unit + side, p = column + down + k * Step;
+    if (u < a.K && p < a.P) a.to[(p * a.G + gate) * a.K + u] = tile[side * Pitch + down + k * Step];
+  }
+}
+
+// A thread owns `Adjacent` columns of `Rows` rows, which lie as far apart as there are threads to a row of them.
+template <int Rows, int Adjacent, class A>
+DEVICE void padded_adjacent(const A& a) {
+  using E = typename A::Element;
+  const u32 all = static_cast<u32>(a.G * a.rows), apart = (all + Rows - 1) / Rows;
+  const u32 columns = static_cast<u32>(a.K / Adjacent);
+  const u32 own = static_cast<u32>(block_x()) * threads() + thread(), first = own / columns;
+  const i64 p = static_cast<i64>(own % columns) * Adjacent;
+  if (first >= apart) return;
+  E kept[Rows][Adjacent] = {};
+  UNROLL for (int k = 0; k < Rows; ++k) {
+    const u32 row = first + k * apart, gate = row / static_cast<u32>(a.rows), unit = row % static_cast<u32>(a.rows);
+    if (row < all && unit < a.H && p < a.P) load(a.from + (gate * a.H + unit) * a.pitch + p, kept[k]);
+  }
+  UNROLL for (int k = 0; k < Rows; ++k) {
+    const u32 row = first + k * apart;
+    if (row < all) store(a.to + row * a.K + p, kept[k]);
+  }
+}
+
+template <int Rows, class A>
+DEVICE void padded(const A& a) {
+  if (a.adjacent == 4) padded_adjacent<Rows, 4>(a);
+  else if (a.adjacent == 2) padded_adjacent<Rows, 2>(a);
+  else padded_adjacent<Rows, 1>(a);
+}
+
+}  // namespace longshort

@@ -1,0 +1,126 @@
+"""A matrix copied as products read it, in one kernel: with zeros behind columns and rows, or transposed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .machine import Machine
+from .sources import Entry, Program, layout
+
+THREADS: Final = 256
+"""Of a block."""
+TILE: Final = 64
+"""Rows and columns that a block transposes."""
+ROWS: Final = 4
+"""Rows that a thread pads."""
+_OF_SIZE: Final = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}
+"""The dtype whose program copies all elements of a size."""
+
+
+def transposed(machine: Machine, w_hh: Tensor, gates: int, columns: int) -> Tensor:
+    """Return W_hh' as blocks of the way back load what they keep.
+
+    Args:
+        machine: that of W_hh's device, which is the current one.
+        w_hh:    (G H, P).
+        gates:   G.
+        columns: H with padding.
+
+    Returns:
+        (P, G, `columns`), dense, zeros in the padding, of an address that 16 bytes divide.
+    """
+    w_hh = _by_row(w_hh)
+    units, P = w_hh.shape[0] // gates, w_hh.shape[1]
+    out = w_hh.new_empty(P, gates, columns)
+    if out.numel():
+        size = w_hh.element_size()
+        blocks = -(-P // TILE) * -(-columns // TILE)
+        argument = _argument(w_hh, out, (w_hh.stride(0), gates, units, P, columns, units, 1))
+        shared = TILE * (TILE + max(1, 4 // size)) * size
+        machine.kernel(program(w_hh.dtype), "transposed", shared).bind(argument, blocks, gates)()
+    return out
+
+
+def padded(
+    machine: Machine, matrix: Tensor, columns: int, gates: int = 1, units: int | None = None
+) -> Tensor:
+    """Return a copy of a matrix with zeros behind its columns, and behind the rows of each gate.
+
+    Args:
+        machine: that of its device, which is the current one.
+        matrix:  (G H, P).
+        columns: of the copy, at least P.
+        gates:   G.
+        units:   rows of a gate of the copy, at least H and by default H.
+
+    Returns:
+        (G `units`, `columns`), dense, of an address that 16 bytes divide.
+    """
+    matrix = _by_row(matrix)
+    (rows, P), pitch = matrix.shape, matrix.stride(0)
+    H = rows // gates
+    units = H if units is None else units
+    out = matrix.new_empty(gates * units, columns)
+    if not out.numel():
+        return out
+    place = (matrix.data_ptr() | out.data_ptr()) % 16
+    adjacent = _adjacent(P | columns | pitch, place, matrix.element_size())
+    threads = -(-len(out) // ROWS) * (columns // adjacent)
+    if threads + THREADS > 1 << 31 or len(out) + ROWS > 1 << 31:  # more than 32 bits count
+        return pad(matrix.unflatten(0, (gates, H)), (0, columns - P, 0, units - H)).flatten(0, 1)
+    argument = _argument(matrix, out, (pitch, gates, H, P, columns, units, adjacent))
+    machine.kernel(program(matrix.dtype), "padded").bind(argument, -(-threads // THREADS))()
+    return out
+
+
+def widened(machine: Machine, matrix: Tensor, columns: int) -> Tensor:
+    """Return a matrix with zeros behind its columns, so that it has so many; itself where it has."""
+    return padded(machine, matrix, columns) if columns > matrix.shape[1] else matrix
+
+
+def resident(machine: Machine, w_hh: Tensor, columns: int) -> Tensor:
+    """Return W_hh as blocks load what they keep: so many columns, rows dense, 16 bytes divide its address.
+
+    Itself where it is such a matrix.
+    """
+    fits = columns == w_hh.shape[1] and w_hh.is_contiguous() and w_hh.data_ptr() % 16 == 0
+    return w_hh if fits else padded(machine, w_hh, columns)
+
+
+@lru_cache(maxsize=64)
+def program(dtype: torch.dtype) -> Program:
+    """Return both kernels for elements of a dtype's size."""
+    entries = (
+        Entry("transposed", THREADS, f"{TILE}, {THREADS}"),
+        Entry("padded", THREADS, str(ROWS)),
+    )
+    return Program("copied.cu", _OF_SIZE[dtype.itemsize], entries, argument="Copied")
+
+
+def _by_row(matrix: Tensor) -> Tensor:
+    return matrix if matrix.stride(1) == 1 or matrix.shape[1] < 2 else matrix.contiguous()
+
+
+@lru_cache(maxsize=1024)
+def _adjacent(lengths: int, place: int, size: int) -> int:
+    """How many columns may be loaded at once: 4, 2 or 1; `lengths` and `place` have the bits of all."""
+    return next(n for n in (4, 2, 1) if lengths % n == 0 and place % min(16, n * size) == 0)
+
+
+def _argument(matrix: Tensor, out: Tensor, numbers: tuple[int, ...]) -> bytearray:
+    """The argument of a copy; `numbers` are its `pitch` and what follows."""
+    packed, fields = bytearray(_sized(numbers)), layout("copied.cu", "Copied")
+    fields.put(packed, "from", matrix)
+    fields.put(packed, "to", out)
+    return packed
+
+
+@lru_cache(maxsize=1024)
+def _sized(numbers: tuple[int, ...]) -> bytes:
+    names = ("pitch", "G", "H", "P", "K", "rows", "adjacent")
+    return bytes(layout("copied.cu", "Copied").pack(dict(zip(names, numbers, strict=True))))
