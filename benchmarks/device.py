@@ -346,12 +346,12 @@ def cut(properties: machine.Properties, case: gpu.Case, kind: str, way: str) -> 
     found = []
     for backward, before in ((False, pair.forward), (True, pair.backward)):
         exact = dtype == torch.float32 and not tf32
-        words = properties, case.N, pair.H, 4, dtype.itemsize, exact, backward
+        asked = tiling.Asked(properties, case.N, pair.H, 4, dtype.itemsize, exact, False, backward)
         if way == "alone":
-            found.append((tiling._alone(*words) if pair.H <= tiling.MOST_UNITS else None) or before)
+            found.append((tiling._alone(asked) if pair.H <= tiling.MOST_UNITS else None) or before)
             continue
         units = int(way.split()[0])
-        several = (c for c in tiling._cuts(*words, units) if pair.H % units == 0 and units < pair.H)
+        several = (c for c in tiling._cuts(asked, units) if pair.H % units == 0 and units < pair.H)
         fits = (c for c in several if c.shared <= properties.shared and c.subs <= tiling.MOST_SUBS)
         found.append(next(fits, before))
     return replace(pair, forward=found[0], backward=found[1])

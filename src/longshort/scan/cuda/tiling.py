@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
@@ -118,6 +118,26 @@ class Tiling:
         return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
 
 
+class Asked(NamedTuple):
+    """What a kernel is to hold, and where."""
+
+    properties: Properties
+    N: int
+    H: int
+    "padded"
+    G: int
+    size: int
+    "bytes of one element"
+    exact: bool
+    normed: bool
+    backward: bool = False
+
+    @property
+    def K(self) -> int:
+        """Numbers of the operand."""
+        return self.G * self.H if self.backward else self.H
+
+
 @dataclass(frozen=True)
 class Pair:
     """The two kernels of a call."""
@@ -158,33 +178,30 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
     exact, normed = call.dtype == torch.float32 and not tf32, call.variant.norm != "none"
     if call.H > MOST_TOGETHER:
         return None
-    H = -(-call.H // 32) * 32
-    found = []
+    H, found = -(-call.H // 32) * 32, []
     for backward in (False, True):
-        words = properties, call.N, H, G, size, exact, backward, normed
-        shared_out = H > MOST_UNITS or (waits and _shared_out(*words[:3], *words[4:7]))
-        together = _together(*words) if shared_out else None
-        found.append(_alone(*words) if together is None and H <= MOST_UNITS else together)
+        asked = Asked(properties, call.N, H, G, size, exact, normed, backward)
+        together = _together(asked) if H > MOST_UNITS or (waits and _shared_out(asked)) else None
+        found.append(_alone(asked) if together is None and H <= MOST_UNITS else together)
     forward, back = found
     if normed and call.dtype == torch.float16:  # r̄ needs 24 bits, and parts of 11 end where float16 does
         return None if forward is None else Pair(H, forward, None)
     return None if forward is None or back is None else Pair(H, forward, back)
 
 
-def _shared_out(properties: Properties, N: int, H: int, size: int, exact: bool, backward: bool) -> bool:
+def _shared_out(asked: Asked) -> bool:
     """Whether several blocks run a call faster that one alone could hold: measured, README.md.
 
     Weights of four bytes fill a block's registers and more, and few sequences are few columns of a product.
     """
-    most = 4 if exact else 0 if size == 2 else 1 / 2 if backward else 4
-    return H > 64 and most * properties.multiprocessors >= N
+    most = 4 if asked.exact else 0 if asked.size == 2 else 1 / 2 if asked.backward else 4
+    return asked.H > 64 and most * asked.properties.multiprocessors >= asked.N
 
 
-def _alone(
-    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool, normed: bool
-) -> Tiling | None:
+def _alone(asked: Asked) -> Tiling | None:
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
-    K, wanted = (G * H if backward else H), -(-N // properties.multiprocessors)
+    properties, N, H, _, size, exact, normed, backward = asked
+    K, wanted = asked.K, -(-N // properties.multiprocessors)
     by_row = size == 4 and wanted == 1 and H <= MOST_BY_ROW
     warps_k = 4 if backward else 1
     warps_rows = {32: 1 if by_row else 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // 8
@@ -205,32 +222,22 @@ def _alone(
     return None
 
 
-def _together(
-    properties: Properties, N: int, H: int, G: int, size: int, exact: bool, backward: bool, normed: bool
-) -> Tiling | None:
+def _together(asked: Asked) -> Tiling | None:
     """Several blocks hold W_hh between them; all must be resident."""
-    few = properties.multiprocessors // (H // 32) >= 2 * N
-    most = _MOST_WIDE if backward and size == 2 else 0
+    properties, H = asked.properties, asked.H
+    few = properties.multiprocessors // (H // 32) >= 2 * asked.N
+    most = _MOST_WIDE if asked.backward and asked.size == 2 else 0
     for units in (16, 32) if few else (64, 32, 16) if most >= H and H % 64 == 0 else (32, 16):
-        for found in _cuts(properties, N, H, G, size, exact, backward, normed, units):
+        for found in _cuts(asked, units):
             if found.shared <= properties.shared and found.subs <= MOST_SUBS:
                 return found
     return None
 
 
-def _cuts(
-    properties: Properties,
-    N: int,
-    H: int,
-    G: int,
-    size: int,
-    exact: bool,
-    backward: bool,
-    normed: bool,
-    units: int,
-) -> Iterator[Tiling]:
+def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
     """The cuts for a number of units, more columns first."""
-    K, blocks = (G * H if backward else H), H // units
+    properties, N, H, _, size, exact, normed, backward = asked
+    K, blocks = asked.K, H // units
     groups = min(properties.multiprocessors // blocks, N)
     if groups < 1:
         return
