@@ -346,7 +346,7 @@ def cut(properties: machine.Properties, case: gpu.Case, kind: str, way: str) -> 
     found = []
     for backward, before in ((False, pair.forward), (True, pair.backward)):
         exact = dtype == torch.float32 and not tf32
-        asked = tiling.Asked(properties, case.N, pair.H, 4, dtype.itemsize, exact, False, backward)
+        asked = tiling.Asked(properties, case.N, pair.H, 4, dtype.itemsize, exact, False, 0, backward)
         if way == "alone":
             found.append((tiling._alone(asked) if pair.H <= tiling.MOST_UNITS else None) or before)
             continue

@@ -196,7 +196,7 @@ def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Te
 
     They run what would else be one launch a step: elsewhere other kernels are faster.
     """
-    if _wanted(plan) != "persistent" or tiling.refuses(call) is not None or call.variant.norm != "none":
+    if _wanted(plan) != "persistent" or team_plan.refuses(call) is not None:
         return None
     if persistent(call, machine, plan) is not None:
         return None

@@ -192,6 +192,8 @@ struct Arguments {
                             // Of teams: (sets, 2, padded H, columns), see team_forward.cu
   u32* posted;              // state: (sets, 128)  zero before the launch; how many operands a block of a set has written
   R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group; not with a norm
+  const E* projection;      // in: W_hr, rows dense and padded with zeros to the padded H; in the way back W_hr'
+  E* exchange_cells;        // state: (steps, N, parts, padded H) h̃ told as h is; see projection.cuh
   float* meetings;          // state: (meetings of the launch, N, Blocks, 8), every bit set before it; see meeting.cuh
   R* normed_z;              // out: like z, N of it; may be z
   i64* stuck;               // out: (2)  block and step of a wait that never ended

@@ -4,8 +4,10 @@
 // sequences. At each step a block needs the whole operand h_{t-1} of (1): alone it has it in shared memory, else it
 // takes it from the exchange: few sequences straight into the lanes' registers, more through shared memory. Then one
 // product (1), sums over the warps along K, and (2) to (8) with one thread
-// for a cell. For a norm the blocks meet once more in a step, or twice: `meeting.cuh`. No projection or gate recurrence.
+// for a cell. For a norm the blocks meet once more in a step, or twice: `meeting.cuh`; for a projection they tell each other
+// h̃ too: `projection.cuh`. No gate recurrence.
 #include "meeting.cuh"
+#include "projection.cuh"
 
 namespace longshort {
 
@@ -32,8 +34,10 @@ struct PersistentForward {
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
   using Meets = Meeting<Cut, A, 4>;
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
+  using Outputs = Projection<Cut, A, F>;
+  static constexpr int ProjectionBytes = Cut::Projects ? Outputs::Bytes : 0;
   static constexpr int Bytes =
-      Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes + MeetingBytes;
+      Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes + MeetingBytes + ProjectionBytes;
   static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
   static_assert(Tiles % 2 == 0 && Pairs * 8 * Cut::WM == Cut::Units, "a pair of tiles holds four gates of eight units");
   static_assert(Cut::Threads % Cut::Units == 0 || Direct, "a thread's cells have one unit");
@@ -59,13 +63,14 @@ struct PersistentForward {
   static constexpr bool Gained = Cut::Normed && Cut::Threads <= 256;  // more threads have no registers for gains
   Gains gains[Gained && Direct ? Pairs : 1];
   Meets meets;
+  Outputs projection;
   R ahead[Cells][4];
   u8 reset_ahead[Cells];
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
   Decisions<Cells, Direct ? 4 : 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
   Lengths<Cells, Cut::Subs == 1, F> lengths;
 
-  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), meets(arguments), decided(has), lengths(has) {}
+  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), meets(arguments), projection(arguments), decided(has), lengths(has) {}
 
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER int unit(int k) const {
@@ -113,9 +118,14 @@ struct PersistentForward {
   // The state from which this launch starts: of the launch before it, or the given one, or a reset's (0).
   DEVICE_MEMBER Carried enter(int n, int u) const {
     const int at = n * a.H + u;
+    if (Cut::Projects) {
+      E none;
+      narrow(R(0), none);
+      return {a.step.value > 0 ? a.c[at] : resets_after(a, has, n, -1) ? initial_c_at(a, has, n, u) : a.c_given[at], none};
+    }
     if (a.step.value > 0) return {a.c[at], a.h[at]};
     if (resets_after(a, has, n, -1)) return initial_at(n, u);
-    return {a.c_given[at], a.h_given[at]};
+    return {a.c_given[at], a.h_given[at]};  // h: without a projection
   }
 
   DEVICE_MEMBER void begin(char* memory) {
@@ -129,7 +139,7 @@ struct PersistentForward {
     stages = memory + Core::WeightBytes;
     all_sums = sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
     carried = reinterpret_cast<Carried*>(stages + Stages * StageBytes + SumStages * SumBytes);
-    if (Cut::Normed) meets.begin(memory + Bytes - MeetingBytes);
+    if (Cut::Normed) meets.begin(memory + Bytes - ProjectionBytes - MeetingBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
     block_barrier();
@@ -144,14 +154,17 @@ struct PersistentForward {
         if (owns(slice, k) && u < a.H) {
           hands = enter(n, u);
           lengths.keep(a, k, n);
-          hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
+          if (!Cut::Projects) hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
           operand = operand_of(keeps(sub, k), hands.h);
-          if (a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
+          if (!Cut::Projects && a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
         }
         carry(sub, k) = hands;
-        if (owns(slice, k)) tell(sub, 0, n, column(k), u, operand);
+        if (!Cut::Projects && owns(slice, k)) tell(sub, 0, n, column(k), u, operand);
       }
     }
+    if constexpr (Cut::Projects)
+      projection.begin(memory + Bytes - ProjectionBytes,
+                       [&](int sub, int c, int n, int p, E value) { tell(sub, 0, n, c, p, value); });
   }
 
   // (2) to (6) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x. Returns h̃.
@@ -176,12 +189,23 @@ struct PersistentForward {
     const bool on = lengths.active(a, k, n, t);
     const bool again = Cut::Exchanges && reset && restarts(k, n, s + 1);
     const Carried hands = carry(sub, k);
+    if constexpr (Cut::Projects) {
+      projection.put(j, n, column(k), u, fresh);
+      const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
+      carry(sub, k).cell = again ? initial_c_at(a, has, n, u) : on ? c : hands.cell;
+      keep(n, t, u, v, c, on);
+      return;
+    }
     E seen, next = renewed_output(a, has, n, u, t, on, decided.output(k), fresh, hands.h, seen);
     if (a.y) a.y[row * a.P + u] = seen;
     if (again) next = initial_h_at(a, n, u);
     if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand(sub, k, next));
     const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
+    keep(n, t, u, v, c, on);
+  }
+
+  DEVICE_MEMBER void keep(int n, Index t, int u, const Cell<R>& v, R c, bool on) const {
     keep_cell(a, has, n, t, u, c, on);
     keep_sigmoid(a, has, n, t, u, 0, v.i, on);
     keep_sigmoid(a, has, n, t, u, 1, v.f, on);
@@ -203,6 +227,10 @@ struct PersistentForward {
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!resets[k] || u >= a.H || !restarts(k, n, a.step.value + j + 1)) continue;
+      if (Cut::Projects) {
+        carry(sub, k).cell = initial_c_at(a, has, n, u);
+        continue;
+      }
       const Carried from = initial_at(n, u);
       carry(sub, k) = from;
       if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand(sub, k, from.h));
@@ -412,6 +440,8 @@ struct PersistentForward {
         Cell<R> v;
         const R fresh = open(sub, k, j, n, u, sum_of(d, k), x[k], v);
         close(sub, k, j, n, u, v, fresh, resets[k] != 0);
+      } else if (Cut::Projects) {
+        projection.put(j, n, column(k), u, R(0));
       } else if (j + 1 < a.steps.value) {
         E zero;
         narrow(R(0), zero);
@@ -419,8 +449,10 @@ struct PersistentForward {
       }
     }
     if (has(Resets) && !Cut::Exchanges) restart(sub, slice, j, resets);
+    if constexpr (Cut::Projects)
+      projection.run(sub, slice, j, [&](int sub, int c, int n, int p, E value) { tell(sub, j + 1, n, c, p, value); });
     // The next sub-batch writes the one stage, or the sums, that slower threads still read.
-    if (Cut::Exchanges && Direct) block_barrier();
+    if (Cut::Projects || (Cut::Exchanges && Direct)) block_barrier();
   }
 
   DEVICE_MEMBER void run() {
@@ -444,10 +476,11 @@ struct PersistentForward {
         const int n = slice.first + column(k), u = unit(k);
         if (!owns(slice, k) || u >= a.H) continue;
         const Carried hands = carry(sub, k);
-        a.h[n * a.H + u] = hands.h;
+        if (!Cut::Projects) a.h[n * a.H + u] = hands.h;
         a.c[n * a.H + u] = hands.cell;
       }
     }
+    if constexpr (Cut::Projects) projection.leave();
   }
 };
 

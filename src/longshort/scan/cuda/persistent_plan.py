@@ -152,14 +152,17 @@ def forward(
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
-    packed.number("weight_pitch", H)
+    packed.number("weight_pitch", tiling.K)
     packed.number("sequences", tiling.sequences)
     if together:
         waits(machine, packed)
     if call.save and (machine, call, tiling, packed.short) not in _KERNELS:
         _way_back_ahead(machine, call, packed, tilings)
     found = kernel(machine, call, tiling, together, packed.short)
-    packed.put("weights", copying.resident(machine, given.w_hh, H))
+    K = tiling.K
+    packed.put("weights", copying.resident(machine, given.w_hh, K))
+    if given.w_hr is not None:
+        packed.put("projection", copying.resident(machine, given.w_hr, H))
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
@@ -173,7 +176,10 @@ def forward(
         packed.number("step", s)
         packed.number("steps", last - s)
         if together:
-            packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, H)))
+            packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, K)))
+            if given.w_hr is not None:
+                parts = 2 if call.dtype.itemsize == 2 else 1
+                packed.put("exchange_cells", blank(given.x.new_empty(last - s, call.N, parts, H)))
             _meet(call, given, packed, last - s, tiling.blocks)
         launch()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call, Inputs, hashed_once
+from . import tiling
 from .copying import resident
 from .machine import Machine, Properties, Runnable
 from .packing import Packed, flags, sized
@@ -79,12 +80,21 @@ class Teams:
         return f"longshort::Team<{', '.join(map(str, numbers))}>"
 
 
+def refuses(call: Call) -> str | None:
+    """Say why teams do not run a call, whatever the device, or None. May not look at N and T."""
+    if call.variant.norm != "none":
+        return "a norm spans the units, which lie in several blocks"
+    if "w_hr" in call.given:
+        return "the projection is a second product between the cell and the next step"
+    return tiling.refuses(call)
+
+
 def cut(properties: Properties, call: Call, tf32: bool) -> Teams | None:
     """Return how a call is cut, or None where it does not fit.
 
     Args:
         properties: of the device.
-        call:       one that `tiling.refuses` lets pass.
+        call:       one that `refuses` lets pass.
         tf32:       whether float32 operands may be rounded to tf32.
     """
     return next(cuts(properties, call, tf32), None)

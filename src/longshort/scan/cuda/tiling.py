@@ -62,6 +62,8 @@ class Tiling:
     "without tensor cores"
     normed: bool = False
     "whether there is a norm, which spans the units"
+    outputs: int = 0
+    "of a block, where there is a projection"
 
     @cached_property
     def threads(self) -> int:
@@ -105,7 +107,26 @@ class Tiling:
         if self.backward:
             bias = 0 if self.normed else 16 * self.threads
             return weights + stages + sums * (self.units + 4) * 4 + bias + carried
+        if self.outputs:
+            carried += self._projection
         return weights + stages + (0 if self.warps_k == 1 else sums * (self.units + 1) * 16) + carried
+
+    @property
+    def _projection(self) -> int:
+        """Bytes of W_hr and its product forward: `Projection` of projection.cuh."""
+        warps, tiles, columns = self.threads // 32, self.outputs // 16, 8 * self.column_tiles
+        rows = next(n for n in (4, 2, 1) if tiles % n == 0 and warps % n == 0)
+        warps_k = warps // rows
+        chunks = warps_k * -(-self.units * self.blocks * self.size // 64 // warps_k)
+        pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
+        stage = 0 if self.blocks > 1 else (2 if self.size == 2 else 1) * columns * pitch
+        own = -(-self.outputs * columns // self.threads)
+        return (
+            1024 * tiles * chunks
+            + stage
+            + 4 * warps_k * columns * (self.outputs + 4)
+            + 4 * self.subs * own * self.threads
+        )
 
     @property
     def template(self) -> str:
@@ -113,7 +134,8 @@ class Tiling:
         numbers = (
             self.K, self.units, self.column_tiles, self.warps_rows, self.warps_k, self.in_registers,
             self.in_shared, self.subs, self.blocks, str(self.exact).lower(), str(self.row_by_row).lower(),
-            *(("true", self.parts) if self.normed else ()),
+            *((str(self.normed).lower(), self.parts) if self.normed or self.outputs else ()),
+            *((self.outputs,) if self.outputs else ()),
         )  # fmt: skip
         return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
 
@@ -130,12 +152,20 @@ class Asked(NamedTuple):
     "bytes of one element"
     exact: bool
     normed: bool
+    P: int = 0
+    "0 without a projection"
     backward: bool = False
 
-    @property
-    def K(self) -> int:
-        """Numbers of the operand."""
-        return self.G * self.H if self.backward else self.H
+    def outputs(self, blocks: int) -> int:
+        """Return the outputs of each block, padded, where there is a projection."""
+        whole = 32 if blocks == 1 else 16 * blocks
+        return -(-self.P // whole) * whole // blocks
+
+    def K(self, blocks: int) -> int:
+        """Return the numbers of the operand."""
+        if self.backward:
+            return self.G * self.H
+        return self.outputs(blocks) * blocks or self.H
 
 
 @dataclass(frozen=True)
@@ -158,8 +188,6 @@ def refuses(call: Call) -> str | None:
     """Say why a call does not run in one launch, whatever the device, or None. May not look at N and T."""
     if call.dtype == torch.float64:
         return "float64 has no tensor-core product here"
-    if "w_hr" in call.given:
-        return "the projection is a second product between the cell and the next step"
     if call.variant.gate_recurrence:
         return "the gates' recurrence is a second product of a wider operand"
     return None
@@ -176,15 +204,17 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
     """
     size, G = call.dtype.itemsize, len(call.variant.gates)
     exact, normed = call.dtype == torch.float32 and not tf32, call.variant.norm != "none"
-    if call.H > MOST_TOGETHER:
+    P = call.P if "w_hr" in call.given else 0
+    if max(call.H, P) > MOST_TOGETHER:
         return None
     H, found = -(-call.H // 32) * 32, []
     for backward in (False, True):
-        asked = Asked(properties, call.N, H, G, size, exact, normed, backward)
+        asked = Asked(properties, call.N, H, G, size, exact, normed, P, backward)
         together = _together(asked) if H > MOST_UNITS or (waits and _shared_out(asked)) else None
         found.append(_alone(asked) if together is None and H <= MOST_UNITS else together)
     forward, back = found
-    if normed and call.dtype == torch.float16:  # r̄ needs 24 bits, and parts of 11 end where float16 does
+    # r̄ of a norm needs 24 bits, and parts of 11 end where float16 does
+    if P or (normed and call.dtype == torch.float16):
         return None if forward is None else Pair(H, forward, None)
     return None if forward is None or back is None else Pair(H, forward, back)
 
@@ -200,8 +230,10 @@ def _shared_out(asked: Asked) -> bool:
 
 def _alone(asked: Asked) -> Tiling | None:
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
-    properties, N, H, _, size, exact, normed, backward = asked
-    K, wanted = asked.K, -(-N // properties.multiprocessors)
+    properties, N, H, _, size, exact, normed, P, backward = asked
+    if P > MOST_UNITS:
+        return None
+    K, wanted = asked.K(1), -(-N // properties.multiprocessors)
     by_row = size == 4 and wanted == 1 and H <= MOST_BY_ROW
     warps_k = 4 if backward else 1
     warps_rows = {32: 1 if by_row else 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // 8
@@ -215,7 +247,7 @@ def _alone(asked: Asked) -> Tiling | None:
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
             -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
-            by_row, normed,
+            by_row, normed, asked.outputs(1),
         )  # fmt: skip
         if found.shared <= properties.shared:
             return found
@@ -236,8 +268,9 @@ def _together(asked: Asked) -> Tiling | None:
 
 def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
     """The cuts for a number of units, more columns first."""
-    properties, N, H, _, size, exact, normed, backward = asked
-    K, blocks = asked.K, H // units
+    properties, N, H, _, size, exact, normed, _, backward = asked
+    blocks = H // units
+    K = asked.K(blocks)
     groups = min(properties.multiprocessors // blocks, N)
     if groups < 1:
         return
@@ -255,4 +288,5 @@ def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
         yield Tiling(
             K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
             -(-N // (sequences * subs)), sequences, backward, False, normed,
+            asked.outputs(blocks),
         )  # fmt: skip
