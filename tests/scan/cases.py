@@ -34,6 +34,8 @@ class Case:
     T: int = 7
     C: int = 4
     H: int = 5
+    P: int = 3
+    "outputs of a projection"
     scale: float = 1.0
     "multiplies the weights: 30 drives every gate into saturation"
 
@@ -42,7 +44,7 @@ class Case:
         rng = torch.Generator().manual_seed(seed)
         variant = Variant(**self.variant)
         length = {"N": self.N, "T": self.T, "C": self.C, "H": self.H, **sizes}
-        length["P"] = 3 if self.projected else length["H"]
+        length["P"] = self.P if self.projected else length["H"]
         placeholder = torch.empty(0) if self.projected else None
         given = Inputs(*[None] * len(Inputs._fields))._replace(w_hr=placeholder)
         tensors = {}

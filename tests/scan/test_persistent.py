@@ -15,7 +15,7 @@ from longshort.scan import gpu, plain
 from longshort.scan.call import Grads, Inputs
 from longshort.scan.cuda import packing, persistent_plan, sources, tiling, weights
 from longshort.scan.cuda.machine import Properties
-from scan.cases import OPTIONS, SIZES, Case, ids, pair
+from scan.cases import OPTIONS, SIZES, TOGETHER, Case, ids, pair
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
 import emulator
@@ -24,8 +24,8 @@ planning = importlib.import_module("longshort.scan.plan")
 pytestmark = pytest.mark.skipif(emulator.WHY_NOT is not None, reason=str(emulator.WHY_NOT))
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "f32"])
-SPANNING = ("projection", "gate recurrence")
-"""What spans units and is no norm runs one launch a step."""
+SPANNING = ("gate recurrence",)
+"""What runs one launch a step."""
 APART = [c for c in [*SIZES, *OPTIONS] if not c.why.startswith((*SPANNING, "long"))]
 _OPTION = {c.why: c for c in OPTIONS}
 PAIRED = [
@@ -102,8 +102,9 @@ def masked(case):
 
 
 def of_weights(case):
-    """Launches for W_hh', and where 32 does not divide H for W_hh, and for W_ih on the way back."""
-    return 1 + 2 * (case.H % 32 > 0)
+    """Launches for W_hh' and W_hr', and pads: of W_hh, of W_ih on the way back, of W_hr."""
+    odd, P = case.H % 32 > 0, case.P if case.projected else case.H
+    return 1 + (P % 32 > 0) + odd + case.projected * (1 + odd)
 
 
 @ids([*APART, *PAIRED, MUCH, pair(_OPTION["lengths"], _OPTION["reversed"])])
@@ -177,6 +178,11 @@ NORMS = [_OPTION[why] for why in ("norm ba2016", "norm per gate", "norm products
 NORMED = [
     dataclasses.replace(MUCH, why=f"{c.why}, much", variant={**MUCH.variant, **c.variant}) for c in NORMS
 ]
+PROJECTED = [
+    dataclasses.replace(_OPTION["projection clip"], why="projection and much", noise=MUCH.noise, P=20),
+    dataclasses.replace(TOGETHER[0], why="projection, ba2016, much", P=20),
+    dataclasses.replace(NORMED[1], why="projection, per gate, much", projected=True, P=37),
+]
 FEWER = dataclasses.replace(NORMS[0], why="three gates", variant={"norm": "ba2016", "coupled": True})
 
 
@@ -186,8 +192,8 @@ FEWER = dataclasses.replace(NORMS[0], why="three gates", variant={"norm": "ba201
     [(9, 40, 1), (17, 128, 1), (3, 150, 5), (25, 150, 5), (13, 150, 10), (33, 150, 5)],
     ids=["alone", "wide, alone", "few columns", "two sub-batches", "two groups", "many"],
 )
-@ids([*NORMED, FEWER])
-def test_norms_of_rows_that_span_warps_and_blocks(case, N, H, multiprocessors, dtype, on):
+@ids([*NORMED, *PROJECTED, FEWER])
+def test_norms_and_projections_that_span_warps_and_blocks(case, N, H, multiprocessors, dtype, on):
     machine = on(multiprocessors=multiprocessors, seed=N)
     case = dataclasses.replace(case, N=N, H=H, T=3)
     once = check(case, dtype)

@@ -290,7 +290,7 @@ DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   if (tapes_wide(has))
     for (Index gate = 0; gate < a.G; ++gate) fetch_ahead(a.hat_r + (row * a.G + gate) * a.H + u);
   if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
-  if (a.dy) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u);
+  if (a.dy && !has(Projected)) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u);
   if (has(KeepsCells) && a.dcells) fetch_ahead(a.dcells + at_strides(n, a.dcells_n, t, a.dcells_t) + u);
 }
 

@@ -7,8 +7,11 @@
 // With a norm the blocks meet twice more in a step (`meeting.cuh`), the operand is r̄ in place of ā, and ā goes to memory,
 // wide, for what `norms.cu` does when all steps are over. Rounded to 16 bits r̄ would show, for its sum cancels: in
 // bfloat16 it is a sum of three, multiplied one after the other.
+//
+// With a projection the first product has outputs for rows, h̄' of (11) goes through a second one: `projection.cuh`.
 #include "cell_back.cuh"
 #include "meeting.cuh"
+#include "projection.cuh"
 
 namespace longshort {
 
@@ -16,25 +19,28 @@ template <class F, class Cut, class A>
 struct PersistentBackward {
   using E = typename A::Element;
   using R = typename A::Wide;
-  static constexpr int Tiles = Cut::Units / 16 / Cut::WM;
+  static constexpr int Rows = Cut::Projects ? Cut::Outputs : Cut::Units;  // of the product in a block
+  static constexpr int Tiles = Rows / 16 / Cut::WM;
   static constexpr int Parts = Cut::Parts;
   using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
                                Cut::InShared, Cut::Exact>::Type;
   static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
   static constexpr int StageBytes = Parts * Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
-  static constexpr int SumPitch = Cut::Units + 4;  // of 4 bytes
+  static constexpr int SumPitch = Rows + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
   static constexpr int SumStages = Cut::Exchanges ? 2 : 1;  // no barrier parts their readers from the next writers
   static constexpr int BiasBytes = Cut::Normed ? 0 : Cut::Threads * 16;
   using Meets = Meeting<Cut, A, 8>;
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
+  using Outputs = typename Where<Cut::Projects, ProjectionBack<Cut, A, F>>::Type;
+  static constexpr int ProjectionBytes = Outputs::Bytes;
   // In registers, what a cell hands to the step before: but not where there are several sub-batches or column tiles.
   static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
   static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + BiasBytes + CarriedBytes +
-                               MeetingBytes;
+                               MeetingBytes + ProjectionBytes;
   static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
-  static_assert(Tiles * 16 * Cut::WM == Cut::Units && Cut::Threads % Cut::Units == 0, "tiles cover the units");
+  static_assert(Tiles * 16 * Cut::WM == Rows && Cut::Threads % Cut::Units == 0, "tiles cover the rows");
   static_assert(!Cut::Exchanges || Cut::WM == 1, "each lane's share of the operand is its own");
 
   // What memory holds of a cell's norms at the step at hand: N of r, or of each gate, and its scale.
@@ -61,9 +67,11 @@ struct PersistentBackward {
   Peepholes<R> peepholes;
   Gains gain;
   Meets meets;
+  Outputs projection;
   float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
-  DEVICE_MEMBER PersistentBackward(const A& arguments) : a(arguments), has(arguments), decided(has), lengths(has), meets(arguments) {}
+  DEVICE_MEMBER PersistentBackward(const A& arguments)
+      : a(arguments), has(arguments), decided(has), lengths(has), meets(arguments), projection(arguments) {}
 
   DEVICE_MEMBER int unit(int) const { return unit0 + static_cast<int>(place() % Cut::Units); }
   DEVICE_MEMBER int column(int k) const {
@@ -85,9 +93,10 @@ struct PersistentBackward {
 
   DEVICE_MEMBER void begin(char* memory) {
     unit0 = block_x() % Cut::Blocks * Cut::Units;
+    const int first = block_x() % Cut::Blocks * Rows;
     core.load(memory, [&](int wm, int tile, int row) {  // of what nobody owns, another's: its sums are not read
-      const int u = unit0 + (wm * Tiles + tile) * 16 + row;
-      return a.weights + (u < a.H ? u : 0) * a.weight_pitch;
+      const int k = first + (wm * Tiles + tile) * 16 + row;
+      return a.weights + (k < a.P ? k : 0) * a.weight_pitch;
     });
     stages = memory + Core::WeightBytes;
     sums = reinterpret_cast<float*>(stages + Stages * StageBytes);
@@ -96,7 +105,8 @@ struct PersistentBackward {
     bias = reinterpret_cast<float(*)[4]>(reinterpret_cast<char*>(sums) + SumStages * SumBytes) + thread();
     if (!Cut::Normed)
       UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] = 0.0f;
-    if (Cut::Normed) meets.begin(memory + Bytes - MeetingBytes), keep_gains();
+    if (Cut::Normed) meets.begin(memory + Bytes - ProjectionBytes - MeetingBytes), keep_gains();
+    if constexpr (Cut::Projects) projection.begin(memory + Bytes - ProjectionBytes, unit0);
     carried = reinterpret_cast<Carried*>(reinterpret_cast<char*>(sums) + SumStages * SumBytes + BiasBytes);
     for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
@@ -105,8 +115,8 @@ struct PersistentBackward {
         const bool mine = owns(slice, k) && u < a.H;
         if (mine) lengths.keep(a, k, n);
         if (mine) reset |= static_cast<u32>(starts(k, n, a.T.value - 1, asked_reset(a, has, n, a.T.value - 1))) << k;
-        if (mine) hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
-        carry(sub, k) = {mine && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
+        if (mine && !Cut::Projects) hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
+        carry(sub, k) = {mine && !Cut::Projects && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
       }
     }
   }
@@ -158,12 +168,16 @@ struct PersistentBackward {
     }
   }
 
-  // (18): W_hh' ā of step s+1 for this thread's cells; 0 after the last step.
+  // (18): W_hh' ā of step s+1 for this thread's cells, 0 after the last step; with a projection m of (12), from all of it.
   DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells]) {
     const Slice<Cut, A> slice(a, sub);
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
     if (!Cut::Exchanges || s + 1 >= a.T) decide_all(slice, s);
-    if (s + 1 >= a.T || slice.count == 0) return;
+    if (slice.count == 0) return;
+    if (s + 1 >= a.T) {
+      if constexpr (Cut::Projects) project(sub, slice, s, [](int, int) { return 0.0f; }, found);
+      return;
+    }
     float d[Tiles][Cut::NT][4];
     float* mine = sums;
     if constexpr (Cut::Exchanges) {
@@ -184,10 +198,24 @@ struct PersistentBackward {
         UNROLL for (int r = 0; r < 4; ++r)
           mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = d[m][c][r];
     block_barrier();
+    const auto sum = [&](int column, int row) {
+      float total = 0.0f;
+      UNROLL for (int w = 0; w < Cut::WK; ++w) total += mine[(w * Cut::Columns + column) * SumPitch + row];
+      return total;
+    };
+    if constexpr (Cut::Projects) {
+      project(sub, slice, s, sum, found);
+    } else {
+      UNROLL for (int k = 0; k < Cells; ++k)
+        if (owns(slice, k)) found[k] = sum(column(k), unit(k) - unit0);
+    }
+  }
+
+  template <class Sum>
+  DEVICE_MEMBER void project(int sub, const Slice<Cut, A>& slice, int s, Sum sum, float (&m)[Cells]) {
+    projection.run(sub, slice, s, sum);
     UNROLL for (int k = 0; k < Cells; ++k)
-      if (owns(slice, k))
-        UNROLL for (int w = 0; w < Cut::WK; ++w)
-          found[k] += mine[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
+      if (s >= 0 && owns(slice, k)) m[k] = projection.m(column(k), unit(k) - unit0);
   }
 
   DEVICE_MEMBER void step(int sub, int s) {
@@ -208,7 +236,7 @@ struct PersistentBackward {
       const bool starts = Cut::Subs == 1 ? reset >> k & 1u : resets(a, has, n, time_of(a, has, asked));
       was[k] = recall(a, has, n, asked, u, starts, neighbour);
       if (Cut::Normed && norms_cell(has)) load(a.stats_c + (time_of(a, has, asked) * a.N + n) * 2, stats[k].of);
-      dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
+      if (!Cut::Projects) dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
     }
     float arrived[Cells];
     product(sub, s, arrived);
@@ -227,6 +255,12 @@ struct PersistentBackward {
     }
   }
 
+  // m of (12) for a cell.
+  DEVICE_MEMBER R arriving(int sub, int k, int n, int u, int s, Moment now, float arrived, E dy, R& past) const {
+    if (Cut::Projects) return R(arrived);
+    return arriving_output(a, has, n, u, s, now, keeps(sub, k), decided.output(k), R(arrived), dy, past);
+  }
+
   DEVICE_MEMBER void move(int sub, const Slice<Cut, A>& slice, int s, const Recalled<A> (&was)[Cells],
                           const E (&dy)[Cells], const float (&arrived)[Cells]) {
     const Index t = time_of(a, has, s);
@@ -237,13 +271,14 @@ struct PersistentBackward {
       if (u < a.H) {
         Carried hands = carry(sub, k);
         const Moment now = at_hand(k, n, s);
-        const R m =
-            arriving_output(a, has, n, u, s, now, keeps(sub, k), decided.output(k), R(arrived[k]), dy[k], hands.past);
+        const R m = arriving(sub, k, n, u, s, now, arrived[k], dy[k], hands.past);
         hands.dc = arriving_state(a, has, n, u, now, hands.dc);
         if (now.on) {
           const CellNorm<R> none = {};
           unit_back(a, has, n, s, u, Masked{decided.candidate(k), decided.cell(k)}, peepholes, was[k], none, false, m,
                     kept_gradient(a, has, n, t, u), hands.dc, a_bar);
+        } else if (Cut::Projects) {
+          a.unprojected_all[(t * a.N + n) * a.H + u] = R(0);
         }
         carry(sub, k) = hands;
       }
@@ -291,7 +326,7 @@ struct PersistentBackward {
     Carried hands = carry(sub, k);
     const Moment now = at_hand(k, n, s);
     cell.on = now.on;
-    cell.m = arriving_output(a, has, n, u, s, now, keeps(sub, k), decided.output(k), R(arrived), dy, hands.past);
+    cell.m = arriving(sub, k, n, u, s, now, arrived, dy, hands.past);
     hands.dc = arriving_state(a, has, n, u, now, hands.dc);
     carry(sub, k) = hands;
     R q = R(0), dot = R(0);
@@ -302,6 +337,7 @@ struct PersistentBackward {
       q = pass(slice, k, s, true, was, cell, hands.dc) * gain.c;
       dot = q * cell.norm.hat();
     }
+    if (Cut::Projects && !now.on) a.unprojected_all[(time_of(a, has, s) * a.N + n) * a.H + u] = R(0);
     meets.put(column(k), 0, u - unit0, q);
     meets.put(column(k), 1, u - unit0, dot);
   }
@@ -388,9 +424,9 @@ struct PersistentBackward {
       if (!owns(slice, k) || u >= a.H) continue;
       Carried hands = carry(sub, k);
       const Moment now = at_hand(k, n, -1);
-      arriving_output(a, has, n, u, -1, now, keeps(sub, k), true, R(arrived[k]), zero(), hands.past);
+      if (!Cut::Projects) arriving_output(a, has, n, u, -1, now, keeps(sub, k), true, R(arrived[k]), zero(), hands.past);
       const R first = arriving_state(a, has, n, u, now, hands.dc);
-      if (a.dh_first) a.dh_first[n * a.H + u] = hands.past;
+      if (!Cut::Projects && a.dh_first) a.dh_first[n * a.H + u] = hands.past;
       if (a.dc_first) a.dc_first[n * a.H + u] = first;
     }
   }
@@ -418,9 +454,9 @@ struct PersistentBackward {
     for (int s = a.T.value - 1; s >= -1; --s) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, s);
-        if (!Cut::Exchanges && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
+        if ((!Cut::Exchanges || Cut::Projects) && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
       }
-      if (!Cut::Exchanges) block_barrier();
+      if (!Cut::Exchanges || Cut::Projects) block_barrier();
     }
     if (a.bias_sums) write_bias();
   }

@@ -34,8 +34,8 @@ struct PersistentForward {
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
   using Meets = Meeting<Cut, A, 4>;
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
-  using Outputs = Projection<Cut, A, F>;
-  static constexpr int ProjectionBytes = Cut::Projects ? Outputs::Bytes : 0;
+  using Outputs = typename Where<Cut::Projects, Projection<Cut, A, F>>::Type;
+  static constexpr int ProjectionBytes = Outputs::Bytes;
   static constexpr int Bytes =
       Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes + MeetingBytes + ProjectionBytes;
   static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
@@ -190,7 +190,7 @@ struct PersistentForward {
     const bool again = Cut::Exchanges && reset && restarts(k, n, s + 1);
     const Carried hands = carry(sub, k);
     if constexpr (Cut::Projects) {
-      projection.put(j, n, column(k), u, fresh);
+      projection.product.put(j, n, column(k), u, fresh);
       const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
       carry(sub, k).cell = again ? initial_c_at(a, has, n, u) : on ? c : hands.cell;
       keep(n, t, u, v, c, on);
@@ -440,8 +440,10 @@ struct PersistentForward {
         Cell<R> v;
         const R fresh = open(sub, k, j, n, u, sum_of(d, k), x[k], v);
         close(sub, k, j, n, u, v, fresh, resets[k] != 0);
-      } else if (Cut::Projects) {
-        projection.put(j, n, column(k), u, R(0));
+        continue;
+      }
+      if constexpr (Cut::Projects) {
+        projection.product.put(j, n, column(k), u, R(0));
       } else if (j + 1 < a.steps.value) {
         E zero;
         narrow(R(0), zero);

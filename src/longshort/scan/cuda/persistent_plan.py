@@ -178,8 +178,8 @@ def forward(
         if together:
             packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, K)))
             if given.w_hr is not None:
-                parts = 2 if call.dtype.itemsize == 2 else 1
-                packed.put("exchange_cells", blank(given.x.new_empty(last - s, call.N, parts, H)))
+                parts = 2 if call.dtype.itemsize == 2 else 1  # as in projection.cuh
+                packed.put("exchange_second", blank(given.x.new_empty(last - s, call.N, parts, H)))
             _meet(call, given, packed, last - s, tiling.blocks)
         launch()
 
@@ -206,13 +206,17 @@ def backward(
     tiling: Tiling = tilings.backward  # type: ignore[assignment]  # the caller has seen that there is one
     together = tiling.blocks > 1
     packed.put("weights", copying.transposed(machine, given.w_hh, G, H))
+    made: dict[str, Any] = {}
+    if given.w_hr is not None:
+        made |= _project_back(machine, call, given, packed, tiling)
     packed.number("weight_pitch", G * H)
     packed.number("sequences", tiling.sequences)
     packed.number("pitch", H)
     da = new(call.T * call.N, tiling.parts * G * H)
     packed.put("da", blank(da) if together else da)
     dr = da[:, : G * H]
-    made, normed = {"dr": dr, "dz": dr}, call.variant.norm != "none"
+    made |= {"dr": dr, "dz": dr}
+    normed = call.variant.norm != "none"
     if normed:
         packed.put("da_wide", new(call.T * call.N, G * call.H, dtype=call.wide))
     elif given.bias is not None:
@@ -233,6 +237,21 @@ def backward(
     made["operand"] = operands
     if normed:
         _norms_back(machine, call, given, packed, made, H)
+    return made
+
+
+def _project_back(
+    machine: Machine, call: Call, given: Inputs, packed: Packed, tiling: Tiling
+) -> dict[str, Any]:
+    """Point to W_hr' and to what its product needs; return what the gradient of W_hr needs."""
+    w_hr: Any = given.w_hr
+    new, outputs, made = given.x.new_empty, tiling.all_outputs, {}
+    packed.put("projection", copying.transposed(machine, w_hr, 1, outputs))
+    if tiling.blocks > 1:
+        parts = 3 if call.dtype.itemsize == 2 else 1
+        packed.put("exchange_second", blank(new(call.T, call.N, parts, outputs)))
+    for name, width in (("dprojected", call.P), ("unprojected_all", call.H)):
+        made[name] = packed.put(name, new(call.T, call.N, width, dtype=call.wide))
     return made
 
 

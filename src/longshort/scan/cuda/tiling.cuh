@@ -17,17 +17,28 @@ namespace longshort {
 //   RowByRow  whether lanes multiply rows, without tensor cores: one block alone, one sequence, float32
 //   Normed    whether there is a norm, which spans the units
 //   Parts     numbers of two bytes whose sum an operand is, backward with a norm
-//   Outputs   of a block, where there is a projection: K is then that of all of them, forward
+//   Outputs   of a block, where there is a projection, and how many there are in all, padded: forward that is K
 template <int K_, int Units_, int NT_, int WM_, int WK_, int InRegisters_, int InShared_, int Subs_, int Blocks_,
-          bool Exact_, bool RowByRow_, bool Normed_ = false, int Parts_ = 1, int Outputs_ = 0>
+          bool Exact_, bool RowByRow_, bool Normed_ = false, int Parts_ = 1, int Outputs_ = 0, int AllOutputs_ = 0>
 struct Tiling {
   static constexpr int K = K_, Units = Units_, NT = NT_, WM = WM_, WK = WK_, InRegisters = InRegisters_;
   static constexpr int InShared = InShared_, Subs = Subs_, Blocks = Blocks_, Columns = 8 * NT_;
   static constexpr int Threads = WM * WK * 32;
   static constexpr bool Exact = Exact_, Exchanges = Blocks > 1, RowByRow = RowByRow_, Normed = Normed_;
-  static constexpr int Parts = Parts_, Outputs = Outputs_;
+  static constexpr int Parts = Parts_, Outputs = Outputs_, AllOutputs = AllOutputs_;
   static constexpr bool Projects = Outputs > 0;
 };
+
+// A member that only some cuts have.
+struct Nothing {
+  static constexpr int Bytes = 0;
+  template <class A>
+  DEVICE_MEMBER explicit Nothing(const A&) {}
+};
+template <bool There, class Type_>
+struct Where { using Type = Type_; };
+template <class Type_>
+struct Where<false, Type_> { using Type = Nothing; };
 
 // The sequences of a block's sub-batch.
 template <class Cut, class A>

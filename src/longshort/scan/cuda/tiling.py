@@ -6,6 +6,7 @@ blocks are resident at once, decides how many sequences a block works on, or tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ MOST_TOGETHER: Final = 1024
 MOST_CELLS: Final = 128 * 1024
 """N x H from which one product a step is the better plan: measured on the prototype, README.md."""
 MOST_SUBS: Final = 4
+MOST_OUTPUTS: Final = 64
+"""Of a projection, in one of several blocks: sums of more tiles take too many registers."""
 _HELD: Final = 16
 """Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
 _MOST_WIDE: Final = 512
@@ -64,6 +67,8 @@ class Tiling:
     "whether there is a norm, which spans the units"
     outputs: int = 0
     "of a block, where there is a projection"
+    all_outputs: int = 0
+    "padded"
 
     @cached_property
     def threads(self) -> int:
@@ -73,7 +78,8 @@ class Tiling:
     @property
     def tiles(self) -> int:
         """Tiles of 16 rows that a warp multiplies."""
-        return (1 if self.backward else 4) * self.units // 16 // self.warps_rows
+        rows = self.outputs or self.units if self.backward else 4 * self.units
+        return rows // 16 // self.warps_rows
 
     @property
     def parts(self) -> int:
@@ -102,29 +108,33 @@ class Tiling:
         sums = self.warps_k * columns * (1 + self.arrives)
         cells, scarce = -(-self.units * columns // self.threads), self.blocks > 1 and self.column_tiles > 1
         carried = 8 * self.subs * cells * self.threads if scarce or self.subs > 1 else 0
+        if self.outputs:
+            carried += self._second
         if self.normed:  # and no Σ ā
             carried += 4 * columns * ((8 if self.backward else 4) * (self.units + 2) + 8)
         if self.backward:
             bias = 0 if self.normed else 16 * self.threads
-            return weights + stages + sums * (self.units + 4) * 4 + bias + carried
-        if self.outputs:
-            carried += self._projection
+            return weights + stages + sums * ((self.outputs or self.units) + 4) * 4 + bias + carried
         return weights + stages + (0 if self.warps_k == 1 else sums * (self.units + 1) * 16) + carried
 
     @property
-    def _projection(self) -> int:
-        """Bytes of W_hr and its product forward: `Projection` of projection.cuh."""
-        warps, tiles, columns = self.threads // 32, self.outputs // 16, 8 * self.column_tiles
+    def _second(self) -> int:
+        """Bytes of the projection's product, and of what is handed on of h: `Second` of projection.cuh."""
+        held, across = self.outputs, self.units * self.blocks
+        if self.backward:
+            held, across = self.units, self.all_outputs
+        warps, tiles, columns = self.threads // 32, held // 16, 8 * self.column_tiles
+        parts = 1 if self.size == 4 else 3 if self.backward else 2
         rows = next(n for n in (4, 2, 1) if tiles % n == 0 and warps % n == 0)
         warps_k = warps // rows
-        chunks = warps_k * -(-self.units * self.blocks * self.size // 64 // warps_k)
+        chunks = warps_k * -(-across * self.size // 64 // warps_k)
         pitch = 64 * chunks + (64 if chunks % 2 == 0 else 0)
-        stage = 0 if self.blocks > 1 else (2 if self.size == 2 else 1) * columns * pitch
+        stage = 0 if self.blocks > 1 else parts * columns * pitch
         own = -(-self.outputs * columns // self.threads)
         return (
             1024 * tiles * chunks
             + stage
-            + 4 * warps_k * columns * (self.outputs + 4)
+            + 4 * warps_k * columns * (held + 4)
             + 4 * self.subs * own * self.threads
         )
 
@@ -135,7 +145,7 @@ class Tiling:
             self.K, self.units, self.column_tiles, self.warps_rows, self.warps_k, self.in_registers,
             self.in_shared, self.subs, self.blocks, str(self.exact).lower(), str(self.row_by_row).lower(),
             *((str(self.normed).lower(), self.parts) if self.normed or self.outputs else ()),
-            *((self.outputs,) if self.outputs else ()),
+            *((self.outputs, self.all_outputs) if self.outputs else ()),
         )  # fmt: skip
         return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
 
@@ -156,16 +166,20 @@ class Asked(NamedTuple):
     "0 without a projection"
     backward: bool = False
 
-    def outputs(self, blocks: int) -> int:
-        """Return the outputs of each block, padded, where there is a projection."""
-        whole = 32 if blocks == 1 else 16 * blocks
-        return -(-self.P // whole) * whole // blocks
+    def outputs(self, blocks: int, warps_rows: int = 1) -> int:
+        """Return the outputs of each block where there is a projection: whole tiles for each warp."""
+        whole = blocks * math.lcm(16 * warps_rows, 32 if blocks == 1 else 16)
+        return -(-self.all_outputs // whole) * whole // blocks
 
-    def K(self, blocks: int) -> int:
-        """Return the numbers of the operand."""
-        if self.backward:
-            return self.G * self.H
-        return self.outputs(blocks) * blocks or self.H
+    @property
+    def all_outputs(self) -> int:
+        """Those of a projection, padded."""
+        return -(-self.P // 32) * 32
+
+    @property
+    def K(self) -> int:
+        """Numbers of the operand."""
+        return self.G * self.H if self.backward else self.all_outputs or self.H
 
 
 @dataclass(frozen=True)
@@ -213,8 +227,8 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
         together = _together(asked) if H > MOST_UNITS or (waits and _shared_out(asked)) else None
         found.append(_alone(asked) if together is None and H <= MOST_UNITS else together)
     forward, back = found
-    # r̄ of a norm needs 24 bits, and parts of 11 end where float16 does
-    if P or (normed and call.dtype == torch.float16):
+    # r̄ of a norm and h̄' of a projection need 24 bits, and parts of 11 end where float16 does
+    if (P or normed) and call.dtype == torch.float16:
         return None if forward is None else Pair(H, forward, None)
     return None if forward is None or back is None else Pair(H, forward, back)
 
@@ -233,11 +247,12 @@ def _alone(asked: Asked) -> Tiling | None:
     properties, N, H, _, size, exact, normed, P, backward = asked
     if P > MOST_UNITS:
         return None
-    K, wanted = asked.K(1), -(-N // properties.multiprocessors)
-    by_row = size == 4 and wanted == 1 and H <= MOST_BY_ROW
+    K, wanted = asked.K, -(-N // properties.multiprocessors)
+    by_row = size == 4 and wanted == 1 and H <= MOST_BY_ROW and not P
     warps_k = 4 if backward else 1
     warps_rows = {32: 1 if by_row else 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // 8
-    tiles = (1 if backward else 4) * H // 16 // warps_rows
+    outputs = asked.outputs(1, warps_rows if backward else 1)
+    tiles = (outputs or H if backward else 4 * H) // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
     held = (
@@ -247,7 +262,7 @@ def _alone(asked: Asked) -> Tiling | None:
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
             -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
-            by_row, normed, asked.outputs(1),
+            by_row, normed, outputs, asked.all_outputs,
         )  # fmt: skip
         if found.shared <= properties.shared:
             return found
@@ -270,16 +285,16 @@ def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
     """The cuts for a number of units, more columns first."""
     properties, N, H, _, size, exact, normed, _, backward = asked
     blocks = H // units
-    K = asked.K(blocks)
+    K, outputs = asked.K, asked.outputs(blocks)
     groups = min(properties.multiprocessors // blocks, N)
-    if groups < 1:
+    if groups < 1 or outputs > MOST_OUTPUTS:
         return
     each = -(-N // groups)
     for columns in (2, 1) if each > 8 else (1,):
         # an operand that goes into registers is read by every warp along the rows: by one
         warps_rows = 1 if backward or columns == 1 else units // 8
         warps_k = 8 // warps_rows
-        tiles = (1 if backward else 4) * units // 16 // warps_rows
+        tiles = (outputs or units if backward else 4 * units) // 16 // warps_rows
         chunks = -(-K * size // 64 // warps_k)
         subs = -(-each // (8 * columns))
         sequences = -(-each // subs)
@@ -288,5 +303,5 @@ def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
         yield Tiling(
             K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
             -(-N // (sequences * subs)), sequences, backward, False, normed,
-            asked.outputs(blocks),
+            outputs, asked.all_outputs,
         )  # fmt: skip
