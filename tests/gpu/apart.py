@@ -33,6 +33,8 @@ WHAT |= {
     norm: {**WHAT["much"], "variant": {**WHAT["much"]["variant"], "norm": norm}}
     for norm in ("ba2016", "per_gate", "products")
 }
+WHAT["projected"] = {**WHAT["much"], "projected": True}
+WHAT["both"] = {**WHAT["ba2016"], "projected": True}
 
 
 def main(N, T, H, dtype, what, repeats):
@@ -40,7 +42,7 @@ def main(N, T, H, dtype, what, repeats):
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if conftest.EMULATED:
         conftest.emulate()
-    case = Case(what, N=int(N), T=int(T), C=8, H=int(H), **WHAT[what])
+    case = Case(what, N=int(N), T=int(T), C=8, H=int(H), P=int(H) // 2, **WHAT[what])
     dtype = getattr(torch, dtype)
     if what == "nan":
         tensors = case.make(dtype)

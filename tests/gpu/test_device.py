@@ -104,7 +104,7 @@ def test_blocks_that_exchange(N, T, H, dtype, what):
     assert found.returncode == 0, found.stderr[-2000:]
 
 
-@pytest.mark.parametrize("norm", ["ba2016", "per_gate", "products"])
+@pytest.mark.parametrize("what", ["ba2016", "per_gate", "products", "projected", "both"])
 @pytest.mark.parametrize(
     "N, T, H, dtype",
     [
@@ -117,28 +117,28 @@ def test_blocks_that_exchange(N, T, H, dtype, what):
         (64, 20, 512, "float16"),
     ],
 )
-def test_norms_whose_rows_span_blocks(N, T, H, dtype, norm):
+def test_norms_and_projections_of_blocks_that_exchange(N, T, H, dtype, what):
     if EMULATED and (N, H) != (25, 150):
         pytest.skip("too large for the emulation")
-    found = alone(N, T, H, dtype, norm, 1 if EMULATED else 20)
+    found = alone(N, T, H, dtype, what, 1 if EMULATED else 20)
     assert found.returncode == 0, found.stderr[-2000:]
 
 
 @needs_a_device
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-@pytest.mark.parametrize("norm", ["none", "ba2016"])
+@pytest.mark.parametrize("spans", [False, True], ids=["plain", "norm and projection"])
 @pytest.mark.parametrize(
     "N, H, plan", [(9, 64, "alone"), (25, 150, "persistent"), (9, 128, "step"), (9, 1088, "persistent")]
 )
-def test_the_sanitizer_finds_nothing(tool, norm, N, H, plan):
-    if norm != "none" and H > 1024:
-        pytest.skip("teams have no norm")
+def test_the_sanitizer_finds_nothing(tool, spans, N, H, plan):
+    if spans and H > 1024:
+        pytest.skip("teams have neither")
     if shutil.which("compute-sanitizer") is None:
         pytest.skip("compute-sanitizer is not installed")
     script = (
         "import torch, longshort as ls\n"
-        f"variant = ls.Variant(norm={norm!r})\n"
-        f"layer = ls.LSTM(8, {H}, variant=variant).to('cuda', torch.bfloat16)\n"
+        f"variant = ls.Variant(norm={'ba2016' if spans else 'none'!r})\n"
+        f"layer = ls.LSTM(8, {H}, proj_size={40 * spans}, variant=variant).to('cuda', torch.bfloat16)\n"
         f"x = torch.randn(5, {N}, 8, device='cuda', dtype=torch.bfloat16)\n"
         f"done = torch.rand({N}, 5, device='cuda') < 0.3\n"
         "layer(x, reset=done)[0].float().sum().backward()\n"

@@ -38,8 +38,8 @@ needs_nvrtc = pytest.mark.skipif(compiler.nvrtc() is None, reason=f"no NVRTC: {c
 H200 = Properties("H200", (9, 0), 132, 227 * 1024)
 
 
-def call(N=64, H=512, dtype=torch.bfloat16, given=(), device="cuda", **options):
-    return Call(Options(**options), device, dtype, N, 128, H, H, H, frozenset(given), True)
+def call(N=64, H=512, dtype=torch.bfloat16, given=(), device="cuda", P=None, **options):
+    return Call(Options(**options), device, dtype, N, 128, H, H, P or H, frozenset(given), True)
 
 
 MANY = Options(
@@ -59,17 +59,21 @@ def programs():
     for H, dtype, norm in ((1150, torch.bfloat16, "per_gate"), (128, torch.float64, "products")):
         normed = call(H=H, dtype=dtype)._replace(options=Options(Variant(norm=norm)))
         yield step_plan.program(specialised, normed, ("step_forward", "step_backward"))
-    for dtype, norm, N, H in (
-        (torch.bfloat16, "ba2016", 64, 512),
-        (torch.bfloat16, "per_gate", 64, 128),
-        (torch.float32, "products", 64, 200),
-        (torch.float16, "ba2016", 25, 128),
+    for dtype, norm, N, H, P in (
+        (torch.bfloat16, "ba2016", 64, 512, None),
+        (torch.bfloat16, "per_gate", 64, 128, None),
+        (torch.float32, "products", 64, 200, 100),
+        (torch.float16, "ba2016", 25, 128, None),
+        (torch.bfloat16, "none", 64, 1024, 512),
+        (torch.float32, "none", 64, 128, 40),
     ):
-        normed = call(N, H, dtype)._replace(options=Options(Variant(norm=norm)))
-        cuts = tiling.pair(H200, normed, False)
+        spanning = call(N, H, dtype, given=() if P is None else ("w_hr",), P=P)
+        spanning = spanning._replace(options=Options(Variant(norm=norm)))
+        cuts = tiling.pair(H200, spanning, False)
         for cut in filter(None, (cuts.forward, cuts.backward)):
-            yield persistent_plan.program(normed, cut, specialises=True)
-        yield step_plan.program(specialised, normed, step_plan.NORMS)
+            yield persistent_plan.program(spanning, cut, specialises=True)
+        if norm != "none":
+            yield step_plan.program(specialised, spanning, step_plan.NORMS)
     for dtype, tf32 in (
         (torch.bfloat16, False),
         (torch.float16, False),

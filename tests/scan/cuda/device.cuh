@@ -267,6 +267,7 @@ DEVICE u32 votes_in_warp(bool value) {
   host::meet(warp.meeting, 32);
   return votes;
 }
+DEVICE void warp_barrier() { host::meet(host::warp().meeting, 32); }
 DEVICE bool any_in_warp(bool value) { return votes_in_warp(value) != 0; }
 
 DEVICE u32 bits_of(float v) { u32 r; std::memcpy(&r, &v, 4); return r; }

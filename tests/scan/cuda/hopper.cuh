@@ -34,7 +34,6 @@ inline u64 vain = 0;       // looks at barriers since one was over: when they ar
 
 DEVICE void team_barrier(int set, int threads) { host::meet(host::running->block->teams[set], threads); }
 DEVICE bool all_in_warp(bool value) { return !any_in_warp(!value); }
-DEVICE void warp_barrier() { host::meet(host::warp().meeting, 32); }
 DEVICE void open_barrier(u64* at, int count) {
   *at = static_cast<u64>(count) | static_cast<u64>(count) << 16;
   host::vain = 0;

@@ -117,6 +117,11 @@ def exchange():
     for case, N, dtype, together in zip(NORMS, (9, 25, 3), ("bf16", "f32", "f16"), (5, 5, 10), strict=True):
         much = dataclasses.replace(MUCH, variant={**MUCH.variant, **case.variant})
         yield Run(sized(much, N, 150), dtype, "persistent", N == 9, {"multiprocessors": together})
+        much = dataclasses.replace(much, projected=True, P=37)
+        yield Run(sized(much, N, 150), dtype, "persistent", N != 9, {"multiprocessors": together})
+    much = dataclasses.replace(MUCH, projected=True, P=20)
+    for N, H, dtype in ((9, 150, "bf16"), (3, 40, "f32"), (17, 96, "f16")):
+        yield Run(sized(much, N, H), dtype, "persistent", N == 9, {"multiprocessors": 5})
 
 
 def teams():

@@ -131,6 +131,16 @@ DEVICE E kept_or_zero(bool keep, E h) {
   return keep ? h : zero;
 }
 
+// What a number of type E holds of a wider one, which keeps the rest; nothing is left of what is not finite.
+template <class E, class R>
+DEVICE E taken(R& v) {
+  E rounded;
+  narrow(v, rounded);
+  const R left = v - wide(rounded);
+  v = left - left == R(0) ? left : R(0);
+  return rounded;
+}
+
 // The operand of the next product: h where variational_h keeps it. Its scale is applied to the product.
 template <class E>
 DEVICE E operand_of(bool keep, E h) {

@@ -49,6 +49,8 @@ DEVICE char* shared() {
   return memory;
 }
 DEVICE void block_barrier() { __syncthreads(); }
+// What lanes wrote before, all lanes of the warp see after it.
+DEVICE void warp_barrier() { __syncwarp(); }
 DEVICE bool any_in_warp(bool value) { return __any_sync(0xffffffffu, value); }
 // A bit for each lane of a warp.
 DEVICE u32 votes_in_warp(bool value) { return __ballot_sync(0xffffffffu, value); }

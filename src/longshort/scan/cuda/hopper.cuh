@@ -16,7 +16,6 @@ DEVICE void team_barrier(int set, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(set + 1), "r"(threads) : "memory");
 }
 DEVICE bool all_in_warp(bool value) { return __all_sync(0xffffffffu, value); }
-DEVICE void warp_barrier() { __syncwarp(); }
 
 // A barrier in shared memory that `count` arrivals and the bytes that were announced move on, phase after phase.
 DEVICE void open_barrier(u64* at, int count) {

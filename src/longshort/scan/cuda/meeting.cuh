@@ -3,7 +3,8 @@
 //
 // The threads put their cells' numbers in shared memory; a warp for each sequence adds up what its block has, tells
 // the other blocks through memory where there are others, waits for theirs as `exchange.cuh` has it, and leaves the result
-// in shared memory for all. Two barriers: before the warps read, and before the threads do.
+// in shared memory for all. Two barriers: before the warps read, and before the threads do; of a warp alone, where the warp
+// that adds a sequence up owns all of its cells.
 #pragma once
 #include "row.cuh"
 #include "tiling.cuh"
@@ -11,7 +12,8 @@
 namespace longshort {
 
 //   Numbers   of a cell at one meeting, at most
-template <class Cut, class A, int Numbers>
+//   Within    whether warp w owns all cells of the columns w, w + Warps and so on
+template <class Cut, class A, int Numbers, bool Within>
 struct Meeting {
   using R = typename A::Wide;
   static constexpr int Pitch = Cut::Units + 2, Most = 8;  // Most: what comes of a sequence
@@ -42,6 +44,13 @@ struct Meeting {
   DEVICE_MEMBER void put(int column, int i, int u, R value) { parts[(column * Numbers + i) * Pitch + u] = value; }
 
   DEVICE_MEMBER R result(int column, int i) const { return results[column * Most + i]; }
+
+  static DEVICE_MEMBER void barrier() {
+    if (Within)
+      warp_barrier();
+    else
+      block_barrier();
+  }
 
   // Calls each(column) for those of this thread's warp.
   template <class Do>
@@ -109,7 +118,7 @@ struct Meeting {
   //   meeting: its number in this launch.   first: sequence of column 0, of `count`.   s: the step, for a report.
   template <int Count>
   DEVICE_MEMBER void total(int meeting, int first, int count, Index s) {
-    block_barrier();
+    barrier();
     each_column(count, [&](int column) {
       R sum[Count];
       add_up(column, Count, [](int, R value) { return value; }, sum);
@@ -129,7 +138,7 @@ struct Meeting {
       spread(mine, sum);
       leave(column, sum);
     });
-    block_barrier();
+    barrier();
   }
 
   // Mean and 1 / sqrt(var + eps) of Rows rows of each sequence: result(column, 2 row), result(column, 2 row + 1).
@@ -139,7 +148,7 @@ struct Meeting {
   template <int Rows>
   DEVICE_MEMBER void standardise(int meeting, int first, int count, Index s, int numbers) {
     const int each = Rows == 1 ? numbers : 1;
-    block_barrier();
+    barrier();
     each_column(count, [&](int column) {
       R sum[Rows], centre[Rows], squares[Rows], both[2 * Rows];
       add_up(column, numbers, [](int, R value) { return value; }, sum);
@@ -160,7 +169,7 @@ struct Meeting {
       if (!join(meeting, first + column, s, each, both)) return;
       leave(column, both);
     });
-    block_barrier();
+    barrier();
   }
 
   DEVICE_MEMBER R scale(R squares, int each) const {

@@ -1,6 +1,6 @@
 // The gradient behind a norm of W_ih x, as the product with W_ih' reads it.
 #pragma once
-#include "arguments.cuh"
+#include "call.cuh"
 
 namespace longshort {
 
@@ -12,9 +12,9 @@ DEVICE void store_input_gradient(const A& a, Index row, Index slot, Index u, con
   constexpr int Parts = sizeof(E) == 2 ? 2 : 1;
   E rounded[Units], rest[Units];
   UNROLL for (int j = 0; j < Units; ++j) {
-    narrow(dz[j], rounded[j]);
-    const R left = dz[j] - wide(rounded[j]);
-    narrow(left - left == R(0) ? left : R(0), rest[j]);  // nothing is left of what is not finite
+    R left = dz[j];
+    rounded[j] = taken<E>(left);
+    narrow(left, rest[j]);
   }
   E* to = a.dz + (row * Parts * a.G + slot) * a.pitch + u;
   store(to, rounded);

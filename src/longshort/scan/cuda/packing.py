@@ -145,10 +145,11 @@ def _pointed(given: frozenset[str]) -> tuple[tuple[int, str], ...]:
 @lru_cache(maxsize=4096)
 def _short(call: Call) -> bool:
     """Whether 32 bits count the elements of every array that a call's kernels make or keep."""
-    # at least 20 N H, for `sums` has up to 17; with a norm 12 T N H, for r̄ may have three parts of four gates
-    wide = call.H + max(call.H, call.P) + 32 + (call.H + 32) * (call.variant.norm != "none")
-    elements = (call.T + 4) * call.N * 4 * wide
-    return elements < 1 << 31
+    # of a sequence's step: z̄ or r̄ of four gates, in two parts or three, or outputs in three, all of them
+    # padded. Four steps more are 20 N H at least, for `sums` has up to 17.
+    H, P = (-(-n // 32) * 32 for n in (call.H, call.P))
+    most = 4 * max(P, H * (2 if call.variant.norm == "none" else 3))
+    return (call.T + 4) * call.N * most < 1 << 31
 
 
 class Packed:

@@ -30,7 +30,7 @@ struct PersistentBackward {
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
   static constexpr int SumStages = Cut::Exchanges ? 2 : 1;  // no barrier parts their readers from the next writers
   static constexpr int BiasBytes = Cut::Normed ? 0 : Cut::Threads * 16;
-  using Meets = Meeting<Cut, A, 8>;
+  using Meets = Meeting<Cut, A, 8, Cut::Units == 32>;
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
   using Outputs = typename Where<Cut::Projects, ProjectionBack<Cut, A, F>>::Type;
   static constexpr int ProjectionBytes = Outputs::Bytes;
@@ -157,9 +157,7 @@ struct PersistentBackward {
       const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks;
       R rest = a_bar[gate];
       UNROLL for (int part = 0; part < Parts; ++part) {
-        E value;
-        narrow(rest, value);
-        rest -= wide(value);
+        E value = taken<E>(rest);
         if (Cut::Exchanges) value = canonical(value);
         store_relaxed(row + part * Cut::K + at, value);
         if (!Cut::Exchanges)
@@ -235,7 +233,8 @@ struct PersistentBackward {
       const bool neighbour = asked > 0 && (!has(Reversed) || lengths.active(a, k, n, time_of(a, has, asked - 1)));
       const bool starts = Cut::Subs == 1 ? reset >> k & 1u : resets(a, has, n, time_of(a, has, asked));
       was[k] = recall(a, has, n, asked, u, starts, neighbour);
-      if (Cut::Normed && norms_cell(has)) load(a.stats_c + (time_of(a, has, asked) * a.N + n) * 2, stats[k].of);
+      if (Cut::Normed && norms_cell(has))
+        UNROLL for (int i = 0; i < 2; ++i) stats[k].of[i] = a.stats_c[(time_of(a, has, asked) * a.N + n) * 2 + i];
       if (!Cut::Projects) dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
     }
     float arrived[Cells];
@@ -338,6 +337,7 @@ struct PersistentBackward {
       dot = q * cell.norm.hat();
     }
     if (Cut::Projects && !now.on) a.unprojected_all[(time_of(a, has, s) * a.N + n) * a.H + u] = R(0);
+    if (!norms_cell(has)) return;
     meets.put(column(k), 0, u - unit0, q);
     meets.put(column(k), 1, u - unit0, dot);
   }
@@ -351,9 +351,12 @@ struct PersistentBackward {
     R sums[8] = {};
     if (cell.on) {
       Carried hands = carry(sub, k);
-      const R q[1] = {pass(slice, k, s, false, was, cell, hands.dc)}, dot[1] = {q[0] * cell.norm.hat()};
+      const R q[1] = {pass(slice, k, s, false, was, cell, hands.dc)};
       carry(sub, k) = hands;
-      if (norms_cell(has)) add_sums(a, n, a.sum_cell, u, dot), add_sums(a, n, a.sum_cell + 1, u, q);
+      if (norms_cell(has)) {
+        const R dot[1] = {q[0] * cell.norm.hat()};
+        add_sums(a, n, a.sum_cell, u, dot), add_sums(a, n, a.sum_cell + 1, u, q);
+      }
       UNROLL for (int gate = 0; gate < 4; ++gate) {
         if (slots[gate] < 0) continue;
         a.da_wide[(row * a.G + slots[gate]) * a.H + u] = cell.a_bar[gate];
@@ -368,10 +371,11 @@ struct PersistentBackward {
 
   // (18): r̄ to the next product.
   DEVICE_MEMBER void tell_normed(int sub, const Slice<Cut, A>& slice, int k, Index t, const Seen& seen, const Moved& cell) {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     R dr[4] = {R(0), R(0), R(0), R(0)};
     const R count = R(has(NormsProducts) ? a.G * a.H : Index(a.H));
     UNROLL for (int gate = 0; gate < 4; ++gate) {
-      if (!cell.on) continue;
+      if (!cell.on || slots[gate] < 0) continue;
       const int of = has(NormsProducts) ? 0 : gate;
       const R mean = shared_out(meets.result(column(k), 2 * of), count);
       const R dot = shared_out(meets.result(column(k), 2 * of + 1), count);

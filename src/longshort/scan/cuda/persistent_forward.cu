@@ -32,7 +32,7 @@ struct PersistentForward {
   // In registers, what a cell hands to the next step: but not where there are several sub-batches or column tiles.
   static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
-  using Meets = Meeting<Cut, A, 4>;
+  using Meets = Meeting<Cut, A, 4, !Direct && Cut::Units == 32>;
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
   using Outputs = typename Where<Cut::Projects, Projection<Cut, A, F>>::Type;
   static constexpr int ProjectionBytes = Outputs::Bytes;

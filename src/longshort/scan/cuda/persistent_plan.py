@@ -14,7 +14,7 @@ from . import copying
 from .machine import Machine, Runnable
 from .packing import Packed, flags, sized
 from .sources import Entry, Program
-from .step_plan import RESIDENT_ROWS, Steps, span, way_back_ahead
+from .step_plan import RESIDENT_ROWS, Steps, aligned, span, way_back_ahead
 from .tiling import Pair, Tiling
 
 PATIENCE = 10.0
@@ -100,9 +100,9 @@ def _meet(call: Call, given: Inputs, packed: Packed, steps: int, blocks: int) ->
 
 
 def _spans(machine: Machine, call: Call) -> int:
-    """Return into how many spans of steps `norms_back` parts each sequence, so that the device has work."""
+    """Return the spans of eight steps or more of each sequence that `norms_back` shares out to blocks."""
     blocks = 2 * machine.properties.multiprocessors * max(1, 4 * RESIDENT_ROWS[4] // call.H)
-    return min(call.T, -(-blocks // call.N))
+    return min(-(-call.T // 8), -(-blocks // call.N))
 
 
 def rows(machine: Machine, call: Call) -> int:
@@ -113,7 +113,7 @@ def rows(machine: Machine, call: Call) -> int:
 def _norms(machine: Machine, call: Call, packed: Packed) -> Steps:
     """Return what a norm runs before and after the steps, compiled together."""
     names = ("norm_inputs",) * (call.variant.norm != "per_gate") + ("norms_back",) * call.save
-    return Steps(machine, call, packed, names)
+    return Steps(machine, call, packed, names, aligned(packed, ("hat_z", "hat_r")))
 
 
 def _way_back_ahead(machine: Machine, call: Call, packed: Packed, tilings: Pair) -> None:

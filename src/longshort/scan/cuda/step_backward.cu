@@ -122,10 +122,7 @@ struct StepBack {
       UNROLL for (int j = 0; j < Units; ++j) rest[j] = dr[j];
       UNROLL for (int part = 0; part < 3; ++part) {
         E rounded[Units];
-        UNROLL for (int j = 0; j < Units; ++j) {
-          narrow(rest[j], rounded[j]);
-          rest[j] -= wide(rounded[j]);
-        }
+        UNROLL for (int j = 0; j < Units; ++j) rounded[j] = taken<E>(rest[j]);
         store(a.dr_parts + ((3 * n + part) * a.G + slot) * a.H + u, rounded);
       }
     }
@@ -246,7 +243,7 @@ struct StepBack {
     UNROLL for (int k = 0; k < 4; ++k)
       if (has(NormsGates) && slots[k] >= 0) scale_r[k] = a.scale_r[row * a.G + slots[k]];
     R stats[2] = {};
-    if (norms_cell(has)) load(a.stats_c + row * 2, stats);
+    if (norms_cell(has)) stats[0] = a.stats_c[row * 2], stats[1] = a.stats_c[row * 2 + 1];
     norm.mean = stats[0], norm.scale = stats[1];
     wait_for_previous();
     units.each([&](int k, Index u) { ask_arriving(u, held[k]); });

@@ -140,10 +140,10 @@ _GIVEN: Final = (
 """What the steps read with wide loads and this package has not made just now."""
 
 
-def aligned(packed: Packed) -> int:
-    """Return how many adjacent units the tensors that a call was given allow to load at once."""
-    held = [tensor for tensor in map(packed.held.get, _GIVEN) if tensor is not None]
-    dy = packed.held.get("dy")
+def aligned(packed: Packed, names: tuple[str, ...] = _GIVEN) -> int:
+    """Return how many adjacent units the tensors of these names allow to load at once."""
+    held = [tensor for tensor in map(packed.held.get, names) if tensor is not None]
+    dy = packed.held.get("dy") if "dy" in names else None
     strides = () if dy is None else dy.stride()[:-1]
 
     def fits(units: int) -> bool:
@@ -154,10 +154,21 @@ def aligned(packed: Packed) -> int:
 
 
 class Steps:
-    """The launches of a call, bound to its argument. `names`: the kernels to compile together."""
+    """The launches of a call, bound to its argument.
 
-    def __init__(self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...]) -> None:
-        self.machine, self.call, self.packed, self.most = machine, call, packed, aligned(packed)
+    Args:
+        machine: where.
+        call:    of T > 0 steps.
+        packed:  the argument.
+        names:   the kernels to compile together.
+        most:    adjacent units of a thread; by default what all tensors allow.
+    """
+
+    def __init__(
+        self, machine: Machine, call: Call, packed: Packed, names: tuple[str, ...], most: int | None = None
+    ) -> None:
+        self.machine, self.call, self.packed = machine, call, packed
+        self.most = aligned(packed) if most is None else most
         self.program = program(machine, call, needed(call, names), self.most, packed.short)
         self.step = ctypes.c_longlong.from_buffer(packed.bytes, packed.layout.place["step"])
 

@@ -190,7 +190,7 @@ class Pair:
     "padded"
     forward: Tiling
     backward: Tiling | None
-    "None where one launch a step runs backward"
+    "None where one launch a step runs backward: with a norm or a projection that does not fit, or in float16"
 
     @property
     def exchanges(self) -> bool:
@@ -229,8 +229,10 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
     forward, back = found
     # r̄ of a norm and h̄' of a projection need 24 bits, and parts of 11 end where float16 does
     if (P or normed) and call.dtype == torch.float16:
-        return None if forward is None else Pair(H, forward, None)
-    return None if forward is None or back is None else Pair(H, forward, back)
+        back = None
+    if forward is None or (back is None and not P and not normed):
+        return None
+    return Pair(H, forward, back)
 
 
 def _shared_out(asked: Asked) -> bool:
