@@ -15,10 +15,12 @@ weights.py    what is left when they are done: products over all steps
 
 device.cuh    every hardware instruction         call.cuh      steps, lengths, resets, the state's way
 arguments.cuh the one argument, every pointer    units.cuh     adjacent units of one thread, in wide loads
-                                                 row.cuh       a row in one block, for the norms
+norms.cuh     z̄ behind a norm                    row.cuh       a row in one block, for the norms
+meeting.cuh   a row in several, for the norms    projection.cuh  W_hr resident beside W_hh
 philox.cuh, decisions.cuh   the noise           product.cuh   resident weights times a staged operand
 lengths.cuh   the lengths of a thread's sequences
-cell.cuh      equations (2) to (17) of one cell  exchange.cuh  blocks tell each other h and ā
+cell.cuh, cell_back.cuh   equations (2) to (17) of one cell
+exchange.cuh  blocks tell each other h and ā     tiling.cuh    how a persistent kernel is cut
 hopper.cuh    what only Hopper has               units_forward.cuh  one step of them, whatever multiplied
-step_*.cu, persistent_*.cu, team_forward.cu, dropped.cu, copied.cu   the kernels
+step_*.cu, persistent_*.cu, norms.cu, team_forward.cu, dropped.cu, copied.cu   the kernels
 """

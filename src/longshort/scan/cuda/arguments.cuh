@@ -3,7 +3,7 @@
 // The host packs it by the names below (`sources.py` reads this struct), so every field has eight bytes.
 // E is the type of x, y and the weights; R that of the cell and of all sums (float for 16 bits). Sizes are
 // N sequences, T steps, H cells, P outputs, G computed gates, S of them sigmoids. Arrays are dense in the
-// order written, aligned to 16 bytes unless strides are given, and none overlaps another. "in" is only read,
+// order written, aligned to 16 bytes unless strides are given, and none overlaps another but where it says so. "in" is only read,
 // "out" only written, "state" both, by the one thread that owns the element (n, unit); a null pointer means
 // that the call has no such thing. Steps run s = 0 .. T-1 in the order of computation and stand at
 // t = s, or T-1-s reversed.
@@ -79,7 +79,7 @@ struct Arguments {
   i64 flags;
   Size step;           // s of this launch, in the plan of one launch a step
   Size steps;          // steps of this launch, in the persistent plan: s = step .. step + steps - 1; in the other the
-                       // first s whose W_ih x is not in `z`
+                       // first s whose W_ih x is not in `z`; of a span, in `norms_back`
   i64 first;          // number of step t = 0 in the counters of the noise
   Size z_first;        // t of the first row of `z`
   i64 slot_i;         // block of rows of gate i in z, r, bias and da; -1 where it is not computed
@@ -89,7 +89,7 @@ struct Arguments {
   i64 sigmoid_i;      // block of gate i in peephole, s and w_gates; -1 where there is none
   i64 sigmoid_f;
   i64 sigmoid_o;
-  Size pitch;          // H, or more: units a gate has in `da`
+  Size pitch;          // H, or more: units a gate has in `da` and `dz`
   double cell_clip;
   double projection_clip;
   double norm_eps;
@@ -116,7 +116,7 @@ struct Arguments {
   const u8* reset;          // in: (N, T)
   const i64* lengths;       // in: (N)
   // products of the call, made by a matrix product before the launch
-  const R* z;               // in: (steps from z_first, N, G H)  W_ih x
+  const R* z;               // in: (steps from z_first, N, G H)  W_ih x; persistent, with a norm of products, N of it
   const R* r;               // in: (N, G H)  W_hh operand
   const R* r_gates;         // in: (N, S H)  W_gates s
   const R* projected;       // in: (N, P)  W_hr unprojected
@@ -174,7 +174,7 @@ struct Arguments {
                             // rounded, and what that left, for W_ih' z̄ cancels
   R* gates_before;          // out: (T, N, S H)  s_{t-1} of the operands' kernel
   R* da_sigmoid;            // out: (T, N, S H)  ā of the sigmoids, with gate recurrence
-  R* sums;                  // state: (N, K, H)  sums over t, one block for each row that a field below names
+  R* sums;                  // state: (N, K, H), of `norms_back` (blocks, K, H)  sums over t, one block for each row that a field below names
   i64 sum_peephole;         // first block of the S blocks Σ ā ⊙ c; -1 where there is none
   i64 sum_cell;             // of the two blocks for gain_c and shift_c
   i64 sum_ih;               // of the G blocks for gain_ih

@@ -285,7 +285,7 @@ DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, b
   return r;
 }
 
-// Has what `recall` and `output_gradient` will read at step s brought nearer, but for the cell after it, which step
+// Has what `recall` and `output_gradient` will read at step s, and N of r with a norm, brought nearer, but for the cell after it, which step
 // s + 1 read.
 template <class A, class F>
 DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {

@@ -208,7 +208,7 @@ struct Product {
   }
 
   // The same of an operand that other blocks are writing: each lane waits for its own share, and no thread for its
-  // block. Eight times 16 bytes are asked for together; each makes room for one of the next eight when it is multiplied.
+  // block. Eight times 16 bytes, or as many whole chunks as that is, are asked for together; each makes room for one of the next eight when it is multiplied.
   //   from: column 0; columns lie Parts K elements apart.   columns: how many there are, at least 1; the others repeat the
   //         last.
   //   Parts: as for `run`; those of a column lie one behind the other.
