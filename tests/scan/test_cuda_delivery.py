@@ -398,7 +398,7 @@ def a_device(stub, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "the device")
     monkeypatch.setattr(compiler, "nvrtc", lambda: object())
     monkeypatch.setattr(compiler, "version", lambda: (12, 9))
-    monkeypatch.setattr(gpu, "proven", lambda device: None)
+    monkeypatch.setattr(gpu, "proven", lambda device, spans: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
 
 

@@ -347,8 +347,12 @@ def test_what_is_saved_is_what_the_backend_says(case, machine):
     assert len(set(places)) == len(places)
 
 
-def test_the_check_at_first_use_passes(machine):
-    assert gpu.checked(torch.device("cpu"), machine) is None
+SPANS = pytest.mark.parametrize("spans", [False, True], ids=["plain", "norm and projection"])
+
+
+@SPANS
+def test_the_check_at_first_use_passes(spans, machine):
+    assert gpu.checked(torch.device("cpu"), machine, spans) is None
 
 
 def test_the_check_at_first_use_is_out_of_reach_of_a_trace(machine, monkeypatch):
@@ -359,10 +363,11 @@ def test_the_check_at_first_use_is_out_of_reach_of_a_trace(machine, monkeypatch)
         assert gpu.proven.__wrapped__(torch.device("cpu")) is None
 
 
-def test_the_check_at_first_use_finds_a_wrong_number(machine, monkeypatch):
+@SPANS
+def test_the_check_at_first_use_finds_a_wrong_number(spans, machine, monkeypatch):
     monkeypatch.setattr(machine, "product", lambda a, b, out: out.copy_(1.1 * (a @ b)))
     why = "a check at their first use found wrong numbers in plan 'step'"
-    assert gpu.checked(torch.device("cpu"), machine) == why
+    assert gpu.checked(torch.device("cpu"), machine, spans) == why
 
 
 def test_the_check_at_first_use_says_what_failed(machine, monkeypatch):

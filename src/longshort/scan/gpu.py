@@ -18,6 +18,7 @@ from .cuda import copying, dropping, packing, persistent_plan, step_plan, team_p
 from .cuda import machine as machines
 from .cuda.machine import Machine, Properties
 from .cuda.weights import AT
+from .variant import Variant
 
 HELD: Final = 256 << 20
 """Bytes of W_ih x that are held at a time: the recurrence takes them a chunk of steps after another."""
@@ -27,33 +28,41 @@ def refuses(call: Call) -> str | None:
     """Say why no kernel can run a call, or None."""
     if call.device != "cuda":
         return f"the tensors are on {call.device}, and the kernels run on CUDA devices"
-    return machines.why_not() or proven(torch.device("cuda", torch.cuda.current_device()))
+    spans = call.variant.norm != "none" or "w_hr" in call.given
+    return machines.why_not() or proven(torch.device("cuda", torch.cuda.current_device()), spans)
 
 
 @lru_cache(maxsize=64)
-def proven(device: torch.device) -> str | None:
+def proven(device: torch.device, spans: bool = False) -> str | None:
     """Return what `checked` says of a device, asked once in a process.
 
     The check has a thread of its own: the call may come while torch traces with tensors that hold nothing, or
     inside a transform, and neither reaches another thread.
     """
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(checked, device, machines.of(device)).result()
+        return thread.submit(checked, device, machines.of(device), spans).result()
 
 
-def checked(device: torch.device, machine: Machine) -> str | None:
+def checked(device: torch.device, machine: Machine, spans: bool = False) -> str | None:
     """Run a small call, both plans, beside the derivative in plain torch.
+
+    Args:
+        device:  of the tensors.
+        machine: that device.
+        spans:   whether the call has what spans units: a norm and a projection.
 
     Returns:
         What went wrong, as a clause, or None: `plan()` shows it, and plain torch runs instead.
     """
     rng = torch.Generator().manual_seed(0)
-    x, w_ih, w_hh, bias, h, c = (
-        torch.randn(shape, generator=rng).to(device) / 2
-        for shape in ((3, 4, 5), (24, 5), (24, 6), (24,), (3, 6), (3, 6))
-    )
-    given = Inputs(x, w_ih, w_hh, bias, h, c)
-    call, needs = call_of(Options(), given, save=True), [True] * len(Inputs._fields)
+    P = 4 if spans else 6
+    shapes = {"x": (3, 4, 5), "w_ih": (24, 5), "w_hh": (24, P), "bias": (24,), "h": (3, P), "c": (3, 6)}
+    if spans:
+        shapes |= {"w_hr": (P, 6), "gain_ih": (24,), "gain_hh": (24,), "gain_c": (6,), "shift_c": (6,)}
+    tensors = {name: torch.randn(shape, generator=rng).to(device) / 2 for name, shape in shapes.items()}
+    given = Inputs(*map(tensors.get, Inputs._fields))  # type: ignore[arg-type]  # x and the like are there
+    options = Options(Variant(norm="ba2016")) if spans else Options()
+    call, needs = call_of(options, given, save=True), [True] * len(Inputs._fields)
     try:
         outputs, saved = derivative.forward(call, given)
         grads = Grads(outputs.y, outputs.h, outputs.c)
