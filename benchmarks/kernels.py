@@ -19,11 +19,18 @@ from longshort.scan import gpu
 from longshort.scan.call import Call, Options
 from longshort.scan.cuda import compiler, persistent_plan, sources, step_plan, team_plan
 from longshort.scan.cuda.machine import Properties
+from longshort.scan.variant import Variant
 from record import write
 
 H200 = Properties("H200", (9, 0), 132, 227 * 1024)
 WIDE = ("64 x 128", "64 x 512", "64 x 1024", "1024 x 128")
 """The cases whose float32 kernels are compiled too."""
+SPANNING = {
+    "ba2016": {"norm": "ba2016"},
+    "per gate": {"norm": "per_gate"},
+    "projection": {"projected": True},
+    "ba2016 and projection": {"norm": "ba2016", "projected": True},
+}
 OPEN = {
     "first use": "at most 1.5 s, median 0.5 s; 20 ms from the disk; here without a device",
     "host time of a call": "at most 15 us to the launch",
@@ -34,9 +41,11 @@ class _Compiled:
     specialises = True
 
 
-def call(case, dtype):
-    """A plain call of a case."""
-    return Call(Options(), "cuda", dtype, case.N, case.T, case.C, case.H, case.H, frozenset({"bias"}), True)
+def call(case, dtype, norm="none", projected=False):
+    """A call of a case: plain, with a norm, or with half as many outputs as units."""
+    given, P = frozenset({"bias"} | ({"w_hr"} if projected else set())), case.H // 2 if projected else case.H
+    options = Options(Variant(norm=norm))
+    return Call(options, "cuda", dtype, case.N, case.T, case.C, case.H, P, given, True)
 
 
 def measured(text):
@@ -135,6 +144,12 @@ def main():
                 continue  # float16's kernels are bfloat16's, but for two instructions
             cases.setdefault(case.name, {})[name] = kernels(call(case, dtype), tf32)
             print(case.name, name, cases[case.name][name], flush=True)
+    spanning = {}
+    for case in CASES:
+        for name, settings in SPANNING.items() if case.name in WIDE else ():
+            asked = call(case, torch.bfloat16, **settings)
+            spanning.setdefault(case.name, {})[name] = kernels(asked, False)
+            print(case.name, name, spanning[case.name][name], flush=True)
     steps = {}
     for dtype in sources.TYPES:
         for kind in (
@@ -153,6 +168,7 @@ def main():
         "first use": summary(cases),
         "two threads do the work of": cores_worth(),
         "persistent kernels": cases,
+        "persistent kernels of what spans units, bfloat16": spanning,
         "kernels of one launch a step": steps,
     }))  # fmt: skip
 

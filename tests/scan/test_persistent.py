@@ -186,16 +186,27 @@ PROJECTED = [
 FEWER = dataclasses.replace(NORMS[0], why="three gates", variant={"norm": "ba2016", "coupled": True})
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=["bf16", "f32", "f16"])
-@pytest.mark.parametrize(
-    "N, H, multiprocessors",
-    [(9, 40, 1), (17, 128, 1), (3, 150, 5), (25, 150, 5), (13, 150, 10), (33, 150, 5)],
-    ids=["alone", "wide, alone", "few columns", "two sub-batches", "two groups", "many"],
-)
-@ids([*NORMED, *PROJECTED, FEWER])
+SPANS = {
+    "alone": (9, 40, 1),
+    "wide, alone": (17, 128, 1),
+    "few columns": (3, 150, 5),
+    "two sub-batches": (25, 150, 5),
+    "two groups": (13, 150, 10),
+}
+TYPES = {"bf16": torch.bfloat16, "f32": torch.float32, "f16": torch.float16}
+SPANNED = [
+    pytest.param(case, *cut, TYPES[dtype], id=f"{case.why}-{name}-{dtype}")
+    for k, case in enumerate([*NORMED, *PROJECTED, FEWER])
+    for j, (name, cut) in enumerate(SPANS.items())
+    for dtype in [("bf16", "f32", "bf16", "f16", "bf16")[(2 * k + j) % 5]]
+]
+"""Every case by every cut, in a type each; tests/gpu has them all."""
+
+
+@pytest.mark.parametrize("case, N, H, multiprocessors, dtype", SPANNED)
 def test_norms_and_projections_that_span_warps_and_blocks(case, N, H, multiprocessors, dtype, on):
     machine = on(multiprocessors=multiprocessors, seed=N)
-    case = dataclasses.replace(case, N=N, H=H, T=3)
+    case = dataclasses.replace(case, N=N, H=H, T=2)
     once = check(case, dtype)
     machine.seed = 1
     for what, got in case.differentiate(case.make(dtype), backend="gpu").items():

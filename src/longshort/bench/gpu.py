@@ -240,19 +240,20 @@ def _options(
 STACKS: dict[str, tuple[int, int, dict[str, Any], dict[str, Any], int, int]] = {
     "ptb medium": (650, 650, {"num_layers": 2, "dropout": 0.5}, {}, 20, 35),
     "awd-lstm": (400, 1150, {"num_layers": 3}, {"noise": Noise(weight_drop=0.5)}, 80, 70),
+    "projected": (512, 1024, {"num_layers": 2, "proj_size": 512}, {}, 64, 128),
 }
 """C, H, what both layers get, what ours gets, N, T."""
 
 
 def stacks(setup: Setup) -> dict[str, Any]:
-    """A training step of two published language models' layers, ours beside torch.nn.LSTM."""
+    """A training step of two language models' layers, and of projected ones, beside torch.nn.LSTM's."""
     found: dict[str, Any] = {}
     for name, (C, H, both, mine, N, T) in STACKS.items():
         case = Case(name, N, T, C, H)
         for kind, (dtype, tf32) in TYPES.items():
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
             x = torch.randn(T, N, C, device="cuda", dtype=dtype, requires_grad=True)
-            dy = torch.randn(T, N, H, device="cuda", dtype=dtype)
+            dy = torch.randn(T, N, both.get("proj_size", H), device="cuda", dtype=dtype)
             theirs = torch.nn.LSTM(C, H, **both).to("cuda", dtype)
             runners = {
                 "ours": _training(_layer(case, dtype, **both, **mine), x, dy, None),
