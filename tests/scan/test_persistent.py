@@ -312,7 +312,7 @@ def test_what_is_not_finite_passes_and_nobody_waits_for_it(dtype, value, where, 
     ]
 )
 def test_what_is_not_finite_passes_norms_and_projections(case, value, where, on):
-    """But an infinite W_hr is NaN at once, which docs/kernels.md says: it meets h̃ in two parts."""
+    """But an infinite W_hr is NaN at once, which docs/kernels.md says: it meets h̃ in parts."""
     on(multiprocessors=5)
     case = dataclasses.replace(case, N=3, T=3, H=150)
     tensors = case.make(torch.bfloat16)
@@ -361,18 +361,43 @@ def test_a_wait_ends_and_says_who_waited(on, monkeypatch):
     assert block in range(1, 5) and step == 0
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_projected_cell_of_any_size_is_multiplied_wide_in_float16(on):
+    """Without the activation of the output h̃ is the cell, which parts of float16 do not hold."""
+    on()
+    variant = {"input_activation": False, "output_activation": False}
+    case = Case("wide cells", variant=variant, projected=True, N=3, T=2, H=40, P=20)
+    tensors = case.make(torch.float16)
+    tensors["c"] = torch.full((3, 40), 2e5)
+    tensors["w_hr"] *= 1e-3
+    assert case.run(tensors, backend="gpu")["y"].isfinite().all()
+
+
+def test_a_projection_that_cancels(on):
+    """Pairs of units whose W_hr have opposite signs: h̃ in two parts of 16 bits would show."""
+    on(multiprocessors=5)
+    case = Case("cancels", projected=True, N=4, T=2, H=160, P=64)
+    tensors = case.make(torch.bfloat16)
+    for name in ("w_ih", "w_hh"):
+        tensors[name].view(4, 80, 2, -1)[:, :, 1] = tensors[name].view(4, 80, 2, -1)[:, :, 0]
+    tensors["bias"].view(4, 80, 2)[:, :, 1] = tensors["bias"].view(4, 80, 2)[:, :, 0]
+    tensors["c"].view(4, 80, 2)[:, :, 1] = tensors["c"].view(4, 80, 2)[:, :, 0] + 1e-4
+    tensors["w_hr"].view(64, 80, 2)[:, :, 1] = -tensors["w_hr"].view(64, 80, 2)[:, :, 0]
+    case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward", "projected"])
 def test_a_missing_barrier_is_found(direction, on, monkeypatch):
     """A test of the test: without the barrier before the sums, some order of threads changes the result."""
     on(multiprocessors=5)
-    case = Case("ordinary", N=5, T=3, H=150)
+    case = Case("ordinary", N=5, T=3, H=150, projected=direction == "projected")
+    before = "core.group] = d[m][c][r];" if case.projected else "core.group] = {d"
     tensors = case.make(torch.bfloat16)
     right = case.differentiate(tensors, backend="gpu")
     whole = sources.Program.text
 
     def without(self, twin=None):
         text = whole(self, twin)
-        at = text.find("core.group] = {d")
+        at = text.find(before)
         return text if at < 0 else text[:at] + text[at:].replace("block_barrier();", "", 1)
 
     monkeypatch.setattr(sources.Program, "text", without)
@@ -382,7 +407,7 @@ def test_a_missing_barrier_is_found(direction, on, monkeypatch):
         got = case.differentiate(tensors, backend="gpu")
     finally:
         emulator.library.cache_clear()
-    names = ("y",) if direction == "forward" else ("dh",)
+    names = ("dh",) if direction == "backward" else ("y",)
     assert any(not torch.equal(got[name], right[name]) for name in names)
 
 

@@ -184,11 +184,13 @@ def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.
     """
     wanted, tf32 = _wanted(plan), call.dtype == torch.float32 and machine.tf32()
     part = machine.properties.part(machine.sharing())
+    whole = _cut(machine.properties, call, wanted, tf32)
     if part != machine.properties:
         found = _cut(part, call, wanted, tf32)
-        if found is not None and found.exchanges:
+        complete = found is not None and (found.backward or whole is None or whole.backward is None)
+        if complete and found is not None and found.exchanges:
             return found
-    return _cut(machine.properties, call, wanted, tf32)
+    return whole
 
 
 def _wanted(plan: str | None) -> str:

@@ -187,14 +187,14 @@ struct Arguments {
   R* dc_initial;            // state: (N, H + S H)
   // persistent plan
   const E* weights;         // in: rows of resident weights, padded with zeros to `weight_pitch`
-  i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (H, G, padded H)
-  E* exchange;              // state: (steps + 1, N, padded H), every bit set before the launch; see exchange.cuh
+  i64 weight_pitch;         // elements; forward W_hh (G H, pitch), backward W_hh' (P, G, padded H)
+  E* exchange;              // state: (steps + 1, N, padded P), every bit set before the launch; see exchange.cuh
                             // Of teams: (sets, 2, padded H, columns), see team_forward.cu
   u32* posted;              // state: (sets, 128)  zero before the launch; how many operands a block of a set has written
   R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group; not with a norm
   const E* projection;      // in: W_hr, rows dense and padded with zeros to the padded H; in the way back W_hr'
-  E* exchange_second;       // state: (steps, N, 2, padded H) h̃, backward (T, N, 3, padded P) h̄', told as h is, every bit set
-                            // before the launch; of 4 bytes one for each part. See projection.cuh
+  E* exchange_second;       // state: (steps, N, 3, padded H) h̃, backward (T, N, 3, padded P) h̄', told as h is, every bit set
+                            // before the launch; of 4 bytes one in place of three. See projection.cuh
   float* meetings;          // state: (meetings of the launch, N, Blocks, 8), every bit set before it; see meeting.cuh
   R* normed_z;              // out: like z, N of it; may be z
   i64* stuck;               // out: (2)  block and step of a wait that never ended

@@ -19,20 +19,21 @@ struct Decisions {
   Noise noise;      // of the one call of a step, if decisions last
 
   DEVICE_MEMBER explicit Decisions(const F& options) : has(options) {}
+  DEVICE_MEMBER bool zones_hidden() const { return has(ZonesHidden) && !has(Projected); }  // else outputs are others' own
   DEVICE_MEMBER bool at(int task) const { return bits[task / 4] >> (Apart * (task % 4)) & 1u; }
   DEVICE_MEMBER bool candidate(int k) const { return at(k); }
   DEVICE_MEMBER bool output(int k) const { return at(Cells * has(MasksCandidate) + k); }
-  DEVICE_MEMBER bool cell(int k) const { return at(Cells * (has(MasksCandidate) + has(ZonesHidden)) + k); }
+  DEVICE_MEMBER bool cell(int k) const { return at(Cells * (has(MasksCandidate) + zones_hidden()) + k); }
 
   DEVICE_MEMBER static int own() { return lane() / Apart % 4; }
-  DEVICE_MEMBER int tasks() const { return (has(MasksCandidate) + has(ZonesHidden) + has(ZonesCell)) * Cells; }
+  DEVICE_MEMBER int tasks() const { return (has(MasksCandidate) + zones_hidden() + has(ZonesCell)) * Cells; }
   DEVICE_MEMBER bool once() const { return Lasts && tasks() > 0 && tasks() <= 4; }
   DEVICE_MEMBER bool twice() const { return once() && tasks() <= 2; }
 
   // Calls each(kind, cell, task).
   template <class Each>
   DEVICE_MEMBER void for_tasks(Each each) const {
-    const bool there[3] = {has(MasksCandidate), has(ZonesHidden), has(ZonesCell)};
+    const bool there[3] = {has(MasksCandidate), zones_hidden(), has(ZonesCell)};
     int task = 0;
     UNROLL for (int at = 0; at < 3 * Cells; ++at)
       if (there[at / Cells]) each(at / Cells, at % Cells, task++);

@@ -47,6 +47,7 @@ struct PersistentBackward {
   struct Seen { R hat[4], scale[4]; };
   struct Stats { R of[2]; };  // mean and scale of c̃
   struct Gains { R hh[4], c, shift; };
+  struct OutputGradients { E dy[Cut::Projects ? (Cut::Outputs * Cut::Columns + Cut::Threads - 1) / Cut::Threads : 1]; };
 
   struct alignas(8) Carried {
     R past, dc;  // what reaches h past the product, and c̄
@@ -172,8 +173,11 @@ struct PersistentBackward {
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
     if (!Cut::Exchanges || s + 1 >= a.T) decide_all(slice, s);
     if (slice.count == 0) return;
+    OutputGradients arriving;
+    if constexpr (Cut::Projects) projection.ask(slice, s, arriving.dy);
     if (s + 1 >= a.T) {
-      if constexpr (Cut::Projects) project(sub, slice, s, [](int, int) { return 0.0f; }, found);
+      if (Cut::Projects && Cut::Exchanges && Cut::Subs > 1) block_barrier();  // else the first product's parts them
+      if constexpr (Cut::Projects) project(sub, slice, s, arriving, [](int, int) { return 0.0f; }, found);
       return;
     }
     float d[Tiles][Cut::NT][4];
@@ -183,6 +187,8 @@ struct PersistentBackward {
         decide_all(slice, s);
         UNROLL for (int k = 0; k < Cells; ++k)
           if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
+        if constexpr (Cut::Projects)
+          if (s > 0) projection.ask_ahead(slice, s - 1);
       };
       const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Parts * Cut::K;
       core.template run_arriving<Parts>(a, from, slice.count, s, later, d);
@@ -202,7 +208,7 @@ struct PersistentBackward {
       return total;
     };
     if constexpr (Cut::Projects) {
-      project(sub, slice, s, sum, found);
+      project(sub, slice, s, arriving, sum, found);
     } else {
       UNROLL for (int k = 0; k < Cells; ++k)
         if (owns(slice, k)) found[k] = sum(column(k), unit(k) - unit0);
@@ -210,8 +216,9 @@ struct PersistentBackward {
   }
 
   template <class Sum>
-  DEVICE_MEMBER void project(int sub, const Slice<Cut, A>& slice, int s, Sum sum, float (&m)[Cells]) {
-    projection.run(sub, slice, s, sum);
+  DEVICE_MEMBER void project(int sub, const Slice<Cut, A>& slice, int s, const OutputGradients& arriving, Sum sum,
+                             float (&m)[Cells]) {
+    projection.run(sub, slice, s, arriving.dy, sum);
     UNROLL for (int k = 0; k < Cells; ++k)
       if (s >= 0 && owns(slice, k)) m[k] = projection.m(column(k), unit(k) - unit0);
   }
@@ -458,9 +465,9 @@ struct PersistentBackward {
     for (int s = a.T.value - 1; s >= -1; --s) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, s);
-        if ((!Cut::Exchanges || Cut::Projects) && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
+        if (!Cut::Exchanges && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
       }
-      if (!Cut::Exchanges || Cut::Projects) block_barrier();
+      if (!Cut::Exchanges) block_barrier();
     }
     if (a.bias_sums) write_bias();
   }

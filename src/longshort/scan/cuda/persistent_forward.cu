@@ -454,7 +454,7 @@ struct PersistentForward {
     if constexpr (Cut::Projects)
       projection.run(sub, slice, j, [&](int sub, int c, int n, int p, E value) { tell(sub, j + 1, n, c, p, value); });
     // The next sub-batch writes the one stage, or the sums, that slower threads still read.
-    if (Cut::Projects || (Cut::Exchanges && Direct)) block_barrier();
+    if (Cut::Exchanges && Direct) block_barrier();
   }
 
   DEVICE_MEMBER void run() {

@@ -178,7 +178,7 @@ def forward(
         if together:
             packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, K)))
             if given.w_hr is not None:
-                parts = 2 if call.dtype.itemsize == 2 else 1  # as in projection.cuh
+                parts = 3 if call.dtype.itemsize == 2 else 1  # as in projection.cuh
                 packed.put("exchange_second", blank(given.x.new_empty(last - s, call.N, parts, H)))
             _meet(call, given, packed, last - s, tiling.blocks)
         launch()

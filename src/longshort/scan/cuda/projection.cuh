@@ -2,8 +2,8 @@
 //
 // Forward a block holds the rows of W_hr for its Outputs of h, backward those of W_hr' for its units, all in shared memory.
 // The operand is h̃ of all units, or h̄' of all outputs, which the blocks tell each other as they do h; wide, so in 16
-// bits as a sum of two, or of three on the way back. A thread owns outputs here as it owns cells in the persistent
-// kernels, and hands on from step to step in shared memory.
+// bits as a sum of three. A thread owns outputs here as it owns cells in the persistent kernels, and hands on from step to
+// step in shared memory.
 #pragma once
 #include "tiling.cuh"
 
@@ -14,19 +14,26 @@ template <class Cut, class A>
 struct Owners {
   static constexpr int Outputs = Cut::Outputs;
   static constexpr int Own = (Outputs * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
+  static_assert(Cut::Subs * Own <= 32, "a bit for each output of each sub-batch");
   int output0;
+  u32 hidden = 0;  // m_h of (1), a bit for each output of each sub-batch
   DEVICE_MEMBER int place(int k) const { return k * Cut::Threads + thread(); }
   DEVICE_MEMBER int output(int k) const { return output0 + place(k) % Outputs; }
   DEVICE_MEMBER int column(int k) const { return place(k) / Outputs; }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
+  DEVICE_MEMBER bool keeps(int sub, int k) const { return hidden >> (sub * Own + k) & 1u; }
+  template <class F>
+  DEVICE_MEMBER void keep(const A& a, const F& has, int sub, int k, int n) {
+    hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, output(k))[0]) << (sub * Own + k);
+  }
 };
 
-// The product of a second matrix, Rows of it in a block: all in shared memory, an operand of Parts numbers each.
-template <class Cut, class A, int K_, int Rows_, int Parts_>
+// The product of a second matrix, Rows of it in a block: all in shared memory, an operand of Parts numbers.
+template <class Cut, class A, int K_, int Rows_>
 struct Second {
   using E = typename A::Element;
   using R = typename A::Wide;
-  static constexpr int K = K_, Rows = Rows_, Tiles = Rows / 16, Warps = Cut::Threads / 32, Parts = Parts_;
+  static constexpr int K = K_, Rows = Rows_, Tiles = Rows / 16, Warps = Cut::Threads / 32, Parts = sizeof(E) == 2 ? 3 : 1;
   static constexpr int WM = Tiles % 4 == 0 && Warps % 4 == 0 ? 4 : Tiles % 2 == 0 && Warps % 2 == 0 ? 2 : 1;
   static constexpr int WK = Warps / WM, MT = Tiles / WM, Chunks = (K * sizeof(E) / 64 + WK - 1) / WK;
   using Core = Product<E, K, MT, Cut::NT, WM, WK, 0, Chunks, Cut::Exact>;
@@ -97,7 +104,7 @@ struct Projection : Owners<Cut, A> {
   using R = typename A::Wide;
   using Own_ = Owners<Cut, A>;
   using Own_::Own, Own_::output, Own_::column, Own_::owns, Own_::output0;
-  using Product_ = Second<Cut, A, Cut::Units * Cut::Blocks, Own_::Outputs, sizeof(E) == 2 ? 2 : 1>;
+  using Product_ = Second<Cut, A, Cut::Units * Cut::Blocks, Own_::Outputs>;
   static constexpr int Bytes = Product_::Bytes + Cut::Subs * Own * Cut::Threads * 4;
 
   const A& a;
@@ -129,8 +136,9 @@ struct Projection : Owners<Cut, A> {
         E operand;
         narrow(R(0), operand);
         if (p < a.P) {
+          this->keep(a, has, sub, k, n);
           kept(sub, k) = enter(n, p);
-          operand = operand_of(keeps_hidden<1>(a, has, n, p)[0], kept(sub, k));
+          operand = operand_of(this->keeps(sub, k), kept(sub, k));
           if (a.operand && a.step.value == 0) a.operand[n * a.P + p] = operand;
         }
         if (p < Cut::AllOutputs) tell(sub, column(k), n, p, operand);
@@ -149,7 +157,7 @@ struct Projection : Owners<Cut, A> {
       narrow(R(0), operand);
       if (p < a.P) {
         finish(sub, k, n, p, a.step.value + j, product.sum(column(k), p - output0));
-        operand = operand_of(keeps_hidden<1>(a, has, n, p)[0], kept(sub, k));
+        operand = operand_of(this->keeps(sub, k), kept(sub, k));
       }
       if (j + 1 < a.steps.value && p < Cut::AllOutputs) tell(sub, column(k), n, p, operand);
     }
@@ -180,7 +188,7 @@ struct ProjectionBack : Owners<Cut, A> {
   using R = typename A::Wide;
   using Own_ = Owners<Cut, A>;
   using Own_::Own, Own_::output, Own_::column, Own_::owns, Own_::output0;
-  using Product_ = Second<Cut, A, Cut::AllOutputs, Cut::Units, sizeof(E) == 2 ? 3 : 1>;
+  using Product_ = Second<Cut, A, Cut::AllOutputs, Cut::Units>;
   static constexpr int Bytes = Product_::Bytes + Cut::Subs * Own * Cut::Threads * 4;
 
   const A& a;
@@ -200,24 +208,41 @@ struct ProjectionBack : Owners<Cut, A> {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Own; ++k) {
         const bool mine = owns(slice, k) && output(k) < a.P;
+        if (mine) this->keep(a, has, sub, k, slice.first + column(k));
         past(sub, k) = mine && a.dh ? a.dh[(slice.first + column(k)) * a.P + output(k)] : R(0);
       }
     }
   }
 
+  // Asks for what arrives at this thread's outputs at step s from outside, before the other product is waited for.
+  DEVICE_MEMBER void ask(const Slice<Cut, A>& slice, int s, E (&dy)[Own]) const {
+    UNROLL for (int k = 0; k < Own; ++k)
+      if (owns(slice, k) && output(k) < a.P) dy[k] = output_gradient(a, has, slice.first + column(k), output(k), s);
+  }
+
+  // Has what `ask` and a clip will read at step s brought nearer.
+  DEVICE_MEMBER void ask_ahead(const Slice<Cut, A>& slice, int s) const {
+    const Index t = time_of(a, has, s);
+    UNROLL for (int k = 0; k < Own; ++k) {
+      const int n = slice.first + column(k), p = output(k);
+      if (!owns(slice, k) || p >= a.P) continue;
+      if (a.dy) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + p);
+      if (has(ClipsProjection)) fetch_ahead(a.unclipped + (t * a.N + n) * a.P + p);
+    }
+  }
+
   // (9) to (11) for the outputs of step s, then W_hr' h̄': `m` holds. All threads of the block call it.
-  // arrived(column, output): W_hh' ā of the step after. Before the first step the gradient of h leaves instead.
+  // dy: of `ask`. arrived(column, output): W_hh' ā of the step after. Before the first step the gradient of h leaves instead.
   template <class Arrived>
-  DEVICE_MEMBER void run(int sub, const Slice<Cut, A>& slice, int s, Arrived arrived) {
+  DEVICE_MEMBER void run(int sub, const Slice<Cut, A>& slice, int s, const E (&dy)[Own], Arrived arrived) {
     UNROLL for (int k = 0; k < Own; ++k) {
       if (!owns(slice, k)) continue;
       const int n = slice.first + column(k), p = output(k);
       R renewed = R(0);
       if (p < a.P) {
-        const bool keep = keeps_hidden<1>(a, has, n, p)[0];
         const bool renews = s < 0 || renews_outputs<1>(a, has, n, time_of(a, has, s), p)[0];
-        renewed = arriving_output(a, has, n, p, s, keep, renews, R(arrived(column(k), p - output0)),
-                                  output_gradient(a, has, n, p, s), past(sub, k));
+        renewed = arriving_output(a, has, n, p, s, this->keeps(sub, k), renews, R(arrived(column(k), p - output0)), dy[k],
+                                  past(sub, k));
         if (s < 0 && a.dh_first) a.dh_first[n * a.P + p] = past(sub, k);
         if (s >= 0) a.dprojected[(time_of(a, has, s) * a.N + n) * a.P + p] = renewed;
       }

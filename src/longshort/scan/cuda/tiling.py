@@ -124,7 +124,7 @@ class Tiling:
         if self.backward:
             held, across = self.units, self.all_outputs
         warps, tiles, columns = self.threads // 32, held // 16, 8 * self.column_tiles
-        parts = 1 if self.size == 4 else 3 if self.backward else 2
+        parts = 1 if self.size == 4 else 3
         rows = next(n for n in (4, 2, 1) if tiles % n == 0 and warps % n == 0)
         warps_k = warps // rows
         chunks = warps_k * -(-across * self.size // 64 // warps_k)
@@ -225,11 +225,13 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
     for backward in (False, True):
         asked = Asked(properties, call.N, H, G, size, exact, normed, P, backward)
         together = _together(asked) if H > MOST_UNITS or (waits and _shared_out(asked)) else None
-        found.append(_alone(asked) if together is None and H <= MOST_UNITS else together)
+        alone = _alone(asked) if together is None and H <= MOST_UNITS else None
+        found.append(together or alone or (_together(asked) if waits and (P or normed) else None))
     forward, back = found
-    # r̄ of a norm and h̄' of a projection need 24 bits, and parts of 11 end where float16 does
+    # r̄ of a norm and h̄' of a projection need 24 bits, and parts of 11 end where float16 does; so does h̃ where
+    # it is the cell
     if (P or normed) and call.dtype == torch.float16:
-        back = None
+        back, forward = None, None if P and not call.variant.output_activation else forward
     if forward is None or (back is None and not P and not normed):
         return None
     return Pair(H, forward, back)
