@@ -3,9 +3,9 @@
 // The host packs it by the names below (`sources.py` reads this struct), so every field has eight bytes.
 // E is the type of x, y and the weights; R that of the cell and of all sums (float for 16 bits). Sizes are
 // N sequences, T steps, H cells, P outputs, G computed gates, S of them sigmoids. Arrays are dense in the
-// order written, aligned to 16 bytes unless strides are given, and none overlaps another but where it says so. "in" is only read,
-// "out" only written, "state" both, by the one thread that owns the element (n, unit); a null pointer means
-// that the call has no such thing. Steps run s = 0 .. T-1 in the order of computation and stand at
+// order written, aligned to 16 bytes unless strides are given, and none overlaps another but where it says so.
+// "in" is only read, "out" only written, "state" both, by the one thread that owns the element (n, unit); a null
+// pointer means that the call has no such thing. Steps run s = 0 .. T-1 in the order of computation and stand at
 // t = s, or T-1-s reversed.
 #pragma once
 #include "device.cuh"
@@ -170,11 +170,12 @@ struct Arguments {
   R* da_wide;               // out: (T, N, G H)  ā, with a norm in the persistent plan; in for `norms_back`
   R* dr_wide;               // out: (N, G H)  r̄ of this step, with a norm and float16: its sum cancels
   E* dr_parts;              // out: (N, 3, G H)  with bfloat16 instead, as a sum: r̄ rounded, then what that left of it, twice
-  E* dz;                    // out: (T, N, G, pitch)  z̄, with a norm of both products; in 16 bits (T, N, 2, G, pitch), as a sum:
-                            // rounded, and what that left, for W_ih' z̄ cancels
+  E* dz;                    // out: (T, N, G, pitch)  z̄, with a norm of both products; in 16 bits (T, N, 2, G, pitch), as
+                            // a sum: rounded, and what that left, for W_ih' z̄ cancels
   R* gates_before;          // out: (T, N, S H)  s_{t-1} of the operands' kernel
   R* da_sigmoid;            // out: (T, N, S H)  ā of the sigmoids, with gate recurrence
-  R* sums;                  // state: (N, K, H), of `norms_back` (blocks, K, H)  sums over t, one block for each row that a field below names
+  R* sums;                  // state: (N, K, H), of `norms_back` (blocks, K, H)  sums over t, one block for each row that a
+                            // field below names
   i64 sum_peephole;         // first block of the S blocks Σ ā ⊙ c; -1 where there is none
   i64 sum_cell;             // of the two blocks for gain_c and shift_c
   i64 sum_ih;               // of the G blocks for gain_ih

@@ -285,8 +285,8 @@ DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, b
   return r;
 }
 
-// Has what `recall` and `output_gradient` will read at step s, and N of r with a norm, brought nearer, but for the cell after it, which step
-// s + 1 read.
+// Has what `recall` and `output_gradient` will read at step s, and N of r with a norm, brought nearer, but for the cell
+// after it, which step s + 1 read.
 template <class A, class F>
 DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   const Index t = time_of(a, has, s), row = t * a.N + n;

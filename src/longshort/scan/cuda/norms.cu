@@ -50,7 +50,8 @@ DEVICE void norms_back(const A& a) {
   using R = typename A::Wide;
   const F has(a);
   Row<Units, Chunks, Warps, R> units(a.H);
-  const Index n = block_x() % a.N, first = block_x() / a.N * a.steps, end = first + a.steps < a.T ? first + a.steps : Index(a.T);
+  const Index n = block_x() % a.N, first = block_x() / a.N * a.steps;
+  const Index end = first + a.steps < a.T ? first + a.steps : Index(a.T);
   OverTime<Units, R> sums[Chunks];
   for (Index t = first; t < end; ++t) {
     const Index row = t * a.N + n;

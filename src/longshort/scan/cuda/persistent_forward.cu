@@ -70,7 +70,8 @@ struct PersistentForward {
   Decisions<Cells, Direct ? 4 : 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
   Lengths<Cells, Cut::Subs == 1, F> lengths;
 
-  DEVICE_MEMBER PersistentForward(const A& arguments) : a(arguments), has(arguments), meets(arguments), projection(arguments), decided(has), lengths(has) {}
+  DEVICE_MEMBER PersistentForward(const A& arguments)
+      : a(arguments), has(arguments), meets(arguments), projection(arguments), decided(has), lengths(has) {}
 
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER int unit(int k) const {
@@ -118,14 +119,17 @@ struct PersistentForward {
   // The state from which this launch starts: of the launch before it, or the given one, or a reset's (0).
   DEVICE_MEMBER Carried enter(int n, int u) const {
     const int at = n * a.H + u;
-    if (Cut::Projects) {
-      E none;
-      narrow(R(0), none);
-      return {a.step.value > 0 ? a.c[at] : resets_after(a, has, n, -1) ? initial_c_at(a, has, n, u) : a.c_given[at], none};
+    if (Cut::Projects) {  // its owner has h
+      Carried from = {a.c_given[at]};
+      if (a.step.value > 0)
+        from.cell = a.c[at];
+      else if (resets_after(a, has, n, -1))
+        from.cell = initial_c_at(a, has, n, u);
+      return from;
     }
     if (a.step.value > 0) return {a.c[at], a.h[at]};
     if (resets_after(a, has, n, -1)) return initial_at(n, u);
-    return {a.c_given[at], a.h_given[at]};  // h: without a projection
+    return {a.c_given[at], a.h_given[at]};
   }
 
   DEVICE_MEMBER void begin(char* memory) {
@@ -264,8 +268,8 @@ struct PersistentForward {
     return kept;
   }
 
-  // W_ih x of this thread's cells at step j of this launch, or its N with a norm of products, asked for before the operand is waited for. Nothing is
-  // computed with it yet: that would wait for it.
+  // W_ih x of this thread's cells at step j of this launch, or its N with a norm of products, asked for before the operand
+  // is waited for. Nothing is computed with it yet: that would wait for it.
   DEVICE_MEMBER void ask(const Slice<Cut, A>& slice, int j, R (&x)[Cells][4]) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
     UNROLL for (int k = 0; k < Cells; ++k) {

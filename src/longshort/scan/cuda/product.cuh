@@ -208,7 +208,8 @@ struct Product {
   }
 
   // The same of an operand that other blocks are writing: each lane waits for its own share, and no thread for its
-  // block. Eight times 16 bytes, or as many whole chunks as that is, are asked for together; each makes room for one of the next eight when it is multiplied.
+  // block. Eight times 16 bytes, or as many whole chunks as that is, are asked for together; each makes room for one of the
+  // next eight when it is multiplied.
   //   from: column 0; columns lie Parts K elements apart.   columns: how many there are, at least 1; the others repeat the
   //         last.
   //   Parts: as for `run`; those of a column lie one behind the other.
@@ -217,7 +218,8 @@ struct Product {
   template <int Parts = 1, class A, class Meanwhile>
   DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, Index s, Meanwhile meanwhile,
                                   float (&d)[MT][NT][4]) const {
-    constexpr int Wide = Parts * NT, Most = 8 / Wide, Batch = Chunks < Most ? Chunks : Most, Batches = (Chunks + Batch - 1) / Batch;
+    constexpr int Wide = Parts * NT, Most = 8 / Wide, Batch = Chunks < Most ? Chunks : Most;
+    constexpr int Batches = (Chunks + Batch - 1) / Batch;
     const E* column[NT];
     UNROLL for (int j = 0; j < NT; ++j) {
       const int wanted = j * 8 + group;
@@ -228,7 +230,8 @@ struct Product {
     const auto over = [&](int chunk) { return WK * Chunks * Chunk != K && chunk > last; };
     const auto at = [&](int batch, int i) {
       const int chunk = batch * Batch + i / Wide;
-      return column[i % NT] + i / NT % Parts * K + (over(chunk) ? last : Chunks % Batch == 0 || chunk < Chunks ? chunk : Chunks - 1) * Chunk;
+      const int there = Chunks % Batch == 0 || chunk < Chunks ? chunk : Chunks - 1;
+      return column[i % NT] + i / NT % Parts * K + (over(chunk) ? last : there) * Chunk;
     };
     float sums[Chains][MT][NT][4];
     clear(sums);

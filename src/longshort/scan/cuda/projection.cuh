@@ -57,7 +57,8 @@ struct Second {
     });
     stage = memory + Core::WeightBytes;
     sums = reinterpret_cast<float*>(stage + StageBytes);
-    for (int at = thread() * 16; at < StageBytes; at += Cut::Threads * 16) *reinterpret_cast<Four*>(stage + at) = {0, 0, 0, 0};
+    for (int at = thread() * 16; at < StageBytes; at += Cut::Threads * 16)
+      *reinterpret_cast<Four*>(stage + at) = {0, 0, 0, 0};
   }
 
   // Number k of the operand of sequence n at row `step` of the exchange, to whoever needs it.
@@ -85,8 +86,8 @@ struct Second {
       UNROLL for (int m = 0; m < MT; ++m)
         UNROLL for (int c = 0; c < Cut::NT; ++c)
           UNROLL for (int r = 0; r < 4; ++r)
-            sums[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch + (core.wm * MT + m) * 16 + r / 2 * 8 +
-                 core.group] = d[m][c][r];
+            sums[(core.wk * Cut::Columns + c * 8 + core.quarter * 2 + r % 2) * SumPitch + (core.wm * MT + m) * 16 +
+                 r / 2 * 8 + core.group] = d[m][c][r];
     block_barrier();
   }
 
