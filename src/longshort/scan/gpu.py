@@ -187,8 +187,8 @@ def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.
     whole = _cut(machine.properties, call, wanted, tf32)
     if part != machine.properties:
         found = _cut(part, call, wanted, tf32)
-        complete = found is not None and (found.backward or whole is None or whole.backward is None)
-        if complete and found is not None and found.exchanges:
+        more = whole is not None and whole.backward is not None  # the whole device runs both ways
+        if found is not None and found.exchanges and (found.backward is not None or not more):
             return found
     return whole
 

@@ -1,4 +1,4 @@
-"""All steps in one launch: W_hh stays in registers and shared memory. For what spans no units, and norms."""
+"""All steps in one launch: W_hh stays in registers and shared memory. Not for gate recurrence."""
 
 from __future__ import annotations
 
@@ -99,6 +99,13 @@ def _meet(call: Call, given: Inputs, packed: Packed, steps: int, blocks: int) ->
         packed.put("meetings", blank(room))
 
 
+def _tell_second(call: Call, given: Inputs, packed: Packed, steps: int, width: int) -> None:
+    """Make room for the operand of a projection's product: wide, so in 16 bits in three parts."""
+    if given.w_hr is not None:
+        parts = 3 if call.dtype.itemsize == 2 else 1
+        packed.put("exchange_second", blank(given.x.new_empty(steps, call.N, parts, width)))
+
+
 def _spans(machine: Machine, call: Call) -> int:
     """Return the spans of eight steps or more of each sequence that `norms_back` shares out to blocks."""
     blocks = 2 * machine.properties.multiprocessors * max(1, 4 * RESIDENT_ROWS[4] // call.H)
@@ -177,9 +184,7 @@ def forward(
         packed.number("steps", last - s)
         if together:
             packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, K)))
-            if given.w_hr is not None:
-                parts = 3 if call.dtype.itemsize == 2 else 1  # as in projection.cuh
-                packed.put("exchange_second", blank(given.x.new_empty(last - s, call.N, parts, H)))
+            _tell_second(call, given, packed, last - s, H)
             _meet(call, given, packed, last - s, tiling.blocks)
         launch()
 
@@ -248,8 +253,7 @@ def _project_back(
     new, outputs, made = given.x.new_empty, tiling.all_outputs, {}
     packed.put("projection", copying.transposed(machine, w_hr, 1, outputs))
     if tiling.blocks > 1:
-        parts = 3 if call.dtype.itemsize == 2 else 1
-        packed.put("exchange_second", blank(new(call.T, call.N, parts, outputs)))
+        _tell_second(call, given, packed, call.T, outputs)
     for name, width in (("dprojected", call.P), ("unprojected_all", call.H)):
         made[name] = packed.put(name, new(call.T, call.N, width, dtype=call.wide))
     return made
