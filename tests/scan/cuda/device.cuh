@@ -294,11 +294,19 @@ DEVICE void narrow(float v, float16& to) {
 DEVICE double exponential(double v) { return std::exp(v); }
 DEVICE float exponential(float v) { return std::exp(v); }
 DEVICE double hyperbolic(double v) { return std::tanh(v); }
-DEVICE float hyperbolic(float v) { return std::tanh(v); }
-// As coarse as the instructions may be.
-DEVICE float coarse(float v) { return float_of((bits_of(v) + 2) & 0xfffffffcu); }
-DEVICE float exponential_short(float v) { return coarse(std::exp(v)); }
-DEVICE float inverse_short(float v) { return coarse(1.0f / v); }
+DEVICE float magnitude(float v) { return std::fabs(v); }
+DEVICE float with_sign_of(float sign, float v) { return std::copysign(v, sign); }
+DEVICE float either(bool below, float near, float far) { return below ? near : far; }
+// As coarse as the instructions may be, either way: up to `most` units in the last place, by a number's own bits. Powers
+// of two are exact.
+DEVICE float coarse(float v, u32 most) {
+  const u32 b = bits_of(v), spread = 2 * most + 1, kind = b & 0x7f800000u;
+  if (kind == 0 || kind == 0x7f800000u || (b & 0x7fffffu) == 0) return v;
+  return float_of(b + (b * 2654435761u >> 16) % spread - most);
+}
+DEVICE float exponential_short(float v) { return coarse(std::exp(v), 2); }
+DEVICE float inverse_short(float v) { return coarse(1.0f / v, 1); }
+DEVICE float inverse(float v) { return 1.0f / v; }
 DEVICE double inverse_root(double v) { return 1.0 / std::sqrt(v); }
 DEVICE float inverse_root(float v) { return 1.0f / std::sqrt(v); }
 DEVICE double fused(double a, double b, double c) { return std::fma(a, b, c); }

@@ -98,7 +98,15 @@ DEVICE float float_of(u32 v) { return __uint_as_float(v); }
 DEVICE double exponential(double v) { return exp(v); }
 DEVICE float exponential(float v) { return expf(v); }
 DEVICE double hyperbolic(double v) { return tanh(v); }
-DEVICE float hyperbolic(float v) { return tanhf(v); }
+DEVICE float magnitude(float v) { return fabsf(v); }
+DEVICE float with_sign_of(float sign, float v) { return copysignf(v, sign); }
+// Both are made, and one taken: of `below ? near : far` the compiler makes a branch.
+DEVICE float either(bool below, float near, float far) {
+  float r;
+  asm("{.reg .pred p; setp.ne.s32 p, %3, 0; selp.f32 %0, %1, %2, p;}"
+      : "=f"(r) : "f"(near), "f"(far), "r"(static_cast<int>(below)));
+  return r;
+}
 // Two instructions, relative error 2^-21: far below what rounding to 16 bits costs. (tanh.approx errs 2^-11, and a
 // float32 cell shows it.)
 DEVICE float exponential_short(float v) {
@@ -110,6 +118,12 @@ DEVICE float inverse_short(float v) {
   float r;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
   return r;
+}
+// Of 1 or more, or NaN: a step of Newton's on the quick instruction, to one unit in the last place. Infinity times zero
+// would be NaN, so infinity is not looked at twice.
+DEVICE float inverse(float v) {
+  const float quick = inverse_short(v), error = fmaf(-fminf(v, 3e38f), quick, 1.0f);
+  return fmaf(quick, error, quick);
 }
 DEVICE double inverse_root(double v) { return 1.0 / sqrt(v); }
 // One step of Newton's on the quick instruction, but from zero and infinity: a quarter of the time of root and division.

@@ -32,7 +32,7 @@ struct PersistentBackward {
   static constexpr int BiasBytes = Cut::Normed ? 0 : Cut::Threads * 16;
   using Meets = Meeting<Cut, A, 8, Cut::Units == 32>;
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
-  using Outputs = typename Where<Cut::Projects, ProjectionBack<Cut, A, F>>::Type;
+  using Outputs = typename Either<Cut::Projects, ProjectionBack<Cut, A, F>, Nothing>::Type;
   static constexpr int ProjectionBytes = Outputs::Bytes;
   // In registers, what a cell hands to the step before: but not where there are several sub-batches or column tiles.
   static constexpr bool Kept = Cut::Subs == 1 && !(Cut::Exchanges && Cut::NT > 1);

@@ -15,6 +15,7 @@ template <class F, class Cut, class A>
 struct PersistentForward {
   using E = typename A::Element;
   using R = typename A::Wide;
+  using Accuracy = typename Either<sizeof(E) == 4 && !Cut::Exact, Tf32, E>::Type;  // of activations
   static constexpr bool Direct = Cut::WK == 1;  // sums need no reduction: a thread's own are whole
   // W_ih x of the next step is asked for a step ahead where no wait for other blocks hides its way, and it fits.
   static constexpr bool Ahead = !Cut::Exchanges && Cut::NT == 1;
@@ -34,7 +35,7 @@ struct PersistentForward {
   static constexpr int CarriedBytes = Kept ? 0 : Cut::Subs * Cells * Cut::Threads * 8;
   using Meets = Meeting<Cut, A, 4, !Direct && Cut::Units == 32>;
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
-  using Outputs = typename Where<Cut::Projects, Projection<Cut, A, F>>::Type;
+  using Outputs = typename Either<Cut::Projects, Projection<Cut, A, F>, Nothing>::Type;
   static constexpr int ProjectionBytes = Outputs::Bytes;
   static constexpr int Bytes =
       Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes + MeetingBytes + ProjectionBytes;
@@ -180,9 +181,9 @@ struct PersistentForward {
                       fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
     const Peepholes<R>& p = peepholes[Direct ? k / (2 * Cut::NT) : 0];
     const R mask = candidate_mask(a, has, decided.candidate(k));
-    open_gates<E>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
-    open_output<E>(has, pre[3], p, v);
-    return v.o * activated<E>(has, v.cell);
+    open_gates<Accuracy>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
+    open_output<Accuracy>(has, pre[3], p, v);
+    return v.o * activated<Accuracy>(has, v.cell);
   }
 
   // (6) to (8): to the next product, to memory and to the next step. reset: of the step
@@ -373,7 +374,7 @@ struct PersistentForward {
       const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
       UNROLL for (int gate = 0; gate < 4; ++gate) r[k][gate] += b[gate];
       const R mask = candidate_mask(a, has, decided.candidate(k));
-      open_gates<E>(has, r[k], carry(sub, k).cell, peepholes[Direct ? k / (2 * Cut::NT) : 0], mask, R(a.cell_clip), v[k]);
+      open_gates<Accuracy>(has, r[k], carry(sub, k).cell, peepholes[Direct ? k / (2 * Cut::NT) : 0], mask, R(a.cell_clip), v[k]);
       if (of_cell) meets.put(column(k), 0, unit(k) - unit0, v[k].cell);
     }
     if (of_cell)
@@ -389,8 +390,8 @@ struct PersistentForward {
         out = (out - stats[0]) * stats[1] * gain.c + gain.shift;
         if (has(NormsGates)) v[k].cell = out;
       }
-      open_output<E>(has, r[k][3], peepholes[Direct ? k / (2 * Cut::NT) : 0], v[k]);
-      close(sub, k, j, n, u, v[k], v[k].o * activated<E>(has, out), resets[k] != 0);
+      open_output<Accuracy>(has, r[k][3], peepholes[Direct ? k / (2 * Cut::NT) : 0], v[k]);
+      close(sub, k, j, n, u, v[k], v[k].o * activated<Accuracy>(has, out), resets[k] != 0);
     }
   }
 

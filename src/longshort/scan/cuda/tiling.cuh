@@ -29,16 +29,17 @@ struct Tiling {
   static constexpr bool Projects = Outputs > 0;
 };
 
+template <bool First, class A, class B>
+struct Either { using Type = A; };
+template <class A, class B>
+struct Either<false, A, B> { using Type = B; };
+
 // A member that only some cuts have.
 struct Nothing {
   static constexpr int Bytes = 0;
   template <class A>
   DEVICE_MEMBER explicit Nothing(const A&) {}
 };
-template <bool There, class Type_>
-struct Where { using Type = Type_; };
-template <class Type_>
-struct Where<false, Type_> { using Type = Nothing; };
 
 // The sequences of a block's sub-batch.
 template <class Cut, class A>
