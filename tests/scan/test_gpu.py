@@ -1,5 +1,6 @@
 """The kernels against the equations, on the host: `cuda/emulator.py` says how, and what that shows."""
 
+import ctypes
 import dataclasses
 import importlib
 import sys
@@ -11,7 +12,7 @@ import torch
 from longshort.errors import BackendError
 from longshort.scan import gpu, lstm
 from longshort.scan.call import Inputs
-from longshort.scan.cuda import packing, step_plan, weights
+from longshort.scan.cuda import packing, sources, step_plan, weights
 from oracle import assert_equations
 from scan.cases import ALONE, NAMES, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
 
@@ -105,6 +106,32 @@ def test_a_row_of_a_norm(case, threads, machine, monkeypatch):
 def test_rounding_of_a_row_of_a_norm(case, dtype, machine):
     tensors = case.make(dtype)
     case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "units"), [("float", 2), ("longshort::Tf32", 4), ("longshort::bfloat16", 4)]
+)
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_an_activation_alone(name, accuracy, units):
+    """Of float32 and TF32 relatively; what 16 bits get may err by units of 1."""
+    library = emulator.compiled(
+        f"{sources.assembled('cell.cuh', twin=emulator.HERE)}"
+        'extern "C" void activate(const float* from, float* to, int count) {'
+        f" for (int k = 0; k < count; ++k) to[k] = longshort::Activation<{accuracy}>::{name}(from[k]); }}"
+    )
+    ends = torch.tensor(
+        [0.0, -0.0, 1e-30, -1e-30, 0.85, -0.85, 80.0, -80.0, 1e30, -1e30, torch.inf, -torch.inf]
+    )
+    x = torch.cat(
+        [ends, torch.linspace(-20, 20, 40_001), torch.logspace(-8, 0, 4001), torch.tensor([torch.nan])]
+    )
+    y = torch.empty_like(x)
+    library.activate(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, y)), len(x))
+    exact = getattr(torch, name)(x.double())
+    unit = torch.ones_like(exact) if "16" in accuracy else exact.abs().clamp(min=1e-37)
+    error = ((y - exact).abs() / (2**-23 * unit))[:-1]
+    assert error.max() <= units, f"{error.max():.1f} units at {x[error.argmax()]}"
+    assert y[-1].isnan()
 
 
 @pytest.mark.parametrize("rows", [1023, 1300, 1301])

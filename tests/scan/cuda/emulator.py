@@ -53,7 +53,11 @@ def sanitizer():
 @cache
 def library(program):
     """The program as a shared library; kept between sessions by the digest of its text."""
-    text = program.text(twin=HERE)
+    return compiled(program.text(twin=HERE))
+
+
+def compiled(text):
+    """A translation unit as a shared library, likewise kept."""
     digest = hashlib.sha256("\n".join([text, *OPTIONS]).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"longshort-emulated-{os.getuid()}"
     folder.mkdir(exist_ok=True)
