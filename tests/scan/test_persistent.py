@@ -74,6 +74,11 @@ def check(case, dtype):
     return got
 
 
+def normed(case):
+    """Launches for a norm outside the recurrence: N of W_ih x, and what waits until the way back is over."""
+    return {None: 0, "per_gate": 1}.get(case.variant.get("norm"), 2)
+
+
 @ids([*APART, *PAIRED, MUCH])
 @DTYPES
 def test_one_block_alone(case, dtype, on):
@@ -91,9 +96,34 @@ def test_one_block_alone_by_tensor_cores_in_float32(case, on):
     check(dataclasses.replace(case, N=case.N and 5), torch.float32)
 
 
-def normed(case):
-    """Launches for a norm outside the recurrence: N of W_ih x, and what waits until the way back is over."""
-    return {None: 0, "per_gate": 1}.get(case.variant.get("norm"), 2)
+@ids([c for c in [*APART, *PAIRED, MUCH] if not c.projected and not normed(c)])
+def test_many_sequences_of_a_block_multiply_x_there(case, on):
+    machine = on(seed=5, multiprocessors=1)
+    case = dataclasses.replace(case, N=case.N and 11)
+    check(case, torch.bfloat16)
+    if case.checkpoint_every is None and case.N * case.T:  # a copy of W_ih, and one of x, more
+        assert machine.launches == 5 + of_weights(case) + masked(case)
+
+
+@pytest.mark.parametrize("C", [8, 40, 64, 65])
+@pytest.mark.parametrize("T", [1, 2, 5])
+@pytest.mark.parametrize("lies", ["by step", "by sequence", "at an odd address"])
+def test_x_multiplied_there_is_read_as_it_lies(lies, T, C, on):
+    machine = on(multiprocessors=2)
+    case = Case("ordinary", N=37, T=T, C=C, H=40, lengths=True)
+    tensors = case.make(torch.float16)
+    if lies == "by step":
+        tensors = by_step(tensors)
+    if lies == "at an odd address":
+        room = torch.empty(tensors["x"].numel() + 1, dtype=torch.float16)
+        tensors["x"] = room[1:].view_as(tensors["x"]).copy_(tensors["x"])
+    with torch.no_grad():
+        got = case.run(tensors, backend="gpu")
+    want = case.run(tensors, backend="definition")
+    copies = (C != 64) + (C == 65 or lies == "at an odd address")  # of W_ih, of x
+    assert machine.launches == 2 + copies  # and W_hh
+    for what in want:
+        torch.testing.assert_close(got[what], want[what], rtol=2e-3, atol=2e-3, msg=what)
 
 
 def masked(case):

@@ -193,6 +193,12 @@ struct Arguments {
                             // Of teams: (sets, 2, padded H, columns), see team_forward.cu
   u32* posted;              // state: (sets, 128)  zero before the launch; how many operands a block of a set has written
   R* bias_sums;             // out: (groups, G H)  Σ ā over t and the sequences of one group; not with a norm
+  const E* x;               // in: (N, T, C) by strides, where the kernel makes W_ih x itself: rows of `x_vectors` times 16
+                            // bytes, whole and at addresses that 16 bytes divide; else null
+  i64 x_n;
+  i64 x_t;
+  Size x_vectors;
+  const E* input_weights;   // in: then W_ih (G H, padded C)
   const E* projection;      // in: W_hr, rows dense and padded with zeros to the padded H; in the way back W_hr'
   E* exchange_second;       // state: (steps, N, 3, padded H) h̃, backward (T, N, 3, padded P) h̄', told as h is, every bit set
                             // before the launch; of 4 bytes one in place of three. See projection.cuh

@@ -6,6 +6,7 @@
 // product (1), sums over the warps along K, and (2) to (8) with one thread
 // for a cell. For a norm the blocks meet once more in a step, or twice: `meeting.cuh`; for a projection they tell each other
 // h̃ too: `projection.cuh`. No gate recurrence.
+#include "inputs.cuh"
 #include "meeting.cuh"
 #include "projection.cuh"
 
@@ -18,7 +19,7 @@ struct PersistentForward {
   using Accuracy = typename Either<sizeof(E) == 4 && !Cut::Exact, Tf32, E>::Type;  // of activations
   static constexpr bool Direct = Cut::WK == 1;  // sums need no reduction: a thread's own are whole
   // W_ih x of the next step is asked for a step ahead where no wait for other blocks hides its way, and it fits.
-  static constexpr bool Ahead = !Cut::Exchanges && Cut::NT == 1;
+  static constexpr bool Ahead = !Cut::Exchanges && Cut::NT == 1 && !Cut::Inputs;
   static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
   using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
                                Cut::InShared, Cut::Exact>::Type;
@@ -37,8 +38,9 @@ struct PersistentForward {
   static constexpr int MeetingBytes = Cut::Normed ? Meets::Bytes : 0;
   using Outputs = typename Either<Cut::Projects, Projection<Cut, A, F>, Nothing>::Type;
   static constexpr int ProjectionBytes = Outputs::Bytes;
-  static constexpr int Bytes =
-      Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes + MeetingBytes + ProjectionBytes;
+  using Inputs = typename Either<(Cut::Inputs > 0), InputProduct<Cut, A, Tiles>, Nothing>::Type;
+  static constexpr int Bytes = Core::WeightBytes + Stages * StageBytes + SumStages * SumBytes + CarriedBytes +
+                               MeetingBytes + ProjectionBytes + Inputs::Bytes;
   static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
   static_assert(Tiles % 2 == 0 && Pairs * 8 * Cut::WM == Cut::Units, "a pair of tiles holds four gates of eight units");
   static_assert(Cut::Threads % Cut::Units == 0 || Direct, "a thread's cells have one unit");
@@ -65,6 +67,8 @@ struct PersistentForward {
   Gains gains[Gained && Direct ? Pairs : 1];
   Meets meets;
   Outputs projection;
+  Inputs inputs;
+  float input_sums[Cut::Inputs ? Tiles : 1][Cut::NT][4];  // W_ih x of the step at hand
   R ahead[Cells][4];
   u8 reset_ahead[Cells];
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
@@ -72,7 +76,13 @@ struct PersistentForward {
   Lengths<Cells, Cut::Subs == 1, F> lengths;
 
   DEVICE_MEMBER PersistentForward(const A& arguments)
-      : a(arguments), has(arguments), meets(arguments), projection(arguments), decided(has), lengths(has) {}
+      : a(arguments),
+        has(arguments),
+        meets(arguments),
+        projection(arguments),
+        inputs(arguments),
+        decided(has),
+        lengths(has) {}
 
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER int unit(int k) const {
@@ -136,15 +146,20 @@ struct PersistentForward {
   DEVICE_MEMBER void begin(char* memory) {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     unit0 = block_x() % Cut::Blocks * Cut::Units;
-    core.load(memory, [&](int wm, int tile, int row) {  // of what nobody owns, another's: its sums are not read
+    // of what nobody owns, another's: its sums are not read
+    const auto row_of = [&](const E* weights, Index pitch, int wm, int tile, int row) {
       const int u = unit0 + wm * 8 * Pairs + tile / 2 * 8 + row % 8;
       const Index slot = slots[tile % 2 * 2 + row / 8];
-      return a.weights + ((slot < 0 ? 0 : slot) * a.H + (u < a.H ? u : 0)) * a.weight_pitch;
+      return weights + ((slot < 0 ? 0 : slot) * a.H + (u < a.H ? u : 0)) * pitch;
+    };
+    core.load(memory, [&](int wm, int tile, int row) {
+      return row_of(a.weights, Index(a.weight_pitch), wm, tile, row);
     });
+    if constexpr (Cut::Inputs > 0) inputs.begin(memory + Bytes - Inputs::Bytes, row_of);
     stages = memory + Core::WeightBytes;
     all_sums = sums = reinterpret_cast<Sums*>(stages + Stages * StageBytes);
     carried = reinterpret_cast<Carried*>(stages + Stages * StageBytes + SumStages * SumBytes);
-    if (Cut::Normed) meets.begin(memory + Bytes - ProjectionBytes - MeetingBytes);
+    if (Cut::Normed) meets.begin(memory + Bytes - Inputs::Bytes - ProjectionBytes - MeetingBytes);
     for (int at = thread() * 16; at < Stages * StageBytes; at += Cut::Threads * 16)
       *reinterpret_cast<Four*>(stages + at) = {0, 0, 0, 0};
     block_barrier();
@@ -168,7 +183,7 @@ struct PersistentForward {
       }
     }
     if constexpr (Cut::Projects)
-      projection.begin(memory + Bytes - ProjectionBytes,
+      projection.begin(memory + Bytes - Inputs::Bytes - ProjectionBytes,
                        [&](int sub, int c, int n, int p, E value) { tell(sub, 0, n, c, p, value); });
   }
 
@@ -305,12 +320,15 @@ struct PersistentForward {
     }
   }
 
+  // A thread's sums of its own cell k.
+  static DEVICE_MEMBER Sums own_sum(const float (&d)[Tiles][Cut::NT][4], int k) {
+    const int p = k / (2 * Cut::NT), c = k / 2 % Cut::NT, e = k % 2;
+    return {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
+  }
+
   // W_hh operand of this thread's cell k: its own part, or those of all warps along K.
   DEVICE_MEMBER Sums sum_of(const float (&d)[Tiles][Cut::NT][4], int k) const {
-    if (Direct) {
-      const int p = k / (2 * Cut::NT), c = k / 2 % Cut::NT, e = k % 2;
-      return {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
-    }
+    if (Direct) return own_sum(d, k);
     Sums sum = {0, 0, 0, 0};
     UNROLL for (int w = 0; w < Cut::WK; ++w) {
       const Sums part = sums[(w * Cut::Columns + column(k)) * SumPitch + (unit(k) - unit0)];
@@ -404,6 +422,13 @@ struct PersistentForward {
         UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[k][gate];
       UNROLL for (int k = 0; k < Cells; ++k) resets[k] = reset_ahead[k];
       if (j + 1 < a.steps.value) ask(slice, j + 1, ahead), ask_resets(slice, j + 1, reset_ahead);
+    } else if constexpr (Cut::Inputs > 0) {
+      UNROLL for (int k = 0; k < Cells; ++k) {
+        const Sums sum = own_sum(input_sums, k);
+        x[k][0] = sum.i, x[k][1] = sum.f, x[k][2] = sum.g, x[k][3] = sum.o;
+      }
+      if (j + 2 < a.steps.value) inputs.ask(slice, time_of(a, has, a.step.value + j + 2));
+      ask_resets(slice, j, resets);
     } else {
       ask(slice, j, x);
       ask_resets(slice, j, resets);
@@ -456,6 +481,10 @@ struct PersistentForward {
       }
     }
     if (has(Resets) && !Cut::Exchanges) restart(sub, slice, j, resets);
+    if constexpr (Cut::Inputs > 0) {
+      inputs.multiply(j + 1, input_sums);
+      if (j + 2 < a.steps.value) inputs.put(slice, j);
+    }
     if constexpr (Cut::Projects)
       projection.run(sub, slice, j, [&](int sub, int c, int n, int p, E value) { tell(sub, j + 1, n, c, p, value); });
     // The next sub-batch writes the one stage, or the sums, that slower threads still read.
@@ -469,7 +498,17 @@ struct PersistentForward {
     decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     // Before the loop, not at its first step: a load that only some steps make is waited for at every step.
     if (Ahead && a.steps.value > 0) ask(slice, 0, ahead), ask_resets(slice, 0, reset_ahead);
+    if constexpr (Cut::Inputs > 0) {
+      for (int j = 0; j < 2 && j < a.steps.value; ++j) {
+        inputs.ask(slice, time_of(a, has, a.step.value + j));
+        inputs.put(slice, j);
+      }
+    }
     block_barrier();
+    if constexpr (Cut::Inputs > 0) {
+      inputs.multiply(0, input_sums);
+      block_barrier();  // the first step ends by writing where this reads
+    }
     for (int j = 0; j < a.steps.value; ++j) {
       for (int sub = 0; sub < Cut::Subs; ++sub) {
         step(sub, j);

@@ -144,18 +144,34 @@ def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -
     packed.put("z", to)
 
 
+def _inputs_in_kernel(machine: Machine, call: Call, given: Inputs, packed: Packed, width: int) -> None:
+    """Point to x as it lies, where 16 bytes divide its rows, else to a copy; and to W_ih, `width` columns wide."""
+    x, each = given.x, 16 // call.dtype.itemsize
+    odd = x.stride(2) != 1 or any(n % each for n in (call.C, x.stride(0), x.stride(1)))
+    if odd or x.data_ptr() % 16:
+        x = copying.padded(machine, x.reshape(-1, call.C), -(-call.C // each) * each).unflatten(
+            0, x.shape[:2]
+        )
+    packed.put("x", x)
+    packed.number("x_n", x.stride(0))
+    packed.number("x_t", x.stride(1))
+    packed.number("x_vectors", x.shape[2] // each)
+    packed.put("input_weights", copying.resident(machine, given.w_ih, width))
+
+
 def forward(
     machine: Machine,
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: Callable[[int, int], Tensor],
+    inputs_of: Callable[[int, int], Tensor] | None,
     chunk: int,
     tilings: Pair,
 ) -> None:
     """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`.
 
-    `packed` points to where the first operand goes too, if anywhere.
+    `packed` points to where the first operand goes too, if anywhere. Without `inputs_of` the kernel multiplies x
+    itself, and all steps are one launch.
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
@@ -171,6 +187,11 @@ def forward(
     if given.w_hr is not None:
         packed.put("projection", copying.resident(machine, given.w_hr, H))
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
+    if inputs_of is None:
+        _inputs_in_kernel(machine, call, given, packed, tiling.inputs)
+        packed.number("steps", call.T)
+        launch()
+        return
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
         low, high = span(call, s, last)

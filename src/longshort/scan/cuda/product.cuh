@@ -35,7 +35,9 @@ struct Product {
   // Chunks in shared memory that one turn of the loop over them multiplies: enough that what a turn costs is little.
   static constexpr int Turn = Exact ? 4 : 8;
 
-  Four low[InRegisters > 0 ? InRegisters : 1][MT], high[InRegisters > 0 ? InRegisters : 1][MT];
+  // A chunk of one tile's weights as `multiply` takes them, in four registers that follow each other: of rows g and g + 8 in
+  // turn, the first 8 bytes of this lane's 16, and the other 8. In another order each product would be four moves more.
+  Four first[InRegisters > 0 ? InRegisters : 1][MT], second[InRegisters > 0 ? InRegisters : 1][MT];
   char* weights;
   int group, quarter, wm, wk;  // lane = 4 group + quarter
 
@@ -45,13 +47,14 @@ struct Product {
     return v;
   }
 
-  // A chunk of the weights of one tile, rows g and g + 8; zeros behind the end of K.
+  // A chunk of the weights of one tile, from its rows g and g + 8; zeros behind the end of K.
   DEVICE_MEMBER void fetch(const E* const (&rows)[2], int chunk, Four (&parts)[2]) const {
     const int k = (wk * Chunks + chunk) * Chunk + quarter * Vector;
-    UNROLL for (int half = 0; half < 2; ++half) {
-      parts[half] = {0, 0, 0, 0};
-      if (WK * Chunks * Chunk == K || k < K) parts[half] = kept(*reinterpret_cast<const Four*>(rows[half] + k));
-    }
+    Four of[2] = {};
+    UNROLL for (int half = 0; half < 2; ++half)
+      if (WK * Chunks * Chunk == K || k < K) of[half] = kept(*reinterpret_cast<const Four*>(rows[half] + k));
+    parts[0] = {of[0].x, of[1].x, of[0].y, of[1].y};
+    parts[1] = {of[0].z, of[1].z, of[0].w, of[1].w};
   }
 
   // memory: WeightBytes, aligned to 16. row_of(wm, tile, row 0..15) points to K weights.
@@ -68,11 +71,11 @@ struct Product {
     UNROLL for (int chunk = 0; chunk < InRegisters; ++chunk)
       UNROLL for (int m = 0; m < MT; ++m) {
         fetch(rows[m], chunk, parts);
-        low[chunk][m] = forgotten(parts[0]);
-        high[chunk][m] = forgotten(parts[1]);
+        first[chunk][m] = forgotten(parts[0]);
+        second[chunk][m] = forgotten(parts[1]);
       }
-    ROLLED for (int first = 0; first < InShared; first += Together)
-      UNROLL for (int chunk = first; chunk < first + Together; ++chunk)
+    ROLLED for (int start = 0; start < InShared; start += Together)
+      UNROLL for (int chunk = start; chunk < start + Together; ++chunk)
         UNROLL for (int m = 0; m < MT; ++m) {
           fetch(rows[m], InRegisters + chunk, parts);
           char* at = weights + (chunk * MT + m) * 1024;
@@ -131,29 +134,29 @@ struct Product {
     OperandParts of_b[NT];
     UNROLL for (int j = 0; j < NT; ++j) of_b[j] = parts_of_operand(b[j]);
     UNROLL for (int m = 0; m < MT; ++m) {
-      Four lo, hi;
+      Four one, two;
       if (!Certain && chunk < InRegisters) {
-        lo = low[chunk < InRegisters ? chunk : 0][m];
-        hi = high[chunk < InRegisters ? chunk : 0][m];
+        one = first[chunk < InRegisters ? chunk : 0][m];
+        two = second[chunk < InRegisters ? chunk : 0][m];
       } else {
         const char* at = weights + ((chunk - InRegisters) * MT + m) * 1024;
-        lo = *reinterpret_cast<const Four*>(at);
-        hi = *reinterpret_cast<const Four*>(at + 512);
+        one = *reinterpret_cast<const Four*>(at);
+        two = *reinterpret_cast<const Four*>(at + 512);
       }
-      const Parts l = parts_of_weight(lo), h = parts_of_weight(hi);
+      const Parts of_one = parts_of_weight(one), of_two = parts_of_weight(two);
       UNROLL for (int j = 0; j < NT; ++j) {
-        if (Exact) add(sums, m, j, l.rest, h.rest, of_b[j].finite);
-        if (Exact) add(sums, m, j, l.first, h.first, of_b[j].rest);
-        add(sums, m, j, l.first, h.first, of_b[j].first);
+        if (Exact) add(sums, m, j, of_one.rest, of_two.rest, of_b[j].finite);
+        if (Exact) add(sums, m, j, of_one.first, of_two.first, of_b[j].rest);
+        add(sums, m, j, of_one.first, of_two.first, of_b[j].first);
       }
     }
   }
 
-  // Sixteen bytes of K of one tile: lo and hi are rows g and g + 8, b one column of the operand.
-  static DEVICE_MEMBER void add(float (&sums)[Chains][MT][NT][4], int m, int j, const Four& lo, const Four& hi,
+  // Sixteen bytes of K of one tile's rows g and g + 8; b: one column of the operand.
+  static DEVICE_MEMBER void add(float (&sums)[Chains][MT][NT][4], int m, int j, const Four& one, const Four& two,
                                 const Four& b) {
-    multiply(E(), sums[0][m][j], lo.x, hi.x, lo.y, hi.y, b.x, b.y);
-    multiply(E(), sums[Chains - 1][m][j], lo.z, hi.z, lo.w, hi.w, b.z, b.w);
+    multiply(E(), sums[0][m][j], one.x, one.y, one.z, one.w, b.x, b.y);
+    multiply(E(), sums[Chains - 1][m][j], two.x, two.y, two.z, two.w, b.z, b.w);
   }
 
   static DEVICE_MEMBER void total(const float (&sums)[Chains][MT][NT][4], float (&d)[MT][NT][4]) {

@@ -69,6 +69,8 @@ class Tiling:
     "of a block, where there is a projection"
     all_outputs: int = 0
     "padded"
+    inputs: int = 0
+    "of x, padded, where W_ih x is made in the kernel"
 
     @cached_property
     def threads(self) -> int:
@@ -110,6 +112,9 @@ class Tiling:
         carried = 8 * self.subs * cells * self.threads if scarce or self.subs > 1 else 0
         if self.outputs:
             carried += self._second
+        if self.inputs:  # W_ih, and x of two steps
+            held = self.inputs * self.size // 64
+            carried += 1024 * held * self.tiles * self.warps_rows + 2 * columns * 64 * (held + 1 - held % 2)
         if self.normed:  # and no Σ ā
             carried += 4 * columns * ((8 if self.backward else 4) * (self.units + 2) + 8)
         if self.backward:
@@ -144,8 +149,9 @@ class Tiling:
         numbers = (
             self.K, self.units, self.column_tiles, self.warps_rows, self.warps_k, self.in_registers,
             self.in_shared, self.subs, self.blocks, str(self.exact).lower(), str(self.row_by_row).lower(),
-            *((str(self.normed).lower(), self.parts) if self.normed or self.outputs else ()),
-            *((self.outputs, self.all_outputs) if self.outputs else ()),
+            *((str(self.normed).lower(), self.parts) if self.normed or self.outputs or self.inputs else ()),
+            *((self.outputs, self.all_outputs) if self.outputs or self.inputs else ()),
+            *((self.inputs,) if self.inputs else ()),
         )  # fmt: skip
         return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
 
@@ -165,6 +171,8 @@ class Asked(NamedTuple):
     P: int = 0
     "0 without a projection"
     backward: bool = False
+    C: int = 0
+    "of x, where a kernel could make W_ih x; else 0"
 
     def outputs(self, blocks: int, warps_rows: int = 1) -> int:
         """Return the outputs of each block where there is a projection: whole tiles for each warp."""
@@ -222,8 +230,9 @@ def pair(properties: Properties, call: Call, tf32: bool, waits: bool = True) -> 
     if max(call.H, P) > MOST_TOGETHER:
         return None
     H, found = -(-call.H // 32) * 32, []
+    C = call.C if size == 2 and not normed and not P else 0
     for backward in (False, True):
-        asked = Asked(properties, call.N, H, G, size, exact, normed, P, backward)
+        asked = Asked(properties, call.N, H, G, size, exact, normed, P, backward, C)
         together = _together(asked) if H > MOST_UNITS or (waits and _shared_out(asked)) else None
         alone = _alone(asked) if together is None and H <= MOST_UNITS else None
         found.append(together or alone or (_together(asked) if waits and (P or normed) else None))
@@ -248,7 +257,7 @@ def _shared_out(asked: Asked) -> bool:
 
 def _alone(asked: Asked) -> Tiling | None:
     """One block holds all of W_hh; more blocks than multiprocessors run in waves."""
-    properties, N, H, _, size, exact, normed, P, backward = asked
+    properties, N, H, _, size, exact, normed, P, backward, C = asked
     if P > MOST_UNITS:
         return None
     K, wanted = asked.K, -(-N // properties.multiprocessors)
@@ -262,11 +271,13 @@ def _alone(asked: Asked) -> Tiling | None:
     held = (
         chunks if by_row else min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
     )
-    for columns in (2, 1) if wanted > 8 and not backward and not normed else (1,):  # else two spill
+    many = wanted > 8 and not backward and not normed  # else two column tiles spill
+    inputs = -(-C // 32) * 32
+    for columns, of_x in [(2, inputs)] * bool(many and inputs) + [(2, 0)] * many + [(1, 0)]:
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
             -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
-            by_row, normed, outputs, asked.all_outputs,
+            by_row, normed, outputs, asked.all_outputs, of_x,
         )  # fmt: skip
         if found.shared <= properties.shared:
             return found
@@ -287,7 +298,7 @@ def _together(asked: Asked) -> Tiling | None:
 
 def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
     """The cuts for a number of units, more columns first."""
-    properties, N, H, _, size, exact, normed, _, backward = asked
+    properties, N, H, _, size, exact, normed, _, backward, _ = asked
     blocks = H // units
     K, outputs = asked.K, asked.outputs(blocks)
     groups = min(properties.multiprocessors // blocks, N)
