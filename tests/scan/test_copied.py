@@ -102,6 +102,38 @@ def test_the_rows_of_each_gate_are_padded_too(P, columns, layout, dtype, machine
     assert machine.launches == 3
 
 
+SEQUENCES = {
+    "by sequence": lambda x: x,
+    "by step": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "by column": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+    "longer rows": lambda x: behind(x.flatten(0, 1), 0, 3).unflatten(0, x.shape[:2]),
+    "odd address": lambda x: behind(x.flatten(0, 1), 1).unflatten(0, x.shape[:2]),
+    "one step for all": lambda x: x[:, :1].expand_as(x),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("layout", SEQUENCES)
+@pytest.mark.parametrize("N, T, C, columns", [(3, 7, 5, 8), (1, 4, 8, 8), (33, 2, 6, 6), (4, 1, 40, 48)])
+def test_sequences_are_laid_step_by_step_to_the_bit(N, T, C, columns, layout, dtype, machine):
+    x = SEQUENCES[layout](drawn(N * T, C, dtype).unflatten(0, (N, T)))
+    lengths = torch.arange(N) * 2 % (T + 1)
+    whole = pad(x.transpose(0, 1).view(WHOLE[dtype.itemsize]), (0, columns - C))
+    off = torch.arange(T)[:, None] >= lengths
+    for given, want in ((None, whole), (lengths, whole.masked_fill(off[..., None], 0))):
+        got = copying.by_step(machine, x, columns, given).contiguous()
+        assert torch.equal(got.view(WHOLE[dtype.itemsize]), want.flatten(0, 1))
+
+
+def test_sequences_that_lie_so_are_not_copied(machine):
+    x = drawn(6, 8, torch.bfloat16).view(3, 2, 8).transpose(0, 1)
+    for lying in (x, x[:, :1], x[..., :5], x[:1, ::2]):
+        assert copying.by_step(machine, lying, lying.shape[2]).data_ptr() == x.data_ptr()
+    assert machine.launches == 0
+    assert copying.by_step(machine, x[:, :0], 8).shape == (0, 8)
+    assert machine.launches == 0
+
+
 def test_nothing_is_copied_where_nothing_need_be(machine):
     w_hh = drawn(24, 32, torch.bfloat16)
     assert copying.resident(machine, w_hh, 32) is w_hh and machine.launches == 0
@@ -127,6 +159,8 @@ def test_more_threads_than_32_bits_count_are_plain_torch_s():
         matrix = torch.empty(1 << 31, 7, dtype=torch.bfloat16)
     assert copying.padded(None, matrix, 9).shape == (1 << 31, 9)
     assert copying.padded(None, matrix, 9, 4, (1 << 29) + 1).shape == ((1 << 31) + 4, 9)
+    x, lengths = matrix.unflatten(0, (2, 1 << 30)), torch.empty(2, dtype=torch.int64, device="meta")
+    assert copying.by_step(None, x, 9, lengths).shape == (1 << 31, 9)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +189,15 @@ def test_a_wrong_copy_is_found(wrong, monkeypatch):
         emulator.library.cache_clear()
 
 
-ODD = ["padded"] * 3 + ["transposed"] + ["padded"] * 3
+ODD = ["sequences", "padded", "padded", "transposed", "padded", "sequences", "padded"]
 """x, W_ih and W_hh; W_hh'; W_ih, x and the operand."""
 
 
 @pytest.mark.parametrize(
     "H, widened, copies",
     [
-        (32, False, ["transposed"]),
-        (31, False, ["padded", "transposed", "padded"]),
+        (32, False, ["sequences", "transposed", "sequences"]),
+        (31, False, ["sequences", "padded", "transposed", "padded", "sequences"]),
         (31, True, ODD),
     ],
     ids=["even", "odd", "odd and large"],
@@ -189,4 +223,4 @@ def test_a_call_s_copies_are_these_kernels(H, widened, copies, monkeypatch):
         got = case.differentiate(tensors, backend="gpu")
     weights._results.cache_clear()
     case.assert_as_accurate(got, tensors)
-    assert [name for name in seen if name in ("padded", "transposed")] == copies
+    assert [name for name in seen if name in ("padded", "transposed", "sequences")] == copies

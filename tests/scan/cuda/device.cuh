@@ -102,7 +102,7 @@ struct Warp {
   bool votes[32];
 };
 struct Block {
-  int x = 0, y = 0, alive = 0;
+  int x = 0, y = 0, slow = -1;  // the warp that goes on only when no other can
   Meeting barrier, teams[2];
   std::vector<char> memory;
   char* shared = nullptr;
@@ -128,7 +128,7 @@ inline int block_threads = 0, grid_y = 1;
 inline void (*entry)(const void*) = nullptr;
 inline const void* argument = nullptr;
 inline bool failed = false;
-inline u64 clock = 0, launches = 0;
+inline u64 clock = 0, launches = 0, progress = 0;
 inline std::vector<Place> unstarted;
 inline void (*previous)() = nullptr;  // what is still to be done before the launch, once
 inline std::size_t held = 0;          // threads that wait for it
@@ -143,7 +143,7 @@ inline void meet(Meeting& meeting, int members) {
   const u64 round = meeting.round;
   if (++meeting.arrived == members) {
     meeting.arrived = 0;
-    ++meeting.round;
+    ++meeting.round, ++progress;
     return;
   }
   while (meeting.round == round && !failed) yield();
@@ -158,7 +158,7 @@ inline void body() {
       unstarted.pop_back();
       entry(argument);
     }
-    running->idle = true;
+    running->idle = true, ++progress;
     yield();
   }
 }
@@ -194,11 +194,14 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
     forbid(block.memory.data(), block.shared);
     forbid(block.shared + bytes, block.memory.data() + block.memory.size());
     block.warps.resize((threads + 31) / 32);
+    if (seed) block.slow = static_cast<int>(draw(block.warps.size()));
     for (int k = 0; k < threads; ++k) unstarted.push_back({&block, k});
   }
   shuffle(unstarted);
   std::vector<Fiber*> waiting;
   u64 passes = 0;
+  bool holds = false;  // whether slow warps wait; not for ever, for others may meet while they look for what is to come
+  int left_to_hold = 300;
   int idle = 0;  // passes in which some threads wait for each other, as others wait for what came before
   while ((!waiting.empty() || !unstarted.empty()) && !failed) {
     if (!unstarted.empty()) {
@@ -217,7 +220,12 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
     const std::size_t first = unstarted.empty() ? 0 : waiting.size() - 1;  // start all threads before any goes on
     if (!first) shuffle(waiting);
     std::size_t left = first;
+    const u64 before_pass = progress;
     for (std::size_t k = first; k < waiting.size() && !failed; ++k) {
+      if (holds && waiting[k]->thread / 32 == waiting[k]->block->slow) {
+        waiting[left++] = waiting[k];
+        continue;
+      }
       running = waiting[k];
       leave(scheduler_stack, running->known);
       change(scheduler, running->context);
@@ -225,6 +233,7 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
       if (!waiting[k]->idle) waiting[left++] = waiting[k];
     }
     waiting.resize(left);
+    holds = unstarted.empty() && progress != before_pass && left_to_hold-- > 0;
     if (unstarted.empty() && (held == waiting.size() || ++idle > 1000)) finish_previous();
     clock += 1000;
     if (++passes > 20000000) failed = true;

@@ -1,5 +1,5 @@
 // Matrices copied as products read them: with zeros behind columns and behind the rows of each gate, or transposed gate
-// by gate. Bits pass as they are.
+// by gate; and sequences step by step, with zeros in the padding. Bits pass as they are.
 #include "device.cuh"
 
 namespace longshort {
@@ -17,7 +17,12 @@ struct Copied {
   i64 P;
   i64 K;
   i64 rows;
-  i64 adjacent;   // columns that a thread of `padded` copies at once, 4, 2 or 1: they divide P, K and all addresses
+  i64 adjacent;   // columns that a thread copies at once, 4, 2 or 1: they divide P, K, all pitches and addresses
+  // of `sequences`: `from` is (N, T, P), n so far apart as `pitch` says, and `to` (T, N, K)
+  i64 N;
+  i64 T;
+  i64 pitch_t;
+  const i64* lengths;  // in: (N), or null: from there on a sequence is zeros, whatever stands there
 };
 
 // Block (x, g) turns a tile of gate g, Tile units by Tile columns, in shared memory: so lanes lie side by side where
@@ -63,6 +68,33 @@ DEVICE void padded_adjacent(const A& a) {
     const u32 row = first + k * apart;
     if (row < all) store(a.to + row * a.K + p, kept[k]);
   }
+}
+
+template <int Rows, int Adjacent, class A>
+DEVICE void sequences_adjacent(const A& a) {
+  using E = typename A::Element;
+  const u32 N = static_cast<u32>(a.N), all = static_cast<u32>(a.T) * N, apart = (all + Rows - 1) / Rows;
+  const u32 columns = static_cast<u32>(a.K / Adjacent);
+  const u32 own = static_cast<u32>(block_x()) * threads() + thread(), first = own / columns;
+  const i64 p = static_cast<i64>(own % columns) * Adjacent;
+  if (first >= apart) return;
+  E kept[Rows][Adjacent] = {};
+  UNROLL for (int k = 0; k < Rows; ++k) {
+    const u32 row = first + k * apart, n = row % N, t = row / N;
+    const bool there = row < all && p < a.P && (!a.lengths || t < constant(a.lengths + n));
+    if (there) load(a.from + n * a.pitch + t * a.pitch_t + p, kept[k]);
+  }
+  UNROLL for (int k = 0; k < Rows; ++k) {
+    const u32 row = first + k * apart;
+    if (row < all) store(a.to + row * a.K + p, kept[k]);
+  }
+}
+
+template <int Rows, class A>
+DEVICE void sequences(const A& a) {
+  if (a.adjacent == 4) sequences_adjacent<Rows, 4>(a);
+  else if (a.adjacent == 2) sequences_adjacent<Rows, 2>(a);
+  else sequences_adjacent<Rows, 1>(a);
 }
 
 template <int Rows, class A>

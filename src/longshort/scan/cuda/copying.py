@@ -1,4 +1,6 @@
-"""A matrix copied as products read it, in one kernel: with zeros behind columns and rows, or transposed."""
+"""What products read, copied as they read it in one kernel: a matrix with zeros behind columns and rows, or
+transposed; sequences step by step.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ THREADS: Final = 256
 TILE: Final = 64
 """Rows and columns that a block transposes."""
 ROWS: Final = 4
-"""Rows that a thread pads."""
+"""Rows that a thread copies."""
 _OF_SIZE: Final = {2: torch.bfloat16, 4: torch.float32, 8: torch.float64}
 """The dtype whose program copies all elements of a size."""
 
@@ -71,11 +73,55 @@ def padded(
     place = (matrix.data_ptr() | out.data_ptr()) % 16
     adjacent = _adjacent(P | columns | pitch, place, matrix.element_size())
     threads = -(-len(out) // ROWS) * (columns // adjacent)
-    if threads + THREADS > 1 << 31 or len(out) + ROWS > 1 << 31:  # more than 32 bits count
+    if _many(threads, len(out)):
         return pad(matrix.unflatten(0, (gates, H)), (0, columns - P, 0, units - H)).flatten(0, 1)
     argument = _argument(matrix, out, (pitch, gates, H, P, columns, units, adjacent))
     machine.kernel(program(matrix.dtype), "padded").bind(argument, -(-threads // THREADS))()
     return out
+
+
+def by_step(
+    machine: Machine, x: Tensor, columns: int, lengths: Tensor | None = None, fresh: bool = False
+) -> Tensor:
+    """Return sequences step by step, with zeros behind their columns and in the padding.
+
+    Args:
+        machine: that of x's device, which is the current one.
+        x:       (N, T, C), of any strides.
+        columns: of the copy, at least C.
+        lengths: (N,) int64, or None: where a sequence ends. What x holds from there on is not read.
+        fresh:   whether it must be a copy, dense and of an address that 16 bytes divide.
+
+    Returns:
+        (T N, `columns`); a view of x where it lies so already.
+    """
+    N, T, C = x.shape
+    dense = x.stride(2) == 1 or C < 2
+    pitch = x.stride(0 if N > 1 else 1)
+    regular = N < 2 or T < 2 or x.stride(1) == N * pitch
+    if lengths is None and dense and regular and pitch >= C and not fresh:
+        return widened(machine, x.as_strided((T * N, C), (pitch, 1)), columns)
+    x = x if dense else x.contiguous()
+    out = x.new_empty(T * N, columns)
+    if not out.numel():
+        return out
+    pitches = (x.stride(0), x.stride(1))
+    place = (x.data_ptr() | out.data_ptr()) % 16
+    adjacent = _adjacent(C | columns | pitches[0] | pitches[1], place, x.element_size())
+    threads = -(-len(out) // ROWS) * (columns // adjacent)
+    if _many(threads, len(out)):
+        x = x.transpose(0, 1)
+        if lengths is not None:
+            x = torch.where(torch.arange(T, device=x.device)[:, None, None] < lengths[:, None], x, 0)
+        return pad(x, (0, columns - C)).flatten(0, 1)
+    argument = _argument(x, out, (pitches[0], 1, 0, C, columns, 0, adjacent, N, T, pitches[1]), lengths)
+    machine.kernel(program(x.dtype), "sequences").bind(argument, -(-threads // THREADS))()
+    return out
+
+
+def _many(threads: int, rows: int) -> bool:
+    """Whether 32 bits do not count them."""
+    return threads + THREADS > 1 << 31 or rows + ROWS > 1 << 31
 
 
 def widened(machine: Machine, matrix: Tensor, columns: int) -> Tensor:
@@ -94,10 +140,11 @@ def resident(machine: Machine, w_hh: Tensor, columns: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def program(dtype: torch.dtype) -> Program:
-    """Return both kernels for elements of a dtype's size."""
+    """Return the kernels for elements of a dtype's size."""
     entries = (
         Entry("transposed", THREADS, f"{TILE}, {THREADS}"),
         Entry("padded", THREADS, str(ROWS)),
+        Entry("sequences", THREADS, str(ROWS)),
     )
     return Program("copied.cu", _OF_SIZE[dtype.itemsize], entries, argument="Copied")
 
@@ -112,15 +159,18 @@ def _adjacent(lengths: int, place: int, size: int) -> int:
     return next(n for n in (4, 2, 1) if lengths % n == 0 and place % min(16, n * size) == 0)
 
 
-def _argument(matrix: Tensor, out: Tensor, numbers: tuple[int, ...]) -> bytearray:
+def _argument(
+    matrix: Tensor, out: Tensor, numbers: tuple[int, ...], lengths: Tensor | None = None
+) -> bytearray:
     """The argument of a copy; `numbers` are its `pitch` and what follows."""
     packed, fields = bytearray(_sized(numbers)), layout("copied.cu", "Copied")
     fields.put(packed, "from", matrix)
     fields.put(packed, "to", out)
+    fields.put(packed, "lengths", lengths)
     return packed
 
 
 @lru_cache(maxsize=1024)
 def _sized(numbers: tuple[int, ...]) -> bytes:
-    names = ("pitch", "G", "H", "P", "K", "rows", "adjacent")
-    return bytes(layout("copied.cu", "Copied").pack(dict(zip(names, numbers, strict=True))))
+    names = ("pitch", "G", "H", "P", "K", "rows", "adjacent", "N", "T", "pitch_t")
+    return bytes(layout("copied.cu", "Copied").pack(dict(zip(names, numbers, strict=False))))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call, Grads, Inputs
-from .copying import widened
+from .copying import by_step
 from .machine import Machine
 from .sources import FLAGS, Layout, layout
 
@@ -241,16 +241,17 @@ def whole(call: Call, columns: int) -> int:
     return -(-columns // each) * each if odd and call.dtype != torch.float64 else columns
 
 
-def inputs(machine: Machine, call: Call, given: Inputs) -> Tensor:
-    """Return x as (T N, `whole` C), step by step, zeros in the padding; a copy only where needed.
+def inputs(machine: Machine, call: Call, given: Inputs, sums: bool = True) -> Tensor:
+    """Return x as (T N, `whole` C), step by step; a copy only where needed.
 
-    The machine is that of x's device, which is the current one.
+    Args:
+        machine: that of x's device, which is the current one.
+        call:    of its sizes.
+        given:   its tensors.
+        sums:    whether a sum over steps is made of it: then the padding is zeros, else what stands there, of
+                 which the padding's own W_ih x is made alone.
     """
-    x = given.x.transpose(0, 1)
-    if given.lengths is not None:
-        on = torch.arange(call.T, device=x.device)[:, None] < given.lengths
-        x = torch.where(on[..., None], x, 0)  # whatever stood there, NaN too
-    return widened(machine, x.reshape(call.T * call.N, call.C), whole(call, call.C))
+    return by_step(machine, given.x, whole(call, call.C), given.lengths if sums else None)
 
 
 # The operand of the recurrent product at step t is h_{t-1}, and the gradient of W_hh reads all of them. y

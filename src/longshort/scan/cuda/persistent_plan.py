@@ -145,13 +145,12 @@ def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -
 
 
 def _inputs_in_kernel(machine: Machine, call: Call, given: Inputs, packed: Packed, width: int) -> None:
-    """Point to x as it lies, where 16 bytes divide its rows, else to a copy; and to W_ih, `width` columns wide."""
+    """Point to x as it lies, if 16 bytes divide its rows, else to a copy; to W_ih, `width` columns wide."""
     x, each = given.x, 16 // call.dtype.itemsize
     odd = x.stride(2) != 1 or any(n % each for n in (call.C, x.stride(0), x.stride(1)))
     if odd or x.data_ptr() % 16:
-        x = copying.padded(machine, x.reshape(-1, call.C), -(-call.C // each) * each).unflatten(
-            0, x.shape[:2]
-        )
+        x = copying.by_step(machine, x, -(-call.C // each) * each, fresh=True)
+        x = x.unflatten(0, (call.T, call.N)).transpose(0, 1)
     packed.put("x", x)
     packed.number("x_n", x.stride(0))
     packed.number("x_t", x.stride(1))
@@ -170,8 +169,8 @@ def forward(
 ) -> None:
     """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`.
 
-    `packed` points to where the first operand goes too, if anywhere. Without `inputs_of` the kernel multiplies x
-    itself, and all steps are one launch.
+    `packed` points to where the first operand goes too, if anywhere. Without `inputs_of` the kernel
+    multiplies x itself, and all steps are one launch.
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
