@@ -189,15 +189,15 @@ def test_a_wrong_copy_is_found(wrong, monkeypatch):
         emulator.library.cache_clear()
 
 
-ODD = ["sequences", "padded", "padded", "transposed", "padded", "sequences", "padded"]
-"""x, W_ih and W_hh; W_hh'; W_ih, x and the operand."""
+ODD = ["padded", "sequences", "padded", "transposed", "padded", "sequences", "padded"]
+"""W_hh, x and W_ih; W_hh'; W_ih, x and the operand."""
 
 
 @pytest.mark.parametrize(
     "H, widened, copies",
     [
         (32, False, ["sequences", "transposed", "sequences"]),
-        (31, False, ["sequences", "padded", "transposed", "padded", "sequences"]),
+        (31, False, ["padded", "sequences", "transposed", "padded", "sequences"]),
         (31, True, ODD),
     ],
     ids=["even", "odd", "odd and large"],

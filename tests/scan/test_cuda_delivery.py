@@ -453,7 +453,15 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             3,
             40,
             "step",
-            ["step_begin", *["step_forward"] * 2, *["step_backward"] * 2, "step_end", "step_operands"],
+            [
+                "step_begin",
+                "sequences",
+                *["step_forward"] * 2,
+                *["step_backward"] * 2,
+                "step_end",
+                "step_operands",
+                "sequences",
+            ],
         ),
         (
             3,
@@ -461,14 +469,28 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             "alone",
             [
                 "padded",
+                "sequences",
                 "persistent_forward",
                 "transposed",
                 "persistent_backward",
                 "step_operands",
                 "padded",
+                "sequences",
             ],
         ),
-        (64, 160, "persistent", ["persistent_forward", "transposed", "persistent_backward", "step_operands"]),
+        (
+            64,
+            160,
+            "persistent",
+            [
+                "sequences",
+                "persistent_forward",
+                "transposed",
+                "persistent_backward",
+                "step_operands",
+                "sequences",
+            ],
+        ),
     ],
 )
 def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, monkeypatch, tmp_path):
@@ -511,12 +533,11 @@ def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, m
     given = Inputs(*(torch.randn(*s) for s in ((N, 2, 5), (4 * H, 5), (4 * H, H), (4 * H,), (N, H), (N, H))))
     asked = call_of(Options(), given, save=True)
     outputs, saved = gpu.forward(asked, given, device, plan)
-    # the way back as well, side by side; and copies of W_hh
-    assert len(compiled) == (2 if plan == "step" else 3)
+    assert len(compiled) == 3  # the way back as well, side by side; and copies, of x and of W_hh
     grads = Grads(torch.randn_like(outputs.y), None, None)
     needs = [True] * len(Inputs._fields)
     found = gpu.backward(asked, given, outputs, saved, grads, needs, device, plan)
-    assert len(compiled) == len(set(compiled)) == (2 if plan == "step" else 4)
+    assert len(compiled) == len(set(compiled)) == (3 if plan == "step" else 4)
     assert [g.shape for g in found if g is not None] == [t.shape for t in given if t is not None]
     assert [name for name, _, _ in seen] == launches
     for name, kind, grid in seen:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import LongshortError, SettingError
 from . import derivative
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of, time_major
-from .cuda import copying, dropping, packing, persistent_plan, step_plan, team_plan, tiling, weights
+from .cuda import dropping, packing, persistent_plan, step_plan, team_plan, tiling, weights
 from .cuda import machine as machines
 from .cuda.machine import Machine, Properties
 from .cuda.weights import AT
@@ -152,22 +152,11 @@ def forward(
     packed.rows(y)
     for (name, _, _), tensor in zip(tape, saved, strict=True):
         packed.put(name, tensor)
-    rows_ih = given.w_ih.shape[0]
-    chunk = max(1, HELD // (N * rows_ih * wide.itemsize))
+    chunk = max(1, HELD // (N * given.w_ih.shape[0] * wide.itemsize))
     if shifted is not None:
         packed.number("operand", shifted[1])
     with machine.current():
-        if tilings is not None and tilings.forward.inputs:
-            persistent_plan.forward(machine, call, given, packed, None, chunk, tilings)
-            return outputs, saved
-        # with a norm the way back sums what became of W_ih x
-        x = packing.inputs(machine, call, given, sums=call.variant.norm != "none")
-        w_ih = copying.widened(machine, given.w_ih, x.shape[1]).t()
-
-        def inputs_of(low: int, high: int) -> Tensor:
-            part = x if high - low == T else x[low * N : high * N]
-            return machine.product(part, w_ih, new(((high - low) * N, rows_ih), dtype=wide))
-
+        inputs_of = packing.input_products(machine, call, given)
         if together is not None:
             team_plan.forward(machine, call, given, packed, inputs_of, chunk, together)
         elif tilings is None:

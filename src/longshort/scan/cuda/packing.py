@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..call import Call, Grads, Inputs
-from .copying import by_step
+from ..call import Call, Grads, Inputs, time_major
+from .copying import by_step, program, widened
 from .machine import Machine
 from .sources import FLAGS, Layout, layout
 
@@ -252,6 +253,26 @@ def inputs(machine: Machine, call: Call, given: Inputs, sums: bool = True) -> Te
                  which the padding's own W_ih x is made alone.
     """
     return by_step(machine, given.x, whole(call, call.C), given.lengths if sums else None)
+
+
+def input_products(machine: Machine, call: Call, given: Inputs) -> Callable[[int, int], Tensor]:
+    """Return what makes W_ih x of the times [low, high), (steps N, G H) and wide.
+
+    x is laid out when the first is asked for, while what copies it compiles beside the kernel of the steps.
+    """
+    made: list[Tensor] = []
+    if not time_major(given.x):
+        machine.ahead(program(call.dtype))
+
+    def product(low: int, high: int) -> Tensor:
+        if not made:  # with a norm the way back sums what became of W_ih x
+            x = inputs(machine, call, given, sums=call.variant.norm != "none")
+            made.extend((x, widened(machine, given.w_ih, x.shape[1]).t()))
+        x, w_ih = made
+        part = x if high - low == call.T else x[low * call.N : high * call.N]
+        return machine.product(part, w_ih, part.new_empty((len(part), w_ih.shape[1]), dtype=call.wide))
+
+    return product
 
 
 # The operand of the recurrent product at step t is h_{t-1}, and the gradient of W_hh reads all of them. y

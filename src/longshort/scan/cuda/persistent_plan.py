@@ -163,14 +163,14 @@ def forward(
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: Callable[[int, int], Tensor] | None,
+    inputs_of: Callable[[int, int], Tensor],
     chunk: int,
     tilings: Pair,
 ) -> None:
     """Run the steps, a chunk of them in each launch; the arguments are those of `step_plan.forward`.
 
-    `packed` points to where the first operand goes too, if anywhere. Without `inputs_of` the kernel
-    multiplies x itself, and all steps are one launch.
+    `packed` points to where the first operand goes too, if anywhere. Where the kernel multiplies x itself,
+    all steps are one launch.
     """
     tiling, H = tilings.forward, tilings.H
     together = tiling.blocks > 1
@@ -186,7 +186,7 @@ def forward(
     if given.w_hr is not None:
         packed.put("projection", copying.resident(machine, given.w_hr, H))
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
-    if inputs_of is None:
+    if tiling.inputs:
         _inputs_in_kernel(machine, call, given, packed, tiling.inputs)
         packed.number("steps", call.T)
         launch()
