@@ -305,8 +305,11 @@ def test_what_is_returned_lies_as_x_does(plan, machine, monkeypatch):
         assert torch.equal(got, by_sequence[what]), what
 
 
-def test_what_a_hook_on_saved_tensors_laid_out_anew_is_read_right(machine):
-    case = Case("layout", reset=True)
+@pytest.mark.parametrize("keep", [None, "cells"])
+@pytest.mark.parametrize("plan", ["step", "persistent"])
+def test_what_a_hook_on_saved_tensors_laid_out_anew_is_read_right(plan, keep, machine, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
+    case = Case("layout", reset=True, keep=keep)
     tensors = case.make()
     want = case.differentiate(tensors, backend="gpu")
 

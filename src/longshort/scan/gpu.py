@@ -84,12 +84,16 @@ def _close(mine: Tensor, theirs: Tensor) -> bool:
 
 
 def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
-    """List gates and cell after each step, N and scale of each norm, c̃'s mean and scale, where clips pass."""
+    """List gates and cell after each step, N and scale of each norm, c̃'s mean and scale, where clips pass.
+
+    No cell where the call returns all of them.
+    """
     N, T, H, G, wide = call.N, call.T, call.H, len(call.variant.gates), call.wide
     gates = (
         call.dtype if call.variant.norm == "none" else wide
     )  # a norm's sums cancel, and show a gate's rounding
-    found: list[tuple[tuple[int, ...], torch.dtype]] = [((T, N, 4 * H), gates), ((T, N, H), wide)]
+    found: list[tuple[tuple[int, ...], torch.dtype]] = [((T, N, 4 * H), gates)]
+    found += [((T, N, H), wide)] * (not call.options.keep_cells)
     if call.variant.norm == "per_gate":
         found += [((T, N, G * H), wide), ((T, N, G), wide)]
     elif call.variant.norm != "none":
@@ -104,7 +108,7 @@ def saves(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
 @lru_cache(maxsize=4096)
 def _tape(call: Call) -> tuple[tuple[str, tuple[int, ...], torch.dtype], ...]:
     """Name, shape and dtype of what is saved, in the order of `saves`."""
-    names = ["tape_gates", "tape_cells"]
+    names = ["tape_gates"] + ["tape_cells"] * (not call.options.keep_cells)
     if call.variant.norm == "per_gate":
         names += ["hat_r", "scale_r"]
     elif call.variant.norm != "none":
@@ -242,6 +246,8 @@ def backward(
     packed.put("y", packed.rows(outputs.y))
     for (name, _, _), tensor in zip(_tape(call), saved, strict=True):
         packed.put(name, tensor.contiguous())
+    if outputs.cells is not None:
+        packed.put("tape_cells", packed.alike(outputs.cells))
     packed.arriving(call, grads)
     places, summed, cut = packing.sums(call), None, persistent(call, machine, plan)
     tilings = None if cut is None or cut.backward is None else cut

@@ -135,7 +135,8 @@ struct Arguments {
   Size row_t;
   // what the way back needs, written forward and read backward
   E* tape_gates;            // (T, N, 4 H)  i, f, g, o; of type R with a norm, see `tapes_wide`
-  R* tape_cells;            // (T, N, H)  the cell after the step
+  R* tape_cells;            // (T, N, H)  the cell after the step; null forward, and backward `cells`, where a call returns
+                            // those
   R* hat_z;                 // (T, N, G H)  N(z)
   R* hat_r;                 // (T, N, G H)  N(r), or N of each gate
   R* scale_z;               // (T, N)  1 / sqrt(var + eps)

@@ -224,10 +224,17 @@ DEVICE void keep_candidate(const A& a, const F& has, Index n, Index t, Index u, 
   keep_gate(a, has, n, t, u, 2, v.g, Held::of_candidate(v.a_g, v.g), on);
 }
 
+// Where the cells of (n, t) are on the tape, which is `cells` where a call returns those.
+template <class A, class F>
+DEVICE Index taped_cells(const A& a, const F& has, Index n, Index t) {
+  return (has(KeepsCells) ? row_of(a, n, t) : t * a.N + n) * a.H;
+}
 template <class A, class F>
 DEVICE void keep_cell(const A& a, const F& has, Index n, Index t, Index u, typename A::Wide value, bool on) {
-  if (has(Tapes) && on) a.tape_cells[(t * a.N + n) * a.H + u] = value;
-  if (has(KeepsCells)) a.cells[row_of(a, n, t) * a.H + u] = on ? value : typename A::Wide(0);
+  if (has(KeepsCells))
+    a.cells[taped_cells(a, has, n, t) + u] = on ? value : typename A::Wide(0);
+  else if (has(Tapes) && on)
+    a.tape_cells[taped_cells(a, has, n, t) + u] = value;
 }
 
 // ---- the way back
@@ -244,7 +251,7 @@ template <class A, class F>
 DEVICE typename A::Wide cell_before(const A& a, const F& has, Index n, Index s, Index u, bool reset,
                                      bool neighbour) {
   const Index earlier = time_of(a, has, s - 1), first = n * state_row(a, has) + u;
-  const typename A::Wide* from = neighbour ? a.tape_cells + (earlier * a.N + n) * a.H + u : a.c_given + first;
+  const typename A::Wide* from = neighbour ? a.tape_cells + taped_cells(a, has, n, earlier) + u : a.c_given + first;
   if (has(Resets) && reset) {
     if (!a.initial_c) return typename A::Wide(0);
     from = a.initial_c + first;
@@ -279,7 +286,7 @@ DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, b
     else
       r.gates[gate] = a.tape_gates[at];
   }
-  r.cell = a.tape_cells[row * a.H + u];
+  r.cell = a.tape_cells[taped_cells(a, has, n, t) + u];
   r.arriving = cell_gradient(a, has, n, t, u);
   r.before = cell_before(a, has, n, s, u, reset, neighbour);
   return r;
@@ -299,7 +306,7 @@ DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
   }
   if (tapes_wide(has))
     for (Index gate = 0; gate < a.G; ++gate) fetch_ahead(a.hat_r + (row * a.G + gate) * a.H + u);
-  if (s > 0) fetch_ahead(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H + u);
+  if (s > 0) fetch_ahead(a.tape_cells + taped_cells(a, has, n, time_of(a, has, s - 1)) + u);
   if (a.dy && !has(Projected)) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u);
   if (has(KeepsCells) && a.dcells) fetch_ahead(a.dcells + at_strides(n, a.dcells_n, t, a.dcells_t) + u);
 }

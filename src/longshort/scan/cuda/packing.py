@@ -191,6 +191,14 @@ class Packed:
         self.number("row_t", t // P)
         return y
 
+    def alike(self, tensor: Tensor) -> Tensor:
+        """Return a tensor (N, T, ...) laid out as `rows` said of y: itself if it lies so."""
+        N, T, K = tensor.shape
+        n, t = (self._words[self._word[name]] * K for name in ("row_n", "row_t"))
+        if tensor.stride(2) == 1 and (N < 2 or tensor.stride(0) == n) and (T < 2 or tensor.stride(1) == t):
+            return tensor
+        return tensor.new_empty_strided((N, T, K), (n, t, 1)).copy_(tensor)
+
     def arriving(self, call: Call, grads: Grads) -> None:
         """Point to the gradients that arrive at every step, with their strides."""
         for name, value, dtype in (

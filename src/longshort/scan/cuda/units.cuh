@@ -105,8 +105,10 @@ DEVICE void keep_candidates(const A& a, const F& has, Index n, Index t, Index u,
 }
 template <int Units, class A, class F>
 DEVICE void keep_cells(const A& a, const F& has, Index n, Index t, Index u, const typename A::Wide (&c)[Units], bool on) {
-  if (has(Tapes) && on) store(a.tape_cells + (t * a.N + n) * a.H + u, c);
-  if (has(KeepsCells)) store_wide<Units>(a.cells + row_of(a, n, t) * a.H + u, on, [&](int j) { return c[j]; });
+  if (has(KeepsCells))
+    store_wide<Units>(a.cells + taped_cells(a, has, n, t) + u, on, [&](int j) { return c[j]; });
+  else if (has(Tapes) && on)
+    store(a.tape_cells + taped_cells(a, has, n, t) + u, c);
 }
 
 // Has the units from u on of an array brought nearer, once a line of 128 bytes.
@@ -122,7 +124,7 @@ template <class A, class F>
 DEVICE const typename A::Wide* cells_before(const A& a, const F& has, Index n, Index s) {
   const Index earlier = time_of(a, has, s - 1);
   if (resets(a, has, n, time_of(a, has, s))) return a.initial_c ? a.initial_c + n * state_row(a, has) : nullptr;
-  if (s > 0 && active(a, has, n, earlier)) return a.tape_cells + (earlier * a.N + n) * a.H;
+  if (s > 0 && active(a, has, n, earlier)) return a.tape_cells + taped_cells(a, has, n, earlier);
   return a.c_given + n * state_row(a, has);
 }
 
@@ -130,7 +132,7 @@ DEVICE const typename A::Wide* cells_before(const A& a, const F& has, Index n, I
 template <int Units, class A, class F>
 DEVICE void recall_units(const A& a, const F& has, Index n, Index s, Index u, Recalled<A> (&was)[Units]) {
   using R = typename A::Wide;
-  const Index row = time_of(a, has, s) * a.N + n;
+  const Index t = time_of(a, has, s), row = t * a.N + n;
   R cell[Units], before[Units];
   UNROLL for (int gate = 0; gate < 4; ++gate) {
     const Index at = (row * 4 + gate) * a.H + u;
@@ -144,11 +146,11 @@ DEVICE void recall_units(const A& a, const F& has, Index n, Index s, Index u, Re
       UNROLL for (int j = 0; j < Units; ++j) was[j].gates[gate] = held[j];
     }
   }
-  load(a.tape_cells + row * a.H + u, cell);
+  load(a.tape_cells + taped_cells(a, has, n, t) + u, cell);
   load_or_zero(cells_before(a, has, n, s), u, before);
   UNROLL for (int j = 0; j < Units; ++j) {
     was[j].cell = cell[j], was[j].before = before[j];
-    was[j].arriving = cell_gradient(a, has, n, time_of(a, has, s), u + j);
+    was[j].arriving = cell_gradient(a, has, n, t, u + j);
   }
 }
 
@@ -167,7 +169,7 @@ DEVICE void recall_units_ahead(const A& a, const F& has, Index n, Index s, Index
     if (tapes_wide(has) && slots[gate] >= 0) bring_nearer(a.hat_r + hat, u);
     if (has(NormsProducts) && slots[gate] >= 0) bring_nearer(a.hat_z + hat, u);
   }
-  if (s > 0) bring_nearer(a.tape_cells + (time_of(a, has, s - 1) * a.N + n) * a.H, u);
+  if (s > 0) bring_nearer(a.tape_cells + taped_cells(a, has, n, time_of(a, has, s - 1)), u);
   if (a.dy) bring_nearer(a.dy + n * a.dy_n + t * a.dy_t, u);
 }
 
