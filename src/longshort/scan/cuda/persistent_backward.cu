@@ -135,10 +135,36 @@ struct PersistentBackward {
     return has(Resets) && asked && lengths.active(a, k, n, time_of(a, has, s));
   }
 
-  // Of step s, which is at hand.
+  // Of step s, which is at hand. Where there is one sub-batch, `divert` has seen to the reset of the step after.
   DEVICE_MEMBER Moment at_hand(int k, int n, int s) const {
-    const bool after = Cut::Subs == 1 ? has(Resets) && again >> k & 1u : resets_after(a, has, n, s);
-    return {s >= 0 && lengths.active(a, k, n, time_of(a, has, s)), after};
+    return {s >= 0 && lengths.active(a, k, n, time_of(a, has, s)), Cut::Subs > 1 && resets_after(a, has, n, s)};
+  }
+
+  // (19) where the step after started from a reset: what arrived goes to the initial state, and nothing before it. Apart
+  // from the others' code, as few steps are such.
+  DEVICE_MEMBER void divert(int sub, const Slice<Cut, A>& slice, float (&arrived)[Cells]) {
+    if (!any_in_warp(again != 0)) return;
+    UNROLL for (int k = 0; k < Cells; ++k) {
+      if (!(again >> k & 1u)) continue;
+      const int n = slice.first + column(k), u = unit(k);
+      Carried hands = carry(sub, k);
+      if (!Cut::Projects) {
+        R total = R(arrived[k]);
+        if (has(MasksHidden)) total = keeps(sub, k) ? total * R(a.scale_h) : R(0);
+        if (a.dh_initial) add(a.dh_initial + n * a.P + u, R(hands.past + total));
+        hands.past = R(0), arrived[k] = 0.0f;
+      }
+      if (a.dc_initial) add(a.dc_initial + n * state_row(a, has) + u, hands.dc);
+      hands.dc = R(0);
+      carry(sub, k) = hands;
+    }
+  }
+
+  // c_{t-1} of a step that starts from a reset, for those cells of this thread, likewise apart.
+  DEVICE_MEMBER void restart(const Slice<Cut, A>& slice, Recalled<A> (&was)[Cells]) const {
+    if (!any_in_warp(reset != 0)) return;
+    UNROLL for (int k = 0; k < Cells; ++k)
+      if (reset >> k & 1u) was[k].before = initial_c_at(a, has, slice.first + column(k), unit(k));
   }
 
   DEVICE_MEMBER bool keeps(int sub, int k) const { return !has(MasksHidden) || hidden >> (sub * Cells + k) & 1u; }
@@ -238,14 +264,16 @@ struct PersistentBackward {
       if (Cut::Subs == 1) before[k] = asked_reset(a, has, n, s > 0 ? s - 1 : 0);
       if (!lengths.active(a, k, n, time_of(a, has, asked))) continue;
       const bool neighbour = asked > 0 && (!has(Reversed) || lengths.active(a, k, n, time_of(a, has, asked - 1)));
-      const bool starts = Cut::Subs == 1 ? reset >> k & 1u : resets(a, has, n, time_of(a, has, asked));
+      const bool starts = Cut::Subs > 1 && resets(a, has, n, time_of(a, has, asked));
       was[k] = recall(a, has, n, asked, u, starts, neighbour);
       if (Cut::Normed && norms_cell(has))
         UNROLL for (int i = 0; i < 2; ++i) stats[k].of[i] = a.stats_c[(time_of(a, has, asked) * a.N + n) * 2 + i];
       if (!Cut::Projects) dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
     }
+    if (has(Resets) && Cut::Subs == 1) restart(slice, was);
     float arrived[Cells];
     product(sub, s, arrived);
+    if (has(Resets) && Cut::Subs == 1) divert(sub, slice, arrived);
     if (s < 0)
       leave(sub, slice, arrived);
     else if constexpr (Cut::Normed)
