@@ -424,7 +424,8 @@ DEVICE void multiply(float, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b
   }
 }
 DEVICE u32 rounded_to_tf32(u32 v) { return (v & 0x7f800000u) == 0x7f800000u ? v : (v + 0x1000u) & 0xffffe000u; }
-DEVICE u32 first_part(u32 v) { return rounded_to_tf32(v); }
+DEVICE u32 lifted(u32 v) { return v + 0x1000u; }
+DEVICE u32 lifted_anew(u32 v) { return lifted(v); }
 
 }  // namespace longshort
 

@@ -188,7 +188,7 @@ struct PersistentBackward {
         if (Cut::Exchanges) value = canonical(value);
         store_relaxed(row + part * Cut::K + at, value);
         if (!Cut::Exchanges)
-          *reinterpret_cast<E*>(stage(sub) + (part * Cut::Columns + c) * Core::Pitch + (at + u) * sizeof(E)) = value;
+          *reinterpret_cast<E*>(stage(sub) + (part * Cut::Columns + c) * Core::Pitch + (at + u) * sizeof(E)) = Core::told(value);
       }
     }
   }
@@ -217,7 +217,7 @@ struct PersistentBackward {
           if (s > 0) projection.ask_ahead(slice, s - 1);
       };
       const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Parts * Cut::K;
-      core.template run_arriving<Parts>(a, from, slice.count, s, later, d);
+      core.template run_arriving<Parts, true>(a, from, slice.count, s, later, d);
       mine += products++ % 2 * (SumBytes / 4);
     } else {
       core.template run<Parts>(stage(sub), d);

@@ -114,9 +114,9 @@ struct PersistentForward {
   // The operand of step j of this launch, to whoever needs it: u may lie in the padding, whose operand is 0.
   DEVICE_MEMBER void tell(int sub, int j, int n, int c, int u, E value) const {
     if (Cut::Exchanges)
-      store_relaxed(a.exchange + (j * a.N + n) * Cut::K + u, value);
+      store_relaxed(a.exchange + (j * a.N + n) * Cut::K + u, Core::told(value));
     else
-      *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = value;
+      *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = Core::told(value);
   }
 
   DEVICE_MEMBER Carried initial_at(int n, int u) const { return {initial_c_at(a, has, n, u), initial_h_at(a, n, u)}; }
@@ -217,9 +217,9 @@ struct PersistentForward {
       return;
     }
     E seen, next = renewed_output(a, has, n, u, t, on, decided.output(k), fresh, hands.h, seen);
-    if (a.y) a.y[row * a.P + u] = seen;
     if (again) next = initial_h_at(a, n, u);
     if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand(sub, k, next));
+    if (a.y) a.y[row * a.P + u] = seen;
     const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
     keep(n, t, u, v, c, on);

@@ -41,9 +41,11 @@ struct Product {
   char* weights;
   int group, quarter, wm, wk;  // lane = 4 group + quarter
 
-  static DEVICE_MEMBER Four rounded(Four v) {
-    if (sizeof(E) == 4 && !Exact)
-      return {rounded_to_tf32(v.x), rounded_to_tf32(v.y), rounded_to_tf32(v.z), rounded_to_tf32(v.w)};
+  static constexpr bool Rounds = sizeof(E) == 4 && !Exact;
+
+  // A number of the operand as it is to be told: whoever makes it rounds it, once, and not all who read it.
+  static DEVICE_MEMBER E told(E v) {
+    if constexpr (Rounds) return float_of(rounded_to_tf32(bits_of(v)));
     return v;
   }
 
@@ -90,32 +92,41 @@ struct Product {
   // difference of infinities is NaN. So `finite` has 0 in its place, and nothing is left of it.
   struct OperandParts { Four first, rest, finite; };
 
-  static DEVICE_MEMBER bool ends(u32 v) { return (v & 0x7f800000u) == 0x7f800000u; }  // infinite, or no number
-  static DEVICE_MEMBER u32 left(u32 v, u32 first) { return ends(first) ? 0u : bits_of(float_of(v) - float_of(first)); }
-  static DEVICE_MEMBER u32 or_zero(u32 v) { return ends(v) ? 0u : v; }
+  // Infinite, or no number, or would be when it is rounded.
+  static DEVICE_MEMBER bool ends(u32 v) { return !(magnitude(float_of(v)) < float_of(0x7f7ff000u)); }
+  // What a rounded part left of a number: the product cuts off what `lifted` has too much.
+  static DEVICE_MEMBER u32 left(u32 v, u32 first) { return bits_of(float_of(v) - float_of(first & 0xffffe000u)); }
+  static DEVICE_MEMBER void part_operand(u32 v, u32& first, u32& rest, u32& finite) {
+    const bool end = ends(v);
+    first = end ? v : lifted(v);
+    rest = end ? 0u : left(v, lifted(v));
+    finite = end ? 0u : lifted(v);
+  }
   static DEVICE_MEMBER OperandParts parts_of_operand(Four v) {
     if (!Exact) return {v, {0, 0, 0, 0}, {0, 0, 0, 0}};
-    const Four f = {rounded_to_tf32(v.x), rounded_to_tf32(v.y), rounded_to_tf32(v.z), rounded_to_tf32(v.w)};
-    return {f,
-            {left(v.x, f.x), left(v.y, f.y), left(v.z, f.z), left(v.w, f.w)},
-            {or_zero(f.x), or_zero(f.y), or_zero(f.z), or_zero(f.w)}};
+    OperandParts p;
+    part_operand(v.x, p.first.x, p.rest.x, p.finite.x);
+    part_operand(v.y, p.first.y, p.rest.y, p.finite.y);
+    part_operand(v.z, p.first.z, p.rest.z, p.finite.z);
+    part_operand(v.w, p.first.w, p.rest.w, p.finite.w);
+    return p;
   }
 
   // Of weights, which the compiler keeps where they are few, for they are the same at every step; more take parts anew
   // each time, for kept they would take twice the registers. None is infinite: `load` leaves none.
   static constexpr bool Few = InShared == 0 && InRegisters * MT <= (Threads <= 256 ? 8 : 2);
-  static DEVICE_MEMBER u32 part(u32 v) { return Few ? rounded_to_tf32(v) : first_part(v); }
+  static DEVICE_MEMBER u32 part(u32 v) { return Few ? lifted(v) : lifted_anew(v); }
   static DEVICE_MEMBER Parts parts_of_weight(Four v) {
     if (!Exact) return {v, {0, 0, 0, 0}};
     const Four first = {part(v.x), part(v.y), part(v.z), part(v.w)};
-    return {first, {bits_of(float_of(v.x) - float_of(first.x)), bits_of(float_of(v.y) - float_of(first.y)),
-                    bits_of(float_of(v.z) - float_of(first.z)), bits_of(float_of(v.w) - float_of(first.w))}};
+    return {first, {left(v.x, first.x), left(v.y, first.y), left(v.z, first.z), left(v.w, first.w)}};
   }
 
   // A weight that is no number, or infinite, makes NaN of what it meets either way.
   static DEVICE_MEMBER u32 finite(u32 v) { return ends(v) ? 0x7fc00000u : v; }
   static DEVICE_MEMBER Four kept(Four v) {
-    if (!Exact) return rounded(v);
+    if (Rounds) return {rounded_to_tf32(v.x), rounded_to_tf32(v.y), rounded_to_tf32(v.z), rounded_to_tf32(v.w)};
+    if (!Exact) return v;
     return {finite(v.x), finite(v.y), finite(v.z), finite(v.w)};
   }
 
@@ -168,7 +179,7 @@ struct Product {
         }
   }
 
-  // stage: Columns rows of Pitch bytes, Parts times. d[tile][column tile][4] as `multiply` lays it out.
+  // stage: Columns rows of Pitch bytes, Parts times, of what was `told`. d[tile][column tile][4] as `multiply` lays it out.
   // Parts: numbers whose sum an operand is; the last and least of them first.
   template <int Parts = 1>
   DEVICE_MEMBER void run(const char* stage, float (&d)[MT][NT][4]) const {
@@ -179,7 +190,7 @@ struct Product {
       UNROLL for (int part = Parts - 1; part >= 0; --part) {
         Four b[NT];
         UNROLL for (int j = 0; j < NT; ++j)
-          b[j] = rounded(*reinterpret_cast<const Four*>(column + (part * NT + j) * 8 * Pitch + chunk * 64));
+          b[j] = *reinterpret_cast<const Four*>(column + (part * NT + j) * 8 * Pitch + chunk * 64);
         multiply_chunk<decltype(certain)::Value>(chunk, b, sums);
       }
     };
@@ -191,7 +202,7 @@ struct Product {
   }
 
   // Waits for a batch of chunks, multiplies it, and asks for the next one, if there are `more`.
-  template <bool Certain, int Batch, int Parts, class A, class At, class Over>
+  template <bool Certain, int Batch, int Parts, bool Lifts, class A, class At, class Over>
   DEVICE_MEMBER bool take(const A& a, Index s, const At& at, const Over& over, int batch, bool more,
                           Four (&v)[Batch * Parts * NT], float (&sums)[Chains][MT][NT][4]) const {
     if (!settle<E>(a, s, v, [&](int i) { return at(batch, i); })) return false;
@@ -201,7 +212,10 @@ struct Product {
       UNROLL for (int part = Parts - 1; part >= 0; --part) {
         const int first = (k * Parts + part) * NT;
         Four b[NT];
-        UNROLL for (int j = 0; j < NT; ++j) b[j] = over(chunk) ? Four{0, 0, 0, 0} : rounded(v[first + j]);
+        UNROLL for (int j = 0; j < NT; ++j) {
+          b[j] = over(chunk) ? Four{0, 0, 0, 0} : v[first + j];
+          if (Lifts && Rounds) b[j] = {lifted(b[j].x), lifted(b[j].y), lifted(b[j].z), lifted(b[j].w)};
+        }
         multiply_chunk<Certain>(chunk, b, sums);
         if (more)
           UNROLL for (int j = 0; j < NT; ++j) v[first + j] = load_relaxed(at(batch + 1, first + j));
@@ -216,9 +230,10 @@ struct Product {
   //   from: column 0; columns lie Parts K elements apart.   columns: how many there are, at least 1; the others repeat the
   //         last.
   //   Parts: as for `run`; those of a column lie one behind the other.
+  //   Lifts: whether it is to be rounded here, for it is not only an operand. Its NaN are `canonical`.
   //   s:    the step, for the report of a wait that lasts longer than a.patience.
   //   meanwhile: what is done while the first of it is on its way.
-  template <int Parts = 1, class A, class Meanwhile>
+  template <int Parts = 1, bool Lifts = false, class A, class Meanwhile>
   DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, Index s, Meanwhile meanwhile,
                                   float (&d)[MT][NT][4]) const {
     constexpr int Wide = Parts * NT, Most = 8 / Wide, Batch = Chunks < Most ? Chunks : Most;
@@ -246,11 +261,11 @@ struct Product {
     constexpr int First = (InRegisters + Batch - 1) / Batch, Whole = Chunks / Batch - First;
     constexpr int Turns = sizeof(E) == 4 && Whole > 1 ? Whole : 0;
     UNROLL for (int batch = 0; batch < First; ++batch)
-      if (!take<false, Batch, Parts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+      if (!take<false, Batch, Parts, Lifts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     ROLLED for (int batch = First; batch < First + Turns; ++batch)
-      if (!take<true, Batch, Parts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+      if (!take<true, Batch, Parts, Lifts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     UNROLL for (int batch = First + Turns; batch < Batches; ++batch)
-      if (!take<false, Batch, Parts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
+      if (!take<false, Batch, Parts, Lifts>(a, s, at, over, batch, batch + 1 < Batches, v, sums)) return;
     total(sums, d);
   }
 };
@@ -263,6 +278,8 @@ struct RowProduct {
   static_assert(MT == 2 && Own * WK == K && Own % 4 == 0, "a lane for each row of two tiles");
   float row[Own];
   int group, quarter, wm, wk;
+
+  static DEVICE_MEMBER float told(float v) { return v; }
 
   template <class RowOf>
   DEVICE_MEMBER void load(char*, RowOf row_of) {

@@ -64,7 +64,7 @@ struct Second {
   // Number k of the operand of sequence n at row `step` of the exchange, to whoever needs it.
   DEVICE_MEMBER void put(Index step, int n, int column, int k, R value) const {
     UNROLL for (int part = 0; part < Parts; ++part) {
-      const E rounded = taken<E>(value);
+      const E rounded = Core::told(taken<E>(value));
       if (Cut::Exchanges)
         store_relaxed(a.exchange_second + ((step * a.N + n) * Parts + part) * K + k, canonical(rounded));
       else
