@@ -302,7 +302,7 @@ def test_float16(on):
 
 
 def test_tf32_rounds_operands_and_nothing_else(on):
-    on(tf32=True, multiprocessors=2)  # more sequences than blocks: one is multiplied row by row, exactly
+    on(tf32=True)
     case = Case("ordinary", N=4, T=6, H=24)
     tensors = case.make(torch.float32)
     doubled = {k: v.double() for k, v in tensors.items()}
@@ -502,7 +502,7 @@ def test_the_kernels_count_their_memory_as_the_plan_does():
     """The plan's formula is the kernel's own constant: the host compiles a program that prints it."""
     cuts, printed = [], []
     for backward, kernel in ((False, "PersistentForward"), (True, "PersistentBackward")):
-        sizes = ((7, 40), (64, 128), (25, 150), (64, 512))
+        sizes = ((7, 40), (64, 128), (25, 150), (64, 512), (4096, 100))
         kinds = (("none", None), ("ba2016", None), ("none", 24), ("per_gate", 40))
         pairs = [tiling.pair(H200, call(N, H, norm=norm, P=P), False) for N, H in sizes for norm, P in kinds]
         mine = [p.backward if backward else p.forward for p in pairs]
@@ -520,6 +520,7 @@ def test_the_kernels_count_their_memory_as_the_plan_does():
             printed += subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
         cuts += mine
     assert [int(word) for word in printed] == [cut.shared for cut in cuts]
+    assert {cut.inputs for cut in cuts} == {0, 64}
 
 
 @pytest.mark.parametrize("wanted, H, together", [

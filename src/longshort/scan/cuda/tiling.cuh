@@ -14,7 +14,7 @@ namespace longshort {
 //   InRegisters, InShared   chunks of a warp's weights there
 //   Subs      sub-batches that a group works through in turn
 //   Blocks    of a group; more than one exchange through memory
-//   RowByRow  whether lanes multiply rows, without tensor cores: one block alone, one sequence, float32
+//   RowByRow  whether lanes multiply rows, without tensor cores: one block alone, one sequence, exact float32
 //   Normed    whether there is a norm, which spans the units
 //   Parts     numbers of two bytes whose sum an operand is, backward with a norm
 //   Outputs   of a block, where there is a projection, and how many there are in all, padded: forward that is K

@@ -20,7 +20,7 @@ from .machine import Properties
 MOST_UNITS: Final = 128
 """Up to here one block holds all of W_hh, and no block waits for another."""
 MOST_BY_ROW: Final = 64
-"""H up to which a block of one sequence multiplies float32 row by row: its lanes hold whole rows."""
+"""H up to which a block of one sequence multiplies exact float32 row by row: its lanes hold whole rows."""
 MOST_TOGETHER: Final = 1024
 """H beyond which one product a step is the better plan, where the other fits at all."""
 MOST_CELLS: Final = 128 * 1024
@@ -261,7 +261,7 @@ def _alone(asked: Asked) -> Tiling | None:
     if P > MOST_UNITS:
         return None
     K, wanted = asked.K, -(-N // properties.multiprocessors)
-    by_row = size == 4 and wanted == 1 and H <= MOST_BY_ROW and not P
+    by_row = exact and wanted == 1 and H <= MOST_BY_ROW and not P
     warps_k = 4 if backward else 1
     warps_rows = {32: 1 if by_row else 2, 64: 4 if size == 2 else 2, 96: 3, 128: 4}[H] if backward else H // 8
     outputs = asked.outputs(1, warps_rows if backward else 1)
