@@ -520,7 +520,7 @@ def test_the_kernels_count_their_memory_as_the_plan_does():
             printed += subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
         cuts += mine
     assert [int(word) for word in printed] == [cut.shared for cut in cuts]
-    assert {cut.inputs for cut in cuts} == {0, 64}
+    assert {cut.inputs for cut in cuts} == {0, 128}
 
 
 @pytest.mark.parametrize("wanted, H, together", [
