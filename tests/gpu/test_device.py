@@ -71,6 +71,26 @@ def test_one_block_alone_at_size(N, H, dtype, device, monkeypatch):
             assert torch.equal(got, once[what]), what
 
 
+@needs_a_device
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "f16"])
+@pytest.mark.parametrize("lies", ["by step", "by sequence"])
+@pytest.mark.parametrize("C, H", [(64, 128), (24, 128), (17, 64), (1, 96)])
+def test_many_sequences_of_a_block_multiply_x_there(C, H, lies, dtype, device, monkeypatch):
+    """Sixteen columns a block on any device; what the padding of x holds is nobody's."""
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "alone")
+    N = 9 * machines.cuda(torch.cuda.current_device()).properties.multiprocessors + 5
+    case = Case("sizes", N=N, T=6, C=C, H=H, lengths=True, initial=True, reset=True)
+    tensors = case.make(dtype)
+    if lies == "by step":
+        tensors["x"] = tensors["x"].transpose(0, 1).contiguous().transpose(0, 1)
+    got = differentiate(case, tensors, device, backend="gpu")
+    case.assert_as_accurate(got, tensors)
+    padding = torch.arange(6) >= tensors["lengths"][:, None]
+    tensors["x"] = tensors["x"].masked_fill(padding[..., None], torch.nan)
+    for what, value in differentiate(case, tensors, device, backend="gpu").items():
+        assert torch.equal(value, got[what]), what
+
+
 def alone(*words, **environment):
     command = [sys.executable, str(Path(__file__).with_name("apart.py")), *map(str, words)]
     return subprocess.run(
@@ -128,11 +148,18 @@ def test_norms_and_projections_of_blocks_that_exchange(N, T, H, dtype, what):
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 @pytest.mark.parametrize("spans", [False, True], ids=["plain", "norm and projection"])
 @pytest.mark.parametrize(
-    "N, H, plan", [(9, 64, "alone"), (25, 150, "persistent"), (9, 128, "step"), (9, 1088, "persistent")]
+    "N, H, plan",
+    [
+        (9, 64, "alone"),
+        (1500, 40, "alone"),
+        (25, 150, "persistent"),
+        (9, 128, "step"),
+        (9, 1088, "persistent"),
+    ],
 )
 def test_the_sanitizer_finds_nothing(tool, spans, N, H, plan):
-    if spans and H > 1024:
-        pytest.skip("teams have neither")
+    if spans and (H > 1024 or N > 1024):
+        pytest.skip("teams have neither, nor what multiplies x")
     if shutil.which("compute-sanitizer") is None:
         pytest.skip("compute-sanitizer is not installed")
     script = (
@@ -216,6 +243,19 @@ def test_copies_of_weights_have_the_bits_of_plain_torch_s(H, columns, dtype, dev
             assert torch.equal(copying.resident(found, w_hh, columns), torch.nn.functional.pad(w_hh, more))
             want = torch.nn.functional.pad(w_hh.view(G, H, H), (0, columns - H, 0, 7)).flatten(0, 1)
             assert torch.equal(copying.padded(found, w_hh, columns, G, H + 7), want)
+
+
+@needs_a_device
+@pytest.mark.parametrize("dtype", list(sources.TYPES), ids=str)
+@pytest.mark.parametrize("N, T, C, columns", [(1024, 9, 128, 128), (33, 70, 17, 24), (3, 1, 6, 6)])
+def test_sequences_laid_step_by_step_have_the_bits_of_plain_torch_s(N, T, C, columns, dtype, device):
+    found, lengths = machines.cuda(torch.cuda.current_device()), torch.arange(N, device=device) % (T + 1)
+    off = (torch.arange(T, device=device)[:, None] >= lengths)[..., None]
+    for elements in (0, 1):
+        x = torch.randn(N * T * C + 1, device=device).to(dtype)[elements:][: N * T * C].view(N, T, C)
+        whole = torch.nn.functional.pad(x.transpose(0, 1), (0, columns - C))
+        for given, want in ((None, whole), (lengths, whole.masked_fill(off, 0))):
+            assert torch.equal(copying.by_step(found, x, columns, given), want.flatten(0, 1))
 
 
 @needs_a_device
