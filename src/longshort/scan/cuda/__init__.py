@@ -8,7 +8,7 @@ tiling.py     sizes of a call and a device -> how the persistent kernels are cut
 packing.py    a call -> the kernels' one argument
 streams.py    works that do not depend on each other -> streams of their own
 dropping.py   a tensor -> the same under its mask
-copying.py    a matrix -> the same padded, or transposed
+copying.py    a matrix -> the same padded, or transposed; sequences -> the same step by step
 products.py   a product made at every step, prepared once
 step_plan.py, persistent_plan.py, team_plan.py   the ways to run a call
 weights.py    what is left when they are done: products over all steps
@@ -18,7 +18,7 @@ arguments.cuh the one argument, every pointer    units.cuh     adjacent units of
 norms.cuh     z̄ behind a norm                    row.cuh       a row in one block, for the norms
 meeting.cuh   a row in several, for the norms    projection.cuh  W_hr resident beside W_hh
 philox.cuh, decisions.cuh   the noise           product.cuh   resident weights times a staged operand
-lengths.cuh   the lengths of a thread's sequences
+lengths.cuh   the lengths of a thread's sequences  inputs.cuh  W_ih resident too, times x
 cell.cuh, cell_back.cuh   equations (2) to (17) of one cell
 exchange.cuh  blocks tell each other h and ā     tiling.cuh    how a persistent kernel is cut
 hopper.cuh    what only Hopper has               units_forward.cuh  one step of them, whatever multiplied

@@ -187,13 +187,17 @@ struct PersistentForward {
                        [&](int sub, int c, int n, int p, E value) { tell(sub, 0, n, c, p, value); });
   }
 
-  // (2) to (6) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x. Returns h̃.
+  // Whether W_hh operand is added to W_ih x as it is made; a mask's scale is one product's alone.
+  DEVICE_MEMBER bool joins() const { return Cut::Inputs > 0 && !has(MasksHidden); }
+
+  // (2) to (6) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x, unless they are joined. Returns h̃.
   DEVICE_MEMBER R open(int sub, int k, int j, int n, int u, const Sums& sum, const R (&x)[4], Cell<R>& v) {
     const Index t = time_of(a, has, a.step.value + j);
     const R scale = has(MasksHidden) ? R(a.scale_h) : R(1);
     const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
-    const R pre[4] = {fused(sum.i, scale, x[0] + b[0]), fused(sum.f, scale, x[1] + b[1]),
-                      fused(sum.g, scale, x[2] + b[2]), fused(sum.o, scale, x[3] + b[3])};
+    const auto past = [&](int gate) { return joins() ? b[gate] : x[gate] + b[gate]; };
+    const R pre[4] = {fused(sum.i, scale, past(0)), fused(sum.f, scale, past(1)), fused(sum.g, scale, past(2)),
+                      fused(sum.o, scale, past(3))};
     const Peepholes<R>& p = peepholes[Direct ? k / (2 * Cut::NT) : 0];
     const R mask = candidate_mask(a, has, decided.candidate(k));
     open_gates<Accuracy>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
@@ -413,6 +417,18 @@ struct PersistentForward {
     }
   }
 
+  // W_hh operand, behind W_ih x where they are joined.
+  DEVICE_MEMBER void multiply_joined(const char* operand, float (&d)[Tiles][Cut::NT][4]) const {
+    if (!joins()) {
+      core.template run<1>(operand, d);
+      return;
+    }
+    UNROLL for (int m = 0; m < Tiles; ++m)
+      UNROLL for (int c = 0; c < Cut::NT; ++c)
+        UNROLL for (int r = 0; r < 4; ++r) d[m][c][r] = input_sums[m][c][r];
+    core.template run<1, true>(operand, d);
+  }
+
   DEVICE_MEMBER void step(int sub, int j) {
     const Slice<Cut, A> slice(a, sub);
     R x[Cells][4];
@@ -424,6 +440,7 @@ struct PersistentForward {
       if (j + 1 < a.steps.value) ask(slice, j + 1, ahead), ask_resets(slice, j + 1, reset_ahead);
     } else if constexpr (Cut::Inputs > 0) {
       UNROLL for (int k = 0; k < Cells; ++k) {
+        if (joins()) continue;
         const Sums sum = own_sum(input_sums, k);
         x[k][0] = sum.i, x[k][1] = sum.f, x[k][2] = sum.g, x[k][3] = sum.o;
       }
@@ -440,7 +457,10 @@ struct PersistentForward {
       if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
     };
     float d[Tiles][Cut::NT][4];
-    if constexpr (Arrives) {
+    if constexpr (Cut::Inputs > 0) {
+      decide_all(slice, j);
+      multiply_joined(operand, d);
+    } else if constexpr (Arrives) {
       if (slice.count == 0) return;
       core.run_arriving(a, from, slice.count, a.step + j, later, d);
       sums = all_sums + products++ % 2 * (SumBytes / 16);

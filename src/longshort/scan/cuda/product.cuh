@@ -181,10 +181,15 @@ struct Product {
 
   // stage: Columns rows of Pitch bytes, Parts times, of what was `told`. d[tile][column tile][4] as `multiply` lays it out.
   // Parts: numbers whose sum an operand is; the last and least of them first.
-  template <int Parts = 1>
+  // Adds: whether the product is added to d.
+  template <int Parts = 1, bool Adds = false>
   DEVICE_MEMBER void run(const char* stage, float (&d)[MT][NT][4]) const {
     float sums[Chains][MT][NT][4];
     clear(sums);
+    if constexpr (Adds)
+      UNROLL for (int m = 0; m < MT; ++m)
+        UNROLL for (int j = 0; j < NT; ++j)
+          UNROLL for (int r = 0; r < 4; ++r) sums[0][m][j][r] = d[m][j][r];
     const char* column = stage + group * Pitch + wk * Chunks * 64 + quarter * 16;
     const auto multiply_parts = [&](int chunk, auto certain) {
       UNROLL for (int part = Parts - 1; part >= 0; --part) {
