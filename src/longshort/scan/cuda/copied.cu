@@ -50,58 +50,49 @@ DEVICE void transposed(const A& a) {
   }
 }
 
-// A thread owns `Adjacent` columns of `Rows` rows, which lie as far apart as there are threads to a row of them.
-template <int Rows, int Adjacent, class A>
-DEVICE void padded_adjacent(const A& a) {
+// Copies `all` rows of K columns, zeros where source(row) is null and behind P. A thread owns `Adjacent` columns of `Rows`
+// rows, which lie as far apart as there are threads to a row of them.
+template <int Rows, int Adjacent, class A, class Source>
+DEVICE void adjacent_rows(const A& a, u32 all, Source source) {
   using E = typename A::Element;
-  const u32 all = static_cast<u32>(a.G * a.rows), apart = (all + Rows - 1) / Rows;
-  const u32 columns = static_cast<u32>(a.K / Adjacent);
+  const u32 apart = (all + Rows - 1) / Rows, columns = static_cast<u32>(a.K / Adjacent);
   const u32 own = static_cast<u32>(block_x()) * threads() + thread(), first = own / columns;
   const i64 p = static_cast<i64>(own % columns) * Adjacent;
   if (first >= apart) return;
   E kept[Rows][Adjacent] = {};
   UNROLL for (int k = 0; k < Rows; ++k) {
-    const u32 row = first + k * apart, gate = row / static_cast<u32>(a.rows), unit = row % static_cast<u32>(a.rows);
-    if (row < all && unit < a.H && p < a.P) load(a.from + (gate * a.H + unit) * a.pitch + p, kept[k]);
+    const u32 row = first + k * apart;
+    if (row >= all || p >= a.P) continue;
+    const E* from = source(row);
+    if (from) load(from + p, kept[k]);
   }
   UNROLL for (int k = 0; k < Rows; ++k) {
     const u32 row = first + k * apart;
     if (row < all) store(a.to + row * a.K + p, kept[k]);
   }
 }
-
-template <int Rows, int Adjacent, class A>
-DEVICE void sequences_adjacent(const A& a) {
-  using E = typename A::Element;
-  const u32 N = static_cast<u32>(a.N), all = static_cast<u32>(a.T) * N, apart = (all + Rows - 1) / Rows;
-  const u32 columns = static_cast<u32>(a.K / Adjacent);
-  const u32 own = static_cast<u32>(block_x()) * threads() + thread(), first = own / columns;
-  const i64 p = static_cast<i64>(own % columns) * Adjacent;
-  if (first >= apart) return;
-  E kept[Rows][Adjacent] = {};
-  UNROLL for (int k = 0; k < Rows; ++k) {
-    const u32 row = first + k * apart, n = row % N, t = row / N;
-    const bool there = row < all && p < a.P && (!a.lengths || t < constant(a.lengths + n));
-    if (there) load(a.from + n * a.pitch + t * a.pitch_t + p, kept[k]);
-  }
-  UNROLL for (int k = 0; k < Rows; ++k) {
-    const u32 row = first + k * apart;
-    if (row < all) store(a.to + row * a.K + p, kept[k]);
-  }
-}
-
-template <int Rows, class A>
-DEVICE void sequences(const A& a) {
-  if (a.adjacent == 4) sequences_adjacent<Rows, 4>(a);
-  else if (a.adjacent == 2) sequences_adjacent<Rows, 2>(a);
-  else sequences_adjacent<Rows, 1>(a);
+template <int Rows, class A, class Source>
+DEVICE void rows(const A& a, u32 all, Source source) {
+  if (a.adjacent == 4) adjacent_rows<Rows, 4>(a, all, source);
+  else if (a.adjacent == 2) adjacent_rows<Rows, 2>(a, all, source);
+  else adjacent_rows<Rows, 1>(a, all, source);
 }
 
 template <int Rows, class A>
 DEVICE void padded(const A& a) {
-  if (a.adjacent == 4) padded_adjacent<Rows, 4>(a);
-  else if (a.adjacent == 2) padded_adjacent<Rows, 2>(a);
-  else padded_adjacent<Rows, 1>(a);
+  rows<Rows>(a, static_cast<u32>(a.G * a.rows), [&](u32 row) {
+    const u32 gate = row / static_cast<u32>(a.rows), unit = row % static_cast<u32>(a.rows);
+    return unit < a.H ? a.from + (gate * a.H + unit) * a.pitch : nullptr;
+  });
+}
+
+template <int Rows, class A>
+DEVICE void sequences(const A& a) {
+  const u32 N = static_cast<u32>(a.N);
+  rows<Rows>(a, static_cast<u32>(a.T) * N, [&](u32 row) {
+    const u32 n = row % N, t = row / N;
+    return !a.lengths || t < constant(a.lengths + n) ? a.from + n * a.pitch + t * a.pitch_t : nullptr;
+  });
 }
 
 }  // namespace longshort
