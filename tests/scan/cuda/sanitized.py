@@ -102,6 +102,9 @@ def alone():
     yield Run(sized(MUCH, 150, 5), "bf16", "alone")
     yield Run(sized(MUCH, 9, 20), "f32", "alone", machine={"tf32": True})
     yield Run(MUCH, "bf16", "alone", held=2)
+    for k, (N, H, C) in enumerate([(21, 33, 24), (17, 128, 8), (19, 64, 65)]):  # x is multiplied there
+        many = dataclasses.replace(sized(Case("ordinary", lengths=True), N, H), C=C)
+        yield Run(many, ("f16", "bf16")[k % 2], "alone", k < 2, {"multiprocessors": 2})
 
 
 def exchange():
