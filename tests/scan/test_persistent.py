@@ -341,6 +341,22 @@ def test_what_is_not_finite_passes_and_nobody_waits_for_it(dtype, value, where, 
         assert torch.equal(got.isnan(), want[what].isnan()), what
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("H", [40, 150], ids=["alone", "exchanging"])
+@pytest.mark.parametrize("where", ["h", "initial_h", "w_hh"])
+@ids([Case("reset", reset=True, initial=True), Case("ends", lengths=True, reverse=True, initial=True)])
+def test_a_nan_of_few_bits_stays_one_where_products_cut_them(case, where, H, tf32, on):
+    on(multiprocessors=1 if H == 40 else 5, tf32=tf32)
+    case = dataclasses.replace(case, N=9, T=4, H=H)
+    tensors = case.make(torch.float32)
+    tensors[where].view(torch.int32)[0, 1] = 0x7F800001
+    if case.reset:
+        tensors["reset"][0, 1] = True
+    want = case.run(tensors, backend="definition")
+    for what, got in case.run(tensors, backend="gpu").items():
+        assert torch.equal(got.isnan(), want[what].isnan()), what
+
+
 @pytest.mark.parametrize("where", ["x", "c", "w_hh", "w_hr"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @ids(

@@ -423,7 +423,10 @@ DEVICE void multiply(float, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b
       d[r] += in[(row % 8) * 4 + k % 4][row / 8 + 2 * (k / 4)] * in[column * 4 + k % 4][4 + k / 4];
   }
 }
-DEVICE u32 rounded_to_tf32(u32 v) { return (v & 0x7f800000u) == 0x7f800000u ? v : (v + 0x1000u) & 0xffffe000u; }
+DEVICE u32 rounded_to_tf32(u32 v) {
+  if ((v & 0x7fffffffu) > 0x7f800000u) return 0x7fffffffu;
+  return (v & 0x7f800000u) == 0x7f800000u ? v : (v + 0x1000u) & 0xffffe000u;
+}
 DEVICE u32 lifted(u32 v) { return v + 0x1000u; }
 DEVICE u32 lifted_anew(u32 v) { return lifted(v); }
 

@@ -251,10 +251,11 @@ DEVICE void multiply(float, float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
-// The nearest number with 10 bits of mantissa; the product would cut the rest off.
+// The nearest number with 10 bits of mantissa; the product would cut the rest off. It would also make an infinity of a NaN
+// that has bits there alone: arithmetic, if only with zero, leaves no such NaN.
 DEVICE u32 rounded_to_tf32(u32 v) {
   u32 r;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(__uint_as_float(v)));
+  asm("{.reg .f32 q; add.f32 q, %1, 0f80000000; cvt.rna.tf32.f32 %0, q;}" : "=r"(r) : "f"(__uint_as_float(v)));
   return r;
 }
 // The same where the product cuts the rest off, in one instruction and not three: half of what it cuts is added. Not of a

@@ -119,9 +119,12 @@ struct PersistentForward {
       *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = Core::told(value);
   }
 
-  DEVICE_MEMBER Carried initial_at(int n, int u) const { return {initial_c_at(a, has, n, u), initial_h_at(a, n, u)}; }
+  // A given NaN is made `canonical` here: one that products of parts cut would be an infinity.
+  DEVICE_MEMBER Carried initial_at(int n, int u) const {
+    return {initial_c_at(a, has, n, u), canonical(initial_h_at(a, n, u))};
+  }
 
-  // What the next product reads of h: as `operand_of`, but that a block alone takes any NaN.
+  // What the next product reads of h: as `operand_of`, but that a block alone takes any NaN that arithmetic makes.
   DEVICE_MEMBER E operand(int sub, int k, E h) const {
     if (Cut::Exchanges) return operand_of(keeps(sub, k), h);
     return kept_or_zero(keeps(sub, k), h);
@@ -140,7 +143,7 @@ struct PersistentForward {
     }
     if (a.step.value > 0) return {a.c[at], a.h[at]};
     if (resets_after(a, has, n, -1)) return initial_at(n, u);
-    return {a.c_given[at], a.h_given[at]};
+    return {a.c_given[at], canonical(a.h_given[at])};
   }
 
   DEVICE_MEMBER void begin(char* memory) {
