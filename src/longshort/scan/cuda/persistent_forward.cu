@@ -399,7 +399,8 @@ struct PersistentForward {
       const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
       UNROLL for (int gate = 0; gate < 4; ++gate) r[k][gate] += b[gate];
       const R mask = candidate_mask(a, has, decided.candidate(k));
-      open_gates<Accuracy>(has, r[k], carry(sub, k).cell, peepholes[Direct ? k / (2 * Cut::NT) : 0], mask, R(a.cell_clip), v[k]);
+      const Peepholes<R>& p = peepholes[Direct ? k / (2 * Cut::NT) : 0];
+      open_gates<Accuracy>(has, r[k], carry(sub, k).cell, p, mask, R(a.cell_clip), v[k]);
       if (of_cell) meets.put(column(k), 0, unit(k) - unit0, v[k].cell);
     }
     if (of_cell)
