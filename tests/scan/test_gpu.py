@@ -305,6 +305,22 @@ def test_what_is_returned_lies_as_x_does(plan, machine, monkeypatch):
         assert torch.equal(got, by_sequence[what]), what
 
 
+def test_kept_cells_are_not_saved_twice(machine, monkeypatch):
+    saved = []
+    forward = gpu.forward
+
+    def noted(*words):
+        found = forward(*words)
+        saved.append([tuple(tensor.shape) for tensor in found[1]])
+        return found
+
+    monkeypatch.setattr(gpu, "forward", noted)
+    for keep in (None, "cells"):
+        case = Case("kept", keep=keep)
+        case.differentiate(case.make(), backend="gpu")
+    assert saved == [[(7, 3, 20), (7, 3, 5)], [(7, 3, 20)]]
+
+
 @pytest.mark.parametrize("keep", [None, "cells"])
 @pytest.mark.parametrize("plan", ["step", "persistent"])
 def test_what_a_hook_on_saved_tensors_laid_out_anew_is_read_right(plan, keep, machine, monkeypatch):
