@@ -26,7 +26,7 @@ from .reading import read_call
 if TYPE_CHECKING:
     from .layer import LSTM
 
-FORGOTTEN = ("_bound", "_recorded", "_prepared")
+FORGOTTEN = ("_bound", "_recorded", "_zeros", "_prepared")
 """The attributes of a layer that hold what it has bound."""
 
 SHAPES = 64
@@ -155,7 +155,9 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
     if h is None or c is None:
         N = input.shape[0 if layer.batch_first else 1]
         with torch.no_grad():
-            if graded:  # one row for all, for there may be many shapes
+            if graded and input.device.type == "cuda":  # whole, for its kernels would copy it at every call
+                h, c = zeros = _whole(layer, N)
+            elif graded:  # one row for all, for there may be many shapes
                 h, c = zeros = State(*(s.expand(-1, N, -1) for s in layer.initial_state(1)))
             else:
                 h, c = zeros = layer.initial_state(N)
@@ -166,6 +168,15 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
     bind, directions = recorded if graded else bound, 2 if layer.bidirectional else 1
     runs = [bind(calls[k : k + directions]) for k in range(0, len(calls), directions)]
     return Seen(stamp, runs, zeros)
+
+
+def _whole(layer: LSTM, N: int) -> State:
+    """Return the first state, dense, of memory that all shapes share: the longest so far."""
+    kept: State | None = layer.__dict__.get("_zeros")
+    weight = layer._weights(0)["weight_hh"]
+    if kept is None or kept.h.shape[1] < N or (kept.h.dtype, kept.h.device) != (weight.dtype, weight.device):
+        kept = layer.__dict__["_zeros"] = layer.initial_state(N)
+    return State(*(s.flatten(0, 1)[: len(s) * N].unflatten(0, (len(s), N)) for s in kept))
 
 
 def _leads_back(layer: LSTM) -> bool:

@@ -144,7 +144,7 @@ struct Arguments {
   R* stats_c;               // (T, N, 2)  mean and 1 / sqrt(var + eps) of c̃ where it is normed
   u8* unclipped;            // (T, N, P)  where the projection's clip passes
   // gradients that arrive; strides in elements, units side by side
-  const E* dy;              // in
+  const E* dy;              // in; of zeros where none arrives, in the persistent plan
   i64 dy_n;
   i64 dy_t;
   const R* dcells;          // in
@@ -208,6 +208,8 @@ struct Arguments {
   i64* stuck;               // out: (2)  block and step of a wait that never ended
   i64 patience;             // nanoseconds a wait may last
   Size sequences;            // sequences of one sub-batch of a block, or of a set
+  i64 rest;                 // clocks from when a thread told its cells to its first look at the others', where there is one
+                            // sub-batch: a look in vain takes as long as one that finds all, and holds others up
 };
 
 // The argument of a kernel compiled for the sizes of one call: constants hide the fields of the same name, and every

@@ -124,6 +124,12 @@ DEVICE E canonical(E v) {
   return v;
 }
 
+// The same of a number that was narrowed: to 16 bits, all NaN become one, which has not every bit set.
+template <class E>
+DEVICE E unmarked(E v) {
+  return sizeof(E) == 2 ? v : canonical(v);
+}
+
 template <class E>
 DEVICE E kept_or_zero(bool keep, E h) {
   E zero;
@@ -245,20 +251,6 @@ DEVICE void add(R* to, R value) {
   accumulate(to, values);
 }
 
-// c_{t-1}: the neighbour's, the first one, or, where step s starts from a reset, a reset's. neighbour: whether there is
-// a step before, one of the sequence's own.
-template <class A, class F>
-DEVICE typename A::Wide cell_before(const A& a, const F& has, Index n, Index s, Index u, bool reset,
-                                     bool neighbour) {
-  const Index earlier = time_of(a, has, s - 1), first = n * state_row(a, has) + u;
-  const typename A::Wide* from = neighbour ? a.tape_cells + taped_cells(a, has, n, earlier) + u : a.c_given + first;
-  if (has(Resets) && reset) {
-    if (!a.initial_c) return typename A::Wide(0);
-    from = a.initial_c + first;
-  }
-  return *from;
-}
-
 // What memory holds of one cell at step s for the way back, as it lies there: nothing on the way back changes it, so
 // it is asked for before a product is waited for. Padding has nothing; its fields are not read. reset, neighbour: of
 // `cell_before`.
@@ -273,42 +265,6 @@ struct Recalled {
 template <class A, class F>
 DEVICE typename A::Wide cell_gradient(const A& a, const F& has, Index n, Index t, Index u) {
   return has(KeepsCells) && a.dcells ? a.dcells[at_strides(n, a.dcells_n, t, a.dcells_t) + u] : typename A::Wide(0);
-}
-
-template <class A, class F>
-DEVICE Recalled<A> recall(const A& a, const F& has, Index n, Index s, Index u, bool reset, bool neighbour) {
-  const Index t = time_of(a, has, s), row = t * a.N + n;
-  Recalled<A> r;
-  UNROLL for (int gate = 0; gate < 4; ++gate) {
-    const Index at = (row * 4 + gate) * a.H + u;
-    if (tapes_wide(has))
-      r.wide_gates[gate] = reinterpret_cast<const typename A::Wide*>(a.tape_gates)[at];
-    else
-      r.gates[gate] = a.tape_gates[at];
-  }
-  r.cell = a.tape_cells[taped_cells(a, has, n, t) + u];
-  r.arriving = cell_gradient(a, has, n, t, u);
-  r.before = cell_before(a, has, n, s, u, reset, neighbour);
-  return r;
-}
-
-// Has what `recall` and `output_gradient` will read at step s, and N of r with a norm, brought nearer, but for the cell
-// after it, which step s + 1 read.
-template <class A, class F>
-DEVICE void recall_ahead(const A& a, const F& has, Index n, Index s, Index u) {
-  const Index t = time_of(a, has, s), row = t * a.N + n;
-  UNROLL for (int gate = 0; gate < 4; ++gate) {
-    const Index at = (row * 4 + gate) * a.H + u;
-    if (tapes_wide(has))
-      fetch_ahead(reinterpret_cast<const typename A::Wide*>(a.tape_gates) + at);
-    else
-      fetch_ahead(a.tape_gates + at);
-  }
-  if (tapes_wide(has))
-    for (Index gate = 0; gate < a.G; ++gate) fetch_ahead(a.hat_r + (row * a.G + gate) * a.H + u);
-  if (s > 0) fetch_ahead(a.tape_cells + taped_cells(a, has, n, time_of(a, has, s - 1)) + u);
-  if (a.dy && !has(Projected)) fetch_ahead(a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u);
-  if (has(KeepsCells) && a.dcells) fetch_ahead(a.dcells + at_strides(n, a.dcells_n, t, a.dcells_t) + u);
 }
 
 template <class A, class F>

@@ -211,6 +211,17 @@ DEVICE u64 nanoseconds() {
   asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
   return now;
 }
+// Clocks of this multiprocessor.
+DEVICE u32 clocks() {
+  u32 now;
+  asm volatile("mov.u32 %0, %%clock;" : "=r"(now));
+  return now;
+}
+// Waits until so many clocks are over.
+DEVICE void rest(u32 since, u32 most) {
+  while (clocks() - since < most) {
+  }
+}
 // Between two looks at what has not come yet: the host's twin lets another thread run here.
 DEVICE void relax() {}
 // Ends the kernel with an error; the context is lost, as after any fault.

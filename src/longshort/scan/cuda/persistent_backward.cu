@@ -19,6 +19,7 @@ template <class F, class Cut, class A>
 struct PersistentBackward {
   using E = typename A::Element;
   using R = typename A::Wide;
+  using Taped = typename Either<Cut::Normed, R, E>::Type;  // as `tapes_wide` says
   static constexpr int Rows = Cut::Projects ? Cut::Outputs : Cut::Units;  // of the product in a block
   static constexpr int Tiles = Rows / 16 / Cut::WM;
   static constexpr int Parts = Cut::Parts;
@@ -53,6 +54,16 @@ struct PersistentBackward {
     R past, dc;  // what reaches h past the product, and c̄
   };
 
+  // Where the first cell of this thread, of the first sub-batch, stands in memory at the step at hand; as forward.
+  struct Places {
+    const Taped* gates;       // of the tape
+    const R* cells;           // after the step
+    const R* before;          // c_{t-1}, where all lie `along`
+    const E* dy;
+    E* told;                  // ā of this step
+    const E* share[Cut::NT];  // of ā of the step after, the first that this lane takes
+  };
+
   const A& a;
   F has;
   Core core;
@@ -61,6 +72,9 @@ struct PersistentBackward {
   int products = 0;
   int unit0;
   Carried kept[Cells], *carried;
+  Slice<Cut, A> only;            // the one sub-batch, if there is one
+  Places at;
+  u32 told_clock = 0;            // when this thread had told its cells of the step after, by the clock
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
   Decisions<Cells, 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
   Lengths<Cells, Cut::Subs == 1, F> lengths;
@@ -72,7 +86,13 @@ struct PersistentBackward {
   float (*bias)[4];  // Σ ā of this thread's unit, in shared memory: in registers it costs spills
 
   DEVICE_MEMBER PersistentBackward(const A& arguments)
-      : a(arguments), has(arguments), decided(has), lengths(has), meets(arguments), projection(arguments) {}
+      : a(arguments),
+        has(arguments),
+        only(arguments, 0),
+        decided(has),
+        lengths(has),
+        meets(arguments),
+        projection(arguments) {}
 
   DEVICE_MEMBER int unit(int) const { return unit0 + static_cast<int>(place() % Cut::Units); }
   DEVICE_MEMBER int column(int k) const {
@@ -80,6 +100,12 @@ struct PersistentBackward {
   }
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
+  static DEVICE_MEMBER constexpr int across(int k) { return k * (Cut::Threads / Cut::Units); }  // columns from cell 0
+  DEVICE_MEMBER Slice<Cut, A> slice_of(int sub) const { return Cut::Exchanges && Cut::Subs == 1 ? only : Slice<Cut, A>(a, sub); }
+  // Sequences from cell 0 of the first sub-batch to cell k of this one.
+  DEVICE_MEMBER Index apart(int sub, int k) const {
+    return (Cut::Subs == 1 ? 0 : sub * a.sequences.value) + across(k);
+  }
   DEVICE_MEMBER char* stage(int sub) const { return stages + sub * StageBytes; }
 
   DEVICE_MEMBER Carried& carry(int sub, int k) {
@@ -120,6 +146,101 @@ struct PersistentBackward {
         carry(sub, k) = {mine && !Cut::Projects && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
       }
     }
+  }
+
+  // Those of the last step.
+  DEVICE_MEMBER void take_places() {
+    const int n = only.first + column(0), u = unit(0), s = a.T.value - 1;
+    const Index t = time_of(a, has, s);
+    at.gates = gates_at(n, t, u);
+    at.cells = cells_at(n, t, u);
+    if (along()) at.before = s > 0 ? at.cells - cell_step() : a.c_given + n * a.H + u;
+    if (!Cut::Projects) at.dy = dy_at(n, t, u);
+    at.told = told_at(n, t, u);
+    if constexpr (Cut::Exchanges)
+      UNROLL for (int j = 0; j < Cut::NT; ++j) {
+        at.share[j] = told_at(only.first, t + by(), 0);
+        if (Cut::Subs == 1) at.share[j] = core.template share<Parts>(at.share[j], j, only.count);
+      }
+  }
+
+  // On to the step before s; of what step 0 reads nothing is left.
+  DEVICE_MEMBER void advance(int s) {
+    UNROLL for (int j = 0; j < Cut::NT; ++j) at.share[j] -= by() * a.N * Parts * Cut::K;
+    if (s <= 0) return;
+    at.told -= by() * a.N * Parts * Cut::K;
+    at.gates -= by() * a.N * 4 * a.H;
+    if (along()) {
+      at.cells = at.before;
+      at.before = s > 1 ? at.before - cell_step() : a.c_given + (only.first + column(0)) * a.H + unit(0);
+    } else {
+      at.cells -= cell_step();
+    }
+    if (!Cut::Projects) at.dy -= by() * static_cast<Index>(a.dy_t);
+  }
+  DEVICE_MEMBER Index by() const { return has(Reversed) ? -1 : 1; }  // from a step to the one after, in t
+  DEVICE_MEMBER Index cell_step() const { return by() * (has(KeepsCells) ? Index(a.row_t) : Index(a.N)) * a.H; }
+  // Whether c_{t-1} of all sequences is at the same place beside that of the first.
+  DEVICE_MEMBER bool along() const {
+    return Cut::Exchanges && !has(KeepsCells) && !(has(Reversed) && has(Ragged));
+  }
+
+  DEVICE_MEMBER const Taped* gates_at(int n, Index t, int u) const {
+    return reinterpret_cast<const Taped*>(a.tape_gates) + (t * a.N + n) * 4 * a.H + u;
+  }
+  DEVICE_MEMBER const R* cells_at(int n, Index t, int u) const { return a.tape_cells + taped_cells(a, has, n, t) + u; }
+  DEVICE_MEMBER const E* dy_at(int n, Index t, int u) const { return a.dy + at_strides(n, a.dy_n, t, a.dy_t) + u; }
+  DEVICE_MEMBER E* told_at(int n, Index t, int u) const { return a.da + (t * a.N + n) * Parts * Cut::K + u; }
+
+  // Of cell k, of sequence n, at the step at hand, which stands at t.
+  DEVICE_MEMBER const Taped* gates_of(int sub, int k, int n, Index t) const {
+    return Cut::Exchanges ? at.gates + apart(sub, k) * 4 * a.H : gates_at(n, t, unit(k));
+  }
+  DEVICE_MEMBER const R* cells_of(int sub, int k, int n, Index t) const {
+    if (!Cut::Exchanges) return cells_at(n, t, unit(k));
+    return at.cells + apart(sub, k) * (has(KeepsCells) ? Index(a.row_n) : Index(1)) * a.H;
+  }
+  DEVICE_MEMBER const E* dy_of(int sub, int k, int n, Index t) const {
+    return Cut::Exchanges ? at.dy + apart(sub, k) * static_cast<Index>(a.dy_n) : dy_at(n, t, unit(k));
+  }
+  DEVICE_MEMBER E* told_of(int sub, int k, int n, Index t) const {
+    return Cut::Exchanges ? at.told + apart(sub, k) * Parts * Cut::K : told_at(n, t, unit(k));
+  }
+  // c_{t-1}. neighbour: whether it is that of the step before.
+  DEVICE_MEMBER const R* before_of(int sub, int k, int n, Index t, bool neighbour) const {
+    if (along()) return at.before + apart(sub, k) * a.H;
+    const R* first = a.c_given + n * a.H + unit(k);
+    if (Cut::Exchanges) return neighbour ? cells_of(sub, k, n, t) - cell_step() : first;
+    return neighbour ? cells_at(n, t - by(), unit(k)) : first;
+  }
+
+  // What memory holds of cell k at the step at hand. starts, neighbour: whether c_{t-1} is a reset's, or that of the step
+  // before.
+  DEVICE_MEMBER Recalled<A> recall(int sub, int k, int n, Index t, bool starts, bool neighbour) const {
+    Recalled<A> r;
+    const Taped* gates = gates_of(sub, k, n, t);
+    UNROLL for (int gate = 0; gate < 4; ++gate) {
+      if constexpr (Cut::Normed)
+        r.wide_gates[gate] = gates[gate * a.H];
+      else
+        r.gates[gate] = gates[gate * a.H];
+    }
+    r.cell = *cells_of(sub, k, n, t);
+    r.arriving = cell_gradient(a, has, n, t, unit(k));
+    r.before = starts ? initial_c_at(a, has, n, unit(k)) : *before_of(sub, k, n, t, neighbour);
+    return r;
+  }
+
+  // Has what the step before the one at hand, s, will read brought nearer, but for the cell after it, which this one read.
+  DEVICE_MEMBER void recall_ahead(int sub, int k, int n, int s) const {
+    const Index t = time_of(a, has, s);
+    const Taped* gates = gates_of(sub, k, n, t) - by() * a.N * 4 * a.H;
+    UNROLL for (int gate = 0; gate < 4; ++gate) fetch_ahead(gates + gate * a.H);
+    if (Cut::Normed) see_ahead(n, s - 1, unit(k));
+    if (s > 1) fetch_ahead(cells_of(sub, k, n, t) - 2 * cell_step());
+    if (!Cut::Projects) fetch_ahead(dy_of(sub, k, n, t) - by() * static_cast<Index>(a.dy_t));
+    if (has(KeepsCells) && a.dcells)
+      fetch_ahead(a.dcells + at_strides(n, a.dcells_n, t - by(), a.dcells_t) + unit(k));
   }
 
   DEVICE_MEMBER void keep_gains() {
@@ -175,17 +296,18 @@ struct PersistentBackward {
         [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
   }
 
-  // ā of a cell, or r̄ with a norm, to the weights' gradients and to the next product; in the padding it is 0.
-  DEVICE_MEMBER void tell(int sub, Index t, int n, int c, int u, const R (&a_bar)[4]) const {
+  // ā of cell k, or r̄ with a norm, to the weights' gradients and to the next product; in the padding it is 0.
+  DEVICE_MEMBER void tell(int sub, int k, int n, Index t, const R (&a_bar)[4]) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
-    E* row = a.da + (t * a.N + n) * Parts * Cut::K + u;
+    const int c = column(k), u = unit(k);
+    E* row = told_of(sub, k, n, t);
     UNROLL for (int gate = 0; gate < 4; ++gate) {
       if (slots[gate] < 0) continue;
       const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks;
       R rest = a_bar[gate];
       UNROLL for (int part = 0; part < Parts; ++part) {
         E value = taken<E>(rest);
-        if (Cut::Exchanges) value = canonical(value);
+        if (Cut::Exchanges) value = unmarked(value);
         store_relaxed(row + part * Cut::K + at, value);
         if (!Cut::Exchanges)
           *reinterpret_cast<E*>(stage(sub) + (part * Cut::Columns + c) * Core::Pitch + (at + u) * sizeof(E)) = Core::told(value);
@@ -194,8 +316,7 @@ struct PersistentBackward {
   }
 
   // (18): W_hh' ā of step s+1 for this thread's cells, 0 after the last step; with a projection m of (12), from all of it.
-  DEVICE_MEMBER void product(int sub, int s, float (&found)[Cells]) {
-    const Slice<Cut, A> slice(a, sub);
+  DEVICE_MEMBER void product(int sub, const Slice<Cut, A>& slice, int s, float (&found)[Cells]) {
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
     if (!Cut::Exchanges || s + 1 >= a.T) decide_all(slice, s);
     if (slice.count == 0) return;
@@ -212,12 +333,18 @@ struct PersistentBackward {
       const auto later = [&] {
         decide_all(slice, s);
         UNROLL for (int k = 0; k < Cells; ++k)
-          if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(a, has, slice.first + column(k), s - 1, unit(k));
+          if (s > 0 && owns(slice, k) && unit(k) < a.H) recall_ahead(sub, k, slice.first + column(k), s);
         if constexpr (Cut::Projects)
           if (s > 0) projection.ask_ahead(slice, s - 1);
       };
-      const E* from = a.da + (time_of(a, has, s + 1) * a.N + slice.first) * Parts * Cut::K;
-      core.template run_arriving<Parts, true>(a, from, slice.count, s, later, d);
+      const E* share[Cut::NT];
+      UNROLL for (int j = 0; j < Cut::NT; ++j) {
+        share[j] = at.share[j];
+        if (Cut::Subs > 1)
+          share[j] = core.template share<Parts>(at.share[j] + apart(sub, 0) * Parts * Cut::K, j, slice.count);
+      }
+      if (Cut::Subs == 1) rest(told_clock, static_cast<u32>(a.rest));
+      core.template run_arriving<Parts, true>(a, share, s, later, d);
       mine += products++ % 2 * (SumBytes / 4);
     } else {
       core.template run<Parts>(stage(sub), d);
@@ -250,7 +377,7 @@ struct PersistentBackward {
   }
 
   DEVICE_MEMBER void step(int sub, int s) {
-    const Slice<Cut, A> slice(a, sub);
+    const Slice<Cut, A> slice = slice_of(sub);
     // The state before the first step is the last turn of the loop, so that the product is compiled once; what it asks
     // for is the first step's, for a load that only some turns make is waited for at every one.
     const int asked = s < 0 ? 0 : s;
@@ -265,14 +392,14 @@ struct PersistentBackward {
       if (!lengths.active(a, k, n, time_of(a, has, asked))) continue;
       const bool neighbour = asked > 0 && (!has(Reversed) || lengths.active(a, k, n, time_of(a, has, asked - 1)));
       const bool starts = Cut::Subs > 1 && resets(a, has, n, time_of(a, has, asked));
-      was[k] = recall(a, has, n, asked, u, starts, neighbour);
+      was[k] = recall(sub, k, n, time_of(a, has, asked), starts, neighbour);
       if (Cut::Normed && norms_cell(has))
         UNROLL for (int i = 0; i < 2; ++i) stats[k].of[i] = a.stats_c[(time_of(a, has, asked) * a.N + n) * 2 + i];
-      if (!Cut::Projects) dy[k] = a.dy ? a.dy[at_strides(n, a.dy_n, time_of(a, has, asked), a.dy_t) + u] : zero();
+      if (!Cut::Projects) dy[k] = *dy_of(sub, k, n, time_of(a, has, asked));
     }
     if (has(Resets) && Cut::Subs == 1) restart(slice, was);
     float arrived[Cells];
-    product(sub, s, arrived);
+    product(sub, slice, s, arrived);
     if (has(Resets) && Cut::Subs == 1) divert(sub, slice, arrived);
     if (s < 0)
       leave(sub, slice, arrived);
@@ -280,6 +407,7 @@ struct PersistentBackward {
       move_normed(sub, slice, s, was, stats, dy, arrived);
     else
       move(sub, slice, s, was, dy, arrived);
+    if (Cut::Exchanges && Cut::Subs == 1) told_clock = clocks();
     if (!has(Resets) || Cut::Subs > 1) return;
     again = reset;
     reset = 0;
@@ -316,7 +444,7 @@ struct PersistentBackward {
         }
         carry(sub, k) = hands;
       }
-      tell(sub, t, n, column(k), u, a_bar);
+      tell(sub, k, n, t, a_bar);
       UNROLL for (int gate = 0; gate < 4; ++gate) (*bias)[gate] += a_bar[gate];
     }
   }
@@ -405,7 +533,7 @@ struct PersistentBackward {
   }
 
   // (18): r̄ to the next product.
-  DEVICE_MEMBER void tell_normed(int sub, const Slice<Cut, A>& slice, int k, Index t, const Seen& seen, const Moved& cell) {
+  DEVICE_MEMBER void tell_normed(int sub, int k, int n, Index t, const Seen& seen, const Moved& cell) {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     R dr[4] = {R(0), R(0), R(0), R(0)};
     const R count = R(has(NormsProducts) ? a.G * a.H : Index(a.H));
@@ -416,7 +544,7 @@ struct PersistentBackward {
       const R dot = shared_out(meets.result(column(k), 2 * of + 1), count);
       dr[gate] = through_norm(R(cell.a_bar[gate] * gain.hh[gate]), seen.hat[gate], mean, dot, seen.scale[gate]);
     }
-    tell(sub, t, slice.first + column(k), column(k), unit(k), dr);
+    tell(sub, k, n, t, dr);
   }
 
   DEVICE_MEMBER void move_normed(int sub, const Slice<Cut, A>& slice, int s, const Recalled<A> (&was)[Cells],
@@ -451,9 +579,9 @@ struct PersistentBackward {
     const R zeros[4] = {R(0), R(0), R(0), R(0)};
     UNROLL for (int k = 0; k < Cells; ++k) {
       if (mine(k))
-        tell_normed(sub, slice, k, t, seen[k], cells[k]);
+        tell_normed(sub, k, slice.first + column(k), t, seen[k], cells[k]);
       else if (owns(slice, k))
-        tell(sub, t, slice.first + column(k), column(k), unit(k), zeros);
+        tell(sub, k, slice.first + column(k), t, zeros);
     }
   }
 
@@ -486,7 +614,8 @@ struct PersistentBackward {
 
   DEVICE_MEMBER void run() {
     begin(shared());
-    const Slice<Cut, A> slice(a, 0);
+    const Slice<Cut, A> slice = only;
+    if (Cut::Exchanges) take_places();
     decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     if (unit(0) < a.H) peepholes = peepholes_of(a, has, unit(0));
     block_barrier();
@@ -495,7 +624,10 @@ struct PersistentBackward {
         step(sub, s);
         if (!Cut::Exchanges && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
       }
-      if (!Cut::Exchanges) block_barrier();
+      if (!Cut::Exchanges)
+        block_barrier();
+      else
+        advance(s);
     }
     if (a.bias_sums) write_bias();
   }

@@ -16,6 +16,7 @@ template <class F, class Cut, class A>
 struct PersistentForward {
   using E = typename A::Element;
   using R = typename A::Wide;
+  using Taped = typename Either<Cut::Normed, R, E>::Type;  // as `tapes_wide` says
   using Accuracy = typename Either<sizeof(E) == 4 && !Cut::Exact, Tf32, E>::Type;  // of activations
   static constexpr bool Direct = Cut::WK == 1;  // sums need no reduction: a thread's own are whole
   // W_ih x of the next step is asked for a step ahead where no wait for other blocks hides its way, and it fits.
@@ -26,6 +27,7 @@ struct PersistentForward {
   static constexpr int Cells = Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
   // Few columns go straight into registers: every one of the WM warps reads them, but none waits for a stage.
   static constexpr bool Arrives = Cut::Exchanges && Cut::NT == 1;
+  static constexpr bool Shared = Arrives && Cut::Subs == 1;  // `Places::share` is that of a lane, else of a block
   static constexpr int StageBytes = Cut::Columns * Core::Pitch;
   static constexpr int Stages = Arrives ? 0 : Cut::Exchanges ? 1 : 2 * Cut::Subs;
   static constexpr int SumPitch = Cut::Units + 1;  // of 16 bytes
@@ -53,6 +55,18 @@ struct PersistentForward {
     E h;
   };
 
+  // Where the first cell of this thread, of the first sub-batch, stands in memory at the step at hand, where blocks exchange:
+  // each step moves these on, for addresses made anew are a third of its instructions, and waited for. A block alone makes
+  // them anew: it has no registers for them, or more warps that wait less.
+  struct Places {
+    const R* z;      // W_ih x, or its N
+    E* told;         // the operand of the step after
+    const E* share;  // of the operand of this step, the first that this lane takes
+    E* y;
+    Taped* gates;    // of the tape
+    R* cells;        // that are kept
+  };
+
   const A& a;
   F has;
   Core core;
@@ -71,6 +85,9 @@ struct PersistentForward {
   float input_sums[Cut::Inputs ? Tiles : 1][Cut::NT][4];  // W_ih x of the step at hand
   R ahead[Cells][4];
   u8 reset_ahead[Cells];
+  u32 told_clock = 0;            // when this thread had told its cells of the step before, by the clock
+  Slice<Cut, A> only;            // the one sub-batch, if there is one
+  Places at;
   u32 hidden = 0;                // m_h of (1), a bit for each cell of each sub-batch
   Decisions<Cells, Direct ? 4 : 1, !Cut::Exchanges && Cut::Subs == 1, F> decided;  // of the step at hand
   Lengths<Cells, Cut::Subs == 1, F> lengths;
@@ -81,6 +98,7 @@ struct PersistentForward {
         meets(arguments),
         projection(arguments),
         inputs(arguments),
+        only(arguments, 0),
         decided(has),
         lengths(has) {}
 
@@ -93,7 +111,17 @@ struct PersistentForward {
     return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2
                   : static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units);
   }
+  // From cell 0 of a thread to cell k: columns, and units.
+  static DEVICE_MEMBER constexpr int across(int k) {
+    return Direct ? k / 2 % Cut::NT * 8 + k % 2 : k * (Cut::Threads / Cut::Units);
+  }
+  static DEVICE_MEMBER constexpr int along(int k) { return Direct ? k / (2 * Cut::NT) * 8 : 0; }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
+  DEVICE_MEMBER Slice<Cut, A> slice_of(int sub) const { return Cut::Exchanges && Cut::Subs == 1 ? only : Slice<Cut, A>(a, sub); }
+  // Sequences from cell 0 of the first sub-batch to cell k of this one.
+  DEVICE_MEMBER Index apart(int sub, int k) const {
+    return (Cut::Subs == 1 ? 0 : sub * a.sequences.value) + across(k);
+  }
   DEVICE_MEMBER char* stage(int sub, int step) const {
     return stages + (Cut::Exchanges ? 0 : (step % 2 * Cut::Subs + sub)) * StageBytes;
   }
@@ -119,15 +147,24 @@ struct PersistentForward {
       *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = Core::told(value);
   }
 
+  // The same of cell k at the step after, unless it was the last.
+  DEVICE_MEMBER void tell_next(int sub, int k, int j, E value) const {
+    if (j + 1 >= a.steps.value) return;
+    if (Cut::Exchanges)
+      store_relaxed(at.told + apart(sub, k) * Cut::K + along(k), Core::told(value));
+    else
+      *reinterpret_cast<E*>(stage(sub, j + 1) + column(k) * Core::Pitch + unit(k) * sizeof(E)) = Core::told(value);
+  }
+
   // A given NaN is made `canonical` here: one that products of parts cut would be an infinity.
   DEVICE_MEMBER Carried initial_at(int n, int u) const {
     return {initial_c_at(a, has, n, u), canonical(initial_h_at(a, n, u))};
   }
 
-  // What the next product reads of h: as `operand_of`, but that a block alone takes any NaN that arithmetic makes.
+  // What the next product reads of h, which a step made, or `initial_at`: as `operand_of`, but that a block alone takes any
+  // NaN.
   DEVICE_MEMBER E operand(int sub, int k, E h) const {
-    if (Cut::Exchanges) return operand_of(keeps(sub, k), h);
-    return kept_or_zero(keeps(sub, k), h);
+    return kept_or_zero(keeps(sub, k), Cut::Exchanges ? unmarked(h) : h);
   }
 
   // The state from which this launch starts: of the launch before it, or the given one, or a reset's (0).
@@ -188,6 +225,55 @@ struct PersistentForward {
     if constexpr (Cut::Projects)
       projection.begin(memory + Bytes - Inputs::Bytes - ProjectionBytes,
                        [&](int sub, int c, int n, int p, E value) { tell(sub, 0, n, c, p, value); });
+    if (Cut::Exchanges) take_places();
+  }
+
+  DEVICE_MEMBER void take_places() {
+    const int first = only.first, n = first + column(0), u = unit(0);
+    const Index t = time_of(a, has, a.step);
+    at.z = z_at(n, t, u);
+    at.told = a.exchange + (a.N + n) * Cut::K + u;
+    at.share = a.exchange + first * Cut::K;
+    if constexpr (Shared) at.share = core.share(at.share, 0, only.count);
+    if (!Cut::Projects) at.y = y_at(n, t, u);
+    if (has(Tapes)) at.gates = gates_at(n, t, u);
+    if (has(KeepsCells) || has(Tapes)) at.cells = cells_at(n, t, u);
+  }
+
+  // On to the next step.
+  DEVICE_MEMBER void advance() {
+    at.z += by() * a.N * a.G * a.H;
+    at.told += Index(a.N) * Cut::K;
+    at.share += Index(a.N) * Cut::K;
+    if (!Cut::Projects) at.y += by() * a.row_t * a.P;
+    if (has(Tapes)) at.gates += by() * a.N * 4 * a.H;
+    if (has(KeepsCells) || has(Tapes)) at.cells += by() * (has(KeepsCells) ? Index(a.row_t) : Index(a.N)) * a.H;
+  }
+  DEVICE_MEMBER Index by() const { return has(Reversed) ? -1 : 1; }  // from a step to the one after, in t
+
+  DEVICE_MEMBER const R* z_at(int n, Index t, int u) const { return a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u; }
+  DEVICE_MEMBER E* y_at(int n, Index t, int u) const { return a.y + row_of(a, n, t) * a.P + u; }
+  DEVICE_MEMBER Taped* gates_at(int n, Index t, int u) const {
+    return reinterpret_cast<Taped*>(a.tape_gates) + (t * a.N + n) * 4 * a.H + u;
+  }
+  DEVICE_MEMBER R* cells_at(int n, Index t, int u) const {
+    return (has(KeepsCells) ? a.cells : a.tape_cells) + taped_cells(a, has, n, t) + u;
+  }
+
+  // W_ih x of cell k, of step j of this launch; where blocks exchange, of the one at hand or, `ahead`, of the one after.
+  DEVICE_MEMBER const R* z_of(int sub, const Slice<Cut, A>& slice, int k, int j, bool ahead) const {
+    if (!Cut::Exchanges) return z_at(slice.first + column(k), time_of(a, has, a.step.value + j), unit(k));
+    return at.z + (ahead ? by() * a.N * a.G * a.H : 0) + apart(sub, k) * a.G * a.H + along(k);
+  }
+  DEVICE_MEMBER E* y_of(int sub, int k, int n, Index t) const {
+    return Cut::Exchanges ? at.y + apart(sub, k) * a.row_n * a.P + along(k) : y_at(n, t, unit(k));
+  }
+  DEVICE_MEMBER Taped* gates_of(int sub, int k, int n, Index t) const {
+    return Cut::Exchanges ? at.gates + apart(sub, k) * 4 * a.H + along(k) : gates_at(n, t, unit(k));
+  }
+  DEVICE_MEMBER R* cells_of(int sub, int k, int n, Index t) const {
+    if (!Cut::Exchanges) return cells_at(n, t, unit(k));
+    return at.cells + apart(sub, k) * (has(KeepsCells) ? Index(a.row_n) : Index(1)) * a.H + along(k);
   }
 
   // Whether W_hh operand is added to W_ih x as it is made; a mask's scale is one product's alone.
@@ -212,7 +298,7 @@ struct PersistentForward {
   // after, which other blocks are told of at once.
   DEVICE_MEMBER void close(int sub, int k, int j, int n, int u, const Cell<R>& v, R fresh, bool reset) {
     const int s = a.step.value + j;
-    const Index t = time_of(a, has, s), row = row_of(a, n, t);
+    const Index t = time_of(a, has, s);
     const bool on = lengths.active(a, k, n, t);
     const bool again = Cut::Exchanges && reset && restarts(k, n, s + 1);
     const Carried hands = carry(sub, k);
@@ -220,24 +306,34 @@ struct PersistentForward {
       projection.product.put(j, n, column(k), u, fresh);
       const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
       carry(sub, k).cell = again ? initial_c_at(a, has, n, u) : on ? c : hands.cell;
-      keep(n, t, u, v, c, on);
+      keep(sub, k, n, t, u, v, c, on);
       return;
     }
     E seen, next = renewed_output(a, has, n, u, t, on, decided.output(k), fresh, hands.h, seen);
-    if (again) next = initial_h_at(a, n, u);
-    if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand(sub, k, next));
-    if (a.y) a.y[row * a.P + u] = seen;
+    if (again) next = initial_at(n, u).h;
+    tell_next(sub, k, j, operand(sub, k, next));
+    *y_of(sub, k, n, t) = seen;
     const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
-    keep(n, t, u, v, c, on);
+    keep(sub, k, n, t, u, v, c, on);
   }
 
-  DEVICE_MEMBER void keep(int n, Index t, int u, const Cell<R>& v, R c, bool on) const {
-    keep_cell(a, has, n, t, u, c, on);
-    keep_sigmoid(a, has, n, t, u, 0, v.i, on);
-    keep_sigmoid(a, has, n, t, u, 1, v.f, on);
-    keep_candidate(a, has, n, t, u, v, on);
-    keep_sigmoid(a, has, n, t, u, 3, v.o, on);
+  DEVICE_MEMBER void keep(int sub, int k, int n, Index t, int u, const Cell<R>& v, R c, bool on) const {
+    if (has(KeepsCells))
+      *cells_of(sub, k, n, t) = on ? c : R(0);
+    else if (has(Tapes) && on)
+      *cells_of(sub, k, n, t) = c;
+    if (has(Tapes) && on) {
+      using Held = Tape<E, R>;
+      const R held[4] = {Held::of_sigmoid(v.i), Held::of_sigmoid(v.f), Held::of_candidate(v.a_g, v.g),
+                         Held::of_sigmoid(v.o)};
+      Taped* to = gates_of(sub, k, n, t);
+      UNROLL for (int gate = 0; gate < 4; ++gate) narrow(held[gate], to[gate * a.H]);
+    }
+    if (!has(KeepsGates)) return;
+    const R values[4] = {v.i, v.f, v.g, v.o};
+    R* to = a.gates + row_of(a, n, t) * 4 * a.H + u;
+    UNROLL for (int gate = 0; gate < 4; ++gate) to[gate * a.H] = on ? values[gate] : R(0);
   }
 
   // Whether a reset of step s is one.
@@ -260,7 +356,7 @@ struct PersistentForward {
       }
       const Carried from = initial_at(n, u);
       carry(sub, k) = from;
-      if (j + 1 < a.steps.value) tell(sub, j + 1, n, column(k), u, operand(sub, k, from.h));
+      tell_next(sub, k, j, operand(sub, k, from.h));
     }
   }
 
@@ -291,14 +387,13 @@ struct PersistentForward {
     return kept;
   }
 
-  // W_ih x of this thread's cells at step j of this launch, or its N with a norm of products, asked for before the operand
-  // is waited for. Nothing is computed with it yet: that would wait for it.
-  DEVICE_MEMBER void ask(const Slice<Cut, A>& slice, int j, R (&x)[Cells][4]) const {
-    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
+  // W_ih x of this thread's cells at step j of this launch, or its N with a norm of products, asked for before it is needed.
+  // Nothing is computed with it yet: that would wait for it.
+  DEVICE_MEMBER void ask(int sub, const Slice<Cut, A>& slice, int j, R (&x)[Cells][4]) const {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     UNROLL for (int k = 0; k < Cells; ++k) {
-      const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k) || u >= a.H) continue;
-      const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
+      if (!owns(slice, k) || unit(k) >= a.H) continue;
+      const R* row = z_of(sub, slice, k, j, false);
       UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = slots[gate] < 0 ? R(0) : row[slots[gate] * a.H];
     }
   }
@@ -315,13 +410,12 @@ struct PersistentForward {
     }
   }
 
-  // Has W_ih x of step j brought nearer.
-  DEVICE_MEMBER void ask_ahead(const Slice<Cut, A>& slice, int j) const {
-    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o}, t = time_of(a, has, a.step.value + j);
+  // Has W_ih x of step j, the one after that at hand, brought nearer.
+  DEVICE_MEMBER void ask_ahead(int sub, const Slice<Cut, A>& slice, int j) const {
+    const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     UNROLL for (int k = 0; k < Cells; ++k) {
-      const int n = slice.first + column(k), u = unit(k);
-      if (!owns(slice, k) || u >= a.H) continue;
-      const R* row = a.z + ((t - a.z_first) * a.N + n) * a.G * a.H + u;
+      if (!owns(slice, k) || unit(k) >= a.H) continue;
+      const R* row = z_of(sub, slice, k, j, true);
       UNROLL for (int gate = 0; gate < 4; ++gate)
         if (slots[gate] >= 0) fetch_ahead(row + slots[gate] * a.H);
     }
@@ -434,14 +528,15 @@ struct PersistentForward {
   }
 
   DEVICE_MEMBER void step(int sub, int j) {
-    const Slice<Cut, A> slice(a, sub);
+    const Slice<Cut, A> slice = slice_of(sub);
     R x[Cells][4];
     u8 resets[Cells];
     if (Ahead) {
-      UNROLL for (int k = 0; k < Cells; ++k)
+      UNROLL for (int k = 0; k < Cells; ++k) {
         UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[k][gate];
-      UNROLL for (int k = 0; k < Cells; ++k) resets[k] = reset_ahead[k];
-      if (j + 1 < a.steps.value) ask(slice, j + 1, ahead), ask_resets(slice, j + 1, reset_ahead);
+        resets[k] = reset_ahead[k];
+      }
+      if (j + 1 < a.steps.value) ask(sub, slice, j + 1, ahead), ask_resets(slice, j + 1, reset_ahead);
     } else if constexpr (Cut::Inputs > 0) {
       UNROLL for (int k = 0; k < Cells; ++k) {
         if (joins()) continue;
@@ -451,14 +546,13 @@ struct PersistentForward {
       if (j + 2 < a.steps.value) inputs.ask(slice, time_of(a, has, a.step.value + j + 2));
       ask_resets(slice, j, resets);
     } else {
-      ask(slice, j, x);
+      ask(sub, slice, j, x);
       ask_resets(slice, j, resets);
     }
     char* operand = stage(sub, j);
-    const E* from = a.exchange + (j * a.N + slice.first) * Cut::K;
     const auto later = [&] {
       decide_all(slice, j);
-      if (j + 1 < a.steps.value) ask_ahead(slice, j + 1);
+      if (j + 1 < a.steps.value) ask_ahead(sub, slice, j + 1);
     };
     float d[Tiles][Cut::NT][4];
     if constexpr (Cut::Inputs > 0) {
@@ -466,10 +560,14 @@ struct PersistentForward {
       multiply_joined(operand, d);
     } else if constexpr (Arrives) {
       if (slice.count == 0) return;
-      core.run_arriving(a, from, slice.count, a.step + j, later, d);
+      const E* share[1] = {at.share};
+      if (Shared) rest(told_clock, static_cast<u32>(a.rest));
+      if (!Shared) share[0] = core.share(at.share + apart(sub, 0) * Cut::K, 0, slice.count);
+      core.run_arriving(a, share, a.step + j, later, d);
       sums = all_sums + products++ % 2 * (SumBytes / 16);
     } else {
       if (Cut::Exchanges) {
+        const E* from = at.share + apart(sub, 0) * Cut::K;
         gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j, later);
         block_barrier();
       } else {
@@ -498,12 +596,13 @@ struct PersistentForward {
       }
       if constexpr (Cut::Projects) {
         projection.product.put(j, n, column(k), u, R(0));
-      } else if (j + 1 < a.steps.value) {
+      } else {
         E zero;
         narrow(R(0), zero);
-        tell(sub, j + 1, n, column(k), u, zero);
+        tell_next(sub, k, j, zero);
       }
     }
+    if (Shared) told_clock = clocks();
     if (has(Resets) && !Cut::Exchanges) restart(sub, slice, j, resets);
     if constexpr (Cut::Inputs > 0) {
       inputs.multiply(j + 1, input_sums);
@@ -518,10 +617,10 @@ struct PersistentForward {
   DEVICE_MEMBER void run() {
     begin(shared());
     keep_weights();
-    const Slice<Cut, A> slice(a, 0);
+    const Slice<Cut, A> slice = only;
     decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     // Before the loop, not at its first step: a load that only some steps make is waited for at every step.
-    if (Ahead && a.steps.value > 0) ask(slice, 0, ahead), ask_resets(slice, 0, reset_ahead);
+    if (Ahead && a.steps.value > 0) ask(0, slice, 0, ahead), ask_resets(slice, 0, reset_ahead);
     if constexpr (Cut::Inputs > 0) {
       for (int j = 0; j < 2 && j < a.steps.value; ++j) {
         inputs.ask(slice, time_of(a, has, a.step.value + j));
@@ -538,7 +637,10 @@ struct PersistentForward {
         step(sub, j);
         if (!Cut::Exchanges && !Direct && sub + 1 < Cut::Subs) block_barrier();
       }
-      if (!Cut::Exchanges) block_barrier();
+      if (!Cut::Exchanges)
+        block_barrier();
+      else
+        advance();
     }
     for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);

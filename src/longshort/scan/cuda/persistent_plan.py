@@ -74,8 +74,9 @@ def kernel(machine: Machine, call: Call, tiling: Tiling, cooperative: bool, shor
     )
 
 
-def waits(machine: Machine, packed: Packed) -> None:
-    """Set how long a block may wait, and where it reports a wait that is over."""
+def waits(machine: Machine, packed: Packed, rest: int = 0) -> None:
+    """Set how long a block may wait, where it reports a wait that is over, and when it looks first."""
+    packed.number("rest", rest)
     seconds = float(os.environ.get("LONGSHORT_CUDA_PATIENCE", PATIENCE))
     packed.number("patience", int(seconds * 1e9))
     packed.put("stuck", machine.report())
@@ -177,7 +178,7 @@ def forward(
     packed.number("weight_pitch", tiling.K)
     packed.number("sequences", tiling.sequences)
     if together:
-        waits(machine, packed)
+        waits(machine, packed, tiling.rest)
     if call.save and (machine, call, tiling, packed.short) not in _KERNELS:
         _way_back_ahead(machine, call, packed, tilings)
     found = kernel(machine, call, tiling, together, packed.short)
@@ -241,6 +242,8 @@ def backward(
     packed.put("da", blank(da) if together else da)
     dr = da[:, : G * H]
     made |= {"dr": dr, "dz": dr}
+    if packed.held.get("dy") is None:
+        packed.put("dy", given.x.new_zeros(call.P))  # of every step of every sequence: its strides are 0
     normed = call.variant.norm != "none"
     if normed:
         packed.put("da_wide", new(call.T * call.N, G * call.H, dtype=call.wide))
@@ -248,7 +251,7 @@ def backward(
         made["bias_parts"] = new(tiling.groups, G * call.H, dtype=call.wide)
         packed.put("bias_sums", made["bias_parts"])
     if together:
-        waits(machine, packed)
+        waits(machine, packed, tiling.rest)
         _meet(call, given, packed, call.T, tiling.blocks)
     copies = None
     if operands is None:

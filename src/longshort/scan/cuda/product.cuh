@@ -229,25 +229,28 @@ struct Product {
     return true;
   }
 
+  // The first that this lane takes of column tile j of an operand that others are writing.
+  //   from: column 0; columns lie Parts K elements apart.   columns: how many there are, at least 1; the others repeat the
+  //         last.
+  template <int Parts = 1>
+  DEVICE_MEMBER const E* share(const E* from, int j, int columns) const {
+    const int wanted = j * 8 + group;
+    return from + (wanted < columns ? wanted : columns - 1) * Parts * K + wk * Chunks * Chunk + quarter * Vector;
+  }
+
   // The same of an operand that other blocks are writing: each lane waits for its own share, and no thread for its
   // block. Eight times 16 bytes, or as many whole chunks as that is, are asked for together; each makes room for one of the
   // next eight when it is multiplied.
-  //   from: column 0; columns lie Parts K elements apart.   columns: how many there are, at least 1; the others repeat the
-  //         last.
+  //   column: of each tile, this lane's `share`.
   //   Parts: as for `run`; those of a column lie one behind the other.
   //   Lifts: whether it is to be rounded here, for it is not only an operand. Its NaN are `canonical`.
   //   s:    the step, for the report of a wait that lasts longer than a.patience.
   //   meanwhile: what is done while the first of it is on its way.
   template <int Parts = 1, bool Lifts = false, class A, class Meanwhile>
-  DEVICE_MEMBER void run_arriving(const A& a, const E* from, int columns, Index s, Meanwhile meanwhile,
+  DEVICE_MEMBER void run_arriving(const A& a, const E* const (&column)[NT], Index s, Meanwhile meanwhile,
                                   float (&d)[MT][NT][4]) const {
     constexpr int Wide = Parts * NT, Most = 8 / Wide, Batch = Chunks < Most ? Chunks : Most;
     constexpr int Batches = (Chunks + Batch - 1) / Batch;
-    const E* column[NT];
-    UNROLL for (int j = 0; j < NT; ++j) {
-      const int wanted = j * 8 + group;
-      column[j] = from + (wanted < columns ? wanted : columns - 1) * Parts * K + wk * Chunks * Chunk + quarter * Vector;
-    }
     // chunks behind the end of K have no weights: they read the last one that has, and multiply zeros
     const int last = K / Chunk - 1 - wk * Chunks;
     const auto over = [&](int chunk) { return WK * Chunks * Chunk != K && chunk > last; };

@@ -77,7 +77,9 @@ struct Second {
     float d[MT][Cut::NT][4];
     if constexpr (Cut::Exchanges) {
       const E* from = a.exchange_second + (step * a.N + slice.first) * Parts * K;
-      if (slice.count > 0) core.template run_arriving<Parts>(a, from, slice.count, s, [] {}, d);
+      const E* share[Cut::NT];
+      UNROLL for (int j = 0; j < Cut::NT; ++j) share[j] = core.template share<Parts>(from, j, slice.count);
+      if (slice.count > 0) core.template run_arriving<Parts>(a, share, s, [] {}, d);
     } else {
       block_barrier();
       core.template run<Parts>(stage, d);

@@ -28,6 +28,8 @@ MOST_CELLS: Final = 128 * 1024
 MOST_SUBS: Final = 4
 MOST_OUTPUTS: Final = 64
 """Of a projection, in one of several blocks: sums of more tiles take too many registers."""
+_MULTIPLIES: Final = 8
+"""Sequences that a block alone needs to multiply x itself, in 16 bits: fewer share what that reads."""
 _HELD: Final = 16
 """Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
 _MOST_WIDE: Final = 512
@@ -97,6 +99,17 @@ class Tiling:
     def arrives(self) -> bool:
         """Whether the operand of other blocks goes straight into registers, not through shared memory."""
         return self.blocks > 1 and (self.backward or self.column_tiles == 1)
+
+    @property
+    def rest(self) -> int:
+        """Clocks from telling to the first look at what others tell: measured, README.md.
+
+        More blocks are further apart, and take longer to read more.
+        """
+        many, operand = self.blocks >= 24, self.sequences * self.K * self.size
+        if self.size == 4:
+            return 900 if many and operand <= 1 << 16 else 700
+        return 500 + self.backward * many * (400 if operand > 1 << 16 else 200)
 
     @cached_property
     def shared(self) -> int:
@@ -272,8 +285,9 @@ def _alone(asked: Asked) -> Tiling | None:
         chunks if by_row else min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
     )
     many = wanted > 8 and not backward and not normed  # else two column tiles spill
-    inputs = -(-C // 32) * 32
-    for columns, of_x in [(2, inputs)] * bool(many and inputs) + [(2, 0)] * many + [(1, 0)]:
+    inputs = -(-C // 32) * 32 if not backward and wanted >= _MULTIPLIES else 0
+    tiles_of = (2, 1) if many else (1,)
+    for columns, of_x in [(n, inputs) for n in tiles_of if inputs] + [(n, 0) for n in tiles_of]:
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
             -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
