@@ -97,9 +97,10 @@ def test_one_block_alone_by_tensor_cores_in_float32(case, on):
 
 
 @ids([c for c in [*APART, *PAIRED, MUCH] if not c.projected and not normed(c)])
-def test_many_sequences_of_a_block_multiply_x_there(case, on):
+@pytest.mark.parametrize("N", [8, 11], ids=["a column tile", "two"])
+def test_many_sequences_of_a_block_multiply_x_there(N, case, on):
     machine = on(seed=5, multiprocessors=1)
-    case = dataclasses.replace(case, N=case.N and 11)
+    case = dataclasses.replace(case, N=case.N and N)
     check(case, torch.bfloat16)
     if case.checkpoint_every is None and case.N * case.T:  # a copy of W_ih, and one of x, more
         assert machine.launches == 5 + of_weights(case) + masked(case) + (laid(case) > 0)

@@ -374,6 +374,7 @@ DEVICE T constant(const T* p) { return *p; }
 DEVICE u32 mark(u32 word) { return (word >> 16) == 0xffffu || (word & 0xffffu) == 0xffffu; }
 DEVICE u32 gather_marks(u32 a, u32 b) { return a | b; }
 DEVICE bool any_mark(u32 marks) { return marks != 0; }
+DEVICE void in_order() {}
 DEVICE u32 clocks() { return 0; }
 DEVICE void rest(u32, u32) {}
 DEVICE void relax() { host::yield(); }

@@ -11,6 +11,7 @@ template <class E>
 struct Activation {  // double
   DEVICE_MEMBER static double tanh(double v) { return hyperbolic(v); }
   DEVICE_MEMBER static double sigmoid(double v) { return 1.0 / (1.0 + exponential(-v)); }
+  DEVICE_MEMBER static double gate(double v, bool candidate) { return candidate ? tanh(v) : sigmoid(v); }
 };
 // To two units in the last place, and without a branch: the functions and the division of CUDA's library have some, which
 // keep the activations of a cell from running side by side.
@@ -20,6 +21,11 @@ struct Activation<float> {
     return nearly(v, fused(-2.0f, inverse(1.0f + exponential(2.0f * magnitude(v))), 1.0f));
   }
   DEVICE_MEMBER static float sigmoid(float v) { return inverse(1.0f + exponential(-v)); }
+  // Of the candidate tanh, of other gates sigmoid: what both share is made once, for lanes may differ in it.
+  DEVICE_MEMBER static float gate(float v, bool candidate) {
+    const float shared = inverse(1.0f + exponential(either(candidate, 2.0f * magnitude(v), -v)));
+    return either(candidate, nearly(v, fused(-2.0f, shared, 1.0f)), shared);
+  }
   // far: tanh |v|, which is exact to units of 1: near zero v has smaller ones, and the odd polynomial is taken that errs
   // least there, relatively, by 8e-9. NaN is not near.
   DEVICE_MEMBER static float nearly(float v, float far) {
@@ -41,12 +47,20 @@ struct Activation<Tf32> {
     return Activation<float>::nearly(v, far);
   }
   DEVICE_MEMBER static float sigmoid(float v) { return inverse_short(1.0f + exponential_short(-v)); }
+  DEVICE_MEMBER static float gate(float v, bool candidate) {
+    const float shared = inverse_short(1.0f + exponential_short(either(candidate, 2.0f * magnitude(v), -v)));
+    return either(candidate, Activation<float>::nearly(v, fused(-2.0f, shared, 1.0f)), shared);
+  }
 };
 struct ShortActivation {
   DEVICE_MEMBER static float tanh(float v) {
     return fused(-2.0f, inverse_short(1.0f + exponential_short(2.0f * v)), 1.0f);
   }
   DEVICE_MEMBER static float sigmoid(float v) { return inverse_short(1.0f + exponential_short(-v)); }
+  DEVICE_MEMBER static float gate(float v, bool candidate) {
+    const float shared = inverse_short(1.0f + exponential_short(either(candidate, 2.0f * v, -v)));
+    return either(candidate, fused(-2.0f, shared, 1.0f), shared);
+  }
 };
 template <>
 struct Activation<bfloat16> : ShortActivation {};
@@ -107,6 +121,13 @@ struct Peepholes {
   R i, f, o;
 };
 
+// (4) up to the norm, from the gates.
+template <class R, class F>
+DEVICE void close_cell(const F& has, R c, R mask, R clip, Cell<R>& v) {
+  v.cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * c);
+  if (has(ClipsCell)) v.cell = clipped(v.cell, clip);
+}
+
 // (2) the peepholes, (3), (4) up to the norm. a: pre-activations i, f, g, o, of which absent gates are not read.
 template <class E, class R, class F>
 DEVICE void open_gates(const F& has, const R (&a)[4], R c, const Peepholes<R>& p, R mask, R clip, Cell<R>& v) {
@@ -116,8 +137,7 @@ DEVICE void open_gates(const F& has, const R (&a)[4], R c, const Peepholes<R>& p
   v.f = has(Coupled) ? R(1) - v.i : has(NoForgetGate) ? R(1) : squash<E>(has, a_f);
   v.a_g = a[2];
   v.g = has(LinearInput) ? a[2] : Activation<E>::tanh(a[2]);
-  v.cell = fused(v.i, has(MasksCandidate) ? v.g * mask : v.g, v.f * c);
-  if (has(ClipsCell)) v.cell = clipped(v.cell, clip);
+  close_cell(has, c, mask, clip, v);
 }
 
 // (5)

@@ -66,6 +66,9 @@ DEVICE Four forgotten(Four v) {
   return v;
 }
 
+// What is written to memory before stays before what is written after, in the compiler's order.
+DEVICE void in_order() { asm volatile("" ::: "memory"); }
+
 // Waits until the kernel before this one in its stream has ended and what it wrote is seen; `early` in driver.py lets
 // this one start before. Until then only what neither it nor the kernel before it writes may be read, and nothing
 // written. Elsewhere a kernel starts when the one before it has ended.

@@ -25,7 +25,8 @@ struct PersistentBackward {
   static constexpr int Parts = Cut::Parts;
   using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
                                Cut::InShared, Cut::Exact>::Type;
-  static constexpr int Cells = (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
+  static constexpr int Cells = Cut::Single ? 1 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
+  static constexpr bool Carries = Cut::Exchanges || Cut::Single;  // addresses, as forward
   static constexpr int StageBytes = Parts * Cut::Columns * Core::Pitch, Stages = Cut::Exchanges ? 0 : Cut::Subs;
   static constexpr int SumPitch = Rows + 4;  // of 4 bytes
   static constexpr int SumBytes = Cut::WK * Cut::Columns * SumPitch * 4;
@@ -42,6 +43,7 @@ struct PersistentBackward {
                                MeetingBytes + ProjectionBytes;
   static_assert(Cut::Subs * Cells <= 32, "a bit for each cell of each sub-batch");
   static_assert(Tiles * 16 * Cut::WM == Rows && Cut::Threads % Cut::Units == 0, "tiles cover the rows");
+  static_assert(!Cut::Single || Cut::Units <= Cut::Threads, "a thread has one cell or none");
   static_assert(!Cut::Exchanges || Cut::WM == 1, "each lane's share of the operand is its own");
 
   // What memory holds of a cell's norms at the step at hand: N of r, or of each gate, and its scale.
@@ -101,7 +103,7 @@ struct PersistentBackward {
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
   static DEVICE_MEMBER constexpr int across(int k) { return k * (Cut::Threads / Cut::Units); }  // columns from cell 0
-  DEVICE_MEMBER Slice<Cut, A> slice_of(int sub) const { return Cut::Exchanges && Cut::Subs == 1 ? only : Slice<Cut, A>(a, sub); }
+  DEVICE_MEMBER Slice<Cut, A> slice_of(int sub) const { return Carries && Cut::Subs == 1 ? only : Slice<Cut, A>(a, sub); }
   // Sequences from cell 0 of the first sub-batch to cell k of this one.
   DEVICE_MEMBER Index apart(int sub, int k) const {
     return (Cut::Subs == 1 ? 0 : sub * a.sequences.value) + across(k);
@@ -166,7 +168,8 @@ struct PersistentBackward {
 
   // On to the step before s; of what step 0 reads nothing is left.
   DEVICE_MEMBER void advance(int s) {
-    UNROLL for (int j = 0; j < Cut::NT; ++j) at.share[j] -= by() * a.N * Parts * Cut::K;
+    if (Cut::Exchanges)
+      UNROLL for (int j = 0; j < Cut::NT; ++j) at.share[j] -= by() * a.N * Parts * Cut::K;
     if (s <= 0) return;
     at.told -= by() * a.N * Parts * Cut::K;
     at.gates -= by() * a.N * 4 * a.H;
@@ -182,7 +185,7 @@ struct PersistentBackward {
   DEVICE_MEMBER Index cell_step() const { return by() * (has(KeepsCells) ? Index(a.row_t) : Index(a.N)) * a.H; }
   // Whether c_{t-1} of all sequences is at the same place beside that of the first.
   DEVICE_MEMBER bool along() const {
-    return Cut::Exchanges && !has(KeepsCells) && !(has(Reversed) && has(Ragged));
+    return Carries && !has(KeepsCells) && !(has(Reversed) && has(Ragged));
   }
 
   DEVICE_MEMBER const Taped* gates_at(int n, Index t, int u) const {
@@ -194,23 +197,23 @@ struct PersistentBackward {
 
   // Of cell k, of sequence n, at the step at hand, which stands at t.
   DEVICE_MEMBER const Taped* gates_of(int sub, int k, int n, Index t) const {
-    return Cut::Exchanges ? at.gates + apart(sub, k) * 4 * a.H : gates_at(n, t, unit(k));
+    return Carries ? at.gates + apart(sub, k) * 4 * a.H : gates_at(n, t, unit(k));
   }
   DEVICE_MEMBER const R* cells_of(int sub, int k, int n, Index t) const {
-    if (!Cut::Exchanges) return cells_at(n, t, unit(k));
+    if (!Carries) return cells_at(n, t, unit(k));
     return at.cells + apart(sub, k) * (has(KeepsCells) ? Index(a.row_n) : Index(1)) * a.H;
   }
   DEVICE_MEMBER const E* dy_of(int sub, int k, int n, Index t) const {
-    return Cut::Exchanges ? at.dy + apart(sub, k) * static_cast<Index>(a.dy_n) : dy_at(n, t, unit(k));
+    return Carries ? at.dy + apart(sub, k) * static_cast<Index>(a.dy_n) : dy_at(n, t, unit(k));
   }
   DEVICE_MEMBER E* told_of(int sub, int k, int n, Index t) const {
-    return Cut::Exchanges ? at.told + apart(sub, k) * Parts * Cut::K : told_at(n, t, unit(k));
+    return Carries ? at.told + apart(sub, k) * Parts * Cut::K : told_at(n, t, unit(k));
   }
   // c_{t-1}. neighbour: whether it is that of the step before.
   DEVICE_MEMBER const R* before_of(int sub, int k, int n, Index t, bool neighbour) const {
     if (along()) return at.before + apart(sub, k) * a.H;
     const R* first = a.c_given + n * a.H + unit(k);
-    if (Cut::Exchanges) return neighbour ? cells_of(sub, k, n, t) - cell_step() : first;
+    if (Carries) return neighbour ? cells_of(sub, k, n, t) - cell_step() : first;
     return neighbour ? cells_at(n, t - by(), unit(k)) : first;
   }
 
@@ -300,19 +303,23 @@ struct PersistentBackward {
   DEVICE_MEMBER void tell(int sub, int k, int n, Index t, const R (&a_bar)[4]) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     const int c = column(k), u = unit(k);
-    E* row = told_of(sub, k, n, t);
-    UNROLL for (int gate = 0; gate < 4; ++gate) {
-      if (slots[gate] < 0) continue;
-      const int at = static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks;
-      R rest = a_bar[gate];
-      UNROLL for (int part = 0; part < Parts; ++part) {
-        E value = taken<E>(rest);
-        if (Cut::Exchanges) value = unmarked(value);
-        store_relaxed(row + part * Cut::K + at, value);
-        if (!Cut::Exchanges)
-          *reinterpret_cast<E*>(stage(sub) + (part * Cut::Columns + c) * Core::Pitch + (at + u) * sizeof(E)) = Core::told(value);
+    const auto each = [&](auto use) {  // of the numbers that there are
+      UNROLL for (int gate = 0; gate < 4; ++gate) {
+        if (slots[gate] < 0) continue;
+        R rest = a_bar[gate];
+        UNROLL for (int part = 0; part < Parts; ++part)
+          use(part, static_cast<int>(slots[gate]) * Cut::Units * Cut::Blocks, taken<E>(rest));
       }
-    }
+    };
+    if (!Cut::Exchanges)
+      each([&](int part, int at, E value) {
+        char* to = stage(sub) + (part * Cut::Columns + c) * Core::Pitch;
+        *reinterpret_cast<E*>(to + (at + u) * sizeof(E)) = Core::told(value);
+      });
+    E* row = told_of(sub, k, n, t);
+    each([&](int part, int at, E value) {
+      store_relaxed(row + part * Cut::K + at, Cut::Exchanges ? unmarked(value) : value);
+    });
   }
 
   // (18): W_hh' ā of step s+1 for this thread's cells, 0 after the last step; with a projection m of (12), from all of it.
@@ -347,13 +354,14 @@ struct PersistentBackward {
       core.template run_arriving<Parts, true>(a, share, s, later, d);
       mine += products++ % 2 * (SumBytes / 4);
     } else {
-      core.template run<Parts>(stage(sub), d);
+      core.template run<Parts, false, Cut::Single>(stage(sub), d);
     }
     const int own = (core.wk * Cut::Columns + core.quarter * 2) * SumPitch + core.wm * Tiles * 16 + core.group;
     UNROLL for (int m = 0; m < Tiles; ++m)
       UNROLL for (int c = 0; c < Cut::NT; ++c)
         UNROLL for (int r = 0; r < 4; ++r)
-          mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = d[m][c][r];
+          if (!Cut::Single || (r % 2 == 0 && core.quarter == 0))  // of columns that are all alike, the first
+            mine[own + (c * 8 + r % 2) * SumPitch + m * 16 + r / 2 * 8] = d[m][c][r];
     block_barrier();
     const auto sum = [&](int column, int row) {
       float total = 0.0f;
@@ -615,7 +623,7 @@ struct PersistentBackward {
   DEVICE_MEMBER void run() {
     begin(shared());
     const Slice<Cut, A> slice = only;
-    if (Cut::Exchanges) take_places();
+    if (Carries) take_places();
     decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     if (unit(0) < a.H) peepholes = peepholes_of(a, has, unit(0));
     block_barrier();
@@ -624,10 +632,8 @@ struct PersistentBackward {
         step(sub, s);
         if (!Cut::Exchanges && sub + 1 < Cut::Subs) block_barrier();  // the next one writes the sums
       }
-      if (!Cut::Exchanges)
-        block_barrier();
-      else
-        advance(s);
+      if (Carries) advance(s);
+      if (!Cut::Exchanges) block_barrier();
     }
     if (a.bias_sums) write_bias();
   }

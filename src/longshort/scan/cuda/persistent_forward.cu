@@ -21,10 +21,11 @@ struct PersistentForward {
   static constexpr bool Direct = Cut::WK == 1;  // sums need no reduction: a thread's own are whole
   // W_ih x of the next step is asked for a step ahead where no wait for other blocks hides its way, and it fits.
   static constexpr bool Ahead = !Cut::Exchanges && Cut::NT == 1 && !Cut::Inputs;
+  static constexpr bool Carries = Cut::Exchanges || Cut::Single;  // addresses, see `Places`
   static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
   using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
                                Cut::InShared, Cut::Exact>::Type;
-  static constexpr int Cells = Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
+  static constexpr int Cells = Cut::Single ? Pairs : Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
   // Few columns go straight into registers: every one of the WM warps reads them, but none waits for a stage.
   static constexpr bool Arrives = Cut::Exchanges && Cut::NT == 1;
   static constexpr bool Shared = Arrives && Cut::Subs == 1;  // `Places::share` is that of a lane, else of a block
@@ -55,9 +56,9 @@ struct PersistentForward {
     E h;
   };
 
-  // Where the first cell of this thread, of the first sub-batch, stands in memory at the step at hand, where blocks exchange:
-  // each step moves these on, for addresses made anew are a third of its instructions, and waited for. A block alone makes
-  // them anew: it has no registers for them, or more warps that wait less.
+  // Where the first cell of this thread, of the first sub-batch, stands in memory at the step at hand. Each step moves
+  // these on, for addresses made anew are a third of its instructions, and waited for; but those of several sequences in a
+  // block alone, which has no registers for them.
   struct Places {
     const R* z;      // W_ih x, or its N
     E* told;         // the operand of the step after
@@ -84,6 +85,7 @@ struct PersistentForward {
   Inputs inputs;
   float input_sums[Cut::Inputs ? Tiles : 1][Cut::NT][4];  // W_ih x of the step at hand
   R ahead[Cells][4];
+  struct { R before, after; } own[Cells];  // where lanes share gates out, this one's, and its activation
   u8 reset_ahead[Cells];
   u32 told_clock = 0;            // when this thread had told its cells of the step before, by the clock
   Slice<Cut, A> only;            // the one sub-batch, if there is one
@@ -103,21 +105,24 @@ struct PersistentForward {
         lengths(has) {}
 
   static DEVICE_MEMBER u32 place() { return static_cast<u32>(thread()); }
+  // The pair of tiles that holds the unit of cell k.
+  static DEVICE_MEMBER constexpr int pair_of(int k) { return Cut::Single ? k : Direct ? k / (2 * Cut::NT) : 0; }
   DEVICE_MEMBER int unit(int k) const {
-    return unit0 + (Direct ? core.wm * 8 * Pairs + k / (2 * Cut::NT) * 8 + core.group
+    return unit0 + (Direct ? core.wm * 8 * Pairs + pair_of(k) * 8 + core.group
                            : static_cast<int>(place() % Cut::Units));
   }
   DEVICE_MEMBER int column(int k) const {
-    return Direct ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2
-                  : static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units);
+    return Cut::Single ? 0
+           : Direct    ? k / 2 % Cut::NT * 8 + 2 * core.quarter + k % 2
+                       : static_cast<int>(place() / Cut::Units) + k * (Cut::Threads / Cut::Units);
   }
   // From cell 0 of a thread to cell k: columns, and units.
   static DEVICE_MEMBER constexpr int across(int k) {
     return Direct ? k / 2 % Cut::NT * 8 + k % 2 : k * (Cut::Threads / Cut::Units);
   }
-  static DEVICE_MEMBER constexpr int along(int k) { return Direct ? k / (2 * Cut::NT) * 8 : 0; }
+  static DEVICE_MEMBER constexpr int along(int k) { return pair_of(k) * 8; }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
-  DEVICE_MEMBER Slice<Cut, A> slice_of(int sub) const { return Cut::Exchanges && Cut::Subs == 1 ? only : Slice<Cut, A>(a, sub); }
+  DEVICE_MEMBER Slice<Cut, A> slice_of(int sub) const { return Carries && Cut::Subs == 1 ? only : Slice<Cut, A>(a, sub); }
   // Sequences from cell 0 of the first sub-batch to cell k of this one.
   DEVICE_MEMBER Index apart(int sub, int k) const {
     return (Cut::Subs == 1 ? 0 : sub * a.sequences.value) + across(k);
@@ -147,9 +152,16 @@ struct PersistentForward {
       *reinterpret_cast<E*>(stage(sub, j) + c * Core::Pitch + u * sizeof(E)) = Core::told(value);
   }
 
+  // With one sequence in a block, whose one column all eight of a tile are, the four lanes of a group have the same cells:
+  // one of them writes. Where no gate needs another they share the gates of a cell out, lane q the one of slot q.
+  DEVICE_MEMBER bool writes() const { return !Cut::Single || core.quarter == 0; }
+  DEVICE_MEMBER bool splits() const {
+    return Cut::Single && !has(Peephole | Coupled | NoInputGate | NoForgetGate | NoOutputGate | HardSigmoid | LinearInput);
+  }
+
   // The same of cell k at the step after, unless it was the last.
   DEVICE_MEMBER void tell_next(int sub, int k, int j, E value) const {
-    if (j + 1 >= a.steps.value) return;
+    if (j + 1 >= a.steps.value || !writes()) return;
     if (Cut::Exchanges)
       store_relaxed(at.told + apart(sub, k) * Cut::K + along(k), Core::told(value));
     else
@@ -216,35 +228,36 @@ struct PersistentForward {
           lengths.keep(a, k, n);
           if (!Cut::Projects) hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
           operand = operand_of(keeps(sub, k), hands.h);
-          if (!Cut::Projects && a.operand && a.step.value == 0) a.operand[n * a.H + u] = operand;
+          if (!Cut::Projects && a.operand && a.step.value == 0 && writes()) a.operand[n * a.H + u] = operand;
         }
         carry(sub, k) = hands;
-        if (!Cut::Projects && owns(slice, k)) tell(sub, 0, n, column(k), u, operand);
+        if (!Cut::Projects && owns(slice, k) && writes()) tell(sub, 0, n, column(k), u, operand);
       }
     }
     if constexpr (Cut::Projects)
       projection.begin(memory + Bytes - Inputs::Bytes - ProjectionBytes,
                        [&](int sub, int c, int n, int p, E value) { tell(sub, 0, n, c, p, value); });
-    if (Cut::Exchanges) take_places();
+    if (Carries) take_places();
   }
 
   DEVICE_MEMBER void take_places() {
     const int first = only.first, n = first + column(0), u = unit(0);
     const Index t = time_of(a, has, a.step);
-    at.z = z_at(n, t, u);
-    at.told = a.exchange + (a.N + n) * Cut::K + u;
-    at.share = a.exchange + first * Cut::K;
+    const Index of_gate = splits() ? core.quarter * a.H : 0;  // of the one that is this lane's
+    at.z = z_at(n, t, u) + of_gate;
+    if (Cut::Exchanges) at.told = a.exchange + (a.N + n) * Cut::K + u;
+    if (Cut::Exchanges) at.share = a.exchange + first * Cut::K;
     if constexpr (Shared) at.share = core.share(at.share, 0, only.count);
     if (!Cut::Projects) at.y = y_at(n, t, u);
-    if (has(Tapes)) at.gates = gates_at(n, t, u);
+    if (has(Tapes)) at.gates = gates_at(n, t, u) + of_gate;
     if (has(KeepsCells) || has(Tapes)) at.cells = cells_at(n, t, u);
   }
 
   // On to the next step.
   DEVICE_MEMBER void advance() {
     at.z += by() * a.N * a.G * a.H;
-    at.told += Index(a.N) * Cut::K;
-    at.share += Index(a.N) * Cut::K;
+    if (Cut::Exchanges) at.told += Index(a.N) * Cut::K;
+    if (Cut::Exchanges) at.share += Index(a.N) * Cut::K;
     if (!Cut::Projects) at.y += by() * a.row_t * a.P;
     if (has(Tapes)) at.gates += by() * a.N * 4 * a.H;
     if (has(KeepsCells) || has(Tapes)) at.cells += by() * (has(KeepsCells) ? Index(a.row_t) : Index(a.N)) * a.H;
@@ -260,35 +273,49 @@ struct PersistentForward {
     return (has(KeepsCells) ? a.cells : a.tape_cells) + taped_cells(a, has, n, t) + u;
   }
 
-  // W_ih x of cell k, of step j of this launch; where blocks exchange, of the one at hand or, `ahead`, of the one after.
+  // W_ih x of cell k at step j of this launch, which is the one at hand or, `ahead`, the one after.
   DEVICE_MEMBER const R* z_of(int sub, const Slice<Cut, A>& slice, int k, int j, bool ahead) const {
-    if (!Cut::Exchanges) return z_at(slice.first + column(k), time_of(a, has, a.step.value + j), unit(k));
+    if (!Carries) return z_at(slice.first + column(k), time_of(a, has, a.step.value + j), unit(k));
     return at.z + (ahead ? by() * a.N * a.G * a.H : 0) + apart(sub, k) * a.G * a.H + along(k);
   }
   DEVICE_MEMBER E* y_of(int sub, int k, int n, Index t) const {
-    return Cut::Exchanges ? at.y + apart(sub, k) * a.row_n * a.P + along(k) : y_at(n, t, unit(k));
+    return Carries ? at.y + apart(sub, k) * a.row_n * a.P + along(k) : y_at(n, t, unit(k));
   }
   DEVICE_MEMBER Taped* gates_of(int sub, int k, int n, Index t) const {
-    return Cut::Exchanges ? at.gates + apart(sub, k) * 4 * a.H + along(k) : gates_at(n, t, unit(k));
+    return Carries ? at.gates + apart(sub, k) * 4 * a.H + along(k) : gates_at(n, t, unit(k));
   }
   DEVICE_MEMBER R* cells_of(int sub, int k, int n, Index t) const {
-    if (!Cut::Exchanges) return cells_at(n, t, unit(k));
+    if (!Carries) return cells_at(n, t, unit(k));
     return at.cells + apart(sub, k) * (has(KeepsCells) ? Index(a.row_n) : Index(1)) * a.H + along(k);
   }
 
   // Whether W_hh operand is added to W_ih x as it is made; a mask's scale is one product's alone.
   DEVICE_MEMBER bool joins() const { return Cut::Inputs > 0 && !has(MasksHidden); }
 
-  // (2) to (6) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x, unless they are joined. Returns h̃.
-  DEVICE_MEMBER R open(int sub, int k, int j, int n, int u, const Sums& sum, const R (&x)[4], Cell<R>& v) {
-    const Index t = time_of(a, has, a.step.value + j);
+  // (2), (3) of this lane's gate of cell k, and those of the other lanes of its group. All lanes of a warp call it together.
+  DEVICE_MEMBER void split(int k, const Sums& sum, R x, R (&shared)[4]) {
+    const int q = core.quarter;
+    const R mine = q & 2 ? (q & 1 ? sum.o : sum.g) : (q & 1 ? sum.f : sum.i);
+    own[k].before = fused(mine, has(MasksHidden) ? R(a.scale_h) : R(1), x + bias[pair_of(k)][0]);
+    own[k].after = Activation<Accuracy>::gate(own[k].before, q == 2);
+    UNROLL for (int gate = 0; gate < 4; ++gate) shared[gate] = of_lane(own[k].after, lane() - q + gate);
+  }
+
+  // (2) to (6) of one cell. sum: W_hh operand, gates i, f, g, o; x: W_ih x, unless they are joined; shared: of `split`.
+  // Returns h̃.
+  DEVICE_MEMBER R open(int sub, int k, int j, const Sums& sum, const R (&x)[4], const R (&shared)[4], Cell<R>& v) {
     const R scale = has(MasksHidden) ? R(a.scale_h) : R(1);
-    const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
+    const R(&b)[4] = bias[pair_of(k)];
+    const R mask = candidate_mask(a, has, decided.candidate(k));
+    if (splits()) {
+      v.i = shared[0], v.f = shared[1], v.g = shared[2], v.o = shared[3];
+      close_cell(has, carry(sub, k).cell, mask, R(a.cell_clip), v);
+      return v.o * activated<Accuracy>(has, v.cell);
+    }
     const auto past = [&](int gate) { return joins() ? b[gate] : x[gate] + b[gate]; };
     const R pre[4] = {fused(sum.i, scale, past(0)), fused(sum.f, scale, past(1)), fused(sum.g, scale, past(2)),
                       fused(sum.o, scale, past(3))};
-    const Peepholes<R>& p = peepholes[Direct ? k / (2 * Cut::NT) : 0];
-    const R mask = candidate_mask(a, has, decided.candidate(k));
+    const Peepholes<R>& p = peepholes[pair_of(k)];
     open_gates<Accuracy>(has, pre, carry(sub, k).cell, p, mask, R(a.cell_clip), v);
     open_output<Accuracy>(has, pre[3], p, v);
     return v.o * activated<Accuracy>(has, v.cell);
@@ -312,25 +339,30 @@ struct PersistentForward {
     E seen, next = renewed_output(a, has, n, u, t, on, decided.output(k), fresh, hands.h, seen);
     if (again) next = initial_at(n, u).h;
     tell_next(sub, k, j, operand(sub, k, next));
-    *y_of(sub, k, n, t) = seen;
+    in_order();
+    if (writes()) *y_of(sub, k, n, t) = seen;
     const R c = finish_cell(a, has, decided.cell(k), v.cell, hands.cell);
     carry(sub, k) = {again ? initial_c_at(a, has, n, u) : on ? c : hands.cell, next};
     keep(sub, k, n, t, u, v, c, on);
   }
 
   DEVICE_MEMBER void keep(int sub, int k, int n, Index t, int u, const Cell<R>& v, R c, bool on) const {
-    if (has(KeepsCells))
+    if (has(KeepsCells) && writes())
       *cells_of(sub, k, n, t) = on ? c : R(0);
-    else if (has(Tapes) && on)
+    else if (has(Tapes) && on && writes())
       *cells_of(sub, k, n, t) = c;
-    if (has(Tapes) && on) {
-      using Held = Tape<E, R>;
+    using Held = Tape<E, R>;
+    if (has(Tapes) && on && splits()) {
+      const bool candidate = core.quarter == 2;
+      narrow(candidate ? Held::of_candidate(own[k].before, own[k].after) : Held::of_sigmoid(own[k].after),
+             *gates_of(sub, k, n, t));
+    } else if (has(Tapes) && on && writes()) {
       const R held[4] = {Held::of_sigmoid(v.i), Held::of_sigmoid(v.f), Held::of_candidate(v.a_g, v.g),
                          Held::of_sigmoid(v.o)};
       Taped* to = gates_of(sub, k, n, t);
       UNROLL for (int gate = 0; gate < 4; ++gate) narrow(held[gate], to[gate * a.H]);
     }
-    if (!has(KeepsGates)) return;
+    if (!has(KeepsGates) || !writes()) return;
     const R values[4] = {v.i, v.f, v.g, v.o};
     R* to = a.gates + row_of(a, n, t) * 4 * a.H + u;
     UNROLL for (int gate = 0; gate < 4; ++gate) to[gate * a.H] = on ? values[gate] : R(0);
@@ -364,16 +396,17 @@ struct PersistentForward {
   DEVICE_MEMBER void keep_weights() {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p) {
-      const int u = unit(Direct ? p * 2 * Cut::NT : 0);
+      const int u = unit(Cut::Single ? p : Direct ? p * 2 * Cut::NT : 0);
       UNROLL for (int gate = 0; gate < 4; ++gate)
         bias[p][gate] = u < a.H ? weight_at<A>(a.bias, slots[gate], a.H, u) : R(0);
+      if (splits()) bias[p][0] = u < a.H ? weight_at<A>(a.bias, core.quarter, a.H, u) : R(0);
       if (u < a.H) peepholes[p] = peepholes_of(a, has, u);
       if (Gained && u < a.H) gains[p] = gains_of(u);
     }
   }
 
   DEVICE_MEMBER Gains gain(int k) const {
-    return Gained ? gains[Direct ? k / (2 * Cut::NT) : 0] : gains_of(forgotten(unit(k)));
+    return Gained ? gains[pair_of(k)] : gains_of(forgotten(unit(k)));
   }
 
   DEVICE_MEMBER Gains gains_of(int u) const {
@@ -389,11 +422,15 @@ struct PersistentForward {
 
   // W_ih x of this thread's cells at step j of this launch, or its N with a norm of products, asked for before it is needed.
   // Nothing is computed with it yet: that would wait for it.
-  DEVICE_MEMBER void ask(int sub, const Slice<Cut, A>& slice, int j, R (&x)[Cells][4]) const {
+  DEVICE_MEMBER void ask(int sub, const Slice<Cut, A>& slice, int j, bool next, R (&x)[Cells][4]) const {
     const Index slots[4] = {a.slot_i, a.slot_f, a.slot_g, a.slot_o};
     UNROLL for (int k = 0; k < Cells; ++k) {
       if (!owns(slice, k) || unit(k) >= a.H) continue;
-      const R* row = z_of(sub, slice, k, j, false);
+      const R* row = z_of(sub, slice, k, j, next);
+      if (splits()) {
+        x[k][0] = *row;
+        continue;
+      }
       UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = slots[gate] < 0 ? R(0) : row[slots[gate] * a.H];
     }
   }
@@ -423,7 +460,7 @@ struct PersistentForward {
 
   // A thread's sums of its own cell k.
   static DEVICE_MEMBER Sums own_sum(const float (&d)[Tiles][Cut::NT][4], int k) {
-    const int p = k / (2 * Cut::NT), c = k / 2 % Cut::NT, e = k % 2;
+    const int p = pair_of(k), c = Cut::Single ? 0 : k / 2 % Cut::NT, e = Cut::Single ? 0 : k % 2;
     return {d[2 * p][c][e], d[2 * p][c][2 + e], d[2 * p + 1][c][e], d[2 * p + 1][c][2 + e]};
   }
 
@@ -490,10 +527,10 @@ struct PersistentForward {
     Cell<R> v[Cells];
     UNROLL for (int k = 0; k < Cells; ++k) {
       if (!owns(slice, k) || unit(k) >= a.H) continue;
-      const R(&b)[4] = bias[Direct ? k / (2 * Cut::NT) : 0];
+      const R(&b)[4] = bias[pair_of(k)];
       UNROLL for (int gate = 0; gate < 4; ++gate) r[k][gate] += b[gate];
       const R mask = candidate_mask(a, has, decided.candidate(k));
-      const Peepholes<R>& p = peepholes[Direct ? k / (2 * Cut::NT) : 0];
+      const Peepholes<R>& p = peepholes[pair_of(k)];
       open_gates<Accuracy>(has, r[k], carry(sub, k).cell, p, mask, R(a.cell_clip), v[k]);
       if (of_cell) meets.put(column(k), 0, unit(k) - unit0, v[k].cell);
     }
@@ -510,7 +547,7 @@ struct PersistentForward {
         out = (out - stats[0]) * stats[1] * gain.c + gain.shift;
         if (has(NormsGates)) v[k].cell = out;
       }
-      open_output<Accuracy>(has, r[k][3], peepholes[Direct ? k / (2 * Cut::NT) : 0], v[k]);
+      open_output<Accuracy>(has, r[k][3], peepholes[pair_of(k)], v[k]);
       close(sub, k, j, n, u, v[k], v[k].o * activated<Accuracy>(has, out), resets[k] != 0);
     }
   }
@@ -536,7 +573,7 @@ struct PersistentForward {
         UNROLL for (int gate = 0; gate < 4; ++gate) x[k][gate] = ahead[k][gate];
         resets[k] = reset_ahead[k];
       }
-      if (j + 1 < a.steps.value) ask(sub, slice, j + 1, ahead), ask_resets(slice, j + 1, reset_ahead);
+      if (j + 1 < a.steps.value) ask(sub, slice, j + 1, true, ahead), ask_resets(slice, j + 1, reset_ahead);
     } else if constexpr (Cut::Inputs > 0) {
       UNROLL for (int k = 0; k < Cells; ++k) {
         if (joins()) continue;
@@ -546,7 +583,7 @@ struct PersistentForward {
       if (j + 2 < a.steps.value) inputs.ask(slice, time_of(a, has, a.step.value + j + 2));
       ask_resets(slice, j, resets);
     } else {
-      ask(sub, slice, j, x);
+      ask(sub, slice, j, false, x);
       ask_resets(slice, j, resets);
     }
     char* operand = stage(sub, j);
@@ -573,7 +610,7 @@ struct PersistentForward {
       } else {
         decide_all(slice, j);
       }
-      core.template run<1>(operand, d);
+      core.template run<1, false, Cut::Single>(operand, d);
     }
     if (!Direct) {
       UNROLL for (int p = 0; p < Pairs; ++p)
@@ -584,13 +621,16 @@ struct PersistentForward {
       block_barrier();
     }
     if constexpr (Cut::Normed) normed_cells(sub, slice, j, d, x, resets);
+    R shared[Cells][4];
+    if (splits())
+      UNROLL for (int k = 0; k < Cells; ++k) split(k, sum_of(d, k), x[k][0], shared[k]);
     UNROLL for (int k = 0; k < Cells; ++k) {
       const int n = slice.first + column(k), u = unit(k);
       if (!owns(slice, k)) continue;
       if (u < a.H) {
         if (Cut::Normed) continue;
         Cell<R> v;
-        const R fresh = open(sub, k, j, n, u, sum_of(d, k), x[k], v);
+        const R fresh = open(sub, k, j, sum_of(d, k), x[k], shared[k], v);
         close(sub, k, j, n, u, v, fresh, resets[k] != 0);
         continue;
       }
@@ -620,7 +660,7 @@ struct PersistentForward {
     const Slice<Cut, A> slice = only;
     decided.begin(a, [&](int k) { return slice.first + column(k); }, [&](int k) { return unit(k); });
     // Before the loop, not at its first step: a load that only some steps make is waited for at every step.
-    if (Ahead && a.steps.value > 0) ask(0, slice, 0, ahead), ask_resets(slice, 0, reset_ahead);
+    if (Ahead && a.steps.value > 0) ask(0, slice, 0, false, ahead), ask_resets(slice, 0, reset_ahead);
     if constexpr (Cut::Inputs > 0) {
       for (int j = 0; j < 2 && j < a.steps.value; ++j) {
         inputs.ask(slice, time_of(a, has, a.step.value + j));
@@ -637,16 +677,14 @@ struct PersistentForward {
         step(sub, j);
         if (!Cut::Exchanges && !Direct && sub + 1 < Cut::Subs) block_barrier();
       }
-      if (!Cut::Exchanges)
-        block_barrier();
-      else
-        advance();
+      if (Carries) advance();
+      if (!Cut::Exchanges) block_barrier();
     }
     for (int sub = 0; sub < Cut::Subs; ++sub) {
       const Slice<Cut, A> slice(a, sub);
       UNROLL for (int k = 0; k < Cells; ++k) {
         const int n = slice.first + column(k), u = unit(k);
-        if (!owns(slice, k) || u >= a.H) continue;
+        if (!owns(slice, k) || u >= a.H || !writes()) continue;
         const Carried hands = carry(sub, k);
         if (!Cut::Projects) a.h[n * a.H + u] = hands.h;
         a.c[n * a.H + u] = hands.cell;

@@ -181,8 +181,8 @@ struct Product {
 
   // stage: Columns rows of Pitch bytes, Parts times, of what was `told`. d[tile][column tile][4] as `multiply` lays it out.
   // Parts: numbers whose sum an operand is; the last and least of them first.
-  // Adds: whether the product is added to d.
-  template <int Parts = 1, bool Adds = false>
+  // Adds: whether the product is added to d.   Alike: whether all columns are the first.
+  template <int Parts = 1, bool Adds = false, bool Alike = false>
   DEVICE_MEMBER void run(const char* stage, float (&d)[MT][NT][4]) const {
     float sums[Chains][MT][NT][4];
     clear(sums);
@@ -190,7 +190,7 @@ struct Product {
       UNROLL for (int m = 0; m < MT; ++m)
         UNROLL for (int j = 0; j < NT; ++j)
           UNROLL for (int r = 0; r < 4; ++r) sums[0][m][j][r] = d[m][j][r];
-    const char* column = stage + group * Pitch + wk * Chunks * 64 + quarter * 16;
+    const char* column = stage + (Alike ? 0 : group * Pitch) + wk * Chunks * 64 + quarter * 16;
     const auto multiply_parts = [&](int chunk, auto certain) {
       UNROLL for (int part = Parts - 1; part >= 0; --part) {
         Four b[NT];
@@ -300,7 +300,7 @@ struct RowProduct {
     }
   }
 
-  template <int>
+  template <int, bool = false, bool = false>
   DEVICE_MEMBER void run(const char* stage, float (&d)[MT][1][4]) const {
     const char* column = stage + wk * Own * 4;
     float sums[4] = {0, 0, 0, 0};  // that do not wait for each other

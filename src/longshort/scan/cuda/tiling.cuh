@@ -19,16 +19,17 @@ namespace longshort {
 //   Parts     numbers of two bytes whose sum an operand is, backward with a norm
 //   Outputs   of a block, where there is a projection, and how many there are in all, padded: forward that is K
 //   Inputs    of x, padded, where its product is made here too: forward, one block alone, 16 bits
+//   Single    whether a block has one sequence: one block alone, without norm and projection
 template <int K_, int Units_, int NT_, int WM_, int WK_, int InRegisters_, int InShared_, int Subs_, int Blocks_,
           bool Exact_, bool RowByRow_, bool Normed_ = false, int Parts_ = 1, int Outputs_ = 0, int AllOutputs_ = 0,
-          int Inputs_ = 0>
+          int Inputs_ = 0, bool Single_ = false>
 struct Tiling {
   static constexpr int K = K_, Units = Units_, NT = NT_, WM = WM_, WK = WK_, InRegisters = InRegisters_;
   static constexpr int InShared = InShared_, Subs = Subs_, Blocks = Blocks_, Columns = 8 * NT_;
   static constexpr int Threads = WM * WK * 32;
   static constexpr bool Exact = Exact_, Exchanges = Blocks > 1, RowByRow = RowByRow_, Normed = Normed_;
   static constexpr int Parts = Parts_, Outputs = Outputs_, AllOutputs = AllOutputs_, Inputs = Inputs_;
-  static constexpr bool Projects = Outputs > 0;
+  static constexpr bool Projects = Outputs > 0, Single = Single_;
 };
 
 template <bool First, class A, class B>

@@ -73,6 +73,8 @@ class Tiling:
     "padded"
     inputs: int = 0
     "of x, padded, where W_ih x is made in the kernel"
+    single: bool = False
+    "whether a block has one sequence, whose cells four lanes share"
 
     @cached_property
     def threads(self) -> int:
@@ -159,12 +161,14 @@ class Tiling:
     @property
     def template(self) -> str:
         """The arguments of the kernel's template."""
+        last = self.inputs or self.single
         numbers = (
             self.K, self.units, self.column_tiles, self.warps_rows, self.warps_k, self.in_registers,
             self.in_shared, self.subs, self.blocks, str(self.exact).lower(), str(self.row_by_row).lower(),
-            *((str(self.normed).lower(), self.parts) if self.normed or self.outputs or self.inputs else ()),
-            *((self.outputs, self.all_outputs) if self.outputs or self.inputs else ()),
-            *((self.inputs,) if self.inputs else ()),
+            *((str(self.normed).lower(), self.parts) if self.normed or self.outputs or last else ()),
+            *((self.outputs, self.all_outputs) if self.outputs or last else ()),
+            *((self.inputs,) if last else ()),
+            *(("true",) if self.single else ()),
         )  # fmt: skip
         return f"longshort::Tiling<{', '.join(map(str, numbers))}>"
 
@@ -292,6 +296,7 @@ def _alone(asked: Asked) -> Tiling | None:
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
             -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
             by_row, normed, outputs, asked.all_outputs, of_x,
+            wanted == 1 and not (normed or P),
         )  # fmt: skip
         if found.shared <= properties.shared:
             return found
