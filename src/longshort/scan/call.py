@@ -247,6 +247,8 @@ class Backend(NamedTuple):
     "optional: `masks.dropped`, with its bits, for real tensors where the backend refuses no call"
     beside: Works | None = None
     "optional: do works that do not depend on each other at once, and return what they return"
+    reads_bias: bool = True
+    "whether `backward` reads the numbers of the bias, and not only whether there is one"
 
 
 def time_major(x: Tensor, n: int = 0) -> bool:

@@ -343,7 +343,9 @@ def backend(
     def beside(where: torch.device, works: Sequence[Callable[[], Any]]) -> list[Any]:
         return machine_of(where).side_by_side(works)
 
-    return Backend(name, why_not, run, pull, saves, device=device, dropped=masked, beside=beside)
+    return Backend(
+        name, why_not, run, pull, saves, device=device, dropped=masked, beside=beside, reads_bias=False
+    )
 
 
 BACKEND: Final = backend("gpu", refuses, machines.of, "cuda")

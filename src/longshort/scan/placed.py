@@ -117,18 +117,21 @@ class ByParts:
         arriving = (dy, None if dh is None else dh[0], None if dc is None else dc[0])
         last = OWN + len(self.site.biases)
         wanted = self._spread(needs[:OWN], any(needs[OWN:last]), needs[last:])
-        given, rest = self._inputs(tensors), (y, h[0], c[0], *saved)
+        again = torch.is_grad_enabled() or transformed()
+        given = self._inputs(tensors, summed=self.backend.reads_bias or again)
+        rest = (y, h[0], c[0], *saved)
         found = differentiated(self.call, self.backend, 3, given, rest, arriving, tuple(map(bool, wanted)))
         dx, dw_ih, dw_hh, dbias, dh0, dc0 = found[:FIRST]
         dx = dx.transpose(0, 1) if dx is not None and self.site.time_first else dx
         more = [found[k] for k in self.others]
         return (dx, dh0, dc0, dw_ih, dw_hh, *(dbias,) * len(self.site.biases), *more)
 
-    def _inputs(self, tensors: Sequence[Tensor]) -> Inputs:
+    def _inputs(self, tensors: Sequence[Tensor], summed: bool = True) -> Inputs:
+        """The call's tensors; unless `summed`, one bias stands for the sum of both."""
         last = OWN + len(self.site.biases)
         x, *rest = tensors[:OWN]
         biases = tensors[OWN:last]
-        bias = biases[0] + biases[1] if len(biases) == 2 else biases[0] if biases else None
+        bias = biases[0] + biases[1] if len(biases) == 2 and summed else biases[0] if biases else None
         x = x.transpose(0, 1) if self.site.time_first else x
         return Inputs(*self._spread([x, *rest], bias, tensors[last:]))
 

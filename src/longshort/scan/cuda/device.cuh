@@ -61,6 +61,9 @@ DEVICE int forgotten(int v) {
   asm volatile("" : "+r"(v));
   return v;
 }
+// The same number, which the assembler too has to hold: it makes others anew at every step from where they came from. All
+// lanes of a warp call it together.
+DEVICE int held(int v) { return __shfl_sync(0xffffffffu, v, threadIdx.x & 31); }
 DEVICE Four forgotten(Four v) {
   asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
   return v;

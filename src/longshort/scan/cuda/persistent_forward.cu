@@ -66,6 +66,7 @@ struct PersistentForward {
     E* y;
     Taped* gates;    // of the tape
     R* cells;        // that are kept
+    int rows, steps;  // sequences from a step to the one after, and rows of y; below zero where t falls
   };
 
   const A& a;
@@ -243,6 +244,7 @@ struct PersistentForward {
   DEVICE_MEMBER void take_places() {
     const int first = only.first, n = first + column(0), u = unit(0);
     const Index t = time_of(a, has, a.step);
+    at.rows = held(static_cast<int>(by() * a.N)), at.steps = held(static_cast<int>(by() * a.row_t));
     const Index of_gate = splits() ? core.quarter * a.H : 0;  // of the one that is this lane's
     at.z = z_at(n, t, u) + of_gate;
     if (Cut::Exchanges) at.told = a.exchange + (a.N + n) * Cut::K + u;
@@ -255,12 +257,12 @@ struct PersistentForward {
 
   // On to the next step.
   DEVICE_MEMBER void advance() {
-    at.z += by() * a.N * a.G * a.H;
+    at.z += at.rows * a.G * a.H;
     if (Cut::Exchanges) at.told += Index(a.N) * Cut::K;
     if (Cut::Exchanges) at.share += Index(a.N) * Cut::K;
-    if (!Cut::Projects) at.y += by() * a.row_t * a.P;
-    if (has(Tapes)) at.gates += by() * a.N * 4 * a.H;
-    if (has(KeepsCells) || has(Tapes)) at.cells += by() * (has(KeepsCells) ? Index(a.row_t) : Index(a.N)) * a.H;
+    if (!Cut::Projects) at.y += at.steps * a.P;
+    if (has(Tapes)) at.gates += at.rows * 4 * a.H;
+    if (has(KeepsCells) || has(Tapes)) at.cells += Index(has(KeepsCells) ? at.steps : at.rows) * a.H;
   }
   DEVICE_MEMBER Index by() const { return has(Reversed) ? -1 : 1; }  // from a step to the one after, in t
 
@@ -276,7 +278,7 @@ struct PersistentForward {
   // W_ih x of cell k at step j of this launch, which is the one at hand or, `ahead`, the one after.
   DEVICE_MEMBER const R* z_of(int sub, const Slice<Cut, A>& slice, int k, int j, bool ahead) const {
     if (!Carries) return z_at(slice.first + column(k), time_of(a, has, a.step.value + j), unit(k));
-    return at.z + (ahead ? by() * a.N * a.G * a.H : 0) + apart(sub, k) * a.G * a.H + along(k);
+    return at.z + (ahead ? at.rows * a.G * a.H : 0) + apart(sub, k) * a.G * a.H + along(k);
   }
   DEVICE_MEMBER E* y_of(int sub, int k, int n, Index t) const {
     return Carries ? at.y + apart(sub, k) * a.row_n * a.P + along(k) : y_at(n, t, unit(k));
@@ -574,6 +576,10 @@ struct PersistentForward {
         resets[k] = reset_ahead[k];
       }
       if (j + 1 < a.steps.value) ask(sub, slice, j + 1, true, ahead), ask_resets(slice, j + 1, reset_ahead);
+      // A step of few instructions is shorter than the way from far memory.
+      if (splits() && j + 3 < a.steps.value)
+        UNROLL for (int k = 0; k < Cells; ++k)
+          if (unit(k) < a.H) fetch_ahead(z_of(sub, slice, k, j, false) + 3 * at.rows * a.G * a.H);
     } else if constexpr (Cut::Inputs > 0) {
       UNROLL for (int k = 0; k < Cells; ++k) {
         if (joins()) continue;

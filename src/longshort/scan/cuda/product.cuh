@@ -40,6 +40,7 @@ struct Product {
   Four first[InRegisters > 0 ? InRegisters : 1][MT], second[InRegisters > 0 ? InRegisters : 1][MT];
   char* weights;
   int group, quarter, wm, wk;  // lane = 4 group + quarter
+  int into;  // bytes from a column's first number to the first that is this lane's
 
   static constexpr bool Rounds = sizeof(E) == 4 && !Exact;
 
@@ -64,6 +65,7 @@ struct Product {
   DEVICE_MEMBER void load(char* memory, RowOf row_of) {
     const int warp = thread() / 32;
     group = lane() / 4, quarter = lane() % 4, wm = warp % WM, wk = warp / WM;
+    into = held(wk * Chunks * 64 + quarter * 16);
     weights = memory + warp * (InShared * MT * 1024) + lane() * 16;
     const E* rows[MT][2];
     UNROLL for (int m = 0; m < MT; ++m)
@@ -190,7 +192,7 @@ struct Product {
       UNROLL for (int m = 0; m < MT; ++m)
         UNROLL for (int j = 0; j < NT; ++j)
           UNROLL for (int r = 0; r < 4; ++r) sums[0][m][j][r] = d[m][j][r];
-    const char* column = stage + (Alike ? 0 : group * Pitch) + wk * Chunks * 64 + quarter * 16;
+    const char* column = stage + (Alike ? into : group * Pitch + wk * Chunks * 64 + quarter * 16);
     const auto multiply_parts = [&](int chunk, auto certain) {
       UNROLL for (int part = Parts - 1; part >= 0; --part) {
         Four b[NT];
