@@ -21,6 +21,12 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:Please use the new API settings to control TF32")
 
 
+def pytest_runtest_logreport(report):
+    """Say at once why a test failed: a lent device may be gone before the session's end."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nWHY {report.nodeid}: {str(report.longrepr)[-1500:]}", file=sys.__stdout__, flush=True)
+
+
 def emulate():
     """Put the emulated machine behind the backend "gpu"."""
     import emulator

@@ -515,6 +515,29 @@ def test_the_shapes_of_the_prototype_fit_its_device():
     assert tiling.pair(H200, call(64, 2048), False) is None
 
 
+def test_blocks_look_when_there_is_something_to_see():
+    """Clocks from telling to the first look, as a device's sweep found them best or next to it."""
+
+    def of(N, H, dtype=torch.bfloat16):
+        found = tiling.pair(H200, call(N, H, dtype), dtype == torch.float32)
+        return found.forward.rest, found.backward.rest
+
+    assert [of(*size) for size in ((64, 256), (64, 512), (1, 512), (16, 768), (20, 650), (64, 1024))] == [
+        (500, 500), (500, 500), (500, 700), (500, 700), (500, 500), (500, 900),
+    ]  # fmt: skip
+    assert [of(*size, torch.float32) for size in ((64, 256), (64, 512), (1, 512), (16, 768))] == [
+        (700, 700), (700, 700), (500, 700), (900, 900),
+    ]  # fmt: skip
+
+
+def test_only_a_block_of_one_sequence_shares_a_cell_s_gates_out():
+    for N, single in ((1, True), (132, True), (133, False)):
+        cuts = tiling.pair(H200, call(N, 64), False)
+        assert (cuts.forward.single, cuts.backward.single) == (single, single), N
+    for more in ({"norm": "ba2016"}, {"P": 24}):
+        assert not tiling.pair(H200, call(1, 64, **more), False).forward.single
+
+
 def test_the_kernels_count_their_memory_as_the_plan_does():
     """The plan's formula is the kernel's own constant: the host compiles a program that prints it."""
     cuts, printed = [], []
