@@ -59,7 +59,7 @@ def main(N, T, H, dtype, what, repeats):
 
 
 def leave(code, said=""):
-    """End at once: a thread of torch's autograd may abort a process whose interpreter ends (pytorch issue 38228)."""
+    """End at once: torch's autograd may abort a process as its interpreter ends (pytorch issue 38228)."""
     print(said, file=sys.stderr, flush=True)
     os._exit(code)
 

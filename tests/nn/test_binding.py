@@ -350,6 +350,19 @@ def test_many_shapes_are_bound_and_memory_that_weights_left_is_let_go():
     assert len(layer.__dict__["_recorded"][1]) == 1
 
 
+def test_the_first_states_of_all_shapes_lie_dense_in_one_memory():
+    layer = made(num_layers=2)
+    most = binding._whole(layer, 7)
+    for N in (7, 3, 1, 0):
+        found = binding._whole(layer, N)
+        assert [s.shape[:2] for s in found] == [(2, N), (2, N)]
+        assert all(s.is_contiguous() and not s.any() for s in found)
+        assert [s.untyped_storage().data_ptr() for s in found] == [s.untyped_storage().data_ptr() for s in most]
+    assert binding._whole(layer, 9).h.shape[1] == 9
+    assert binding._whole(layer.double(), 3).h.dtype == torch.float64
+    assert "_zeros" not in copy.deepcopy(layer).__dict__
+
+
 def test_a_frozen_weight_gets_no_gradient_and_the_others_theirs(monkeypatch):
     layer = made().eval()
     x, state = arguments(layer)

@@ -106,8 +106,8 @@ class Tiling:
     def rest(self) -> int:
         """Clocks from telling to the first look at what others tell: measured on an H200, README.md.
 
-        A look that comes too soon takes as long as one that finds all, and holds the others up. More blocks are
-        further apart, and what is more takes longer to arrive.
+        A look that comes too soon takes as long as one that finds all, and holds the others up. More blocks
+        are further apart, and what is more takes longer to arrive.
         """
         many, operand = self.blocks >= 24, self.sequences * self.K * self.size
         if self.size == 2:
