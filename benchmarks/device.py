@@ -12,7 +12,8 @@ FOLDER/device.json is written anew after each answer, so that whoever stops this
 4. ours beside cuDNN, training and inference, in bfloat16, float16, TF32, float32, each plan by its name;
 5. where the time of some cases goes, kernel by kernel; what options cost, both directions, two
    published stacks, first use;
-6. other ways to cut the kernels, by which `scan/cuda/tiling.py` is to be decided;
+6. other clocks of the first look, and other ways to cut the kernels, by which `scan/cuda/tiling.py` is to be
+   decided;
 7. compute-sanitizer, where there is one.
 """
 
@@ -59,6 +60,9 @@ BROKEN_DOWN = (
     *(("float32", name, "persistent") for name in ("64 x 512", "1024 x 128")),
 )
 """Type, case and plan whose kernels are timed one by one."""
+RESTED = ("64 x 128", "64 x 256", "64 x 512", "64 x 1024", "1 x 512", "16 x 768", "20 x 650")
+RESTS = (0, 300, 500, 700, 900, 1200)
+"""Clocks from telling to the first look at what others tell: `Tiling.rest`."""
 ASKED = {
     "bfloat16": (5.0, 1.3, 2048),
     "float16": (3.2, 1.2, 2048),
@@ -77,6 +81,7 @@ PARTS = (
     "directions",
     "stacks",
     "first use",
+    "rests",
     "cuts",
     "sanitizer",
 )
@@ -306,11 +311,13 @@ def where_the_host_is(layer: Any, x: torch.Tensor, dy: torch.Tensor, plan: str |
     return {name: round(1e6 * statistics.median(took), 1) for name, took in zip(names, each, strict=True)}
 
 
-def breakdown(case: gpu.Case, name: str, plan: str | None, calls: int = 3) -> dict[str, Any]:
+def breakdown(
+    case: gpu.Case, name: str, plan: str | None, calls: int = 3, option: str | None = None
+) -> dict[str, Any]:
     """Where a training step of a case goes: microseconds a step by kernel, and the host's a call."""
     dtype, tf32 = gpu.TYPES[name]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    layer = gpu._layer(case, dtype)
+    layer = gpu._layer(case, dtype, **({} if option is None else gpu._OPTIONS[option]))
     x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype, requires_grad=True)
     dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
     theirs = torch.nn.LSTM(case.C, case.H).to("cuda", dtype)
@@ -383,6 +390,31 @@ def cut_otherwise(case: gpu.Case, kind: str, way: str) -> dict[str, Any]:
     return {"forward": chosen.forward.template, "backward": chosen.backward.template, "us a step": took}
 
 
+def rested(case: gpu.Case, kind: str) -> dict[str, Any]:
+    """Microseconds a step of a training call's two kernels, forward and backward, by RESTS."""
+    dtype, tf32 = gpu.TYPES[kind]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype, requires_grad=True)
+    dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
+    run, chosen, took = gpu._training(gpu._layer(case, dtype), x, dy, None), tiling.Tiling.rest, {}
+    try:
+        for clocks in ("chosen", *RESTS):
+            tiling.Tiling.rest = chosen if clocks == "chosen" else clocks  # type: ignore[assignment]
+            run()
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+                for _ in range(3):
+                    run()
+                torch.cuda.synchronize()
+            events = [e for e in profile.events() if e.name.startswith("persistent")]
+            took[clocks] = [
+                round(min((e.device_time_total for e in events if way in e.name), default=0) / case.T, 3)
+                for way in ("forward", "backward")
+            ]
+    finally:
+        tiling.Tiling.rest = chosen
+    return {"by clocks": took}
+
+
 def sanitized(tool: str, plan: str, N: int, H: int, seconds: float) -> dict[str, Any]:
     """Run one small training step under compute-sanitizer."""
     if shutil.which("compute-sanitizer") is None:
@@ -434,6 +466,9 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
     by_name = {case.name: case for case in gpu.CASES}
     for kind, name, plan in BROKEN_DOWN:
         yield Job("breakdown", f"{name}, {kind}, {plan}", breakdown, (by_name[name], kind, plan), 30)
+    for name in gpu.OPTION_CASES:
+        work = (by_name[name], "bfloat16", None, 3, "layer norm")
+        yield Job("breakdown", f"{name}, bfloat16, layer norm", breakdown, work, 30)
     for case in gpu.CASES:
         if case.name in gpu.OPTION_CASES:
             yield Job("options", case.name, gpu.options, (case, replace(SETUP, plans=())), 40)
@@ -443,6 +478,9 @@ def jobs(folder: Path, types: Sequence[str] = tuple(gpu.TYPES)) -> Iterator[Job]
     for case in gpu.CASES[1:4:2]:
         fresh = replace(SETUP, first_use=True, plans=())
         yield Job("first use", case.name, gpu.typed, (case, "bfloat16", fresh), 30)
+    for kind in ("bfloat16", "tf32", "float32"):
+        for name in RESTED:
+            yield Job("rests", f"{name}, {kind}", rested, (by_name[name], kind), 30)
     for kind in ("bfloat16", "tf32", "float32"):
         for name in CUT:
             for way in WAYS:

@@ -357,7 +357,9 @@ def test_the_first_states_of_all_shapes_lie_dense_in_one_memory():
         found = binding._whole(layer, N)
         assert [s.shape[:2] for s in found] == [(2, N), (2, N)]
         assert all(s.is_contiguous() and not s.any() for s in found)
-        assert [s.untyped_storage().data_ptr() for s in found] == [s.untyped_storage().data_ptr() for s in most]
+        assert [s.untyped_storage().data_ptr() for s in found] == [
+            s.untyped_storage().data_ptr() for s in most
+        ]
     assert binding._whole(layer, 9).h.shape[1] == 9
     assert binding._whole(layer.double(), 3).h.dtype == torch.float64
     assert "_zeros" not in copy.deepcopy(layer).__dict__
