@@ -365,6 +365,19 @@ def test_the_first_states_of_all_shapes_lie_dense_in_one_memory():
     assert "_zeros" not in copy.deepcopy(layer).__dict__
 
 
+@pytest.mark.parametrize("backend", ["auto", "plain", "definition"])
+@pytest.mark.parametrize("graded", [True, False])
+def test_no_steps_leave_a_state_that_is_the_caller_s_own(graded, backend):
+    layer = made(backend=backend)
+    with torch.set_grad_enabled(graded):
+        for _ in range(3):  # the first call is not bound yet
+            _, given = layer(torch.zeros(0, 3, C))
+            with torch.no_grad():
+                assert not any(s.any() for s in given)
+                for s in given:
+                    s.add_(1)
+
+
 def test_a_frozen_weight_gets_no_gradient_and_the_others_theirs(monkeypatch):
     layer = made().eval()
     x, state = arguments(layer)

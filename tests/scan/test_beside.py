@@ -57,6 +57,16 @@ def passed(own, x, more):
 
 
 @needs_host
+@pytest.mark.parametrize("every", [None, 2], ids=["at once", "in segments"])
+def test_the_way_back_has_both_biases_where_it_runs_forward_again(every, machine):
+    x = given()
+    got = passed(layer(backend="gpu", checkpoint_every=every), x, {})
+    want = passed(layer(backend="definition"), x, {})
+    for mine, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@needs_host
 @pytest.mark.parametrize(
     "noise", [Noise(), Noise(variational_x=0.2, zoneout_h=0.1, weight_drop=0.2)], ids=["", "noise"]
 )

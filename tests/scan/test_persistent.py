@@ -358,6 +358,75 @@ def test_a_nan_of_few_bits_stays_one_where_products_cut_them(case, where, H, tf3
         assert torch.equal(got.isnan(), want[what].isnan()), what
 
 
+CUTS = pytest.mark.parametrize(
+    "N, H, multiprocessors",
+    [(3, 40, 4), (9, 40, 4), (25, 150, 5)],
+    ids=["one sequence", "several", "exchanging"],
+)
+
+
+def gradients(case, tensors, loss, **options):
+    """Of what `loss` makes of the outputs."""
+    leaves = {
+        k: v.clone().requires_grad_() for k, v in tensors.items() if k in ("x", "w_ih", "w_hh", "h", "c")
+    }
+    outputs = case.run({**tensors, **leaves}, **options)
+    return torch.autograd.grad(loss(outputs), list(leaves.values()))
+
+
+@CUTS
+@pytest.mark.parametrize("reaches", ["the last state", "gradients laid step by step", "units that lie apart"])
+def test_gradients_arrive_from_where_they_come(reaches, N, H, multiprocessors, on):
+    """Of no output of a step, and of outputs whose gradients lie in another way than y."""
+    on(multiprocessors=multiprocessors)
+    case = Case("arrives", N=N, T=4, H=H)
+    tensors, wide = (
+        case.make(torch.float32),
+        torch.randn(4, N, 2 * H, generator=torch.Generator().manual_seed(3)),
+    )
+
+    def loss(outputs):
+        y, h, c = (outputs[name] for name in ("y", "h_n", "c_n"))
+        if reaches == "the last state":
+            return h.sin().sum() + c.cos().sum()
+        dy = (
+            wide[..., :H].transpose(0, 1)
+            if reaches == "gradients laid step by step"
+            else wide[..., ::2].transpose(0, 1)
+        )
+        return Arrived.apply(y, dy)
+
+    want = gradients(case, tensors, loss, backend="definition")
+    for mine, theirs in zip(gradients(case, tensors, loss, backend="gpu"), want, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-4, atol=2e-5)
+
+
+class Arrived(torch.autograd.Function):
+    """A number whose gradient at y is dy, as it lies."""
+
+    @staticmethod
+    def forward(ctx, y, dy):
+        ctx.dy = dy
+        return (y * dy).sum()
+
+    @staticmethod
+    def backward(ctx, _):
+        return ctx.dy, None
+
+
+@CUTS
+@pytest.mark.parametrize("where", ["h", "initial_h"])
+def test_a_nan_of_all_bits_is_no_number_that_is_still_to_come(where, N, H, multiprocessors, on):
+    on(multiprocessors=multiprocessors)
+    case = Case("reset", N=N, T=4, H=H, reset=True, initial=True)
+    tensors = case.make(torch.bfloat16)
+    tensors["reset"][0, 2] = True
+    tensors[where].view(torch.int16)[0, 1] = -1
+    want = case.run(tensors, backend="definition")
+    for what, got in case.run(tensors, backend="gpu").items():
+        assert torch.equal(got.isnan(), want[what].isnan()), what
+
+
 @pytest.mark.parametrize("where", ["x", "c", "w_hh", "w_hr"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @ids(

@@ -155,7 +155,7 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
     if h is None or c is None:
         N = input.shape[0 if layer.batch_first else 1]
         with torch.no_grad():
-            if graded and input.device.type == "cuda":  # whole, for its kernels would copy it at every call
+            if graded and _lasts(input):  # whole, for kernels of a device would copy it at every call
                 h, c = zeros = _whole(layer, N)
             elif graded:  # one row for all, for there may be many shapes
                 h, c = zeros = State(*(s.expand(-1, N, -1) for s in layer.initial_state(1)))
@@ -170,12 +170,20 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
     return Seen(stamp, runs, zeros)
 
 
+def _lasts(x: Tensor) -> bool:
+    """Whether what is made now lasts on x's device: no graph under capture fills it when it is replayed."""
+    return x.device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+
+
 def _whole(layer: LSTM, N: int) -> State:
     """Return the first state, dense, of memory that all shapes share: the longest so far."""
     kept: State | None = layer.__dict__.get("_zeros")
     weight = layer._weights(0)["weight_hh"]
     if kept is None or kept.h.shape[1] < N or (kept.h.dtype, kept.h.device) != (weight.dtype, weight.device):
-        kept = layer.__dict__["_zeros"] = layer.initial_state(N)
+        with torch.inference_mode(False):
+            kept = layer.__dict__["_zeros"] = layer.initial_state(N)
+        if weight.is_cuda:
+            torch.cuda.current_stream(weight.device).synchronize()  # other streams may read it
     return State(*(s.flatten(0, 1)[: len(s) * N].unflatten(0, (len(s), N)) for s in kept))
 
 

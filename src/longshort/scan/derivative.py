@@ -109,11 +109,11 @@ def _packed(
         w.h.new_zeros(call.N, 0, width) for width in widths
     ]
     y, cells, gates, *r_saved = columns
-    h, c, s = last
+    h, c, s = last if records else (value.clone() for value in last)  # no steps: the given state's own memory
     outputs = Outputs(
         y.to(call.dtype),
-        _own(h.to(call.dtype), w.h),
-        torch.cat((c, s), dim=1) if s.shape[1] else _own(c, w.c),
+        h.to(call.dtype),
+        torch.cat((c, s), dim=1) if s.shape[1] else c,
         cells if o.keep_cells else None,
         gates if o.keep_gates else None,
     )
@@ -121,10 +121,6 @@ def _packed(
         return outputs, ()
     kept = ([] if o.keep_gates else [gates]) + ([] if o.keep_cells else [cells])
     return outputs, (*kept, *z_saved, *r_saved)
-
-
-def _own(value: Tensor, given: Tensor) -> Tensor:
-    return value.clone() if value is given else value
 
 
 def _input_part(v: Variant, w: Inputs, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -117,7 +117,7 @@ class ByParts:
         arriving = (dy, None if dh is None else dh[0], None if dc is None else dc[0])
         last = OWN + len(self.site.biases)
         wanted = self._spread(needs[:OWN], any(needs[OWN:last]), needs[last:])
-        again = torch.is_grad_enabled() or transformed()
+        again = torch.is_grad_enabled() or transformed() or not saved  # whatever runs forward again
         given = self._inputs(tensors, summed=self.backend.reads_bias or again)
         rest = (y, h[0], c[0], *saved)
         found = differentiated(self.call, self.backend, 3, given, rest, arriving, tuple(map(bool, wanted)))

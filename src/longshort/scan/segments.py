@@ -66,7 +66,8 @@ def segmented(inner: Backend, every: int) -> Backend:
             return []
         return [((count, call.N, call.P), call.dtype), ((count, call.N, width), call.wide)]
 
-    return inner._replace(forward=forward, backward=backward, saves=saves, bind=None, record=None)
+    segmented = inner._replace(forward=forward, backward=backward, saves=saves, bind=None, record=None)
+    return segmented._replace(reads_bias=True)  # for the way back runs forward again
 
 
 def _spans(call: Call, every: int) -> list[tuple[int, int]]:

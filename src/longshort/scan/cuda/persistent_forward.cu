@@ -119,7 +119,7 @@ struct PersistentForward {
   }
   // From cell 0 of a thread to cell k: columns, and units.
   static DEVICE_MEMBER constexpr int across(int k) {
-    return Direct ? k / 2 % Cut::NT * 8 + k % 2 : k * (Cut::Threads / Cut::Units);
+    return Cut::Single ? 0 : Direct ? k / 2 % Cut::NT * 8 + k % 2 : k * (Cut::Threads / Cut::Units);
   }
   static DEVICE_MEMBER constexpr int along(int k) { return pair_of(k) * 8; }
   DEVICE_MEMBER bool owns(const Slice<Cut, A>& slice, int k) const { return column(k) < slice.count; }
