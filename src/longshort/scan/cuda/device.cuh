@@ -202,13 +202,13 @@ DEVICE void store_relaxed(float16* p, float16 v) {
   asm volatile("st.relaxed.gpu.global.u16 [%0], %1;" ::"l"(p), "h"(v.bits) : "memory");
 }
 
-// Brings what will be read a step later from far memory to the second cache. A load would hold back those behind
-// it: they return in their order.
 // A number that nobody writes while a kernel runs: read once where it is asked for again and again.
 template <class T>
 DEVICE T constant(const T* p) { return __ldg(p); }
 DEVICE bfloat16 constant(const bfloat16* p) { return {__ldg(&p->bits)}; }
 DEVICE float16 constant(const float16* p) { return {__ldg(&p->bits)}; }
+// Brings what will be read a step later from far memory to the second cache. A load would hold back those behind
+// it: they return in their order.
 DEVICE void fetch_ahead(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // ---- time, for waits that end

@@ -25,7 +25,9 @@ struct PersistentForward {
   static constexpr int Tiles = 4 * Cut::Units / 16 / Cut::WM, Pairs = Tiles / 2;
   using Core = typename CoreOf<Cut::RowByRow, E, Cut::K, Tiles, Cut::NT, Cut::WM, Cut::WK, Cut::InRegisters,
                                Cut::InShared, Cut::Exact>::Type;
-  static constexpr int Cells = Cut::Single ? Pairs : Direct ? Pairs * Cut::NT * 2 : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
+  static constexpr int Cells = Cut::Single ? Pairs
+                               : Direct    ? Pairs * Cut::NT * 2
+                                           : (Cut::Units * Cut::Columns + Cut::Threads - 1) / Cut::Threads;
   // Few columns go straight into registers: every one of the WM warps reads them, but none waits for a stage.
   static constexpr bool Arrives = Cut::Exchanges && Cut::NT == 1;
   static constexpr bool Shared = Arrives && Cut::Subs == 1;  // `Places::share` is that of a lane, else of a block
