@@ -244,8 +244,8 @@ def turned():
 
 
 def block():
-    """A call of one block alone."""
-    call(Run(sized(Case("ordinary"), 9, 33), "bf16", "alone"))
+    """A call of one block alone, of several sequences."""
+    call(Run(sized(Case("ordinary"), 5, 33), "bf16", "alone", machine={"multiprocessors": 1}))
 
 
 LOADS = "load(from + first, values)"
