@@ -37,6 +37,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -396,22 +397,19 @@ def rested(case: gpu.Case, kind: str) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype, requires_grad=True)
     dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
-    run, chosen, took = gpu._training(gpu._layer(case, dtype), x, dy, None), tiling.Tiling.rest, {}
-    try:
-        for clocks in ("chosen", *RESTS):
-            tiling.Tiling.rest = chosen if clocks == "chosen" else clocks  # type: ignore[assignment]
+    run, took = gpu._training(gpu._layer(case, dtype), x, dy, None), {}
+    for clocks in RESTS:
+        with patch.object(tiling.Tiling, "rest", clocks):
             run()
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
                 for _ in range(3):
                     run()
                 torch.cuda.synchronize()
-            events = [e for e in profile.events() if e.name.startswith("persistent")]
-            took[clocks] = [
-                round(min((e.device_time_total for e in events if way in e.name), default=0) / case.T, 3)
-                for way in ("forward", "backward")
-            ]
-    finally:
-        tiling.Tiling.rest = chosen
+        events = [e for e in profile.events() if e.name.startswith("persistent")]
+        took[clocks] = [
+            round(min((e.device_time_total for e in events if way in e.name), default=0) / case.T, 3)
+            for way in ("forward", "backward")
+        ]
     return {"by clocks": took}
 
 

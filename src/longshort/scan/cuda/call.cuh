@@ -206,41 +206,10 @@ DEVICE bool tapes_wide(const F& has) {
   return has(NormsProducts) || has(NormsGates);
 }
 
-// Where the gates of (n, t) are kept: blocks i, f, g, o.
-template <class A, class F>
-DEVICE void keep_gate(const A& a, const F& has, Index n, Index t, Index u, int gate, typename A::Wide value,
-                      typename A::Wide held, bool on) {
-  const Index at = ((t * a.N + n) * 4 + gate) * a.H + u;
-  if (has(Tapes) && on) {
-    if (tapes_wide(has))
-      reinterpret_cast<typename A::Wide*>(a.tape_gates)[at] = held;
-    else
-      narrow(held, a.tape_gates[at]);
-  }
-  if (has(KeepsGates)) a.gates[(row_of(a, n, t) * 4 + gate) * a.H + u] = on ? value : typename A::Wide(0);
-}
-template <class A, class F>
-DEVICE void keep_sigmoid(const A& a, const F& has, Index n, Index t, Index u, int gate, typename A::Wide value, bool on) {
-  using Held = Tape<typename A::Element, typename A::Wide>;
-  keep_gate(a, has, n, t, u, gate, value, Held::of_sigmoid(value), on);
-}
-template <class A, class F>
-DEVICE void keep_candidate(const A& a, const F& has, Index n, Index t, Index u, const Cell<typename A::Wide>& v, bool on) {
-  using Held = Tape<typename A::Element, typename A::Wide>;
-  keep_gate(a, has, n, t, u, 2, v.g, Held::of_candidate(v.a_g, v.g), on);
-}
-
 // Where the cells of (n, t) are on the tape, which is `cells` where a call returns those.
 template <class A, class F>
 DEVICE Index taped_cells(const A& a, const F& has, Index n, Index t) {
   return (has(KeepsCells) ? row_of(a, n, t) : t * a.N + n) * a.H;
-}
-template <class A, class F>
-DEVICE void keep_cell(const A& a, const F& has, Index n, Index t, Index u, typename A::Wide value, bool on) {
-  if (has(KeepsCells))
-    a.cells[taped_cells(a, has, n, t) + u] = on ? value : typename A::Wide(0);
-  else if (has(Tapes) && on)
-    a.tape_cells[taped_cells(a, has, n, t) + u] = value;
 }
 
 // ---- the way back
@@ -252,8 +221,7 @@ DEVICE void add(R* to, R value) {
 }
 
 // What memory holds of one cell at step s for the way back, as it lies there: nothing on the way back changes it, so
-// it is asked for before a product is waited for. Padding has nothing; its fields are not read. reset, neighbour: of
-// `cell_before`.
+// it is asked for before a product is waited for. Padding has nothing; its fields are not read.
 template <class A>
 struct Recalled {
   typename A::Element gates[4];

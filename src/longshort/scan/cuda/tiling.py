@@ -293,8 +293,8 @@ def _alone(asked: Asked) -> Tiling | None:
     )
     many = wanted > 8 and not backward and not normed  # else two column tiles spill
     inputs = -(-C // 32) * 32 if not backward and wanted >= _MULTIPLIES else 0
-    tiles_of = (2, 1) if many else (1,)
-    for columns, of_x in [(n, inputs) for n in tiles_of if inputs] + [(n, 0) for n in tiles_of]:
+    most = 2 if many else 1
+    for columns, of_x in ((most, inputs), (most, 0), (1, 0)):
         found = Tiling(
             K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
             -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,

@@ -75,7 +75,7 @@ DEVICE void store_wide(R* to, bool on, Of of) {
   store(to, values);
 }
 
-// Keeps a gate, as `keep_gate` of one unit; value(j) and held(j) are those of unit u + j.
+// Keeps a gate of (n, t), as the tape holds it and as a call returns it: value(j) and held(j) are those of unit u + j.
 template <int Units, class A, class F, class Value, class Held>
 DEVICE void keep_gates(const A& a, const F& has, Index n, Index t, Index u, int gate, bool on, Value value, Held held) {
   const Index at = ((t * a.N + n) * 4 + gate) * a.H + u;
