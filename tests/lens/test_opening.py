@@ -1,9 +1,7 @@
 """Forecasters, run folders and the verb; and the recorder of a training."""
 
 import json
-import os
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ import torch
 from models import Embedded, Reader
 from torch import nn
 
-from longshort import Forecaster, LanguageModel, look
+from longshort import Forecaster, LanguageModel, cli, look
 from longshort.errors import DataError, RunError, SettingError, ShapeError
 from longshort.lens import Recorder, look_at
 from longshort.lens.filming import RunRecorder
@@ -47,17 +45,23 @@ def test_a_forecaster(forecaster):
     assert "Three horizons" in str(made)
 
 
-def verb(*words):
-    command = [sys.executable, "-m", "longshort.cli", "look", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+@pytest.fixture
+def verb(capsys):
+    """Runs `longshort look` here, and returns its exit code and what it printed."""
+
+    def run(*words):
+        code = cli.main(["look", *map(str, words)])
+        return SimpleNamespace(returncode=code, **capsys.readouterr()._asdict())
+
+    return run
 
 
-def test_the_verb_writes_the_page_and_prints_the_findings(forecaster, tmp_path):
+def test_the_verb_writes_the_page_and_prints_the_findings(forecaster, tmp_path, verb):
     _, folder = forecaster
     result = verb(folder, "--out", tmp_path / "look.html", "--words", "torch")
-    assert result.returncode == 0, result.stderr
-    assert "half-lives of the c_t" in result.stdout and "Three horizons" in result.stdout
-    assert f"{tmp_path / 'look.html'}: the page, " in result.stdout
+    assert result.returncode == 0, result.err
+    assert "half-lives of the c_t" in result.out and "Three horizons" in result.out
+    assert f"{tmp_path / 'look.html'}: the page, " in result.out
     assert (tmp_path / "look.html").read_text("utf8").count("<title>wave</title>") == 1
 
 
@@ -76,13 +80,13 @@ FILE = (
     (["RUN", "--out", "."],
      "longshort look: .: cannot be written: it is a folder. Give the name of a file in it.\n"),
 ])  # fmt: skip
-def test_what_fails_says_what(forecaster, words, message):
+def test_what_fails_says_what(forecaster, words, message, verb):
     file = str(forecaster[1] / "settings.json")
     result = verb(*[{"RUN": forecaster[1], "FILE": file}.get(word, word) for word in words])
     assert result.returncode == 1
-    assert result.stderr.startswith("longshort look: ") and message.replace("FILE", file) in result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stdout == "", "found out before the work"
+    assert result.err.startswith("longshort look: ") and message.replace("FILE", file) in result.err
+    assert "Traceback" not in result.err
+    assert result.out == "", "found out before the work"
 
 
 def test_a_run_of_another_task(tmp_path):
@@ -193,10 +197,10 @@ def test_cells_and_seeds_of_a_comparison_stand_side_by_side(contest):
         assert all(a <= b <= c for a, b, c in zip(low, middle, high, strict=True)) and low != high
 
 
-def test_the_findings_say_which_cell_they_are_of(contest):
+def test_the_findings_say_which_cell_they_are_of(contest, verb):
     result = verb(contest, "loan", "--findings")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("loan, lag 8: lstm-chrono\n\n")
+    assert result.returncode == 0, result.err
+    assert result.out.startswith("loan, lag 8: lstm-chrono\n\n")
 
 
 def test_no_more_steps_back_are_needed_than_a_sequence_has(tmp_path):

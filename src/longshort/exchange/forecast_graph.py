@@ -6,12 +6,14 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data import SeriesTable
+from ..errors import need
 from ..scan import State
 from ..tasks import Forecaster
 from ..tasks.forecast.plan import Plan
@@ -184,16 +186,16 @@ def _placed(values: Array, count: int, before: int, after: int) -> Array:
     return placed
 
 
-def running_maximum(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+def running_maximum(x: Any, dim: int) -> tuple[Any, Any]:
     """The running maximum of x (N, L), whose elements are their own places or 0; ONNX has no cummax.
 
     The k-th of those above 0 is looked up by how many there were up to each place. The model takes no indices
     from it: the elements are the places already.
     """
-    some = x > 0
-    count = some.to(x.dtype).cumsum(1)
-    table = x.new_zeros(x.shape[0], x.shape[1] + 1).scatter(
-        1, torch.where(some, count, torch.zeros_like(x)), x
-    )
-    found = table.gather(1, count)
+    ops = need("onnxscript", extra="exchange", to="write ONNX").opset20
+    nothing = ops.Sub(x, x)
+    some = ops.Greater(x, nothing)
+    count = ops.CumSum(ops.Where(some, nothing + 1, nothing), 1)
+    table = ops.ScatterElements(ops.Pad(nothing, [0, 1, 0, 0]), ops.Where(some, count, nothing), x, axis=1)
+    found = ops.GatherElements(table, count, axis=1)
     return found, found

@@ -19,7 +19,7 @@ from ..nn import LSTM
 from ..runs import replacing
 from .layers import Array
 from .onnx_digest import DIGEST, digest
-from .onnx_tracing import onnx_decompositions, quiet
+from .onnx_tracing import quiet
 
 OPSET = 20
 LARGEST = (1 << 31) - (1 << 20)
@@ -72,7 +72,7 @@ class Graph:
         outputs: names of its outputs, in order.
         dynamic: for each input its axes that may vary: a letter, or `T + 6` for six steps more than T.
         example: inputs for N sequences of T steps.
-        table: what operators become that torch's exporter cannot translate.
+        table: what operators that torch's exporter cannot translate become, as functions of onnxscript.
         least: how long an axis must be at least, by its letter.
         about: what a user of the copy must know besides, as JSON: a vocabulary, names of columns.
     """
@@ -86,8 +86,8 @@ class Graph:
     least: Mapping[str, int] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def traced(self) -> torch.export.ExportedProgram:
-        """The model as torch.export sees it, with the axes that may vary left open."""
+    def shapes(self) -> tuple[tuple[dict[int, Any], ...]]:
+        """The axes that may vary, as torch.export wants them for the inputs of `Ports`."""
         letters = {text.partition(" ")[0] for axes in self.dynamic.values() for text in axes.values()}
         dims: dict[str, Any] = {name: torch.export.Dim(name, min=self.least.get(name)) for name in letters}
 
@@ -95,10 +95,13 @@ class Graph:
             letter, _, more = text.partition(" + ")
             return dims[letter] + int(more) if more else dims[letter]
 
-        shapes = tuple(
-            {axis: size(text) for axis, text in self.dynamic[name].items()} for name in self.inputs
+        return (
+            tuple({axis: size(text) for axis, text in self.dynamic[name].items()} for name in self.inputs),
         )
-        return torch.export.export(Ports(self.module), self.example(*SIZES[0]), dynamic_shapes=(shapes,))
+
+    def traced(self) -> torch.export.ExportedProgram:
+        """The model as torch.export sees it, with the axes that may vary left open."""
+        return torch.export.export(Ports(self.module), self.example(*SIZES[0]), dynamic_shapes=self.shapes())
 
 
 class Ports(nn.Module):
@@ -253,8 +256,11 @@ def _traced(graph: Graph, path: Path) -> Any:
     optimizer = need("onnxscript.optimizer", extra="exchange", to="write ONNX")
     with quiet():
         program = torch.onnx.export(
-            graph.traced().run_decompositions({**onnx_decompositions(), **graph.table}),
+            Ports(graph.module),
+            graph.example(*SIZES[0]),
             dynamo=True,
+            dynamic_shapes=graph.shapes(),
+            custom_translation_table=dict(graph.table),
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             opset_version=OPSET,

@@ -301,13 +301,13 @@ def _ridge(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[Tensor, T
 def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Bits, their error, the share that is right and the entropy of the symbols, each (1,)."""
     x = torch.cat(((x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6), torch.ones(len(x), 1).to(x)), 1)
-    count = int(y.max()) + 1
+    count, (seen, said) = int(y.max()) + 1, (x[~test], y[~test])
     weights = torch.zeros(x.shape[1], count, dtype=x.dtype, requires_grad=True)
     search = torch.optim.LBFGS([weights], max_iter=40, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         search.zero_grad()
-        loss = torch.nn.functional.cross_entropy(x[~test] @ weights, y[~test]) + 1e-3 * weights.square().sum()
+        loss = torch.nn.functional.cross_entropy(seen @ weights, said) + 1e-3 * weights.square().sum()
         loss.backward()
         return loss
 
@@ -315,7 +315,7 @@ def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[Tensor, Te
         search.step(objective)
     with torch.no_grad():
         wrong = torch.nn.functional.cross_entropy(x[test] @ weights, y[test], reduction="none") / math.log(2)
-    share = (torch.bincount(y[~test], minlength=count).double() + 0.5) / (len(y[~test]) + 0.5 * count)
+    share = (torch.bincount(said, minlength=count).double() + 0.5) / (len(said) + 0.5 * count)
     prior = -share.log2()[y[test]]
     right = (wrong < 1).double().mean()[None]
     gain = (prior - wrong)[:, None]

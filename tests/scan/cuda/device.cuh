@@ -2,8 +2,9 @@
 //
 // A fiber runs until it meets the others of its warp (a product, a vote, a sum), of its block (a barrier), or
 // waits for another block's data; then the next one runs, in an order drawn from a seed. What the order can
-// change is a race. All blocks of a launch are resident, as in a cooperative launch.
+// change is a race. All blocks of a cooperative launch are resident, of another as many as the caller says.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -163,62 +164,68 @@ inline void body() {
   }
 }
 
-// Runs a grid; returns false if the kernel gave up, or no thread can go on.
-inline bool launch(void (*kernel)(const void*), const void* a, int threads, int blocks_x, int blocks_y, int bytes,
-                   u64 seed, void (*before)()) {
-  previous = before, held = 0, ++launches;
-  const auto finish_previous = [&] {
-    if (previous) previous();
-    previous = nullptr;
-  };
-  constexpr std::size_t StackBytes = 128 * 1024, Guard = 64;
-  entry = kernel, argument = a, block_threads = threads, grid_y = blocks_y, failed = false;
-  static std::vector<std::unique_ptr<Fiber>> pool;
-  u64 state = seed;
-  const auto draw = [&](std::size_t below) {
+constexpr std::size_t StackBytes = 128 * 1024, Guard = 64;
+inline std::vector<std::unique_ptr<Fiber>> pool;
+inline std::vector<Fiber*> rested;  // those of the pool that run no thread
+
+inline Fiber* a_fiber() {
+  if (rested.empty()) {
+    pool.push_back(std::make_unique<Fiber>());
+    Fiber& fresh = *pool.back();
+    fresh.stack.resize(StackBytes);
+    fresh.known.bottom = fresh.stack.data(), fresh.known.size = StackBytes;
+    prepare(fresh.context, fresh.stack, body);
+    rested.push_back(&fresh);
+  }
+  Fiber* fiber = rested.back();
+  rested.pop_back();
+  fiber->idle = false;
+  return fiber;
+}
+
+struct Order {  // in which threads run
+  u64 state;
+  bool drawn;
+  explicit Order(u64 seed) : state(seed), drawn(seed != 0) {}
+  std::size_t draw(std::size_t below) {
     state = state * 6364136223846793005ull + 1442695040888963407ull;
     return static_cast<std::size_t>(state >> 33) % below;
-  };
-  const auto shuffle = [&](auto& all) {
-    if (seed)
+  }
+  template <class T>
+  void shuffle(std::vector<T>& all) {
+    if (drawn)
       for (std::size_t k = all.size(); k > 1; --k) std::swap(all[k - 1], all[draw(k)]);
-  };
-  std::vector<Block> blocks(static_cast<std::size_t>(blocks_x) * blocks_y);
+  }
+};
+
+inline void finish_previous() {
+  if (previous) previous();
+  previous = nullptr;
+}
+
+// Runs blocks that are resident together, to their end or until one fails.
+inline void run_together(std::vector<Block>& blocks, int bytes, Order& order) {
   unstarted.clear();
-  for (std::size_t b = 0; b < blocks.size(); ++b) {
-    Block& block = blocks[b];
-    block.x = static_cast<int>(b) % blocks_x, block.y = static_cast<int>(b) / blocks_x;
+  for (Block& block : blocks) {
     block.memory.assign(bytes + 1024 + Guard, static_cast<char>(0xff));  // NaN in every type
     block.shared = block.memory.data() + (1024 - reinterpret_cast<std::uintptr_t>(block.memory.data()) % 1024) % 1024;
     std::memset(block.shared + bytes, 0x5a, Guard);
     forbid(block.memory.data(), block.shared);
     forbid(block.shared + bytes, block.memory.data() + block.memory.size());
-    block.warps.resize((threads + 31) / 32);
-    if (seed) block.slow = static_cast<int>(draw(block.warps.size()));
-    for (int k = 0; k < threads; ++k) unstarted.push_back({&block, k});
+    block.warps.resize((block_threads + 31) / 32);
+    if (order.drawn) block.slow = static_cast<int>(order.draw(block.warps.size()));
+    for (int k = 0; k < block_threads; ++k) unstarted.push_back({&block, k});
   }
-  shuffle(unstarted);
+  order.shuffle(unstarted);
   std::vector<Fiber*> waiting;
   u64 passes = 0;
   bool holds = false;  // whether slow warps wait; not for ever, for others may meet while they look for what is to come
   int left_to_hold = 300;
   int idle = 0;  // passes in which some threads wait for each other, as others wait for what came before
   while ((!waiting.empty() || !unstarted.empty()) && !failed) {
-    if (!unstarted.empty()) {
-      std::size_t k = 0;
-      while (k < pool.size() && !pool[k]->idle) ++k;
-      if (k == pool.size()) {
-        pool.push_back(std::make_unique<Fiber>());
-        Fiber& fresh = *pool.back();
-        fresh.stack.resize(StackBytes);
-        fresh.known.bottom = fresh.stack.data(), fresh.known.size = StackBytes;
-        prepare(fresh.context, fresh.stack, body);
-      }
-      pool[k]->idle = false;
-      waiting.push_back(pool[k].get());
-    }
+    if (!unstarted.empty()) waiting.push_back(a_fiber());
     const std::size_t first = unstarted.empty() ? 0 : waiting.size() - 1;  // start all threads before any goes on
-    if (!first) shuffle(waiting);
+    if (!first) order.shuffle(waiting);
     std::size_t left = first;
     const u64 before_pass = progress;
     for (std::size_t k = first; k < waiting.size() && !failed; ++k) {
@@ -230,7 +237,7 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
       leave(scheduler_stack, running->known);
       change(scheduler, running->context);
       arrive(scheduler_stack, waiting[k]->known);
-      if (!waiting[k]->idle) waiting[left++] = waiting[k];
+      (waiting[k]->idle ? rested.emplace_back() : waiting[left++]) = waiting[k];
     }
     waiting.resize(left);
     holds = unstarted.empty() && progress != before_pass && left_to_hold-- > 0;
@@ -238,8 +245,6 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
     clock += 1000;
     if (++passes > 20000000) failed = true;
   }
-  finish_previous();
-  if (failed) pool.clear();  // their stacks hold threads that will never end
   for (Block& block : blocks) {
     permit(block.memory.data(), block.memory.data() + block.memory.size());
     for (std::size_t k = 0; k < Guard; ++k)
@@ -248,6 +253,23 @@ inline bool launch(void (*kernel)(const void*), const void* a, int threads, int 
         failed = true;
       }
   }
+}
+
+// Runs a grid, so many blocks together; returns false if the kernel gave up, or no thread can go on.
+inline bool launch(void (*kernel)(const void*), const void* a, int threads, int blocks_x, int blocks_y, int together,
+                   int bytes, u64 seed, void (*before)()) {
+  previous = before, held = 0, ++launches;
+  entry = kernel, argument = a, block_threads = threads, grid_y = blocks_y, failed = false;
+  Order order(seed);
+  const int all = blocks_x * blocks_y;
+  for (int first = 0; first < all && !failed; first += together) {
+    std::vector<Block> blocks(std::min(together, all - first));
+    for (int b = 0; b < static_cast<int>(blocks.size()); ++b)
+      blocks[b].x = (first + b) % blocks_x, blocks[b].y = (first + b) / blocks_x;
+    run_together(blocks, bytes, order);
+  }
+  finish_previous();
+  if (failed) pool.clear(), rested.clear();  // their stacks hold threads that will never end
   return !failed;
 }
 
@@ -441,7 +463,7 @@ DEVICE u32 lifted_anew(u32 v) { return lifted(v); }
     const Arguments& a = *static_cast<const Arguments*>(raw);                                                    \
     body;                                                                                                        \
   }                                                                                                              \
-  extern "C" int name(const void* raw, int blocks_x, int blocks_y, int bytes, unsigned long long seed,           \
-                      void (*before)()) {                                                                        \
-    return longshort::host::launch(run_##name, raw, threads, blocks_x, blocks_y, bytes, seed, before);           \
+  extern "C" int name(const void* raw, int blocks_x, int blocks_y, int together, int bytes,                      \
+                      unsigned long long seed, void (*before)()) {                                               \
+    return longshort::host::launch(run_##name, raw, threads, blocks_x, blocks_y, together, bytes, seed, before); \
   }

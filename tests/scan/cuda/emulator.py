@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -58,20 +59,33 @@ def library(program):
 
 def compiled(text):
     """A translation unit as a shared library, likewise kept."""
+    headers = "".join(re.findall(r"^#include <\w+>\n", text, re.M))
+    parsed = made(headers, "-x", "c++-header", ending=".hpp.gch") if headers else None
+    return ctypes.CDLL(
+        str(made(text, *(["-include", parsed.with_suffix("")] if parsed else []), ending=".so"))
+    )
+
+
+def made(text, *how, ending):
+    """What the compiler makes of a text, kept under its digest; a header's text lies beside it, for gcc."""
     digest = hashlib.sha256("\n".join([text, *OPTIONS]).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"longshort-emulated-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    path = folder / f"{digest}.so"
+    path = folder / f"{digest}{ending}"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            source, made = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
+            source, product = Path(scratch) / "text.cpp", Path(scratch) / "product"
             source.write_text(text)
-            subprocess.run([COMPILER, *OPTIONS, str(source), "-o", str(made)], check=True)
-            made.replace(path)
-    return ctypes.CDLL(str(path))
+            subprocess.run([COMPILER, *OPTIONS, *how, source, "-o", product], check=True)
+            if ending == ".hpp.gch":
+                source.replace(path.with_suffix(""))
+            product.replace(path)
+    return path
 
 
 PREVIOUS = ctypes.CFUNCTYPE(None)
+TOGETHER = 2048
+"""Threads of a launch that run at once, unless all must."""
 
 
 class Kernel:
@@ -91,7 +105,8 @@ class Kernel:
             if not early:
                 self.machine.settle()
             previous = PREVIOUS(self.machine.settle)
-            if not self.function(memory, x, y, self.shared, ctypes.c_ulonglong(seed), previous):
+            size = (x, y, x * y if cooperative else max(1, TOGETHER // self.threads), self.shared)
+            if not self.function(memory, *size, ctypes.c_ulonglong(seed), previous):
                 raise RuntimeError("a kernel gave up")
 
         return launch

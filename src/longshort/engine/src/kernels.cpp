@@ -1,6 +1,5 @@
-// Compiled once for each instruction set, with LONGSHORT_ISA as the namespace of everything in it.
-#include "kernels.hpp"
-
+// Compiled once for each instruction set, with LONGSHORT_ISA as the namespace of everything in it, and in each once
+// for float and once for double (LONGSHORT_REAL), so that a compiler with several cores has work for them.
 #include <chrono>
 
 #include "backward.hpp"
@@ -8,6 +7,7 @@
 #include "forward.hpp"
 #include "matrix.hpp"
 #include "pack_weights.hpp"
+#include "set.hpp"
 #include "step.hpp"
 
 namespace longshort::LONGSHORT_ISA {
@@ -111,40 +111,15 @@ constexpr double (*peak_of_pairs())() {
   return nullptr;
 }
 
-template <class Real, Dot dot>
-constexpr Kernels<Real> kernels() {
-  return {peak_of_pairs<Real, dot>(), pack_in_form<Real, dot>, holds<Real>, pack_bias<Real>, forward_in_form<Real, dot>, backward_in_form<Real, dot>, run_step<Real, dot>, store_weights<Real>, run_product<Real>, run_cross_entropy<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
-}
-
-bool supported() {
-#if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-#elif defined(__AVX2__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
-}
-
-#if defined(__AVX512F__)
-bool supports_int8() { return supported() && __builtin_cpu_supports("avx512vnni"); }
-bool supports_bfloat16() { return supports_int8() && __builtin_cpu_supports("avx512bf16"); }
-#endif
-
-#define LONGSHORT_TEXT(name) #name
-#define LONGSHORT_NAME(name) LONGSHORT_TEXT(name)
-
 }  // namespace
 
-extern const InstructionSet set;
-const InstructionSet set = {LONGSHORT_NAME(LONGSHORT_ISA), supported, kernels<float, Dot::none>(), kernels<double, Dot::none>()};
+template <class Real, Dot dot>
+constinit const Kernels<Real> Made<Real, dot>::kernels = {peak_of_pairs<Real, dot>(), pack_in_form<Real, dot>, holds<Real>, pack_bias<Real>, forward_in_form<Real, dot>, backward_in_form<Real, dot>, run_step<Real, dot>, store_weights<Real>, run_product<Real>, run_cross_entropy<Real>, tape_row<Real>, peak<Real>, reading<Real>, activate<Real>};
 
+template struct Made<LONGSHORT_REAL, Dot::none>;
 #if defined(__AVX512F__)
-// The same set with products of short values, for steps on short weights.
-extern const InstructionSet set_with_int8, set_with_bfloat16;
-const InstructionSet set_with_int8 = {"avx512vnni", supports_int8, kernels<float, Dot::int8>(), kernels<double, Dot::int8>()};
-const InstructionSet set_with_bfloat16 = {"avx512bf16", supports_bfloat16, kernels<float, Dot::bfloat16>(), kernels<double, Dot::bfloat16>()};
+template struct Made<LONGSHORT_REAL, Dot::int8>;
+template struct Made<LONGSHORT_REAL, Dot::bfloat16>;
 #endif
 
 }  // namespace longshort::LONGSHORT_ISA

@@ -28,8 +28,8 @@ struct Kernels {
 struct InstructionSet {
   const char* name;
   bool (*supported)();
-  Kernels<float> single_precision;
-  Kernels<double> double_precision;
+  const Kernels<float>& single_precision;
+  const Kernels<double>& double_precision;
 };
 
 template <class Real>
