@@ -1,5 +1,6 @@
 """The kernels on the host under gcc's sanitizers: nothing past a tensor, a block's memory, a local array."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,12 @@ import emulator
 import sanitized
 
 WHY_NOT = emulator.sanitizer()[1]
-pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+pytestmark = [
+    pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT)),
+    pytest.mark.skipif(
+        "LONGSHORT_SANITIZE_KERNELS" not in os.environ, reason="some minutes long: scripts/check --sanitize"
+    ),
+]
 
 
 def run(*words, symbols=True):

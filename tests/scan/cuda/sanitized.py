@@ -117,10 +117,11 @@ def exchange():
     ):
         yield Run(sized(MUCH, N, H), dtype, "persistent", machine={"multiprocessors": together})
     yield Run(sized(Case("o"), 9, 150), "bf16", "persistent", True, {"multiprocessors": 5})
-    cuts = ((9, "bf16", 5), (25, "f32", 5), (3, "f16", 10))
-    for (N, dtype, together), case in zip(cuts, NORMS, strict=True):
-        much = dataclasses.replace(MUCH, variant={**MUCH.variant, **case.variant}, projected=N != 9, P=37)
+    for case, N, dtype, together in zip(NORMS, (9, 25, 3), ("bf16", "f32", "f16"), (5, 5, 10), strict=True):
+        much = dataclasses.replace(MUCH, variant={**MUCH.variant, **case.variant})
         yield Run(sized(much, N, 150), dtype, "persistent", N == 9, {"multiprocessors": together})
+        much = dataclasses.replace(much, projected=True, P=37)
+        yield Run(sized(much, N, 150), dtype, "persistent", N != 9, {"multiprocessors": together})
     much = dataclasses.replace(MUCH, projected=True, P=20)
     for N, H, dtype in ((9, 150, "bf16"), (3, 40, "f32"), (17, 96, "f16")):
         yield Run(sized(much, N, H), dtype, "persistent", N == 9, {"multiprocessors": 5})
