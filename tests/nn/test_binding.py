@@ -365,6 +365,46 @@ def test_the_first_states_of_all_shapes_lie_dense_in_one_memory():
     assert "_zeros" not in copy.deepcopy(layer).__dict__
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"reset": True}, {"lengths": [4, 2, 3]}, {"keep": "all"}, {"zoneout_h": 0.3}, {"initial": True}],
+    ids=str,
+)
+def test_calls_that_are_not_bound_start_from_the_same_zeros(arguments, monkeypatch):
+    noise = {name: arguments.pop(name) for name in list(arguments) if name.startswith("zoneout")}
+    layer, x = made(num_layers=2, noise=ls.Noise(**noise)), torch.randn(4, 3, C)
+    given = dict(arguments)
+    if "reset" in given:
+        given["reset"] = torch.rand(3, 4) < 0.3
+    if "initial" in given:
+        given["initial"] = (torch.randn(2, 3, H), torch.randn(2, 3, H))
+
+    def run():
+        torch.manual_seed(0)
+        out = layer(x, **given)
+        gradients = torch.autograd.grad(out[0].square().sum(), list(layer.parameters()))
+        return [*out[:1], *out[1], *(k for k in out[2:] for k in k), *gradients]
+
+    want = run()
+    assert "_zeros" not in layer.__dict__
+    monkeypatch.setattr(binding, "_lasts", lambda x: True)
+    assert all(map(torch.equal, run(), want))
+    assert ("_zeros" in layer.__dict__) is ("initial" not in given)
+    layer(x[..., :C].double().float(), **given)
+    assert "initial" in given or not any(zeros.any() for zeros in layer.__dict__["_zeros"])
+
+
+def test_a_call_has_a_state_of_its_own_where_it_is_learned_or_wide(monkeypatch):
+    monkeypatch.setattr(binding, "_lasts", lambda x: True)
+    learned, plain = made(learn_initial=True), made()
+    x = torch.randn(2, 3, C)
+    assert binding.first_state(learned, x) is None
+    assert binding.first_state(plain, x.double()) is None  # whose message names x
+    assert binding.first_state(plain, x) is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert binding.first_state(plain, x) is None
+
+
 @pytest.mark.parametrize("backend", ["auto", "plain", "definition"])
 @pytest.mark.parametrize("graded", [True, False])
 def test_no_steps_leave_a_state_that_is_the_caller_s_own(graded, backend):

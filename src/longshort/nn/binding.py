@@ -170,6 +170,26 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
     return Seen(stamp, runs, zeros)
 
 
+def first_state(layer: LSTM, x: Tensor) -> State | None:
+    """Return the zeros that a call without a state starts from, if all calls can share them: else None.
+
+    Args:
+        layer: any.
+        x:     of the call, (N, T, C).
+
+    Returns:
+        h (L, N, P) and c (L, N, H), which nobody writes.
+    """
+    if torch.compiler.is_compiling() or transformed() or layer.learn_initial or casting(x.device.type):
+        return None
+    like = layer._parameters.get(layer._names[0]["weight_hh"])
+    if like is None or type(x) is not Tensor or (x.dtype, x.device) != (like.dtype, like.device):
+        return None
+    if not _lasts(x):
+        return None
+    return _whole(layer, x.shape[0])
+
+
 def _lasts(x: Tensor) -> bool:
     """Whether what is made now lasts on x's device: no graph under capture fills it when it is replayed."""
     return x.device.type == "cuda" and not torch.cuda.is_current_stream_capturing()

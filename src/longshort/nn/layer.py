@@ -138,6 +138,8 @@ class LSTM(nn.Module):
             if done is not None:
                 return done
         call = read_call(self, input, hx, reset, lengths, initial, keep)
+        if call.hx is None and call.initial is None:
+            call = call._replace(hx=binding.first_state(self, call.x))
         seeds = self._seeds(call.x)
         layers: list[Any] = []
         x = call.x
@@ -213,7 +215,7 @@ class LSTM(nn.Module):
         if call.keep == (False, False):
             return out, state
         columns = ([o.cells for o in layers], [o.gates for o in layers])
-        kept = [torch.stack(c) if c[0] is not None else None for c in columns]
+        kept = [_stacked(c) if c[0] is not None else None for c in columns]
         return out, state, Kept(*(k if k is None or call.batched else k[:, 0] for k in kept))
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, State]:
@@ -321,8 +323,8 @@ class LSTM(nn.Module):
         return ", ".join(words)
 
 
-def _stacked(states: list[Tensor]) -> Tensor:
-    return states[0].unsqueeze(0) if len(states) == 1 else torch.stack(states)
+def _stacked(each: list[Tensor]) -> Tensor:
+    return each[0].unsqueeze(0) if len(each) == 1 else torch.stack(each)
 
 
 class Plans(list[tuple[str, Any]]):
