@@ -78,6 +78,19 @@ def test_a_thread_of_adjacent_units(case, machine, monkeypatch):
         assert_equations(got, want[what], what=what)
 
 
+@ids(
+    [Case("ordinary"), MUCH, *(c for c in OPTIONS if c.why in ("reset", "gate recurrence", "variational h"))]
+)
+@pytest.mark.parametrize("rows", [1, 2])
+def test_operands_of_more_steps_than_a_grid_has_blocks(case, rows, machine, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step")
+    monkeypatch.setattr(step_plan, "MOST_ROWS", rows)
+    tensors = dataclasses.replace(case, T=4 * step_plan.TURNS - 1, H=8).make()
+    want = case.law(tensors, torch.float64)
+    for what, got in case.differentiate(tensors, backend="gpu").items():
+        assert_equations(got, want[what], what=what)
+
+
 NORMS = [case for case in [*OPTIONS, *TOGETHER] if case.variant.get("norm") and not case.projected]
 ROWS = [
     dataclasses.replace(case, why=f"{case.why}, {H} units", H=H, N=N, T=3, checkpoint_every=None)

@@ -44,7 +44,9 @@ def transposed(machine: Machine, w_hh: Tensor, gates: int, columns: int) -> Tens
         blocks = -(-P // TILE) * -(-columns // TILE)
         argument = _argument(w_hh, out, (w_hh.stride(0), gates, units, P, columns, units, 1))
         shared = TILE * (TILE + max(1, 4 // size)) * size
-        machine.kernel(program(w_hh.dtype), "transposed", shared).bind(argument, blocks, gates)()
+        machine.kernel(program(w_hh.dtype, "transposed"), "transposed", shared).bind(
+            argument, blocks, gates
+        )()
     return out
 
 
@@ -76,7 +78,7 @@ def padded(
     if _many(threads, len(out)):
         return pad(matrix.unflatten(0, (gates, H)), (0, columns - P, 0, units - H)).flatten(0, 1)
     argument = _argument(matrix, out, (pitch, gates, H, P, columns, units, adjacent))
-    machine.kernel(program(matrix.dtype), "padded").bind(argument, -(-threads // THREADS))()
+    machine.kernel(program(matrix.dtype, "padded"), "padded").bind(argument, -(-threads // THREADS))()
     return out
 
 
@@ -115,7 +117,7 @@ def by_step(
             x = torch.where(torch.arange(T, device=x.device)[:, None, None] < lengths[:, None], x, 0)
         return pad(x, (0, columns - C)).flatten(0, 1)
     argument = _argument(x, out, (pitches[0], 1, 0, C, columns, 0, adjacent, N, T, pitches[1]), lengths)
-    machine.kernel(program(x.dtype), "sequences").bind(argument, -(-threads // THREADS))()
+    machine.kernel(program(x.dtype, "sequences"), "sequences").bind(argument, -(-threads // THREADS))()
     return out
 
 
@@ -138,15 +140,14 @@ def resident(machine: Machine, w_hh: Tensor, columns: int) -> Tensor:
     return w_hh if fits else padded(machine, w_hh, columns)
 
 
+_TEMPLATES: Final = {"transposed": f"{TILE}, {THREADS}", "padded": str(ROWS), "sequences": str(ROWS)}
+
+
 @lru_cache(maxsize=64)
-def program(dtype: torch.dtype) -> Program:
-    """Return the kernels for elements of a dtype's size."""
-    entries = (
-        Entry("transposed", THREADS, f"{TILE}, {THREADS}"),
-        Entry("padded", THREADS, str(ROWS)),
-        Entry("sequences", THREADS, str(ROWS)),
-    )
-    return Program("copied.cu", _OF_SIZE[dtype.itemsize], entries, argument="Copied")
+def program(dtype: torch.dtype, name: str) -> Program:
+    """Return a kernel for elements of a dtype's size, alone: all of them compile for three times as long."""
+    entry = Entry(name, THREADS, _TEMPLATES[name])
+    return Program("copied.cu", _OF_SIZE[dtype.itemsize], (entry,), argument="Copied")
 
 
 def _by_row(matrix: Tensor) -> Tensor:

@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from .. import masks
-from .machine import Machine
+from .machine import MOST_ROWS, Machine
 from .sources import Entry, Program, layout
 
 THREADS = 256
 """Of a block."""
 RESIDENT = 2048
 """Threads that a multiprocessor holds at most: with so many in all, a thread takes further steps instead."""
-MOST_ROWS = 65535
-"""Blocks of a grid along y."""
 
 
 def dropped(

@@ -19,6 +19,8 @@ from .sources import Program
 
 OLDEST = (8, 0)
 """The first compute capability whose tensor cores multiply bfloat16 and tf32."""
+MOST_ROWS = 65535
+"""Blocks of a grid along y, on every device."""
 
 
 @hashed_once

@@ -181,6 +181,10 @@ class Packed:
         """Write a whole number, or the address of what the caller holds."""
         self._words[self._word[name]] = value
 
+    def points(self, name: str) -> bool:
+        """Whether a field is not null."""
+        return self._words[self._word[name]] != 0
+
     def rows(self, y: Tensor) -> Tensor:
         """Say how the rows of y, cells and gates lie; return y, whose rows lie so."""
         P, (n, t, k) = y.shape[2], y.stride()
@@ -270,7 +274,7 @@ def input_products(machine: Machine, call: Call, given: Inputs) -> Callable[[int
     """
     made: list[Tensor] = []
     if not time_major(given.x):
-        machine.ahead(program(call.dtype))
+        machine.ahead(program(call.dtype, "sequences"))
 
     def product(low: int, high: int) -> Tensor:
         if not made:  # with a norm the way back sums what became of W_ih x

@@ -129,10 +129,17 @@ def _way_back_ahead(machine: Machine, call: Call, packed: Packed, tilings: Pair)
     if tilings.backward is None:
         way_back_ahead(machine, call, packed)
         return
-    machine.ahead(copying.program(call.dtype))
+    machine.ahead(copying.program(call.dtype, "transposed"))
+    if not packed.points("operand"):
+        machine.ahead(_copies(machine, call, packed).program)
     machine.ahead(program(call, tilings.backward, machine.specialises, packed.short))
     if call.variant.norm != "none":
         machine.ahead(_norms(machine, call, packed).program)
+
+
+def _copies(machine: Machine, call: Call, packed: Packed) -> Steps:
+    """Return what copies the operands of all steps."""
+    return Steps(machine, call, packed, ("step_operands",), aligned(packed, ("h_given", "initial_h", "y")))
 
 
 def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -> None:
@@ -257,11 +264,11 @@ def backward(
     if operands is None:
         operands = new(call.T * call.N, call.P)
         packed.put("operand", operands)
-        copies = Steps(machine, call, packed, ("step_operands",))
+        copies = _copies(machine, call, packed)
         machine.ahead(copies.program)
     kernel(machine, call, tiling, together, packed.short).bind(packed.bytes, tiling.grid, 1, together)()
     if copies is not None:
-        copies.bound("step_operands", call.P, call.T * call.N)(0)
+        copies.copy_operands()
     made["operand"] = operands
     if normed:
         _norms_back(machine, call, given, packed, made, H)

@@ -355,35 +355,61 @@ DEVICE void step_end(const A& a) {
   });
 }
 
+// s_{t-1} of all steps, likewise, for one unit of a sequence in a thread.
+template <int Turns, class A, class F>
+DEVICE void previous_gates(const A& a, const F& has, Index own) {
+  const Index each = a.S * a.H, n = own / each, k = own % each;
+  if (n >= a.N) return;
+  const Index block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
+  const Index turns = static_cast<Index>(blocks_y()) * Turns;
+  for (Index first = block_y() * Turns; first < a.T; first += turns)
+    for (Index s = first; s < a.T && s < first + Turns; ++s) {
+      const Index t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
+      typename A::Wide value(0);
+      if (active(a, has, n, t)) {
+        if (resets(a, has, n, t))
+          value = initial_c_at(a, has, n, a.H + k);
+        else if (s == 0 || !active(a, has, n, earlier))
+          value = a.c_given[n * state_row(a, has) + a.H + k];
+        else
+          value = taped_sigmoid(a, has, ((earlier * a.N + n) * 4 + gate) * a.H + k % a.H);
+      }
+      a.gates_before[(t * a.N + n) * each + k] = value;
+    }
+}
+
 // What the products of all steps read, again: h_{t-1} as (1) saw it to `operand`, here (T, N, P), and s_{t-1}.
-// Block s N + n computes step s of sequence n.
-template <class F, int Units, class A>
+//
+// A thread owns `Units` outputs of a sequence and goes through its steps, `Turns` at a time, so that their loads are all on
+// their way together: each stands behind the byte of a reset. The mask, one for all steps, is made once.
+template <class F, int Units, int Turns, class A>
 DEVICE void step_operands(const A& a) {
   using E = typename A::Element;
   const F has(a);
-  const Index n = block_x() % a.N, s = block_x() / a.N, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
-  const bool again = resets(a, has, n, t), first = s == 0 || !active(a, has, n, earlier), on = active(a, has, n, t);
-  const E* before = again ? a.initial_h : first ? a.h_given : a.y;
-  const Index row = (again || first ? n : row_of(a, n, earlier)) * a.P;
-  own_units<Units>(a.P, [&](Index k) {
-    E h[Units];
-    load_or_zero(on ? before : nullptr, row + k, h);
+  const Index own = static_cast<Index>(block_x()) * threads() + thread(), each = a.P / Units;
+  const Index turns = static_cast<Index>(blocks_y()) * Turns;
+  const Index n = own / each, k = own % each * Units;
+  if (n < a.N) {
     const auto keep = keeps_hidden<Units>(a, has, n, k);
-    UNROLL for (int j = 0; j < Units; ++j) h[j] = operand_of(keep[j], h[j]);
-    store(a.operand + (t * a.N + n) * a.P + k, h);
-  });
-  if (a.gates_before)
-    own_units<1>(a.S * a.H, [&](Index k) {
-      const Index block = k / a.H, gate = block == a.sigmoid_i ? 0 : block == a.sigmoid_f ? 1 : 3;
-      typename A::Wide value(0);
-      if (on && again)
-        value = initial_c_at(a, has, n, a.H + k);
-      else if (on && first)
-        value = a.c_given[n * state_row(a, has) + a.H + k];
-      else if (on)
-        value = taped_sigmoid(a, has, ((earlier * a.N + n) * 4 + gate) * a.H + k % a.H);
-      a.gates_before[(t * a.N + n) * a.S * a.H + k] = value;
-    });
+    for (Index first = block_y() * Turns; first < a.T; first += turns) {
+      u8 again[Turns];
+      E h[Turns][Units];
+      UNROLL for (int j = 0; j < Turns; ++j) again[j] = first + j < a.T ? asked_reset(a, has, n, first + j) : u8(0);
+      UNROLL for (int j = 0; j < Turns; ++j) {
+        const Index s = first + j, t = time_of(a, has, s), earlier = time_of(a, has, s - 1);
+        const bool on = s < a.T && active(a, has, n, t), begins = s == 0 || !active(a, has, n, earlier);
+        const E* before = again[j] ? a.initial_h : begins ? a.h_given : a.y;
+        const Index row = again[j] || begins ? n : row_of(a, n, earlier);
+        load_or_zero(on ? before : nullptr, row * a.P + k, h[j]);
+      }
+      UNROLL for (int j = 0; j < Turns; ++j) {
+        if (first + j >= a.T) continue;
+        UNROLL for (int i = 0; i < Units; ++i) h[j][i] = operand_of(keep[i], h[j][i]);
+        store(a.operand + (time_of(a, has, first + j) * a.N + n) * a.P + k, h[j]);
+      }
+    }
+  }
+  if (a.gates_before) previous_gates<Turns>(a, has, own);
 }
 
 }  // namespace longshort

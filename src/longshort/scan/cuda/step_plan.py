@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..call import Call, Inputs
 from .copying import widened
-from .machine import Machine
+from .machine import MOST_ROWS, Machine
 from .packing import Packed, flags, sized, whole
 from .sources import Entry, Program
 
@@ -34,6 +34,8 @@ UNITS = 4
 """Adjacent units of a thread, at most: their loads and stores then are of 8 and 16 bytes."""
 OVERLAPPING = (9, 0)
 """The first compute capability on which a kernel may start while the one before it ends."""
+TURNS = 4
+"""Steps of a sequence that a thread of the operands' copy has on their way together."""
 AHEAD = ("step_begin", "step_forward", "step_finish")
 BACK = ("step_project_back", "step_backward", "step_end", "step_operands")
 NORMS = ("norm_inputs", "norms_back")
@@ -65,6 +67,8 @@ def adjacent(call: Call, name: str, most: int = UNITS) -> int:
 
 def block(call: Call, name: str, units: int) -> int:
     """Return the threads of a block of a kernel: warps that share out a row with few to spare."""
+    if name == "step_operands":
+        return THREADS
     threads = -(-width(call, name) // units)
     blocks = chunks(call, name, units) or -(-threads // THREADS)
     return -(-threads // (32 * blocks)) * 32
@@ -104,6 +108,8 @@ def _program(specialises: bool, call: Call, names: tuple[str, ...], most: int, s
         units = adjacent(call, name, most)
         threads, held = block(call, name, units), chunks(call, name, units)
         template = options if name in ("step_begin", "step_end") else f"{options}, {units}"
+        if name == "step_operands":
+            template = f"{template}, {TURNS}"
         if held:
             template = f"{template}, {held}, {threads // 32}"
         entries.append(Entry(name, threads, template, max(1, resident(call) // threads)))
@@ -207,6 +213,16 @@ class Steps:
                 later()
 
         return run
+
+    def copy_operands(self) -> None:
+        """Launch the kernel that copies what the products of all steps read."""
+        call, name = self.call, "step_operands"
+        threads = -(-call.P // adjacent(call, name, self.most))
+        if call.variant.gate_recurrence:
+            threads = max(threads, len(call.variant.sigmoids) * call.H)
+        blocks, turns = -(-call.N * threads // THREADS), -(-call.T // TURNS)
+        kernel = self.machine.kernel(self.program, name)
+        kernel.bind(self.packed.bytes, blocks, min(turns, MOST_ROWS))()
 
     def _launch(self, name: str, width: int, rows: int, early: bool) -> Callable[[], None]:
         units = adjacent(self.call, name, self.most)
@@ -373,7 +389,7 @@ def backward(
     end(0)
     if operands is None:
         make("operand", T, N, P, dtype=call.dtype)
-        steps.bound("step_operands", max(P, SH if v.gate_recurrence else 0), T * N)(0)
+        steps.copy_operands()
     else:
         made["operand"] = operands
     made.setdefault("dr", dr)
