@@ -17,7 +17,7 @@ import torch
 from longshort.bench.gpu import CASES, TYPES
 from longshort.scan import gpu
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, persistent_plan, sources, step_plan, team_plan
+from longshort.scan.cuda import compiler, copying, persistent_plan, rounding, sources, step_plan, team_plan
 from longshort.scan.cuda.machine import Properties
 from longshort.scan.variant import Variant
 from record import write
@@ -93,17 +93,24 @@ def kernels(asked, tf32):
 
 
 def first_use(asked, cut):
-    """How long both persistent kernels of a training step take: compiled, then from the disk."""
-    there, back = (
-        persistent_plan.program(asked, one, specialises=True).text() for one in (cut.forward, cut.backward)
+    """How long all kernels of a training step take: compiled, then from the disk."""
+    there, *back = (
+        program.text()
+        for program in (
+            persistent_plan.program(asked, cut.forward, specialises=True),
+            persistent_plan.program(asked, cut.backward, specialises=True),
+            copying.program(asked.dtype, "transposed"),
+            *([rounding.program(asked.dtype)] if asked.dtype.itemsize == 2 else []),
+        )
     )
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LONGSHORT_CACHE"] = folder
         for way in ("compiled side by side, ms", "from the disk, ms"):
             start = time.perf_counter()
-            compiler.ahead(back, H200.architecture)
-            for text in (there, back):
+            for text in back:
+                compiler.ahead(text, H200.architecture)
+            for text in (there, *back):
                 compiler.binary(text, H200.architecture)
             found[way] = round(1e3 * (time.perf_counter() - start), 1)
     return found

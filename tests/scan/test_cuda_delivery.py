@@ -25,6 +25,7 @@ from longshort.scan.cuda import (
     dropping,
     machine,
     persistent_plan,
+    rounding,
     sources,
     step_plan,
     tiling,
@@ -90,6 +91,7 @@ def programs():
     for dtype in sources.TYPES:
         for adjacent in (1, 2, 4):
             yield dropping.program(dtype, adjacent)
+        yield rounding.program(dtype)
         yield from (copying.program(dtype, name) for name in ("transposed", "padded", "sequences"))
 
 

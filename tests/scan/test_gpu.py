@@ -177,9 +177,9 @@ def test_the_gradient_behind_a_norm_of_the_input_s_product(seed, dtype, machine,
     case.assert_as_accurate(case.differentiate(tensors, backend="gpu"), tensors)
     whole = weights.products
 
-    def narrowed(machine, call, given, made, needs):
+    def narrowed(machine, call, given, made, *more):
         rounded = made["dz"][..., : made["dr"].shape[-1]]  # without what rounding left
-        return whole(machine, call, given, {**made, "dz": rounded}, needs)
+        return whole(machine, call, given, {**made, "dz": rounded}, *more)
 
     monkeypatch.setattr(weights, "products", narrowed)
     with pytest.raises(AssertionError, match=r"^dx: error"):

@@ -17,6 +17,7 @@ from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs
 from .cuda import dropping, packing, persistent_plan, step_plan, team_plan, tiling, weights
 from .cuda import machine as machines
 from .cuda.machine import Machine, Properties
+from .cuda.rounding import Rounding
 from .cuda.weights import AT
 from .variant import Variant
 
@@ -265,9 +266,11 @@ def backward(
             made: dict[str, Any] = step_plan.backward(machine, call, given, packed, operands)
         else:
             made = persistent_plan.backward(machine, call, given, packed, operands, tilings)
-        found |= weights.products(machine, call, given, made, tuple(needs))
-    if summed is not None:
-        found |= weights.summed(call, places, summed)
+        rounding = Rounding(machine, call.dtype)
+        found |= weights.products(machine, call, given, made, tuple(needs), rounding)
+        if summed is not None:
+            found |= weights.summed(call, places, summed, rounding)
+        rounding.run()
     return _finished(given, found, needs)
 
 

@@ -12,6 +12,7 @@ copying.py    a matrix -> the same padded, or transposed; sequences -> the same 
 products.py   a product made at every step, prepared once
 step_plan.py, persistent_plan.py, team_plan.py   the ways to run a call
 weights.py    what is left when they are done: products over all steps
+rounding.py   the small ones of their gradients -> summed and rounded
 
 device.cuh    every hardware instruction         call.cuh      steps, lengths, resets, the state's way
 arguments.cuh the one argument, every pointer    units.cuh     adjacent units of one thread, in wide loads
@@ -22,5 +23,5 @@ lengths.cuh   the lengths of a thread's sequences  inputs.cuh  W_ih resident too
 cell.cuh, cell_back.cuh   equations (2) to (17) of one cell
 exchange.cuh  blocks tell each other h and ā     tiling.cuh    how a persistent kernel is cut
 hopper.cuh    what only Hopper has               units_forward.cuh  one step of them, whatever multiplied
-step_*.cu, persistent_*.cu, norms.cu, team_forward.cu, dropped.cu, copied.cu   the kernels
+step_*.cu, persistent_*.cu, norms.cu, team_forward.cu, dropped.cu, copied.cu, rounded.cu   the kernels
 """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call, Inputs
-from . import copying
+from . import copying, rounding
 from .machine import Machine, Runnable
 from .packing import Packed, flags, sized
 from .sources import Entry, Program
@@ -129,6 +129,7 @@ def _way_back_ahead(machine: Machine, call: Call, packed: Packed, tilings: Pair)
     if tilings.backward is None:
         way_back_ahead(machine, call, packed)
         return
+    rounding.ahead(machine, call.dtype)
     machine.ahead(copying.program(call.dtype, "transposed"))
     if not packed.points("operand"):
         machine.ahead(_copies(machine, call, packed).program)

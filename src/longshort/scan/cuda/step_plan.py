@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call, Inputs
+from . import rounding
 from .copying import widened
 from .machine import MOST_ROWS, Machine
 from .packing import Packed, flags, sized, whole
@@ -234,6 +235,7 @@ class Steps:
 
 def way_back_ahead(machine: Machine, call: Call, packed: Packed) -> None:
     """Begin to compile what will run backward."""
+    rounding.ahead(machine, call.dtype)
     machine.ahead(program(machine, call, needed(call, BACK), aligned(packed), packed.short))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..call import Call, Inputs
 from . import copying, packing
 from .machine import Machine
+from .rounding import Rounding
 
 FILLS: Final = 1 << 21
 """Numbers of a result that give every multiprocessor work: cuBLAS then cuts no sum in rounded pieces."""
@@ -26,20 +27,26 @@ Shape = tuple[int, ...]
 
 
 def products(
-    machine: Machine, call: Call, given: Inputs, made: dict[str, Any], needs: tuple[bool, ...]
+    machine: Machine,
+    call: Call,
+    given: Inputs,
+    made: dict[str, Any],
+    needs: tuple[bool, ...],
+    rounding: Rounding,
 ) -> dict[str, Tensor]:
     """Return the gradients of x, the matrices and, without a norm, the bias.
 
     Args:
-        machine: where.
-        call:    of T > 0 steps.
-        given:   its tensors.
-        made:    what a plan made: `dr`, `dz`, `operand`, with T N rows or as (T, N, ...), and the like. A row
-                 of dz may hold two parts: z̄ rounded, and what that left.
-        needs:   which inputs need a gradient.
+        machine:  where.
+        call:     of T > 0 steps.
+        given:    its tensors.
+        made:     what a plan made: `dr`, `dz`, `operand`, with T N rows or as (T, N, ...), and the like. A
+                  row of dz may hold two parts: z̄ rounded, and what that left.
+        needs:    which inputs need a gradient.
+        rounding: what is still to be summed or rounded goes there, and is there when it has run.
 
     Returns:
-        Gradients by name, in any dtype. Those that padding was left out of have an axis of gates.
+        Gradients by name. Those that padding was left out of have an axis of gates.
     """
     new, gates, found = given.x.new_empty, len(call.variant.gates), {}
     dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
@@ -52,38 +59,41 @@ def products(
         dx = machine.product(
             dz, w_ih.repeat(parts, 1) if parts > 1 else w_ih, new(shape, dtype=_dtype(call, shape))
         )
-        dx = dx[:, : call.C].to(call.dtype).contiguous() if call.C < C else dx
+        dx = dx[:, : call.C].to(call.dtype).contiguous() if call.C < C else rounding.of(dx)
         found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
 
     alone, together, room = _results(call, dr.shape[1], needs)
     out = {name: new(shape, dtype=dtype) for name, (shape, dtype) in alone.items()}
     if together:
-        sums = new(room, dtype=call.wide)
+        sums, rounded = new(room, dtype=call.wide), new(room)
         out |= {name: sums.as_strided(*piece) for name, piece in together.items()}
     if "w_ih" in out:
         _summed(machine, dz[:, : dr.shape[1]], packing.inputs(machine, call, given), out["w_ih"])
+    scales = {"w_hh": 1 / (1 - packing.drawn(call).h)}
     if "w_hh" in out:
         operand = copying.widened(machine, made["operand"].flatten(0, -2), out["w_hh"].shape[1])
         _summed(machine, dr, operand, out["w_hh"])
-        if rate := packing.drawn(call).h:
-            out["w_hh"] *= 1 / (1 - rate)
-    if "bias" in out:
-        if "bias_parts" in made:
-            torch.sum(made["bias_parts"], 0, out=out["bias"])
-        else:
-            _summed(machine, dr.new_ones(len(dr), 1), dr, out["bias"][None])
-    if together:
-        rounded = sums.to(call.dtype)
-        out |= {name: rounded.as_strided(*piece) for name, piece in together.items()}
+        if "w_hh" in alone and scales["w_hh"] != 1:
+            out["w_hh"] *= scales["w_hh"]
+    bias: Tensor | None = made.get("bias_parts")
+    if "bias" in out and bias is None:
+        _summed(machine, dr.new_ones(len(dr), 1), dr, out["bias"][None])
+    elif bias is not None and "bias" in alone:
+        rounding.add(bias, out["bias"])
+    for name, piece in together.items():
+        to = rounded.as_strided(*piece)
+        values = bias if name == "bias" and bias is not None else out[name].view(1, -1)
+        rounding.add(values, to.view(-1), scales.get(name, 1))
+        out[name] = to
     for name, columns in (("w_ih", call.C), ("w_hh", call.P)):
         if name in out and out[name].shape != (gates * call.H, columns):
             rows = out[name].unflatten(0, (gates, call.H + padding))[:, : call.H, :columns]
             out[name] = rows.to(call.dtype).contiguous()
 
     if given.w_hr is not None and needs[AT["w_hr"]]:
-        found["w_hr"] = _summed_wide(machine, made["dprojected"], made["unprojected_all"])
+        found["w_hr"] = rounding.of(_summed_wide(machine, made["dprojected"], made["unprojected_all"]))
     if given.w_gates is not None and needs[AT["w_gates"]]:
-        found["w_gates"] = _summed_wide(machine, made["da_sigmoid"], made["gates_before"])
+        found["w_gates"] = rounding.of(_summed_wide(machine, made["da_sigmoid"], made["gates_before"]))
     return found | out
 
 
@@ -123,7 +133,7 @@ def _results(
 ) -> tuple[dict[str, tuple[Shape, torch.dtype]], dict[str, tuple[Shape, Shape, int]], int]:
     """Return shapes and dtypes of the gradients with an array each; shape, strides and place of the others.
 
-    What is still to be rounded to x's dtype shares an array, so that one kernel rounds it; its room is last.
+    What is still to be rounded to x's dtype shares an array, as cuDNN's gradients do; its room is last.
     """
     units, scaled = len(call.variant.gates) * call.H, packing.drawn(call).h > 0
     wanted: dict[str, Shape] = {"w_ih": (units, call.C), "w_hh": (units, call.P)}
@@ -143,10 +153,10 @@ def _results(
     return alone, together, room
 
 
-def summed(call: Call, places: dict[str, int], sums: Tensor) -> dict[str, Tensor]:
-    """Return the gradients that the kernels summed over t, summed over n."""
-    v, count = call.variant, len(call.variant.gates)
-    total = sums.sum(0)
+def summed(call: Call, places: dict[str, int], sums: Tensor, rounding: Rounding) -> dict[str, Tensor]:
+    """Return the gradients that the kernels summed over t, (rows, ..., H), to be summed over their rows."""
+    v, count, H = call.variant, len(call.variant.gates), call.H
+    total = rounding.add(sums.flatten(1))
     found = {}
     for field, name, blocks in (
         ("sum_peephole", "peephole", len(v.sigmoids)),
@@ -157,7 +167,7 @@ def summed(call: Call, places: dict[str, int], sums: Tensor) -> dict[str, Tensor
     ):
         first = places[field]
         if first >= 0:
-            found[name] = total[first : first + blocks].flatten()
+            found[name] = total[first * H : (first + blocks) * H]
     if places["sum_cell"] >= 0:
-        found["shift_c"] = total[places["sum_cell"] + 1]
+        found["shift_c"] = total[(places["sum_cell"] + 1) * H :][:H]
     return found

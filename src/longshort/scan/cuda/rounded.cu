@@ -1,0 +1,86 @@
+// Sums over rows, rounded, and numbers rounded as they are: the small gradients of a call in one launch.
+//
+// A part with one row is shared out by four adjacent numbers to a thread. One with several gives a block `Columns` columns:
+// each of its lanes adds up every few rows, and one thread those of all lanes. The order never changes.
+#include "device.cuh"
+
+namespace longshort {
+
+constexpr int MostParts = 6;
+
+// Packed by the names below; eight bytes each.
+template <class E, class R>
+struct Part {
+  const R* from;  // in: (rows, count)
+  E* to;          // out: (count)  their sum over the rows, times `factor`
+  double factor;
+  i64 rows;
+  i64 count;
+  i64 end;        // the first block that is a later part's
+};
+
+// The argument: parts one after the other, the last ones empty.
+template <class E, class R>
+struct Rounded {
+  using Element = E;
+  using Wide = R;
+  Part<E, R> parts[MostParts];
+};
+
+template <int Threads, class E, class R>
+DEVICE void round_numbers(const Part<E, R>& part, i64 block) {
+  constexpr int Adjacent = 4;
+  const R factor = static_cast<R>(part.factor);
+  const i64 at = (block * Threads + thread()) * Adjacent;
+  if (at + Adjacent <= part.count) {
+    R values[Adjacent];
+    E rounded[Adjacent];
+    load(part.from + at, values);
+    UNROLL for (int j = 0; j < Adjacent; ++j) narrow(values[j] * factor, rounded[j]);
+    store(part.to + at, rounded);
+    return;
+  }
+  for (i64 k = at; k < part.count; ++k) narrow(part.from[k] * factor, part.to[k]);
+}
+
+template <int Threads, class E, class R>
+DEVICE void round_sums(const Part<E, R>& part, i64 block) {
+  constexpr int Columns = 32, Lanes = Threads / Columns, Turns = 8;
+  R* const sums = reinterpret_cast<R*>(shared());
+  const int side = thread() % Columns, lane = thread() / Columns;
+  const i64 column = block * Columns + side;
+  R total = R(0);
+  if (column < part.count)
+    for (i64 first = lane; first < part.rows; first += Turns * Lanes) {
+      R values[Turns];  // all are asked for before one is waited for
+      UNROLL for (int k = 0; k < Turns; ++k) {
+        const i64 row = first + k * Lanes;
+        values[k] = row < part.rows ? constant(part.from + row * part.count + column) : R(0);
+      }
+      UNROLL for (int k = 0; k < Turns; ++k) total += values[k];
+    }
+  sums[lane * Columns + side] = total;
+  block_barrier();
+  if (lane > 0 || column >= part.count) return;
+  UNROLL for (int k = 1; k < Lanes; ++k) total += sums[k * Columns + side];
+  narrow(total * static_cast<R>(part.factor), part.to[column]);
+}
+
+template <int Threads, class A>
+DEVICE void rounded(const A& a) {
+  i64 begin = 0;
+  for (int k = 0; k < MostParts; ++k) {
+    const auto& part = a.parts[k];
+    if (block_x() >= part.end) {
+      begin = part.end;
+      continue;
+    }
+    if (part.rows == 1)
+      round_numbers<Threads>(part, block_x() - begin);
+    else
+      round_sums<Threads>(part, block_x() - begin);
+    return;
+  }
+}
+
+}  // namespace longshort
