@@ -164,12 +164,12 @@ def test_more_threads_than_32_bits_count_are_plain_torch_s():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["constant(a.from", "UNROLL for (int k = 0; k < Turns; ++k) tile", "block_barrier();"]
+    "wrong", ["constant(from", "UNROLL for (int k = 0; k < Turns; ++k) tile", "block_barrier();"]
 )
 def test_a_wrong_copy_is_found(wrong, monkeypatch):
     """A test of the tests."""
     text = sources.Program.text
-    other = {"constant(a.from": "constant(1 + a.from", "block_barrier();": ""}.get(
+    other = {"constant(from": "constant(1 + from", "block_barrier();": ""}.get(
         wrong, wrong.replace("k = 0", "k = 1")
     )
 

@@ -32,22 +32,20 @@ DEVICE void transposed(const A& a) {
   using E = typename A::Element;
   constexpr int Pitch = Tile + (sizeof(E) < 4 ? 4 / sizeof(E) : 1), Step = Threads / Tile, Turns = Tile / Step;
   E* const tile = reinterpret_cast<E*>(shared());
-  const int across = static_cast<int>((a.P + Tile - 1) / Tile);
-  const i64 unit = static_cast<i64>(block_x() / across) * Tile, column = static_cast<i64>(block_x() % across) * Tile;
-  const i64 gate = block_y();
+  const int P = static_cast<int>(a.P), H = static_cast<int>(a.H), K = static_cast<int>(a.K), across = (P + Tile - 1) / Tile;
+  const int unit = block_x() / across * Tile, column = block_x() % across * Tile;
   const int side = thread() % Tile, down = thread() / Tile;
+  const i64 gate = block_y(), read = Step * a.pitch, written = Step * a.G * a.K;
 
   E kept[Turns];  // all are asked for before one is waited for
-  UNROLL for (int k = 0; k < Turns; ++k) {
-    const i64 u = unit + down + k * Step, p = column + side;
-    kept[k] = u < a.H && p < a.P ? constant(a.from + (gate * a.H + u) * a.pitch + p) : E{};
-  }
+  const E* from = a.from + (gate * H + unit + down) * a.pitch + column + side;
+  UNROLL for (int k = 0; k < Turns; ++k)
+    kept[k] = unit + down + k * Step < H && column + side < P ? constant(from + k * read) : E{};
   UNROLL for (int k = 0; k < Turns; ++k) tile[(down + k * Step) * Pitch + side] = kept[k];
   block_barrier();
-  UNROLL for (int k = 0; k < Turns; ++k) {
-    const i64 u = unit + side, p = column + down + k * Step;
-    if (u < a.K && p < a.P) a.to[(p * a.G + gate) * a.K + u] = tile[side * Pitch + down + k * Step];
-  }
+  E* to = a.to + ((column + down) * a.G + gate) * K + unit + side;
+  UNROLL for (int k = 0; k < Turns; ++k)
+    if (unit + side < K && column + down + k * Step < P) to[k * written] = tile[side * Pitch + down + k * Step];
 }
 
 // Copies `all` rows of K columns, zeros where source(row) is null and behind P. A thread owns `Adjacent` columns of `Rows`

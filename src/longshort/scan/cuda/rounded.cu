@@ -47,16 +47,14 @@ template <int Threads, class E, class R>
 DEVICE void round_sums(const Part<E, R>& part, i64 block) {
   constexpr int Columns = 32, Lanes = Threads / Columns, Turns = 8;
   R* const sums = reinterpret_cast<R*>(shared());
-  const int side = thread() % Columns, lane = thread() / Columns;
-  const i64 column = block * Columns + side;
+  const int side = thread() % Columns, lane = thread() / Columns, rows = static_cast<int>(part.rows);
+  const i64 column = block * Columns + side, apart = Lanes * part.count;
+  const R* from = part.from + lane * part.count + column;
   R total = R(0);
   if (column < part.count)
-    for (i64 first = lane; first < part.rows; first += Turns * Lanes) {
+    for (int first = lane; first < rows; first += Turns * Lanes, from += Turns * apart) {
       R values[Turns];  // all are asked for before one is waited for
-      UNROLL for (int k = 0; k < Turns; ++k) {
-        const i64 row = first + k * Lanes;
-        values[k] = row < part.rows ? constant(part.from + row * part.count + column) : R(0);
-      }
+      UNROLL for (int k = 0; k < Turns; ++k) values[k] = first + k * Lanes < rows ? constant(from + k * apart) : R(0);
       UNROLL for (int k = 0; k < Turns; ++k) total += values[k];
     }
   sums[lane * Columns + side] = total;
