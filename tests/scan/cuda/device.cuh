@@ -398,6 +398,7 @@ DEVICE u32 gather_marks(u32 a, u32 b) { return a | b; }
 DEVICE bool any_mark(u32 marks) { return marks != 0; }
 DEVICE void in_order() {}
 DEVICE int held(int v) { return v; }
+DEVICE float waited_for(float v) { return of_lane(v, lane()); }  // finds a warp that is not whole
 DEVICE u32 clocks() { return 0; }
 DEVICE void rest(u32, u32) {}
 DEVICE void relax() { host::yield(); }

@@ -64,6 +64,9 @@ DEVICE int forgotten(int v) {
 // The same number, which the assembler too has to hold: it makes others anew at every step from where they came from. All
 // lanes of a warp call it together.
 DEVICE int held(int v) { return __shfl_sync(0xffffffffu, v, threadIdx.x & 31); }
+// The same number, waited for here: one that is loaded before a loop is waited for at its first use in it, at every turn, and
+// with it all loads of that turn which share its scoreboard. All lanes of a warp call it together.
+DEVICE float waited_for(float v) { return __shfl_sync(0xffffffffu, v, threadIdx.x & 31); }
 DEVICE Four forgotten(Four v) {
   asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
   return v;

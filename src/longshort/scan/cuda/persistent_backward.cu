@@ -145,7 +145,9 @@ struct PersistentBackward {
         if (mine) lengths.keep(a, k, n);
         if (mine) reset |= static_cast<u32>(starts(k, n, a.T.value - 1, asked_reset(a, has, n, a.T.value - 1))) << k;
         if (mine && !Cut::Projects) hidden |= static_cast<u32>(keeps_hidden<1>(a, has, n, u)[0]) << (sub * Cells + k);
-        carry(sub, k) = {mine && !Cut::Projects && a.dh ? a.dh[n * a.H + u] : R(0), mine && a.dc ? a.dc[n * a.H + u] : R(0)};
+        const R past = mine && !Cut::Projects && a.dh ? a.dh[n * a.H + u] : R(0);
+        const R dc = mine && a.dc ? a.dc[n * a.H + u] : R(0);
+        carry(sub, k) = {waited_for(past), waited_for(dc)};
       }
     }
   }
@@ -405,10 +407,10 @@ struct PersistentBackward {
         UNROLL for (int i = 0; i < 2; ++i) stats[k].of[i] = a.stats_c[(time_of(a, has, asked) * a.N + n) * 2 + i];
       if (!Cut::Projects) dy[k] = *dy_of(sub, k, n, time_of(a, has, asked));
     }
-    if (has(Resets) && Cut::Subs == 1) restart(slice, was);
     float arrived[Cells];
     product(sub, slice, s, arrived);
-    if (has(Resets) && Cut::Subs == 1) divert(sub, slice, arrived);
+    // Before the product, a cell that restarts would wait there for all that was asked for.
+    if (has(Resets) && Cut::Subs == 1) restart(slice, was), divert(sub, slice, arrived);
     if (s < 0)
       leave(sub, slice, arrived);
     else if constexpr (Cut::Normed)

@@ -651,11 +651,12 @@ struct PersistentForward {
       }
     }
     if (Shared) told_clock = clocks();
-    if (has(Resets) && !Cut::Exchanges) restart(sub, slice, j, resets);
     if constexpr (Cut::Inputs > 0) {
       inputs.multiply(j + 1, input_sums);
       if (j + 2 < a.steps.value) inputs.put(slice, j);
     }
+    // Behind what waits for x: a reset's byte is waited for with it.
+    if (has(Resets) && !Cut::Exchanges) restart(sub, slice, j, resets);
     if constexpr (Cut::Projects)
       projection.run(sub, slice, j, [&](int sub, int c, int n, int p, E value) { tell(sub, j + 1, n, c, p, value); });
     // The next sub-batch writes the one stage, or the sums, that slower threads still read.

@@ -31,12 +31,18 @@ MOST_OUTPUTS: Final = 64
 _MULTIPLIES: Final = 8
 """Sequences that a block alone needs to multiply x itself, in 16 bits: fewer share what that reads."""
 _HELD: Final = 16
-"""Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds: 8 registers each."""
+"""Tiles of weights, 16 rows by one chunk, that a thread of 255 registers holds."""
 _MOST_WIDE: Final = 512
 """H up to which a block has 64 units backward in 16 bits: half as many blocks then read the operand."""
 _HELD_SCARCE: Final = 12
-"""As many backward with two column tiles, where shared memory holds the rest anyway: more would spill what
-is loaded for the step, and a spill waits for its load."""
+"""As many backward with two column tiles, or with a norm and four tiles of rows, where shared memory holds the
+rest anyway: more would spill what is loaded for the step, and a spill waits for its load."""
+_REGISTERS: Final = 8
+"""That a thread needs for a tile."""
+_NORM_AHEAD: Final = 80
+"""Registers that a step with a norm needs beside the weights, in 16 bits: with fewer it spills its loads."""
+_NORM_BACK: Final = 112
+"""The same of a step back."""
 
 
 @hashed_once
@@ -288,9 +294,10 @@ def _alone(asked: Asked) -> Tiling | None:
     tiles = (outputs or H if backward else 4 * H) // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
-    held = (
-        chunks if by_row else min(chunks, max(1, min(_HELD, registers // (16 if size == 2 else 20)) // tiles))
-    )
+    room = registers // (16 if size == 2 else 20)
+    if normed and size == 2:
+        room = (registers - (_NORM_BACK if backward else _NORM_AHEAD)) // _REGISTERS
+    held = chunks if by_row else min(chunks, max(1, min(_HELD, room) // tiles))
     many = wanted > 8 and not backward and not normed  # else two column tiles spill
     inputs = -(-C // 32) * 32 if not backward and wanted >= _MULTIPLIES else 0
     most = 2 if many else 1
@@ -335,7 +342,7 @@ def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
         chunks = -(-K * size // 64 // warps_k)
         subs = -(-each // (8 * columns))
         sequences = -(-each // subs)
-        scarce = backward and columns == 2 and chunks * tiles > _HELD
+        scarce = backward and chunks * tiles > _HELD and (columns == 2 or (normed and tiles > 2))
         held = min(chunks, (_HELD_SCARCE if scarce else _HELD) // tiles)
         yield Tiling(
             K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
