@@ -1,12 +1,12 @@
 """Where the loops of the persistent kernels wait for memory, read in machine code: no device is needed.
 
-A warp waits on one of six scoreboards, which all loads share that were given it. So a number that is loaded before
-the loop, or that the assembler spills, can make every step wait for its tape before the product that should hide the
-tape's way: in the sources nothing shows it, and a step takes a third longer. For each kernel:
+A warp waits on one of six scoreboards, which all loads share that were given it. So a number that is loaded
+before the loop, or that the assembler spills, can make every step wait for its tape before the product that
+should hide the tape's way: nothing in the sources shows it, and a step takes a third longer. For each kernel:
 
     instructions     of the loop
-    waits            for loads of the same step that stand before its first tensor-core instruction: how many loads
-    with the operand the same where the wait is one for other blocks, whose words come later
+    waits            loads of a step that every step waits for before its first tensor-core instruction
+    with the operand the same where the wait is one for other blocks too, whose words come later
     spilled          loads that are waited for where they are made, to be stored on the stack
 
     scripts/bench waits [--disassembler PATH] [--architecture sm_90a]
@@ -102,10 +102,16 @@ def target(words: str, labels: dict[str, int]) -> int | None:
     return labels[found[1]] if found else None
 
 
-def read(code: list[Instruction], labels: dict[str, int]) -> dict[str, Any]:
-    """What this file says of the longest loop of a kernel."""
-    ends = ((k, target(one.words, labels)) for k, one in enumerate(code))
-    first, last = max(((to, k) for k, to in ends if to is not None and to <= k), key=lambda s: s[1] - s[0])
+def ways_on(code: list[Instruction], labels: dict[str, int], k: int) -> list[int]:
+    """Where a warp may go from instruction k."""
+    to = target(code[k].words, labels)
+    return [k + 1] if to is None else [to, k + 1] if code[k].words.startswith("@") else [to]
+
+
+def on_their_way(
+    code: list[Instruction], labels: dict[str, int], first: int, last: int
+) -> dict[int, frozenset[Load]]:
+    """The loads that may be on their way before each instruction of a loop."""
     arriving: dict[int, frozenset[Load]] = {first: frozenset()}
     left = [first]
     while left:
@@ -115,26 +121,41 @@ def read(code: list[Instruction], labels: dict[str, int]) -> dict[str, Any]:
         if "LDG" in words and sets is not None:
             register = re.search(r"LDG\S*\s+(R\d+)", words)
             out.add((sets, register[1] if register else "", "STRONG" in words, 0))
-        to = target(words, labels)
-        ways = [k + 1] if to is None else [to, k + 1] if words.startswith("@") else [to]
-        for way in ways:
+        for way in ways_on(code, labels, k):
             if not first <= way <= last:
                 continue
             aged = {(*load[:3], min(2, load[3] + (way <= k))) for load in out}
             if way not in arriving or not aged <= arriving[way]:
                 arriving[way] = arriving.get(way, frozenset()) | aged
                 left.append(way)
-    steps = range(first, last + 1)
-    product = next((k for k in steps if "HMMA" in code[k].words), first)  # none: rows by rows, nothing is said
+    return arriving
+
+
+def passed(code: list[Instruction], labels: dict[str, int], first: int, product: int, k: int) -> bool:
+    """Whether every way from the first instruction of a loop to its product passes instruction k."""
+    seen, left = {first}, [first] * (k != first)
+    while left:
+        ways = {way for way in ways_on(code, labels, left.pop()) if way > first and way != k} - seen
+        seen |= ways
+        left += ways - {product}
+    return product not in seen
+
+
+def read(code: list[Instruction], labels: dict[str, int]) -> dict[str, Any]:
+    """What this file says of the longest loop of a kernel."""
+    ends = ((k, target(one.words, labels)) for k, one in enumerate(code))
+    first, last = max(((to, k) for k, to in ends if to is not None and to <= k), key=lambda s: s[1] - s[0])
+    product = next((k for k in range(first, last + 1) if "HMMA" in code[k].words), first)
+    arriving = on_their_way(code, labels, first, last)
     before: set[Load] = set()
     told: set[Load] = set()
     spilled: set[Load] = set()
     for k in sorted(arriving):
         now = {load for load in arriving[k] if load[0] in code[k].waits and load[3] == 0 and not load[2]}
-        others = any(load[0] in code[k].waits and load[2] for load in arriving[k])
         if "STL" in code[k].words:
             spilled |= {load for load in now if re.search(rf"\b{load[1]}\b", code[k].words)}
-        elif k < product:
+        elif now and k < product and passed(code, labels, first, product, k):
+            others = any(load[0] in code[k].waits and load[2] for load in arriving[k])
             (told if others else before).update(now)
     found = {"instructions": last - first + 1, "waits": len(before)}
     return found | {"with the operand": len(told), "spilled": len(spilled)}

@@ -35,10 +35,12 @@ _HELD: Final = 16
 _MOST_WIDE: Final = 512
 """H up to which a block has 64 units backward in 16 bits: half as many blocks then read the operand."""
 _HELD_SCARCE: Final = 12
-"""As many backward with two column tiles, or with a norm and four tiles of rows, where shared memory holds the
-rest anyway: more would spill what is loaded for the step, and a spill waits for its load."""
+"""As many backward with two column tiles, or with a norm and four tiles of rows, where shared memory holds
+the rest anyway: more would spill what is loaded for the step, and a spill waits for its load."""
 _REGISTERS: Final = 8
 """That a thread needs for a tile."""
+_MANY_EXACT: Final = 28
+"""Registers for each tile that a thread of exact float32 holds with two column tiles: 20 spill its loads."""
 _NORM_AHEAD: Final = 80
 """Registers that a step with a norm needs beside the weights, in 16 bits: with fewer it spills its loads."""
 _NORM_BACK: Final = 112
@@ -294,11 +296,11 @@ def _alone(asked: Asked) -> Tiling | None:
     tiles = (outputs or H if backward else 4 * H) // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
-    room = registers // (16 if size == 2 else 20)
+    many = wanted > 8 and not backward and not normed  # two column tiles; else they spill
+    room = registers // (16 if size == 2 else _MANY_EXACT if many and exact else 20)
     if normed and size == 2:
         room = (registers - (_NORM_BACK if backward else _NORM_AHEAD)) // _REGISTERS
     held = chunks if by_row else min(chunks, max(1, min(_HELD, room) // tiles))
-    many = wanted > 8 and not backward and not normed  # else two column tiles spill
     inputs = -(-C // 32) * 32 if not backward and wanted >= _MULTIPLIES else 0
     most = 2 if many else 1
     for columns, of_x in ((most, inputs), (most, 0), (1, 0)):
