@@ -88,6 +88,24 @@ def test_what_is_not_a_number_stays_none(machine):
         assert out[3].isnan() and out[5] == float("inf") and out.isfinite().sum() == 38
 
 
+@DTYPES
+@pytest.mark.parametrize(
+    "gates, padded, pitch, units, width",
+    [(4, 32, 32, 5, 3), (4, 32, 40, 32, 33), (3, 64, 8, 33, 7), (4, 32, 4, 1, 1), (1, 96, 100, 65, 99)],
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_matrix_without_its_padding(gates, padded, pitch, units, width, alone, dtype, machine):
+    values = drawn([(gates * padded, pitch), (3, 40)])
+    work = Rounding(machine, dtype)
+    got = work.within(values[0], gates, units, width, 1.25)
+    if not alone:
+        work.add(values[1])
+    work.run()
+    want = values[0].unflatten(0, (gates, padded))[:, :units, :width].flatten(0, 1) * 1.25
+    assert got.is_contiguous() and torch.equal(got, want.to(dtype))
+    assert machine.launches == (not alone)
+
+
 def test_one_launch_for_all_and_torch_s_own_for_one(machine):
     rounded(machine, torch.bfloat16, drawn([(1, 4)] * rounding.PARTS), [1] * rounding.PARTS)
     assert machine.launches == 1
@@ -111,6 +129,8 @@ WRONG = {
     "a tail of one": ("k < part.count; ++k)", "k < at + 1 && k < part.count; ++k)"),
     "no factor": ("values[j] * factor", "values[j]"),
     "another part's blocks": ("block_x() - begin", "block_x()"),
+    "padding between gates": ("row / units * part.padded", "row / units * units"),
+    "padding behind columns": ("* part.pitch +", "* width +"),
 }
 
 
@@ -123,3 +143,4 @@ def test_a_wrong_kernel_fails(what, machine, monkeypatch):
     with pytest.raises(AssertionError):
         for name in PARTS:
             test_sums_over_rows_rounded_once(name, torch.bfloat16, machine)
+        test_a_matrix_without_its_padding(4, 32, 40, 31, 33, False, torch.bfloat16, emulator.Emulator())

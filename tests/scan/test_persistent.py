@@ -80,10 +80,11 @@ def normed(case):
 
 
 def rounded(case, dtype):
-    """The launch for small gradients, if several: sums over rows and, in 16 bits, dx and matrices."""
+    """The launch for small gradients, if several: sums over rows, matrices with padding; in 16 bits, all."""
     sums = (case.bias and not normed(case)) + (case.variant.get("peephole", False) or normed(case) > 0)
-    whole = 1 + 2 * (case.H % 32 == 0) + case.projected
-    return sums + (whole if dtype.itemsize == 2 else 0) > 1
+    padded = 2 * (case.H % 32 > 0)
+    whole = 3 + case.projected
+    return sums + (whole if dtype.itemsize == 2 else padded) > 1
 
 
 @ids([*APART, *PAIRED, MUCH])

@@ -313,8 +313,6 @@ def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) ->
             gradient = torch.zeros_like(value)
         elif gradient.dtype != value.dtype:
             gradient = gradient.to(value.dtype)
-        if gradient.dim() > value.dim():  # padding was left out
-            gradient = gradient.flatten(0, 1)
         result[k] = gradient
     return tuple(result)
 

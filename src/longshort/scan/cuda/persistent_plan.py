@@ -129,7 +129,7 @@ def _way_back_ahead(machine: Machine, call: Call, packed: Packed, tilings: Pair)
     if tilings.backward is None:
         way_back_ahead(machine, call, packed)
         return
-    rounding.ahead(machine, call.dtype)
+    rounding.ahead(machine, call.dtype, tilings.H > call.H)
     machine.ahead(copying.program(call.dtype, "transposed"))
     if not packed.points("operand"):
         machine.ahead(_copies(machine, call, packed).program)

@@ -1,7 +1,8 @@
 // Sums over rows, rounded, and numbers rounded as they are: the small gradients of a call in one launch.
 //
-// A part with one row is shared out by four adjacent numbers to a thread. One with several gives a block `Columns` columns:
-// each of its lanes adds up every few rows, and one thread those of all lanes. The order never changes.
+// A part with one row is shared out by four numbers to a thread; of a matrix with padding what is left without it. One with
+// several rows gives a block `Columns` columns: each of its lanes adds up every few rows, and one thread those of all lanes.
+// The order never changes.
 #include "device.cuh"
 
 namespace longshort {
@@ -17,6 +18,11 @@ struct Part {
   i64 rows;
   i64 count;
   i64 end;        // the first block that is a later part's
+  // of a matrix whose padding is cut off, else 0: `from` is (G `padded`, `pitch`), `to` (G `units`, `width`)
+  i64 width;
+  i64 pitch;
+  i64 units;
+  i64 padded;
 };
 
 // The argument: parts one after the other, the last ones empty.
@@ -41,6 +47,22 @@ DEVICE void round_numbers(const Part<E, R>& part, i64 block) {
     return;
   }
   for (i64 k = at; k < part.count; ++k) narrow(part.from[k] * factor, part.to[k]);
+}
+
+template <int Threads, class E, class R>
+DEVICE void round_within(const Part<E, R>& part, i64 block) {
+  constexpr int Turns = 4;
+  const u32 width = static_cast<u32>(part.width), units = static_cast<u32>(part.units);
+  R values[Turns];
+  UNROLL for (int j = 0; j < Turns; ++j) {
+    const u32 at = static_cast<u32>(block) * (Turns * Threads) + j * Threads + thread(), row = at / width;
+    const i64 place = (row / units * part.padded + row % units) * part.pitch + at % width;
+    values[j] = at < part.count ? constant(part.from + place) : R(0);
+  }
+  UNROLL for (int j = 0; j < Turns; ++j) {
+    const u32 at = static_cast<u32>(block) * (Turns * Threads) + j * Threads + thread();
+    if (at < part.count) narrow(values[j] * static_cast<R>(part.factor), part.to[at]);
+  }
 }
 
 template <int Threads, class E, class R>
@@ -73,7 +95,9 @@ DEVICE void rounded(const A& a) {
       begin = part.end;
       continue;
     }
-    if (part.rows == 1)
+    if (part.width)
+      round_within<Threads>(part, block_x() - begin);
+    else if (part.rows == 1)
       round_numbers<Threads>(part, block_x() - begin);
     else
       round_sums<Threads>(part, block_x() - begin);

@@ -25,7 +25,7 @@ PARTS: Final = int(re.findall(r"MostParts = (\d+)", (FOLDER / "rounded.cu").read
 """Of a launch."""
 
 
-FIELDS: Final = ("from", "to", "factor", "rows", "count", "end")
+FIELDS: Final = ("from", "to", "factor", "rows", "count", "end", "width", "pitch", "units", "padded")
 """Of a part, as `rounded.cu` has them."""
 _FORM: Final = struct.Struct("<" + "".join(layout("rounded.cu", "Part").formats[name][1] for name in FIELDS))
 
@@ -36,6 +36,16 @@ class _Part(NamedTuple):
     values: Tensor
     out: Tensor
     factor: float
+    within: tuple[int, int, int, int] = (0, 0, 0, 0)
+    "of a matrix whose padding is cut off: `width` and what follows in FIELDS"
+
+    def whole(self) -> Tensor:
+        """Their sum, as plain torch makes it."""
+        width, _, units, padded = self.within
+        if width:
+            within: Tensor = self.values.unflatten(0, (-1, padded))[:, :units, :width]
+            return within.flatten(0, 1)
+        return self.values.sum(0) if len(self.values) > 1 else self.values[0]
 
 
 class Rounding:
@@ -64,6 +74,26 @@ class Rounding:
         self._parts.append(_Part(values, out, factor))
         return out
 
+    def within(self, values: Tensor, gates: int, units: int, width: int, factor: float = 1) -> Tensor:
+        """Return what will hold a matrix without its padding, times a factor.
+
+        Args:
+            values: (G padded H, at least `width`), dense and wide.
+            gates:  G.
+            units:  H, of each gate the first rows.
+            width:  columns that are left.
+            factor: of all.
+
+        Returns:
+            (G H, width), dense.
+        """
+        out = values.new_empty(gates * units, width, dtype=self.dtype)
+        place = (width, values.shape[1], units, values.shape[0] // gates)
+        if out.numel() >= 1 << 31:  # more than 32 bits count
+            place, values = (0, 0, 0, 0), _Part(values, out, factor, place).whole().contiguous().view(1, -1)
+        self._parts.append(_Part(values, out, factor, place))
+        return out
+
     def of(self, values: Tensor) -> Tensor:
         """Return what will hold dense numbers, rounded; themselves, if they have the type already."""
         return values if values.dtype == self.dtype else self.add(values.view(1, -1)).view(values.shape)
@@ -77,27 +107,29 @@ class Rounding:
 
 def _launched(machine: Machine, dtype: torch.dtype, parts: list[_Part]) -> None:
     if len(parts) == 1 or dtype == torch.float64:  # one launch of torch's does the same
-        for values, out, factor in parts:
-            if len(values) > 1 and out.dtype == values.dtype and factor == 1:
-                torch.sum(values, 0, out=out)
+        for part in parts:
+            if len(part.values) > 1 and not part.within[0] and part.out.dtype == part.values.dtype:
+                torch.sum(part.values, 0, out=part.out)
+                if part.factor != 1:
+                    part.out.mul_(part.factor)
             else:
-                torch.mul(values.sum(0) if len(values) > 1 else values[0], factor, out=out)
+                torch.mul(part.whole(), part.factor, out=part.out)
         return
     argument, end = bytearray(_FORM.size * PARTS), 0
     for k in range(PARTS):
-        values, out, factor = parts[min(k, len(parts) - 1)]
-        rows, count = values.shape
+        values, out, factor, within = parts[min(k, len(parts) - 1)]
+        rows, count = (1, out.numel()) if within[0] else values.shape
         if k < len(parts):
             end += -(-count // (NUMBERS if rows == 1 else COLUMNS))
-        words = (values.data_ptr(), out.data_ptr(), factor, rows, count, end)
+        words = (values.data_ptr(), out.data_ptr(), factor, rows, count, end, *within)
         _FORM.pack_into(argument, k * _FORM.size, *words)
     kernel = machine.kernel(program(dtype), "rounded", THREADS * parts[0].values.element_size())
     kernel.bind(argument, end)()
 
 
-def ahead(machine: Machine, dtype: torch.dtype) -> None:
-    """Begin to compile what the way back of most calls will round with."""
-    if dtype.itemsize == 2:
+def ahead(machine: Machine, dtype: torch.dtype, padded: bool = False) -> None:
+    """Begin to compile what a way back will round with, if it will: in 16 bits, or where units are `padded`."""
+    if dtype.itemsize == 2 or padded:
         machine.ahead(program(dtype))
 
 

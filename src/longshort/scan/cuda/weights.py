@@ -46,7 +46,7 @@ def products(
         rounding: what is still to be summed or rounded goes there, and is there when it has run.
 
     Returns:
-        Gradients by name. Those that padding was left out of have an axis of gates.
+        Gradients by name.
     """
     new, gates, found = given.x.new_empty, len(call.variant.gates), {}
     dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
@@ -73,8 +73,6 @@ def products(
     if "w_hh" in out:
         operand = copying.widened(machine, made["operand"].flatten(0, -2), out["w_hh"].shape[1])
         _summed(machine, dr, operand, out["w_hh"])
-        if "w_hh" in alone and scales["w_hh"] != 1:
-            out["w_hh"] *= scales["w_hh"]
     bias: Tensor | None = made.get("bias_parts")
     if "bias" in out and bias is None:
         _summed(machine, dr.new_ones(len(dr), 1), dr, out["bias"][None])
@@ -86,15 +84,27 @@ def products(
         rounding.add(values, to.view(-1), scales.get(name, 1))
         out[name] = to
     for name, columns in (("w_ih", call.C), ("w_hh", call.P)):
-        if name in out and out[name].shape != (gates * call.H, columns):
-            rows = out[name].unflatten(0, (gates, call.H + padding))[:, : call.H, :columns]
-            out[name] = rows.to(call.dtype).contiguous()
+        if name in alone:
+            out[name] = _alone(rounding, call, out[name], columns, scales.get(name, 1))
 
     if given.w_hr is not None and needs[AT["w_hr"]]:
         found["w_hr"] = rounding.of(_summed_wide(machine, made["dprojected"], made["unprojected_all"]))
     if given.w_gates is not None and needs[AT["w_gates"]]:
         found["w_gates"] = rounding.of(_summed_wide(machine, made["da_sigmoid"], made["gates_before"]))
     return found | out
+
+
+def _alone(rounding: Rounding, call: Call, gradient: Tensor, columns: int, scale: float) -> Tensor:
+    """Return a matrix's gradient that shares no array with others: without its padding, and scaled."""
+    gates = len(call.variant.gates)
+    if gradient.shape == (gates * call.H, columns):
+        if scale != 1:
+            gradient.mul_(scale)
+        return gradient
+    if gradient.dtype == call.wide:
+        return rounding.within(gradient, gates, call.H, columns, scale)
+    rows: Tensor = gradient.unflatten(0, (gates, -1))[:, : call.H, :columns]  # rounded as they were made
+    return rows.flatten(0, 1)
 
 
 def _summed(machine: Machine, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
