@@ -128,7 +128,7 @@ def _launched(machine: Machine, dtype: torch.dtype, parts: list[_Part]) -> None:
 
 
 def ahead(machine: Machine, dtype: torch.dtype, padded: bool = False) -> None:
-    """Begin to compile what a way back will round with, if it will: in 16 bits, or where units are `padded`."""
+    """Begin to compile what a way back rounds with, if it does: in 16 bits, or where units are `padded`."""
     if dtype.itemsize == 2 or padded:
         machine.ahead(program(dtype))
 
