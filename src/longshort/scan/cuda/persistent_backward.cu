@@ -327,7 +327,7 @@ struct PersistentBackward {
   // (18): W_hh' ā of step s+1 for this thread's cells, 0 after the last step; with a projection m of (12), from all of it.
   DEVICE_MEMBER void product(int sub, const Slice<Cut, A>& slice, int s, float (&found)[Cells]) {
     UNROLL for (int k = 0; k < Cells; ++k) found[k] = 0.0f;
-    if (!Cut::Exchanges || s + 1 >= a.T) decide_all(slice, s);
+    if (s + 1 >= a.T) decide_all(slice, s);
     if (slice.count == 0) return;
     OutputGradients arriving;
     if constexpr (Cut::Projects) projection.ask(slice, s, arriving.dy);
@@ -357,6 +357,7 @@ struct PersistentBackward {
       mine += products++ % 2 * (SumBytes / 4);
     } else {
       core.template run<Parts, false, Cut::Single>(stage(sub), d);
+      decide_all(slice, s);
     }
     const int own = (core.wk * Cut::Columns + core.quarter * 2) * SumPitch + core.wm * Tiles * 16 + core.group;
     UNROLL for (int m = 0; m < Tiles; ++m)

@@ -601,8 +601,8 @@ struct PersistentForward {
     };
     float d[Tiles][Cut::NT][4];
     if constexpr (Cut::Inputs > 0) {
-      decide_all(slice, j);
       multiply_joined(operand, d);
+      decide_all(slice, j);
     } else if constexpr (Arrives) {
       if (slice.count == 0) return;
       const E* share[1] = {at.share};
@@ -615,10 +615,9 @@ struct PersistentForward {
         const E* from = at.share + apart(sub, 0) * Cut::K;
         gather<Cut::K, Core::Pitch, Cut::Threads, Cut::Columns>(a, from, operand, slice.count, a.step + j, later);
         block_barrier();
-      } else {
-        decide_all(slice, j);
       }
       core.template run<1, false, Cut::Single>(operand, d);
+      if (!Cut::Exchanges) decide_all(slice, j);
     }
     if (!Direct) {
       UNROLL for (int p = 0; p < Pairs; ++p)
