@@ -119,8 +119,9 @@ def on_their_way(
         words, waits, sets = code[k]
         out = {load for load in arriving[k] if load[0] not in waits}
         if "LDG" in words and sets is not None:
-            register = re.search(r"LDG\S*\s+(R\d+)", words)
-            out.add((sets, register[1] if register else "", "STRONG" in words, 0))
+            width, register = re.findall(r"LDG(\S*)\s+R(\d+)", words)[0]
+            count = 4 if ".128" in width else 2 if ".64" in width else 1
+            out |= {(sets, f"R{int(register) + k}", "STRONG" in words, 0) for k in range(count)}
         for way in ways_on(code, labels, k):
             if not first <= way <= last:
                 continue
@@ -145,7 +146,7 @@ def read(code: list[Instruction], labels: dict[str, int]) -> dict[str, Any]:
     """What this file says of the longest loop of a kernel."""
     ends = ((k, target(one.words, labels)) for k, one in enumerate(code))
     first, last = max(((to, k) for k, to in ends if to is not None and to <= k), key=lambda s: s[1] - s[0])
-    product = next((k for k in range(first, last + 1) if "HMMA" in code[k].words), first)
+    product = next((k for k in range(first, last + 1) if "HMMA" in code[k].words), None)
     arriving = on_their_way(code, labels, first, last)
     before: set[Load] = set()
     told: set[Load] = set()
@@ -154,11 +155,13 @@ def read(code: list[Instruction], labels: dict[str, int]) -> dict[str, Any]:
         now = {load for load in arriving[k] if load[0] in code[k].waits and load[3] == 0 and not load[2]}
         if "STL" in code[k].words:
             spilled |= {load for load in now if re.search(rf"\b{load[1]}\b", code[k].words)}
-        elif now and k < product and passed(code, labels, first, product, k):
+        elif now and product and k < product and passed(code, labels, first, product, k):
             others = any(load[0] in code[k].waits and load[2] for load in arriving[k])
             (told if others else before).update(now)
-    found = {"instructions": last - first + 1, "waits": len(before)}
-    return found | {"with the operand": len(told), "spilled": len(spilled)}
+    found: dict[str, Any] = {"instructions": last - first + 1, "spilled": len(spilled)}
+    if product is not None:  # else there is no tensor core's
+        found |= {"waits": len(before), "with the operand": len(told)}
+    return found
 
 
 def asked(case: Any, kind: str, option: str) -> Call:
@@ -195,7 +198,7 @@ def main() -> None:
         f"{name}, {way}"
         for name, ways in kernels.items()
         for way, found in ways.items()
-        if found["waits"] or found["spilled"]
+        if found.get("waits") or found["spilled"]
     ]
     print("waits before a product, or spilled loads:", wrong or "none")
     found = {

@@ -394,6 +394,19 @@ def test_calls_that_are_not_bound_start_from_the_same_zeros(arguments, monkeypat
     assert "initial" in given or not any(zeros.any() for zeros in layer.__dict__["_zeros"])
 
 
+@pytest.mark.parametrize("backend", ["auto", "plain"])
+def test_kept_cells_of_one_layer_are_those_that_the_way_back_reads(backend):
+    layer, x = made(backend=backend), torch.randn(4, 3, C)
+    y, _, kept = layer(x, keep="cells")
+    kept.cells.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    y, _, kept = layer(x, keep="cells")
+    (y.sum() + kept.cells.sum()).backward()
+    with torch.no_grad():
+        kept.cells.mul_(2)
+
+
 def test_a_call_has_a_state_of_its_own_where_it_is_learned_or_wide(monkeypatch):
     monkeypatch.setattr(binding, "_lasts", lambda x: True)
     learned, plain = made(learn_initial=True), made()

@@ -609,6 +609,26 @@ def test_blocks_look_when_there_is_something_to_see():
     ]  # fmt: skip
 
 
+def test_weights_leave_a_step_its_registers_where_shared_memory_has_room_for_the_rest():
+    """Elsewhere a step spills what it loads, which is still better than one launch a step."""
+    held = {
+        device.name: [
+            (cut.blocks, cut.in_registers, cut.in_shared)
+            for found in [tiling.pair(device, call(4096, 128, norm="ba2016"), False)]
+            for cut in (found.forward, found.backward)
+        ]
+        for device in DEVICES
+    }
+    wide, narrow = [(1, 3, 1), (1, 1, 3)], [(1, 3, 1), (1, 4, 0)]
+    assert held == {
+        "H200": wide, "B200": wide, "A100": narrow, "L4": narrow, "RTX 4090": narrow,
+    }  # fmt: skip
+    exact = tiling.pair(H200, call(4096, 128, torch.float32), False).forward
+    assert (exact.column_tiles, exact.in_registers) == (2, 2)
+    projected = tiling.pair(DEVICES[3], call(2200, 128, torch.float32, P=64), False)
+    assert projected is not None and projected.forward.blocks == 1
+
+
 def test_only_a_block_of_one_sequence_shares_a_cell_s_gates_out():
     for N, single in ((1, True), (132, True), (133, False)):
         cuts = tiling.pair(H200, call(N, 64), False)

@@ -183,11 +183,15 @@ def first_state(layer: LSTM, x: Tensor) -> State | None:
     if torch.compiler.is_compiling() or transformed() or layer.learn_initial or casting(x.device.type):
         return None
     like = layer._parameters.get(layer._names[0]["weight_hh"])
-    if like is None or type(x) is not Tensor or (x.dtype, x.device) != (like.dtype, like.device):
+    if type(like) is not nn.Parameter or type(x) is not Tensor or not _lasts(x):
         return None
-    if not _lasts(x):
+    if (x.dtype, x.device) != (like.dtype, like.device):
         return None
-    return _whole(layer, x.shape[0])
+    found = _whole(layer, x.shape[0])
+    if x.is_cuda:
+        for zeros in found:  # which another stream may have made, and the layer may let go of
+            zeros.record_stream(torch.cuda.current_stream(x.device))
+    return found
 
 
 def _lasts(x: Tensor) -> bool:

@@ -122,7 +122,8 @@ class LSTM(nn.Module):
 
         Returns:
             y, laid out as the input, (..., D P); State(h, c) after the last step of each sequence; with
-            `keep` also a `Kept` of cells (L, N, T, H) and gates (L, N, T, 4H). Feeding the state back in
+            `keep` also a `Kept` of cells (L, N, T, H) and gates (L, N, T, 4H): of one layer as the way back
+            reads them, so that they are written into after it, and of any strides. Feeding the state back in
             continues the sequences.
 
         A call with the shapes of the one before it costs the host least: it is bound to the weights, see

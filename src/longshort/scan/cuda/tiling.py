@@ -296,23 +296,28 @@ def _alone(asked: Asked) -> Tiling | None:
     tiles = (outputs or H if backward else 4 * H) // 16 // warps_rows
     chunks = -(-K * size // 64 // warps_k)
     registers = properties.registers // (32 * warps_rows * warps_k)
-    many = wanted > 8 and not backward and not normed  # two column tiles; else they spill
-    room = registers // (16 if size == 2 else _MANY_EXACT if many and exact else 20)
-    if normed and size == 2:
-        room = (registers - (_NORM_BACK if backward else _NORM_AHEAD)) // _REGISTERS
-    held = chunks if by_row else min(chunks, max(1, min(_HELD, room) // tiles))
     inputs = -(-C // 32) * 32 if not backward and wanted >= _MULTIPLIES else 0
-    most = 2 if many else 1
+    most = 2 if wanted > 8 and not backward and not normed else 1  # else two column tiles spill
     for columns, of_x in ((most, inputs), (most, 0), (1, 0)):
-        found = Tiling(
-            K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
-            -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
-            by_row, normed, outputs, asked.all_outputs, of_x,
-            wanted == 1 and not (normed or P),
-        )  # fmt: skip
-        if found.shared <= properties.shared:
-            return found
+        for room in _rooms(asked, registers, columns):
+            held = chunks if by_row else min(chunks, max(1, min(_HELD, room) // tiles))
+            found = Tiling(
+                K, H, columns, warps_rows, warps_k, held, chunks - held, 1, 1, exact, size,
+                -(-N // min(8 * columns, max(wanted, 1))), min(8 * columns, max(wanted, 1)), backward,
+                by_row, normed, outputs, asked.all_outputs, of_x,
+                wanted == 1 and not (normed or P),
+            )  # fmt: skip
+            if found.shared <= properties.shared:
+                return found
     return None
+
+
+def _rooms(asked: Asked, registers: int, columns: int) -> tuple[int, ...]:
+    """Tiles of weights that a thread holds beside what a step needs; then, if the rest has no room, more."""
+    most = registers // (16 if asked.size == 2 else 20)
+    if asked.normed and asked.size == 2:
+        return (registers - (_NORM_BACK if asked.backward else _NORM_AHEAD)) // _REGISTERS, most
+    return (registers // _MANY_EXACT, most) if columns == 2 and asked.exact else (most,)
 
 
 def _together(asked: Asked) -> Tiling | None:
@@ -344,10 +349,12 @@ def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
         chunks = -(-K * size // 64 // warps_k)
         subs = -(-each // (8 * columns))
         sequences = -(-each // subs)
-        scarce = backward and chunks * tiles > _HELD and (columns == 2 or (normed and tiles > 2))
-        held = min(chunks, (_HELD_SCARCE if scarce else _HELD) // tiles)
-        yield Tiling(
-            K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
-            -(-N // (sequences * subs)), sequences, backward, False, normed,
-            outputs, asked.all_outputs,
-        )  # fmt: skip
+        scarce = backward and chunks * tiles > _HELD
+        rooms = (_HELD_SCARCE, _HELD) if normed and tiles > 2 else (_HELD_SCARCE if columns == 2 else _HELD,)
+        for room in rooms if scarce else (_HELD,):
+            held = min(chunks, room // tiles)
+            yield Tiling(
+                K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
+                -(-N // (sequences * subs)), sequences, backward, False, normed,
+                outputs, asked.all_outputs,
+            )  # fmt: skip
