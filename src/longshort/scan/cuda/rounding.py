@@ -23,8 +23,6 @@ MOST_ADDED: Final = 512
 """Rows of a sum that one thread of eight adds up fast enough; torch adds more."""
 PARTS: Final = int(re.findall(r"MostParts = (\d+)", (FOLDER / "rounded.cu").read_text("utf8"))[0])
 """Of a launch."""
-
-
 FIELDS: Final = ("from", "to", "factor", "rows", "count", "end", "width", "pitch", "units", "padded")
 """Of a part, as `rounded.cu` has them."""
 _FORM: Final = struct.Struct("<" + "".join(layout("rounded.cu", "Part").formats[name][1] for name in FIELDS))
@@ -113,7 +111,8 @@ def _launched(machine: Machine, dtype: torch.dtype, parts: list[_Part]) -> None:
                 if part.factor != 1:
                     part.out.mul_(part.factor)
             else:
-                torch.mul(part.whole(), part.factor, out=part.out)
+                whole = part.whole()
+                torch.mul(whole, part.factor, out=part.out.view(whole.shape))
         return
     argument, end = bytearray(_FORM.size * PARTS), 0
     for k in range(PARTS):
