@@ -18,7 +18,7 @@ import longshort as ls
 from gpu.conftest import EMULATED
 from gpu.running import check, differentiate
 from longshort.scan import Noise, lstm, masks, plan
-from longshort.scan.cuda import copying, dropping, products, sources, streams
+from longshort.scan.cuda import copying, dropping, products, rounding, sources, streams
 from longshort.scan.cuda import machine as machines
 from oracle import assert_equations
 from scan.cases import OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
@@ -256,6 +256,30 @@ def test_sequences_laid_step_by_step_have_the_bits_of_plain_torch_s(N, T, C, col
         whole = torch.nn.functional.pad(x.transpose(0, 1), (0, columns - C))
         for given, want in ((None, whole), (lengths, whole.masked_fill(off, 0))):
             assert torch.equal(copying.by_step(found, x, columns, given), want.flatten(0, 1))
+
+
+@needs_a_device
+@DTYPES
+def test_small_gradients_are_summed_and_rounded_in_one_launch(dtype, device):
+    """Twice with the same bits, beside float64; numbers that are only rounded, as plain torch rounds them."""
+    found, rng = machines.cuda(torch.cuda.current_device()), torch.Generator(device).manual_seed(0)
+    shapes = ((1, 1 << 20), (132, 2600), (1, 4097), (512, 70), (7, 1), (4 * 672, 650))
+    values = [torch.randn(shape, generator=rng, device=device) for shape in shapes]
+
+    def run():
+        work = rounding.Rounding(found, dtype)
+        made = [work.add(v) for v in values[:-1]] + [work.within(values[-1], 4, 650, 649, 1.25)]
+        work.run()
+        return made
+
+    for once, again, value in zip(run(), run(), values, strict=True):
+        whole = value.unflatten(0, (4, 672))[:, :650, :649].flatten(0, 1) * 1.25 if once.dim() == 2 else None
+        want = value.double().sum(0) if whole is None else whole.double()
+        assert torch.equal(once, again)
+        if len(value) == 1 or whole is not None:
+            assert torch.equal(once, want.to(dtype))
+        else:
+            torch.testing.assert_close(once.double(), want, rtol=torch.finfo(dtype).eps, atol=1e-4)
 
 
 @needs_a_device
