@@ -9,12 +9,15 @@ should hide the tape's way: nothing in the sources shows it, and a step takes a 
     with the operand the same where the wait is one for other blocks too, whose words come later
     spilled          loads that are waited for where they are made, to be stored on the stack
 
-    scripts/bench waits [--disassembler PATH] [--architecture sm_90a]
+    scripts/bench waits [--disassembler PATH] [--architecture sm_90a] [--nvrtc PATH]
+
+Another NVRTC spills other numbers: that of torch for CUDA 13.0 has a file of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib.util
 import re
 import shutil
@@ -172,12 +175,23 @@ def asked(case: Any, kind: str, option: str) -> Call:
     return Call(options, "cuda", TYPES[kind][0], case.N, case.T, case.C, case.H, case.H, given, True)
 
 
+def use(nvrtc: Path) -> None:
+    """Compile by another NVRTC than the installed one."""
+    for builtins in nvrtc.parent.glob("libnvrtc-builtins.so*"):
+        ctypes.CDLL(str(builtins))
+    library = ctypes.CDLL(str(nvrtc))
+    compiler.nvrtc = lambda: library  # type: ignore[assignment]
+
+
 def main() -> None:
     """Read all, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--disassembler", help="path of nvdisasm")
     parser.add_argument("--architecture", default=H200.architecture)
+    parser.add_argument("--nvrtc", type=Path, help="another libnvrtc.so, with its builtins beside it")
     given = parser.parse_args()
+    if given.nvrtc:
+        use(given.nvrtc)
     tool, kernels = disassembler(given.disassembler), {}
     for case in CASES:
         for kind, (_, tf32) in TYPES.items():
@@ -207,7 +221,7 @@ def main() -> None:
         "waits before a product, or spilled loads": wrong,
         "kernels": kernels,
     }
-    print(write("waits", found))
+    print(write("waits", found, f"waits-nvrtc-{found['nvrtc']}" if given.nvrtc else None))
 
 
 if __name__ == "__main__":

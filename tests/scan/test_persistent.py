@@ -625,6 +625,16 @@ def test_weights_leave_a_step_its_registers_where_shared_memory_has_room_for_the
     }  # fmt: skip
     exact = tiling.pair(H200, call(4096, 128, torch.float32), False).forward
     assert (exact.column_tiles, exact.in_registers) == (2, 2)
+    together = [
+        tiling.pair(H200, call(*size, norm=norm), False).backward.in_registers
+        for size, norm in (
+            ((20, 650, torch.bfloat16), "ba2016"),
+            ((20, 650, torch.bfloat16), "none"),
+            ((20, 650, torch.float32), "none"),
+            ((64, 1024, torch.float32), "none"),
+        )
+    ]
+    assert together == [4, 8, 14, 12]
     projected = tiling.pair(DEVICES[3], call(2200, 128, torch.float32, P=64), False)
     assert projected is not None and projected.forward.blocks == 1
 

@@ -37,6 +37,10 @@ _MOST_WIDE: Final = 512
 _HELD_SCARCE: Final = 12
 """As many backward with two column tiles, or with a norm and four tiles of rows, where shared memory holds
 the rest anyway: more would spill what is loaded for the step, and a spill waits for its load."""
+_HELD_NORM: Final = 8
+"""As many backward with a norm: read in machine code of NVRTC 13.0, which spills more than 13.5."""
+_HELD_EXACT: Final = 14
+"""As many backward in exact float32, likewise."""
 _REGISTERS: Final = 8
 """That a thread needs for a tile."""
 _MANY_EXACT: Final = 28
@@ -320,6 +324,19 @@ def _rooms(asked: Asked, registers: int, columns: int) -> tuple[int, ...]:
     return (registers // _MANY_EXACT, most) if columns == 2 and asked.exact else (most,)
 
 
+def _rooms_together(asked: Asked, columns: int, tiles: int, all_tiles: int) -> tuple[int, ...]:
+    """The same where blocks hold W_hh between them: a thread has 255 registers, and so many tiles in all."""
+    if asked.backward and asked.normed and asked.size == 2 and columns == 1 and tiles <= 2:
+        return _HELD_NORM, _HELD
+    if not asked.backward or all_tiles <= _HELD:
+        return (_HELD,)
+    if columns == 2:
+        return (_HELD_SCARCE,)
+    if asked.normed and tiles > 2:
+        return _HELD_SCARCE, _HELD
+    return (_HELD_EXACT, _HELD) if asked.exact else (_HELD,)
+
+
 def _together(asked: Asked) -> Tiling | None:
     """Several blocks hold W_hh between them; all must be resident."""
     properties, H = asked.properties, asked.H
@@ -349,9 +366,7 @@ def _cuts(asked: Asked, units: int) -> Iterator[Tiling]:
         chunks = -(-K * size // 64 // warps_k)
         subs = -(-each // (8 * columns))
         sequences = -(-each // subs)
-        scarce = backward and chunks * tiles > _HELD
-        rooms = (_HELD_SCARCE, _HELD) if normed and tiles > 2 else (_HELD_SCARCE if columns == 2 else _HELD,)
-        for room in rooms if scarce else (_HELD,):
+        for room in _rooms_together(asked, columns, tiles, chunks * tiles):
             held = min(chunks, room // tiles)
             yield Tiling(
                 K, units, columns, warps_rows, warps_k, held, chunks - held, subs, blocks, exact, size,
