@@ -283,6 +283,18 @@ def test_rows_that_sixteen_bytes_do_not_divide(
     assert all(value.is_contiguous() for name, value in got.items() if name.startswith("dw_"))
 
 
+@pytest.mark.parametrize("H", [8, 32, 40])
+def test_large_gradients_of_such_rows_lie_dense(H, machine, monkeypatch, everything_is_widened):
+    """Their products round them, so that only the padding is left to cut off."""
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "step" if H == 8 else "persistent")
+    monkeypatch.setattr(weights, "FILLS", 0)
+    case = Case("ordinary", C=5, H=H)
+    tensors = case.make(torch.bfloat16)
+    got = case.differentiate(tensors, backend="gpu")
+    case.assert_as_accurate(got, tensors)
+    assert all(value.is_contiguous() for name, value in got.items() if name.startswith("dw_"))
+
+
 @ids([c for c in ALONE if c.why not in ("cells kept", "gates kept", "segments", "no bias")])
 def test_the_order_of_threads_changes_no_bit(case, machine):
     tensors = case.make(torch.float32)

@@ -104,7 +104,7 @@ def _alone(rounding: Rounding, call: Call, gradient: Tensor, columns: int, scale
     if gradient.dtype == call.wide:
         return rounding.within(gradient, gates, call.H, columns, scale)
     rows: Tensor = gradient.unflatten(0, (gates, -1))[:, : call.H, :columns]  # rounded as they were made
-    return rows.flatten(0, 1)
+    return rows.flatten(0, 1).contiguous()
 
 
 def _summed(machine: Machine, a: Tensor, b: Tensor, out: Tensor) -> Tensor:
