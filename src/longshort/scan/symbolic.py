@@ -159,18 +159,19 @@ def scanned(call: Call, given: Inputs) -> Outputs:
     w, active = definition.widened(call, given), definition.active_steps(call, given)
     noise, width = definition.noise_of(call, w), w.c.shape[1]
     start = torch.cat(definition.initial_state(call, w), dim=1)
-    P, H = call.P, call.H
+    P, H, variant = call.P, call.H, call.variant
 
+    # dynamo of torch 2.11 traces it: it fills no cached property (a call's variant), and lists become tuples
     def step(state: Tensor, now: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        x, *rest = now
+        x = now[0]
         if w.reset is not None:
-            state = torch.where(rest.pop(0)[:, None], start, state)
+            state = torch.where(now[1][:, None], start, state)
         h, c, s = state.split([P, H, width - H], dim=1)
-        h, c, s, gates = definition.cell(call.variant, w, x, h, c, s, noise)
+        h, c, s, gates = definition.cell(variant, w, x, h, c, s, noise)
         h = h.to(call.dtype).to(h.dtype)
         new, out = torch.cat((h, c, s), dim=1), [h, c, gates]
         if active is not None:
-            on = rest[0][:, None]
+            on = now[-1][:, None]
             new, out = torch.where(on, new, state), [torch.where(on, v, torch.zeros_like(v)) for v in out]
         wanted = (True, call.options.keep_cells, call.options.keep_gates)
         return new, [v.clone() for v, want in zip(out, wanted, strict=True) if want]
