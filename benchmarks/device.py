@@ -45,7 +45,7 @@ from longshort import LSTM
 from longshort.bench import gpu
 from longshort.scan import gpu as scan_gpu
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, machine, sources, tiling
+from longshort.scan.cuda import compiler, machine, plans, sources, tiling
 
 ROOT = Path(__file__).parents[1]
 SETUP = gpu.Setup(rounds=5, plans=("step",), first_use=False, options=False)
@@ -284,12 +284,12 @@ def host_time(run: Callable[[], object]) -> float:
 def where_the_host_is(layer: Any, x: torch.Tensor, dy: torch.Tensor, plan: str | None) -> dict[str, float]:
     """What a training step's host time is made of."""
     stamps: list[float] = []
-    whole = scan_gpu.backward
+    whole = scan_gpu.gradients
 
-    def stamped(*words: Any) -> Any:
+    def stamped(*words: Any, **more: Any) -> Any:
         stamps.append(time.perf_counter())
         try:
-            return whole(*words)
+            return whole(*words, **more)
         finally:
             stamps.append(time.perf_counter())
 
@@ -300,12 +300,12 @@ def where_the_host_is(layer: Any, x: torch.Tensor, dy: torch.Tensor, plan: str |
         y.backward(dy)
         stamps.append(time.perf_counter())
 
-    scan_gpu.backward = stamped
+    scan_gpu.gradients = stamped
     try:
         with gpu.planned(plan):
             host_time(run)
     finally:
-        scan_gpu.backward = whole
+        scan_gpu.gradients = whole
     last = [stamps[k : k + 5] for k in range(15, 40, 5)]  # of eight runs, those behind a busy device
     names = ("there", "to autograd's thread", "back", "home")
     each = zip(*[[b - a for a, b in itertools.pairwise(one)] for one in last], strict=True)
@@ -373,7 +373,7 @@ def cut_otherwise(case: gpu.Case, kind: str, way: str) -> dict[str, Any]:
     chosen = cut(machine.cuda(torch.cuda.current_device()).properties, case, kind, way)
     if chosen is None:
         return {"does not fit": way}
-    scan_gpu._cut = lambda *words: chosen  # type: ignore[assignment]  # its process ends with the answer
+    plans._cut = lambda *words: chosen  # type: ignore[assignment]  # its process ends with the answer
     x = torch.randn(case.T, case.N, case.C, device="cuda", dtype=dtype, requires_grad=True)
     dy = torch.randn(case.T, case.N, case.H, device="cuda", dtype=dtype)
     run, calls = gpu._training(gpu._layer(case, dtype), x, dy, None), 3

@@ -15,9 +15,17 @@ import time
 import torch
 
 from longshort.bench.gpu import CASES, TYPES
-from longshort.scan import gpu
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, copying, persistent_plan, rounding, sources, step_plan, team_plan
+from longshort.scan.cuda import (
+    compiler,
+    copying,
+    persistent_plan,
+    plans,
+    rounding,
+    sources,
+    step_plan,
+    team_plan,
+)
 from longshort.scan.cuda.machine import Properties
 from longshort.scan.variant import Variant
 from record import write
@@ -69,7 +77,7 @@ def kernel(asked, cut):
 
 def kernels(asked, tf32):
     """The kernels of a call whose steps run in one launch, forward at least; else a word."""
-    cut = gpu._cut(H200, asked, "persistent", tf32)
+    cut = plans._cut(H200, asked, "persistent", tf32)
     if cut is not None:
         return {
             "forward": kernel(asked, cut.forward),

@@ -13,7 +13,7 @@ import torch
 from longshort.errors import SettingError
 from longshort.scan import gpu, plain
 from longshort.scan.call import Grads, Inputs
-from longshort.scan.cuda import packing, persistent_plan, sources, tiling, weights
+from longshort.scan.cuda import packing, persistent_plan, plans, sources, tiling, weights
 from longshort.scan.cuda.machine import Properties
 from scan.cases import OPTIONS, SIZES, TOGETHER, Case, ids, pair
 
@@ -680,7 +680,7 @@ def test_which_plan_runs(wanted, H, together, monkeypatch):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", wanted)
     machine = emulator.Emulator()
     machine.properties = H200
-    found = gpu.persistent(call(64, H), machine)
+    found = plans.persistent(call(64, H), machine)
     assert (found and found.forward.blocks) == together
 
 
@@ -729,7 +729,7 @@ def test_weights_that_are_not_aligned_are_copied(H, N, on, monkeypatch, request)
     if "teams" in request.node.callspec.id:
         monkeypatch.setattr(tiling, "MOST_CELLS", 0)
         monkeypatch.setattr(tiling, "MOST_UNITS", 0)
-    gpu._teams.cache_clear(), gpu._cut.cache_clear()
+    plans._teams.cache_clear(), plans._cut.cache_clear()
     on(multiprocessors=5)
     case, put, seen = Case("ordinary", N=N, T=2, H=H), packing.Packed.put, []
 
@@ -748,7 +748,7 @@ def test_weights_that_are_not_aligned_are_copied(H, N, on, monkeypatch, request)
     for what, got in case.differentiate(tensors, backend="gpu").items():
         assert torch.equal(got, want[what]), what
     assert seen and not any(seen)
-    gpu._teams.cache_clear(), gpu._cut.cache_clear()
+    plans._teams.cache_clear(), plans._cut.cache_clear()
 
 
 def test_an_unknown_plan_is_named(monkeypatch):
@@ -757,7 +757,7 @@ def test_an_unknown_plan_is_named(monkeypatch):
         SettingError,
         match=r"^LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got 'fast'\. Unset it\.$",
     ):
-        gpu.persistent(call(64, 64), emulator.Emulator())
+        plans.persistent(call(64, 64), emulator.Emulator())
 
 
 def test_more_blocks_than_are_resident_are_refused_before_the_launch():

@@ -12,7 +12,7 @@ import torch
 
 from longshort.scan import Noise, Variant, gpu, plain
 from longshort.scan.call import Call, Options
-from longshort.scan.cuda import compiler, sources, team_plan, tiling
+from longshort.scan.cuda import compiler, plans, sources, team_plan, tiling
 from scan.cases import Case, ids
 from scan.test_persistent import APART, DEVICES, H200, KINDS, MUCH, PAIRED, by_step, call
 
@@ -35,9 +35,9 @@ def on(monkeypatch):
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "persistent")
     monkeypatch.setattr(tiling, "MOST_CELLS", 0)
     monkeypatch.setattr(tiling, "MOST_UNITS", 0)
-    gpu._teams.cache_clear(), gpu._cut.cache_clear()
+    plans._teams.cache_clear(), plans._cut.cache_clear()
     yield put
-    gpu._teams.cache_clear(), gpu._cut.cache_clear()
+    plans._teams.cache_clear(), plans._cut.cache_clear()
 
 
 @pytest.fixture
@@ -257,9 +257,9 @@ def test_which_calls_they_run(N, H, teams, monkeypatch):
     monkeypatch.delenv("LONGSHORT_CUDA_PLAN", raising=False)
     machine = emulator.Emulator()
     machine.properties = H200
-    assert bool(gpu.teams(call(N, H), machine)) == bool(teams)
+    assert bool(plans.teams(call(N, H), machine)) == bool(teams)
     for plan in ("step", "alone"):
-        assert gpu.teams(call(N, H), machine, plan) is None
+        assert plans.teams(call(N, H), machine, plan) is None
 
 
 def test_the_kernel_counts_its_memory_as_the_plan_does():

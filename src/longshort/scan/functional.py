@@ -269,17 +269,7 @@ def _bound(options: Options, given: Inputs, site: Site) -> tuple[Backend, Bound]
     backend = choose(call)[0]
     if backend.bind is not None:
         return backend, backend.bind(*operator.outside(backend, call, given), site)
-    k, biases, w_ih, w_hh = site.row, site.biases, given.w_ih, given.w_hh
-    more = given[Inputs._fields.index("c") + 1 :]  # and none of the examples, which may be large
-
-    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows = x.transpose(0, 1) if site.time_first else x
-        bias = None if not biases else biases[0] if len(biases) == 1 else biases[0] + biases[1]
-        now = Inputs(rows, w_ih, w_hh, bias, h[k], c[k], *more)  # type: ignore[arg-type]
-        out, _ = backend.forward(*operator.outside(backend, call, now))
-        y = out.y.transpose(0, 1) if site.time_first else out.y
-        return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
-
+    run = placed.evaluated(given, site, lambda now: backend.forward(*operator.outside(backend, call, now))[0])
     return backend, run
 
 

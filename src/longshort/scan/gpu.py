@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -11,14 +10,28 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ..errors import LongshortError, SettingError
-from . import derivative
-from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Options, Outputs, call_of, time_major
-from .cuda import dropping, packing, persistent_plan, step_plan, team_plan, tiling, weights
+from ..errors import LongshortError
+from . import derivative, operator
+from .call import (
+    DIFFERENTIABLE,
+    Backend,
+    Bound,
+    Call,
+    Grads,
+    Inputs,
+    Options,
+    Outputs,
+    Record,
+    Site,
+    call_of,
+    time_major,
+)
+from .cuda import dropping, packing, persistent_plan, plans, step_plan, team_plan, weights
 from .cuda import machine as machines
-from .cuda.machine import Machine, Properties
+from .cuda.machine import Machine
 from .cuda.rounding import Rounding
 from .cuda.weights import AT
+from .placed import OWN, ByParts, evaluated
 from .variant import Variant
 
 HELD: Final = 256 << 20
@@ -120,12 +133,24 @@ def _tape(call: Call) -> tuple[tuple[str, tuple[int, ...], torch.dtype], ...]:
 
 
 def forward(
-    call: Call, given: Inputs, machine: Machine, plan: str | None = None
+    call: Call,
+    given: Inputs,
+    machine: Machine,
+    plan: str | None = None,
+    bias_hh: Tensor | None = None,
 ) -> tuple[Outputs, tuple[Tensor, ...]]:
-    """Run a call; what it saves is its tape. `plan` is that of `persistent`."""
+    """Run a call; what it saves is its tape.
+
+    Args:
+        call:     its options and sizes.
+        given:    its tensors.
+        machine:  that of their device.
+        plan:     that of `plans.persistent`.
+        bias_hh:  where `given` has one of a layer's two biases, the other.
+    """
     N, T, H, wide, new = call.N, call.T, call.H, call.wide, given.x.new_empty
-    by_step, tilings = time_major(given.x), persistent(call, machine, plan) if N * T else None
-    together = teams(call, machine, plan) if N * T else None
+    by_step, tilings = time_major(given.x), plans.persistent(call, machine, plan) if N * T else None
+    together = plans.teams(call, machine, plan) if N * T else None
 
     def rows(width: int, dtype: torch.dtype) -> Tensor:
         if by_step:
@@ -150,7 +175,10 @@ def forward(
         outputs.c.copy_(given.c)
         return outputs, saved
     machine.report()  # of an earlier kernel, before torch says no more than that the context is lost
+    if bias_hh is not None and not (tilings or together):  # each step would read both
+        given, bias_hh = given._replace(bias=given.bias + bias_hh), None  # type: ignore[operator]
     packed = packing.Packed(call, given)
+    packed.put("bias_hh", bias_hh)
     for name, tensor in zip(Outputs._fields, outputs, strict=True):
         if tensor is not None:
             packed.put(name, tensor)
@@ -172,61 +200,6 @@ def forward(
     return outputs, saved
 
 
-def persistent(call: Call, machine: Machine, plan: str | None = None) -> tiling.Pair | None:
-    """Return how a call is cut to run in one launch, or None where one launch a step runs it.
-
-    Where it shares the device, its blocks that exchange fit its part, so that no other call waits for room.
-
-    LONGSHORT_CUDA_PLAN, or `plan`, names one: "step", "persistent" (where it fits), the default, or "alone":
-    persistent only where no block waits for another.
-    """
-    wanted, tf32 = _wanted(plan), call.dtype == torch.float32 and machine.tf32()
-    part = machine.properties.part(machine.sharing())
-    whole = _cut(machine.properties, call, wanted, tf32)
-    if part != machine.properties:
-        found = _cut(part, call, wanted, tf32)
-        more = whole is not None and whole.backward is not None  # the whole device runs both ways
-        if found is not None and found.exchanges and (found.backward is not None or not more):
-            return found
-    return whole
-
-
-def _wanted(plan: str | None) -> str:
-    wanted = plan or os.environ.get("LONGSHORT_CUDA_PLAN") or "persistent"
-    if wanted not in ("step", "alone", "persistent"):
-        raise SettingError(
-            f"LONGSHORT_CUDA_PLAN must be 'step', 'alone' or 'persistent', got {wanted!r}. Unset it."
-        )
-    return wanted
-
-
-def teams(call: Call, machine: Machine, plan: str | None = None) -> team_plan.Teams | None:
-    """Return how a call is cut to run forward by teams of warps, or None where another plan runs it.
-
-    They run what would else be one launch a step: elsewhere other kernels are faster.
-    """
-    if _wanted(plan) != "persistent" or team_plan.refuses(call) is not None:
-        return None
-    if persistent(call, machine, plan) is not None:
-        return None
-    part = machine.properties.part(machine.sharing())
-    return _teams(part, call, call.dtype == torch.float32 and machine.tf32())
-
-
-@lru_cache(maxsize=4096)
-def _teams(properties: Properties, call: Call, tf32: bool) -> team_plan.Teams | None:
-    return team_plan.cut(properties, call, tf32)
-
-
-@lru_cache(maxsize=4096)
-def _cut(properties: Properties, call: Call, wanted: str, tf32: bool) -> tiling.Pair | None:
-    if wanted == "step" or tiling.refuses(call) is not None:
-        return None
-    if call.H > tiling.MOST_UNITS and (wanted == "alone" or call.N * call.H > tiling.MOST_CELLS):
-        return None
-    return tiling.pair(properties, call, tf32, waits=wanted != "alone")
-
-
 def backward(
     call: Call,
     given: Inputs,
@@ -238,10 +211,25 @@ def backward(
     plan: str | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Run the derivative: the loop in the kernels, then one product for each weight."""
-    wide, N, H = call.wide, call.N, call.H
-    if N * call.T == 0:
+    if call.N * call.T == 0:
         nothing = tuple(given.x.new_empty(shape, dtype=dtype) for shape, dtype in derivative.saves(call))
         return derivative.backward(call, given, outputs, nothing, grads, needs)
+    return _finished(given, gradients(call, given, outputs, saved, grads, needs, machine, plan), needs)
+
+
+def gradients(
+    call: Call,
+    given: Inputs,
+    outputs: Outputs,
+    saved: tuple[Tensor, ...],
+    grads: Grads,
+    needs: Sequence[bool],
+    machine: Machine,
+    plan: str | None = None,
+    twice: bool = False,
+) -> dict[str, Tensor]:
+    """Return the gradients of a call of T > 0 steps by name; `twice` is that of `weights.products`."""
+    wide, N, H = call.wide, call.N, call.H
     machine.report()
     packed = packing.Packed(call, given)
     packed.put("y", packed.rows(outputs.y))
@@ -250,7 +238,7 @@ def backward(
     if outputs.cells is not None:
         packed.put("tape_cells", packed.alike(outputs.cells))
     packed.arriving(call, grads)
-    places, summed, cut = packing.sums(call), None, persistent(call, machine, plan)
+    places, summed, cut = packing.sums(call), None, plans.persistent(call, machine, plan)
     tilings = None if cut is None or cut.backward is None else cut
     if places["sum_count"]:
         rows = N if tilings is None else persistent_plan.rows(machine, call)
@@ -267,11 +255,11 @@ def backward(
         else:
             made = persistent_plan.backward(machine, call, given, packed, operands, tilings)
         rounding = Rounding(machine, call.dtype)
-        found |= weights.products(machine, call, given, made, tuple(needs), rounding)
+        found |= weights.products(machine, call, given, made, tuple(needs), rounding, twice)
         if summed is not None:
             found |= weights.summed(call, places, summed, rounding)
         rounding.run()
-    return _finished(given, found, needs)
+    return found
 
 
 def _state(
@@ -317,6 +305,45 @@ def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) ->
     return tuple(result)
 
 
+class _Recording(ByParts):
+    """A call of a layer with two biases: the kernels add them up, and their gradient is made twice.
+
+    Args:
+        call:    of the layer.
+        site:    where it stands.
+        backend: this one.
+        machine: that of the tensors' device.
+    """
+
+    def __init__(self, call: Call, site: Site, backend: Backend, machine: Machine) -> None:
+        super().__init__(call, backend, site)
+        self.machine = machine
+
+    def _ran(self, tensors: Sequence[Tensor]) -> tuple[Outputs, tuple[Tensor, ...]]:
+        call, given = operator.outside(self.backend, self.call, self._inputs(tensors, summed=False))
+        with operator.exact(call):
+            return forward(call, given, self.machine, bias_hh=tensors[OWN + 1])
+
+    def _led_back(
+        self,
+        given: Inputs,
+        rest: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        needs: tuple[bool, ...],
+    ) -> tuple[Sequence[Tensor | None], Tensor | None]:
+        if given.x.shape[0] * given.x.shape[1] == 0:
+            return super()._led_back(given, rest, grads, needs)
+        call, given = operator.outside(self.backend, self.call, given)
+        outputs, arriving = operator.unpacked(call, rest), Grads(*operator.unpacked(call, grads))  # type: ignore[arg-type]
+        with operator.exact(call):
+            found = gradients(
+                call, given, outputs, tuple(rest[3:]), arriving, needs, self.machine, twice=True
+            )
+        finished = _finished(given, found, needs)
+        again = found.get("bias_hh", finished[AT["bias"]])
+        return (*finished, *(None,) * (len(needs) - len(finished))), again
+
+
 def backend(
     name: str,
     why_not: Callable[[Call], str | None],
@@ -341,12 +368,27 @@ def backend(
     def masked(x: Tensor, kind: str, rate: float, seed: Tensor, factor: torch.dtype | None = None) -> Tensor:
         return dropping.dropped(machine_of(x.device), x, kind, rate, seed, factor)
 
+    def bind(call: Call, given: Inputs, site: Site) -> Bound:
+        machine, both = machine_of(given.x.device), site.biases
+        bias_hh = both[1] if len(both) == 2 else None
+
+        def advance(now: Inputs) -> Outputs:
+            inner, there = operator.outside(found, call, now)
+            return forward(inner, there, machine, bias_hh=bias_hh)[0]
+
+        return evaluated(given, site, advance, summed=False)
+
+    def record(call: Call, given: Inputs, site: Site) -> Record:
+        if len(site.biases) != 2:
+            return ByParts(call, found, site)
+        return _Recording(call, site, found, machine_of(given.x.device))
+
     def beside(where: torch.device, works: Sequence[Callable[[], Any]]) -> list[Any]:
         return machine_of(where).side_by_side(works)
 
-    return Backend(
-        name, why_not, run, pull, saves, device=device, dropped=masked, beside=beside, reads_bias=False
-    )
+    found = Backend(name, why_not, run, pull, saves, bind=bind, record=record, reads_bias=False)
+    found = found._replace(device=device, dropped=masked, beside=beside)
+    return found
 
 
 BACKEND: Final = backend("gpu", refuses, machines.of, "cuda")

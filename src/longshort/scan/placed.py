@@ -5,14 +5,14 @@ What parts them from a call's, views and the sum of the biases, is made inside i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from .call import Backend, Call, Inputs, Record, Site, Works
+from .call import Backend, Bound, Call, Inputs, Outputs, Record, Site, Works
 from .operator import WIDTH, Maybe, differentiated, ran, transformed
 
 FIRST: Final = Inputs._fields.index("c") + 1
@@ -41,6 +41,28 @@ class Placed(torch.autograd.Function):
         if torch.is_grad_enabled() or transformed():
             record = record.apart() if isinstance(record, Both) else by_parts(record)
         return (None, *record.backward(tensors[:count], tensors[count:], grads, needs))
+
+
+def evaluated(given: Inputs, site: Site, forward: Callable[[Inputs], Outputs], summed: bool = True) -> Bound:
+    """Return what runs a call of a layer without gradients.
+
+    Args:
+        given:   its tensors, of which x, h and c are examples and are not held.
+        site:    where it stands.
+        forward: runs the call, whatever x, h and c are.
+        summed:  whether the bias it is given is the sum of the site's, or the first of them.
+    """
+    k, biases, w_ih, w_hh = site.row, site.biases, given.w_ih, given.w_hh
+    more: Any = given[FIRST:]
+
+    def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows = x.transpose(0, 1) if site.time_first else x
+        bias = biases[0] + biases[1] if len(biases) == 2 and summed else biases[0] if biases else None
+        out = forward(Inputs(rows, w_ih, w_hh, bias, h[k], c[k], *more))
+        y = out.y.transpose(0, 1) if site.time_first else out.y
+        return y, out.h.unsqueeze(0), out.c.unsqueeze(0)
+
+    return run
 
 
 def by_parts(record: Record) -> Record:
@@ -101,7 +123,7 @@ class ByParts:
 
     def forward(self, tensors: Sequence[Tensor]) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, ...]]:
         """Run the backend."""
-        out, saved = ran(self.backend, self.call, self._inputs(tensors))
+        out, saved = self._ran(tensors)
         y = out.y.transpose(0, 1) if self.site.time_first else out.y
         h, c = out.h.unsqueeze(0), out.c.unsqueeze(0)
         return (y.data, h.data, c.data), saved  # no views, to autograd: a caller may write there
@@ -120,11 +142,21 @@ class ByParts:
         again = torch.is_grad_enabled() or transformed() or not saved  # whatever runs forward again
         given = self._inputs(tensors, summed=self.backend.reads_bias or again)
         rest = (y, h[0], c[0], *saved)
-        found = differentiated(self.call, self.backend, 3, given, rest, arriving, tuple(map(bool, wanted)))
+        found, dbias_hh = self._led_back(given, rest, arriving, tuple(map(bool, wanted)))
         dx, dw_ih, dw_hh, dbias, dh0, dc0 = found[:FIRST]
         dx = dx.transpose(0, 1) if dx is not None and self.site.time_first else dx
         more = [found[k] for k in self.others]
-        return (dx, dh0, dc0, dw_ih, dw_hh, *(dbias,) * len(self.site.biases), *more)
+        return (dx, dh0, dc0, dw_ih, dw_hh, *(dbias, dbias_hh)[: len(self.site.biases)], *more)
+
+    def _ran(self, tensors: Sequence[Tensor]) -> tuple[Outputs, tuple[Tensor, ...]]:
+        return ran(self.backend, self.call, self._inputs(tensors))
+
+    def _led_back(
+        self, given: Inputs, rest: Sequence[Tensor], grads: Sequence[Maybe], needs: tuple[bool, ...]
+    ) -> tuple[Sequence[Maybe], Maybe]:
+        """Return the gradient of every field of `Inputs`, and that of a second bias."""
+        found = differentiated(self.call, self.backend, 3, given, rest, grads, needs)
+        return found, found[Inputs._fields.index("bias")]
 
     def _inputs(self, tensors: Sequence[Tensor], summed: bool = True) -> Inputs:
         """The call's tensors; unless `summed`, one bias stands for the sum of both."""

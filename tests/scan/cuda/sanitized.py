@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import emulator
 
 from longshort.scan import gpu, masks
-from longshort.scan.cuda import copying, dropping, packing, sources, tiling, weights
+from longshort.scan.cuda import copying, dropping, packing, plans, sources, tiling, weights
 from scan.cases import OPTIONS, SIZES, TOGETHER, Case
 from scan.test_persistent import APART, MUCH
 
@@ -181,7 +181,7 @@ def call(run):
     row = 4 * run.case.N * run.case.H * max(4, dtype.itemsize)
     gpu.HELD = 256 << 20 if run.held is None else run.held * row
     tiling.MOST_CELLS, tiling.MOST_UNITS = (0, 0) if run.teams else (128 * 1024, 128)
-    gpu._teams.cache_clear(), gpu._cut.cache_clear()
+    plans._teams.cache_clear(), plans._cut.cache_clear()
     packing.WIDENED = 0 if run.widened else 1 << 20
     weights._results.cache_clear()
     if run.by_step:

@@ -10,7 +10,7 @@ streams.py    works that do not depend on each other -> streams of their own
 dropping.py   a tensor -> the same under its mask
 copying.py    a matrix -> the same padded, or transposed; sequences -> the same step by step
 products.py   a product made at every step, prepared once
-step_plan.py, persistent_plan.py, team_plan.py   the ways to run a call
+step_plan.py, persistent_plan.py, team_plan.py   the ways to run a call; plans.py which one does
 weights.py    what is left when they are done: products over all steps
 rounding.py   the small ones of their gradients -> summed and rounded
 

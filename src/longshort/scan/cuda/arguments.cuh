@@ -104,6 +104,7 @@ struct Arguments {
   // what the call was given
   const i64* seed;          // in: one number, on the device
   const E* bias;            // in: (G H)
+  const E* bias_hh;         // in: (G H)  or null: a second one; the bias is their sum, rounded. Not for one launch a step
   const E* peephole;        // in: (S H)
   const E* gain_ih;         // in: (G H)
   const E* gain_hh;         // in: (G H)

@@ -69,6 +69,16 @@ DEVICE typename A::Wide weight_at(const typename A::Element* weight, Index block
   return weight && block >= 0 ? static_cast<R>(wide(constant(weight + block * H + u))) : R(0);
 }
 
+// The bias of (2): of two the sum, rounded as it would be before the launch.
+template <class A>
+DEVICE typename A::Wide bias_at(const A& a, Index block, Index u) {
+  const auto first = weight_at<A>(a.bias, block, a.H, u);
+  if (!a.bias_hh) return first;
+  typename A::Element sum;
+  narrow(first + weight_at<A>(a.bias_hh, block, a.H, u), sum);
+  return static_cast<typename A::Wide>(wide(sum));
+}
+
 template <class A, class F>
 DEVICE Peepholes<typename A::Wide> peepholes_of(const A& a, const F& has, Index u) {
   Peepholes<typename A::Wide> p = {0, 0, 0};

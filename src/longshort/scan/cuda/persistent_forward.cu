@@ -402,8 +402,8 @@ struct PersistentForward {
     UNROLL for (int p = 0; p < (Direct ? Pairs : 1); ++p) {
       const int u = unit(Cut::Single ? p : Direct ? p * 2 * Cut::NT : 0);
       UNROLL for (int gate = 0; gate < 4; ++gate)
-        bias[p][gate] = u < a.H ? weight_at<A>(a.bias, slots[gate], a.H, u) : R(0);
-      if (splits()) bias[p][0] = u < a.H ? weight_at<A>(a.bias, core.quarter, a.H, u) : R(0);
+        bias[p][gate] = u < a.H ? bias_at(a, slots[gate], u) : R(0);
+      if (splits()) bias[p][0] = u < a.H ? bias_at(a, core.quarter, u) : R(0);
       if (u < a.H) peepholes[p] = peepholes_of(a, has, u);
       if (Gained && u < a.H) gains[p] = gains_of(u);
     }

@@ -14,6 +14,7 @@ template <class E, class R>
 struct Part {
   const R* from;  // in: (rows, count)
   E* to;          // out: (count)  their sum over the rows, times `factor`
+  E* again;       // out: (count)  the same, or null; null where padding is cut off
   double factor;
   i64 rows;
   i64 count;
@@ -44,9 +45,13 @@ DEVICE void round_numbers(const Part<E, R>& part, i64 block) {
     load(part.from + at, values);
     UNROLL for (int j = 0; j < Adjacent; ++j) narrow(values[j] * factor, rounded[j]);
     store(part.to + at, rounded);
+    if (part.again) store(part.again + at, rounded);
     return;
   }
-  for (i64 k = at; k < part.count; ++k) narrow(part.from[k] * factor, part.to[k]);
+  for (i64 k = at; k < part.count; ++k) {
+    narrow(part.from[k] * factor, part.to[k]);
+    if (part.again) part.again[k] = part.to[k];
+  }
 }
 
 template <int Threads, class E, class R>
@@ -83,7 +88,10 @@ DEVICE void round_sums(const Part<E, R>& part, i64 block) {
   block_barrier();
   if (lane > 0 || column >= part.count) return;
   UNROLL for (int k = 1; k < Lanes; ++k) total += sums[k * Columns + side];
-  narrow(total * static_cast<R>(part.factor), part.to[column]);
+  E rounded;
+  narrow(total * static_cast<R>(part.factor), rounded);
+  part.to[column] = rounded;
+  if (part.again) part.again[column] = rounded;
 }
 
 template <int Threads, class A>

@@ -23,7 +23,7 @@ MOST_ADDED: Final = 512
 """Rows of a sum that one thread of eight adds up fast enough; torch adds more."""
 PARTS: Final = int(re.findall(r"MostParts = (\d+)", (FOLDER / "rounded.cu").read_text("utf8"))[0])
 """Of a launch."""
-FIELDS: Final = ("from", "to", "factor", "rows", "count", "end", "width", "pitch", "units", "padded")
+FIELDS: Final = ("from", "to", "again", "factor", "rows", "count", "end", "width", "pitch", "units", "padded")
 """Of a part, as `rounded.cu` has them."""
 _FORM: Final = struct.Struct("<" + "".join(layout("rounded.cu", "Part").formats[name][1] for name in FIELDS))
 
@@ -36,6 +36,8 @@ class _Part(NamedTuple):
     factor: float
     within: tuple[int, int, int, int] = (0, 0, 0, 0)
     "of a matrix whose padding is cut off: `width` and what follows in FIELDS"
+    again: Tensor | None = None
+    "where the same goes once more"
 
     def whole(self) -> Tensor:
         """Their sum, as plain torch makes it."""
@@ -58,18 +60,21 @@ class Rounding:
         self.machine, self.dtype = machine, dtype
         self._parts: list[_Part] = []
 
-    def add(self, values: Tensor, out: Tensor | None = None, factor: float = 1) -> Tensor:
+    def add(
+        self, values: Tensor, out: Tensor | None = None, factor: float = 1, again: Tensor | None = None
+    ) -> Tensor:
         """Return what will hold the sum over the rows of dense numbers (rows, count), times a factor.
 
         Args:
             values: (rows, count), wide; of an address that 16 bytes divide, and so is `out`'s.
             out:    (count,), dense; by default a new one.
             factor: of all.
+            again:  where the same goes once more, if anywhere; as `out`.
         """
         out = values.new_empty(values.shape[1], dtype=self.dtype) if out is None else out
         if values.shape[0] > MOST_ADDED or values.dtype == torch.float64:
             values = values.sum(0, keepdim=True)
-        self._parts.append(_Part(values, out, factor))
+        self._parts.append(_Part(values, out, factor, again=again))
         return out
 
     def within(self, values: Tensor, gates: int, units: int, width: int, factor: float = 1) -> Tensor:
@@ -113,14 +118,17 @@ def _launched(machine: Machine, dtype: torch.dtype, parts: list[_Part]) -> None:
             else:
                 whole = part.whole()
                 torch.mul(whole, part.factor, out=part.out.view(whole.shape))
+            if part.again is not None:
+                part.again.copy_(part.out)
         return
     argument, end = bytearray(_FORM.size * PARTS), 0
     for k in range(PARTS):
-        values, out, factor, within = parts[min(k, len(parts) - 1)]
+        values, out, factor, within, again = parts[min(k, len(parts) - 1)]
         rows, count = (1, out.numel()) if within[0] else values.shape
         if k < len(parts):
             end += -(-count // (NUMBERS if rows == 1 else COLUMNS))
-        words = (values.data_ptr(), out.data_ptr(), factor, rows, count, end, *within)
+        more = 0 if again is None else again.data_ptr()
+        words = (values.data_ptr(), out.data_ptr(), more, factor, rows, count, end, *within)
         _FORM.pack_into(argument, k * _FORM.size, *words)
     kernel = machine.kernel(program(dtype), "rounded", THREADS * parts[0].values.element_size())
     kernel.bind(argument, end)()

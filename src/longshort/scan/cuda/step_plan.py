@@ -129,6 +129,7 @@ def needed(call: Call, names: tuple[str, ...]) -> tuple[str, ...]:
 
 _GIVEN: Final = (
     "bias",
+    "bias_hh",
     "h_given",
     "c_given",
     "initial_h",

@@ -301,6 +301,12 @@ struct TeamForward {
     }
     begin();
     cell(0, 0).load_gates(a.bias, readable(), bias);
+    if (a.bias_hh) {
+      typename A::Element more[4][Cut::Units];
+      cell(0, 0).load_gates(a.bias_hh, readable(), more);
+      UNROLL for (int gate = 0; gate < 4; ++gate)
+        UNROLL for (int j = 0; j < Cut::Units; ++j) narrow(wide(bias[gate][j]) + wide(more[gate][j]), bias[gate][j]);
+    }
     order_in_shared();
     block_barrier();
     post(0);

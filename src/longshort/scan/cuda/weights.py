@@ -33,6 +33,7 @@ def products(
     made: dict[str, Any],
     needs: tuple[bool, ...],
     rounding: Rounding,
+    twice: bool = False,
 ) -> dict[str, Tensor]:
     """Return the gradients of x, the matrices and, without a norm, the bias.
 
@@ -44,6 +45,7 @@ def products(
                   row of dz may hold two parts: z̄ rounded, and what that left.
         needs:    which inputs need a gradient.
         rounding: what is still to be summed or rounded goes there, and is there when it has run.
+        twice:    whether the bias's gradient is made once more, a layer's second's, where it is rounded.
 
     Returns:
         Gradients by name.
@@ -62,7 +64,7 @@ def products(
         dx = dx[:, : call.C].to(call.dtype).contiguous() if call.C < C else rounding.of(dx)
         found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
 
-    alone, together, room = _results(call, dr.shape[1], needs)
+    alone, together, room = _results(call, dr.shape[1], needs, twice)
     out = {name: new(shape, dtype=dtype) for name, (shape, dtype) in alone.items()}
     if together:
         sums, rounded = new(room, dtype=call.wide), new(room)
@@ -78,11 +80,12 @@ def products(
         _summed(machine, dr.new_ones(len(dr), 1), dr, out["bias"][None])
     elif bias is not None and "bias" in alone:
         rounding.add(bias, out["bias"])
-    for name, piece in together.items():
-        to = rounded.as_strided(*piece)
+    places = {name: rounded.as_strided(*piece) for name, piece in together.items()}
+    for name in [name for name in together if name != "bias_hh"]:
         values = bias if name == "bias" and bias is not None else out[name].view(1, -1)
-        rounding.add(values, to.view(-1), scales.get(name, 1))
-        out[name] = to
+        again = places.get("bias_hh") if name == "bias" else None
+        rounding.add(values, places[name].view(-1), scales.get(name, 1), again)
+    out |= places
     for name, columns in (("w_ih", call.C), ("w_hh", call.P)):
         if name in alone:
             out[name] = _alone(rounding, call, out[name], columns, scales.get(name, 1))
@@ -139,7 +142,7 @@ def _dtype(call: Call, shape: tuple[int, ...]) -> torch.dtype:
 
 @lru_cache(maxsize=4096)
 def _results(
-    call: Call, rows: int, needs: tuple[bool, ...]
+    call: Call, rows: int, needs: tuple[bool, ...], twice: bool
 ) -> tuple[dict[str, tuple[Shape, torch.dtype]], dict[str, tuple[Shape, Shape, int]], int]:
     """Return shapes and dtypes of the gradients with an array each; shape, strides and place of the others.
 
@@ -157,8 +160,9 @@ def _results(
             continue
         if dtype == call.dtype or shape != wanted[name]:  # padding is cut off as it is rounded
             alone[name] = shape, dtype
-        else:
-            together[name] = shape, (*shape[1:], 1), room
+            continue
+        for each in (name, "bias_hh") if name == "bias" and twice else (name,):
+            together[each] = shape, (*shape[1:], 1), room
             room += -(-prod(shape) // 64) * 64  # whole lines of a cache
     return alone, together, room
 
