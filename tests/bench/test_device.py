@@ -102,7 +102,7 @@ def test_the_binaries_are_those_of_table_options_and_stacks():
         "persistent_backward",
         "dropped",
         "transposed",
-        "padded",
+        "copied",
     )
     for kind in kinds:
         assert any(f"KERNEL({kind}," in text for text in texts), kind

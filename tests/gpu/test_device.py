@@ -229,6 +229,17 @@ def test_a_tensor_under_its_mask_has_the_cpu_s_bits(N, T, K, dtype, device):
             assert torch.equal(dropping.dropped(found, by_step, *given[1:]).cpu(), want)
 
 
+def copied(machine, what, tensor, *more):
+    """One copy alone, and behind it what is not there yet."""
+    copies = copying.Copies(machine, tensor.dtype)
+    found, room = getattr(copies, what)(tensor, *more), tensor.new_zeros(5, 32)
+    if tensor.dtype != torch.float64:
+        copies.blank(room)
+    copies.run()
+    assert tensor.dtype == torch.float64 or bool((room.view(torch.uint8) == 255).all())
+    return found
+
+
 @needs_a_device
 @pytest.mark.parametrize("dtype", list(sources.TYPES), ids=str)
 @pytest.mark.parametrize("H, columns", [(1, 32), (31, 32), (128, 128), (650, 672), (1024, 1024)])
@@ -239,10 +250,12 @@ def test_copies_of_weights_have_the_bits_of_plain_torch_s(H, columns, dtype, dev
         room = torch.randn(G * H * H + 1, device=device).to(dtype)
         for w_hh in (room[:-1].view(-1, H), room[1:].view(-1, H)):
             want = torch.nn.functional.pad(w_hh.view(G, H, H).permute(2, 0, 1), more)
-            assert torch.equal(copying.transposed(found, w_hh, G, columns), want)
-            assert torch.equal(copying.resident(found, w_hh, columns), torch.nn.functional.pad(w_hh, more))
+            room = torch.zeros(40, H, dtype=dtype, device=device)
+            assert torch.equal(copying.transposed(found, w_hh, G, columns, room), want)
+            assert bool((room.view(torch.uint8) == 255).all())
+            assert torch.equal(copied(found, "resident", w_hh, columns), torch.nn.functional.pad(w_hh, more))
             want = torch.nn.functional.pad(w_hh.view(G, H, H), (0, columns - H, 0, 7)).flatten(0, 1)
-            assert torch.equal(copying.padded(found, w_hh, columns, G, H + 7), want)
+            assert torch.equal(copied(found, "padded", w_hh, columns, G, H + 7), want)
 
 
 @needs_a_device
@@ -255,7 +268,7 @@ def test_sequences_laid_step_by_step_have_the_bits_of_plain_torch_s(N, T, C, col
         x = torch.randn(N * T * C + 1, device=device).to(dtype)[elements:][: N * T * C].view(N, T, C)
         whole = torch.nn.functional.pad(x.transpose(0, 1), (0, columns - C))
         for given, want in ((None, whole), (lengths, whole.masked_fill(off, 0))):
-            assert torch.equal(copying.by_step(found, x, columns, given), want.flatten(0, 1))
+            assert torch.equal(copied(found, "by_step", x, columns, given), want.flatten(0, 1))
 
 
 @needs_a_device

@@ -56,6 +56,14 @@ def same(got, want):
     return dense and got.dtype == want.dtype and torch.equal(got.view(whole), want.view(whole))
 
 
+def copied(machine, what, tensor, *more, **settings):
+    """One copy of `Copies`, alone."""
+    copies = copying.Copies(machine, tensor.dtype)
+    found = getattr(copies, what)(tensor, *more, **settings)
+    copies.run()
+    return found
+
+
 def turned(w_hh, gates, columns):
     """By plain torch, on whole numbers: a NaN's bits too."""
     whole = w_hh.view(WHOLE[w_hh.element_size()]).unflatten(0, (gates, -1)).permute(2, 0, 1)
@@ -86,7 +94,7 @@ def test_a_matrix_is_padded_to_the_bit(columns, padded, layout, dtype, machine):
         matrix = LAYOUTS[layout](drawn(rows, columns, dtype))
         whole = matrix.view(WHOLE[dtype.itemsize])
         want = pad(whole, (0, padded - columns)).contiguous().view(dtype)
-        assert same(copying.padded(machine, matrix, padded), want)
+        assert same(copied(machine, "padded", matrix, padded), want)
     assert machine.launches == 3
 
 
@@ -98,7 +106,7 @@ def test_the_rows_of_each_gate_are_padded_too(P, columns, layout, dtype, machine
         w_ih = LAYOUTS[layout](drawn(G * H, P, dtype))
         whole = w_ih.view(WHOLE[dtype.itemsize]).unflatten(0, (G, H))
         want = pad(whole, (0, columns - P, 0, units - H)).flatten(0, 1).contiguous().view(dtype)
-        assert same(copying.padded(machine, w_ih, columns, G, units), want)
+        assert same(copied(machine, "padded", w_ih, columns, G, units), want)
     assert machine.launches == 3
 
 
@@ -121,46 +129,95 @@ def test_sequences_are_laid_step_by_step_to_the_bit(N, T, C, columns, layout, dt
     whole = pad(x.transpose(0, 1).view(WHOLE[dtype.itemsize]), (0, columns - C))
     off = torch.arange(T)[:, None] >= lengths
     for given, want in ((None, whole), (lengths, whole.masked_fill(off[..., None], 0))):
-        got = copying.by_step(machine, x, columns, given).contiguous()
+        got = copied(machine, "by_step", x, columns, given).contiguous()
         assert torch.equal(got.view(WHOLE[dtype.itemsize]), want.flatten(0, 1))
 
 
 def test_sequences_that_lie_so_are_not_copied(machine):
     x = drawn(6, 8, torch.bfloat16).view(3, 2, 8).transpose(0, 1)
     for lying in (x, x[:, :1], x[..., :5], x[:1, ::2]):
-        assert copying.by_step(machine, lying, lying.shape[2]).data_ptr() == x.data_ptr()
+        assert copied(machine, "by_step", lying, lying.shape[2]).data_ptr() == x.data_ptr()
     assert machine.launches == 0
-    assert copying.by_step(machine, x[:, :0], 8).shape == (0, 8)
+    assert copied(machine, "by_step", x[:, :0], 8).shape == (0, 8)
     assert machine.launches == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_what_is_not_there_yet_has_all_bits_set(dtype, machine):
+    """With other copies in their launch; alone, and in doubles, by torch."""
+
+    def bits(tensor):
+        return tensor.view(torch.uint8)
+
+    w_hh, room = drawn(12, 5, dtype), torch.zeros(4, 3, 36, dtype=dtype)
+    copies = copying.Copies(machine, dtype)
+    assert bool((bits(copies.blank(room.clone())) == 255).all()) and len(copies) == 0
+    made = copies.padded(w_hh, 8)
+    for inner in (room[1:3], room.view(-1)[5 : 5 + 33].view(1, 33)):
+        room.zero_()
+        copies.blank(inner)
+        copies.padded(w_hh, 8)
+        copies.run()
+        assert bool((bits(inner.contiguous()) == 255).all())
+        assert int((bits(room) == 255).sum()) == inner.numel() * inner.element_size()
+    assert same(made, pad(w_hh.view(WHOLE[dtype.itemsize]), (0, 3)).view(dtype)) and machine.launches == 2
+    doubles = copying.Copies(machine, torch.float64)
+    doubles.padded(drawn(3, 3, torch.float64), 4)
+    assert bool((bits(doubles.blank(torch.zeros(2, 8, dtype=torch.float32))) == 255).all())
+
+
+@DTYPES
+def test_and_so_while_w_hh_is_transposed(dtype, machine):
+    for G, H, vectors in ((4, 33, 1), (3, 5, 5000), (1, 64, 1024)):
+        w_hh, size = drawn(G * H, 7, dtype), 16 // dtype.itemsize
+        room = torch.zeros((vectors + 1) * size, dtype=dtype)
+        got = copying.transposed(machine, w_hh, G, 64, room[: vectors * size])
+        assert same(got, turned(w_hh, G, 64))
+        assert int((room.view(torch.uint8) == 255).sum()) == vectors * 16
+    assert bool((copying.transposed(machine, w_hh[:0], 1, 0, room) == 0).sum() == 0)
+
+
+def test_more_copies_than_a_launch_has_parts(machine):
+    copies, matrices = (
+        copying.Copies(machine, torch.float32),
+        [drawn(5, 3 + k, torch.float32) for k in range(12)],
+    )
+    found = [copies.padded(matrix, 16) for matrix in matrices]
+    copies.run()
+    copies.run()  # nothing is left
+    assert machine.launches == -(-12 // copying.PARTS)
+    for got, matrix in zip(found, matrices, strict=True):
+        want = pad(matrix.view(torch.int32), (0, 16 - matrix.shape[1]))
+        assert same(got, want.view(torch.float32))
 
 
 def test_nothing_is_copied_where_nothing_need_be(machine):
     w_hh = drawn(24, 32, torch.bfloat16)
-    assert copying.resident(machine, w_hh, 32) is w_hh and machine.launches == 0
+    assert copied(machine, "resident", w_hh, 32) is w_hh and machine.launches == 0
     odd = behind(w_hh, 1)
-    assert copying.widened(machine, odd, 32) is odd and machine.launches == 0  # a product takes any address
+    assert copied(machine, "widened", odd, 32) is odd and machine.launches == 0  # a product takes any address
     for given, columns in ((w_hh, 48), (behind(w_hh, 1), 32), (w_hh.t(), 24), (behind(w_hh, 0, 8), 32)):
         want = pad(given.view(torch.int16), (0, columns - given.shape[1])).view(torch.bfloat16)
-        assert same(copying.resident(machine, given, columns), want.contiguous())
+        assert same(copied(machine, "resident", given, columns), want.contiguous())
     assert machine.launches == 4
 
 
 def test_a_matrix_of_nothing_is_no_launch(machine):
     assert copying.transposed(machine, torch.empty(0, 3), 4, 0).shape == (3, 4, 0)
     assert copying.transposed(machine, torch.empty(4, 0), 4, 8).shape == (0, 4, 8)
-    assert copying.padded(machine, torch.empty(0, 3), 8).shape == (0, 8)
+    assert copied(machine, "padded", torch.empty(0, 3), 8).shape == (0, 8)
     assert machine.launches == 0
-    assert torch.equal(copying.padded(machine, torch.empty(3, 0), 8), torch.zeros(3, 8))
+    assert torch.equal(copied(machine, "padded", torch.empty(3, 0), 8), torch.zeros(3, 8))
 
 
 def test_more_threads_than_32_bits_count_are_plain_torch_s():
     """Nothing so large is made: plain torch is asked."""
     with torch.device("meta"):
         matrix = torch.empty(1 << 31, 7, dtype=torch.bfloat16)
-    assert copying.padded(None, matrix, 9).shape == (1 << 31, 9)
-    assert copying.padded(None, matrix, 9, 4, (1 << 29) + 1).shape == ((1 << 31) + 4, 9)
+    assert copied(None, "padded", matrix, 9).shape == (1 << 31, 9)
+    assert copied(None, "padded", matrix, 9, 4, (1 << 29) + 1).shape == ((1 << 31) + 4, 9)
     x, lengths = matrix.unflatten(0, (2, 1 << 30)), torch.empty(2, dtype=torch.int64, device="meta")
-    assert copying.by_step(None, x, 9, lengths).shape == (1 << 31, 9)
+    assert copied(None, "by_step", x, 9, lengths).shape == (1 << 31, 9)
 
 
 @pytest.mark.parametrize(
@@ -189,33 +246,34 @@ def test_a_wrong_copy_is_found(wrong, monkeypatch):
         emulator.library.cache_clear()
 
 
-ODD = ["padded", "sequences", "padded", "transposed", "padded", "sequences", "padded"]
-"""W_hh, x and W_ih; W_hh'; W_ih, x and the operand."""
-
-
 @pytest.mark.parametrize(
     "H, widened, copies",
     [
-        (32, False, ["sequences", "transposed", "sequences"]),
-        (31, False, ["padded", "sequences", "transposed", "padded", "sequences"]),
-        (31, True, ODD),
+        (32, False, [1, "transposed", 1]),  # x
+        (31, False, [2, "transposed", 2]),  # W_hh and x; W_ih and x
+        (31, True, [3, "transposed", 3]),  # W_hh, x and W_ih; W_ih, x and the operand
     ],
     ids=["even", "odd", "odd and large"],
 )
-def test_a_call_s_copies_are_these_kernels(H, widened, copies, monkeypatch):
-    """Without a pad of plain torch."""
+def test_a_call_s_copies_are_these_launches(H, widened, copies, monkeypatch):
+    """So many together in a launch, and no pad of plain torch."""
     machine, seen = emulator.put(emulator.Emulator(), monkeypatch.setattr), []
     case = Case("ordinary", C=H, H=H)
     tensors = case.make(torch.bfloat16)
     monkeypatch.setenv("LONGSHORT_CUDA_PLAN", "persistent")
     monkeypatch.setattr(packing, "WIDENED", 0 if widened else packing.WIDENED)
-    kernel = machine.kernel
+    kernel, run = machine.kernel, copying.Copies.run
 
     def noted(program, name, shared=0):
-        seen.append(name)
+        seen.extend([name] * (name == "transposed"))
         return kernel(program, name, shared)
 
+    def counted(self):
+        seen.extend([len(self)] * (len(self) > 0))
+        run(self)
+
     monkeypatch.setattr(machine, "kernel", noted)
+    monkeypatch.setattr(copying.Copies, "run", counted)
     weights._results.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(torch.nn.functional, "pad", None)
@@ -223,4 +281,4 @@ def test_a_call_s_copies_are_these_kernels(H, widened, copies, monkeypatch):
         got = case.differentiate(tensors, backend="gpu")
     weights._results.cache_clear()
     case.assert_as_accurate(got, tensors)
-    assert [name for name in seen if name in ("padded", "transposed", "sequences")] == copies
+    assert seen == copies

@@ -92,7 +92,7 @@ def programs():
         for adjacent in (1, 2, 4):
             yield dropping.program(dtype, adjacent)
         yield rounding.program(dtype)
-        yield from (copying.program(dtype, name) for name in ("transposed", "padded", "sequences"))
+        yield from (copying.program(dtype, name) for name in ("transposed", "copied"))
 
 
 PROGRAMS = {f"{p.file}-{str(p.dtype)[6:]}-{k}": p for k, p in enumerate(programs())}
@@ -174,14 +174,14 @@ def test_the_layout_is_the_struct_s():
 
 
 @pytest.mark.parametrize(
-    "file, name, doubles", [("dropped.cu", "Dropped", {"scale"}), ("copied.cu", "Copied", set())]
+    "file, name, doubles",
+    [("dropped.cu", "Dropped", {"scale"}), ("copied.cu", "Transposed", set()), ("copied.cu", "Part", set())],
 )
 def test_the_layout_of_another_argument_is_its_struct_s(file, name, doubles):
     layout = sources.layout(file, name)
     text = (sources.FOLDER / file).read_text()
-    fields = re.findall(
-        r"^  (?:const )?\w+\*? (\w+);", text[text.index(f"struct {name}") : text.index("\n};")], re.M
-    )
+    body = text[text.index(f"struct {name} {{") :]
+    fields = re.findall(r"^  (?:const )?\w+\*? (\w+);", body[: body.index("\n};")], re.M)
     assert list(layout.place) == fields and {k for k, v in layout.formats.items() if v == "<d"} == doubles
 
 
@@ -456,13 +456,13 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             40,
             "step",
             [
+                "copied",
                 "step_begin",
-                "sequences",
                 *["step_forward"] * 2,
                 *["step_backward"] * 2,
                 "step_end",
                 "step_operands",
-                "sequences",
+                "copied",
             ],
         ),
         (
@@ -470,14 +470,12 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             40,
             "alone",
             [
-                "padded",
-                "sequences",
+                "copied",
                 "persistent_forward",
                 "transposed",
                 "persistent_backward",
                 "step_operands",
-                "padded",
-                "sequences",
+                "copied",
                 "rounded",
             ],
         ),
@@ -486,12 +484,12 @@ def test_a_wait_that_was_too_long_is_told_by_the_next_call():
             160,
             "persistent",
             [
-                "sequences",
+                "copied",
                 "persistent_forward",
                 "transposed",
                 "persistent_backward",
                 "step_operands",
-                "sequences",
+                "copied",
             ],
         ),
     ],
@@ -537,11 +535,11 @@ def test_a_training_step_from_python_to_the_driver(N, H, plan, launches, stub, m
     asked = call_of(Options(), given, save=True)
     outputs, saved = gpu.forward(asked, given, device, plan)
     # the way back as well, side by side; and copies, of x and of W_hh there and back, of the operands; sums
-    assert len(compiled) == {"step": 3, "persistent": 5, "alone": 7}[plan]
+    assert len(compiled) == {"step": 3, "persistent": 5, "alone": 6}[plan]
     grads = Grads(torch.randn_like(outputs.y), None, None)
     needs = [True] * len(Inputs._fields)
     found = gpu.backward(asked, given, outputs, saved, grads, needs, device, plan)
-    assert len(compiled) == len(set(compiled)) == {"step": 3, "persistent": 5, "alone": 7}[plan]
+    assert len(compiled) == len(set(compiled)) == {"step": 3, "persistent": 5, "alone": 6}[plan]
     assert [g.shape for g in found if g is not None] == [t.shape for t in given if t is not None]
     assert [name for name, _, _ in seen] == launches
     for name, kind, grid in seen:

@@ -189,7 +189,7 @@ def forward(
     if shifted is not None:
         packed.number("operand", shifted[1])
     with machine.current():
-        inputs_of = packing.input_products(machine, call, given)
+        inputs_of = packing.InputProducts(machine, call, given)
         if together is not None:
             team_plan.forward(machine, call, given, packed, inputs_of, chunk, together)
         elif tilings is None:

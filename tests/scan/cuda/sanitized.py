@@ -203,6 +203,14 @@ def dropped(types=tuple(TYPES)):
                     assert torch.equal(got, masks.dropped(given, kind, 0.3, seed))
 
 
+def padded_by(machine, matrix, *more):
+    """One copy alone."""
+    copies = copying.Copies(machine, matrix.dtype)
+    found = copies.padded(matrix, *more)
+    copies.run()
+    return found
+
+
 def copied(types=tuple(TYPES)):
     """Matrices padded and transposed: one tile and several, rows that lie apart, odd addresses."""
     machine = emulator.Emulator(seed=3)
@@ -218,14 +226,16 @@ def copied(types=tuple(TYPES)):
             # the last row ends with the memory: nothing lies behind the matrix
             apart = torch.empty((G * H - 1) * (P + 1) + P + 1, dtype=TYPES[dtype])[1:]
             for w_hh in (dense, apart.as_strided((G * H, P), (P + 1, 1)).copy_(dense)):
-                got = copying.transposed(machine, w_hh, G, padded)
+                room = torch.zeros(8 * P, dtype=TYPES[dtype])
+                got = copying.transposed(machine, w_hh, G, padded, room)
+                assert bool((room.view(torch.uint8) == 255).all())
                 want = torch.nn.functional.pad(w_hh.view(G, H, P).permute(2, 0, 1), (0, padded - H))
                 assert torch.equal(got, want)
                 for more in (1, 2, 8):
                     want = torch.nn.functional.pad(w_hh, (0, more))
-                    assert torch.equal(copying.padded(machine, w_hh, P + more), want)
+                    assert torch.equal(padded_by(machine, w_hh, P + more), want)
                 want = torch.nn.functional.pad(w_hh.view(G, H, P), (0, 3, 0, 2)).flatten(0, 1)
-                assert torch.equal(copying.padded(machine, w_hh, P + 3, G, H + 2), want)
+                assert torch.equal(padded_by(machine, w_hh, P + 3, G, H + 2), want)
 
 
 TABLE = {part.__name__: part for part in (step, norms, alone, exchange, teams)}

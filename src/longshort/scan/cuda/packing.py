@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..call import Call, Grads, Inputs, time_major
-from .copying import by_step, program, widened
+from ..call import Call, Grads, Inputs
+from .copying import Copies
 from .machine import Machine
 from .sources import FLAGS, Layout, layout
 
@@ -254,37 +253,47 @@ def whole(call: Call, columns: int) -> int:
     return -(-columns // each) * each if odd and call.dtype != torch.float64 else columns
 
 
-def inputs(machine: Machine, call: Call, given: Inputs, sums: bool = True) -> Tensor:
+def inputs(copies: Copies, call: Call, given: Inputs, sums: bool = True) -> Tensor:
     """Return x as (T N, `whole` C), step by step; a copy only where needed.
+
+    Args:
+        copies: makes it.
+        call:   of its sizes.
+        given:  its tensors.
+        sums:   whether a sum over steps is made of it: then the padding is zeros, else what stands there, of
+                which the padding's own W_ih x is made alone.
+    """
+    return copies.by_step(given.x, whole(call, call.C), given.lengths if sums else None)
+
+
+class InputProducts:
+    """Makes W_ih x of the times [low, high), (steps N, G H) and wide, from x and W_ih as products read them.
 
     Args:
         machine: that of x's device, which is the current one.
         call:    of its sizes.
         given:   its tensors.
-        sums:    whether a sum over steps is made of it: then the padding is zeros, else what stands there, of
-                 which the padding's own W_ih x is made alone.
     """
-    return by_step(machine, given.x, whole(call, call.C), given.lengths if sums else None)
 
+    def __init__(self, machine: Machine, call: Call, given: Inputs) -> None:
+        self.machine, self.call, self.given = machine, call, given
+        self._laid: tuple[Tensor, Tensor] | None = None
 
-def input_products(machine: Machine, call: Call, given: Inputs) -> Callable[[int, int], Tensor]:
-    """Return what makes W_ih x of the times [low, high), (steps N, G H) and wide.
+    def lay_out(self, copies: Copies) -> None:
+        """Have x and W_ih copied, where a product needs it, and begin to compile what copies."""
+        # with a norm the way back sums what became of W_ih x
+        x = inputs(copies, self.call, self.given, sums=self.call.variant.norm != "none")
+        self._laid = x, copies.widened(self.given.w_ih, x.shape[1]).t()
+        copies.ahead()
 
-    x is laid out when the first is asked for, while what copies it compiles beside the kernel of the steps.
-    """
-    made: list[Tensor] = []
-    if not time_major(given.x):
-        machine.ahead(program(call.dtype, "sequences"))
-
-    def product(low: int, high: int) -> Tensor:
-        if not made:  # with a norm the way back sums what became of W_ih x
-            x = inputs(machine, call, given, sums=call.variant.norm != "none")
-            made.extend((x, widened(machine, given.w_ih, x.shape[1]).t()))
-        x, w_ih = made
-        part = x if high - low == call.T else x[low * call.N : high * call.N]
-        return machine.product(part, w_ih, part.new_empty((len(part), w_ih.shape[1]), dtype=call.wide))
-
-    return product
+    def __call__(self, low: int, high: int) -> Tensor:
+        """Make those of some times, from what `lay_out` had copied."""
+        x, w_ih = self._laid  # type: ignore[misc]  # it is there by now
+        N = self.call.N
+        part = x if high - low == self.call.T else x[low * N : high * N]
+        return self.machine.product(
+            part, w_ih, part.new_empty((len(part), w_ih.shape[1]), dtype=self.call.wide)
+        )
 
 
 # The operand of the recurrent product at step t is h_{t-1}, and the gradient of W_hh reads all of them. y

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..call import Call, Inputs
 from . import copying, rounding
+from .copying import Copies, blank
 from .machine import Machine, Runnable
-from .packing import Packed, flags, sized
+from .packing import InputProducts, Packed, flags, sized
 from .sources import Entry, Program
 from .step_plan import RESIDENT_ROWS, Steps, aligned, span, way_back_ahead
 from .tiling import Pair, Tiling
@@ -82,12 +83,6 @@ def waits(machine: Machine, packed: Packed, rest: int = 0) -> None:
     packed.put("stuck", machine.report())
 
 
-def blank(tensor: Tensor) -> Tensor:
-    """Set every bit: nothing is there yet."""
-    tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int32).fill_(-1)
-    return tensor
-
-
 def meetings(call: Call) -> int:
     """Return how often the blocks of a norm meet in a step: for the products, and for the cell."""
     return {"none": 0, "products": 1}.get(call.variant.norm, 2)
@@ -153,18 +148,18 @@ def _normed(machine: Machine, call: Call, packed: Packed, z: Tensor, low: int) -
     packed.put("z", to)
 
 
-def _inputs_in_kernel(machine: Machine, call: Call, given: Inputs, packed: Packed, width: int) -> None:
+def _inputs_in_kernel(copies: Copies, call: Call, given: Inputs, packed: Packed, width: int) -> None:
     """Point to x as it lies, if 16 bytes divide its rows, else to a copy; to W_ih, `width` columns wide."""
     x, each = given.x, 16 // call.dtype.itemsize
     odd = x.stride(2) != 1 or any(n % each for n in (call.C, x.stride(0), x.stride(1)))
     if odd or x.data_ptr() % 16:
-        x = copying.by_step(machine, x, -(-call.C // each) * each, fresh=True)
+        x = copies.by_step(x, -(-call.C // each) * each, fresh=True)
         x = x.unflatten(0, (call.T, call.N)).transpose(0, 1)
     packed.put("x", x)
     packed.number("x_n", x.stride(0))
     packed.number("x_t", x.stride(1))
     packed.number("x_vectors", x.shape[2] // each)
-    packed.put("input_weights", copying.resident(machine, given.w_ih, width))
+    packed.put("input_weights", copies.resident(given.w_ih, width))
 
 
 def forward(
@@ -172,7 +167,7 @@ def forward(
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: Callable[[int, int], Tensor],
+    inputs_of: InputProducts,
     chunk: int,
     tilings: Pair,
 ) -> None:
@@ -189,20 +184,28 @@ def forward(
         waits(machine, packed, tiling.rest)
     if call.save and (machine, call, tiling, packed.short) not in _KERNELS:
         _way_back_ahead(machine, call, packed, tilings)
-    found = kernel(machine, call, tiling, together, packed.short)
-    K = tiling.K
-    packed.put("weights", copying.resident(machine, given.w_hh, K))
+    copies, K = Copies(machine, call.dtype), tiling.K
+    packed.put("weights", copies.resident(given.w_hh, K))
     if given.w_hr is not None:
-        packed.put("projection", copying.resident(machine, given.w_hr, H))
+        packed.put("projection", copies.resident(given.w_hr, H))
+    if tiling.inputs:
+        _inputs_in_kernel(copies, call, given, packed, tiling.inputs)
+        copies.ahead()
+    else:
+        inputs_of.lay_out(copies)
+    found = kernel(machine, call, tiling, together, packed.short)
     launch = found.bind(packed.bytes, tiling.grid, 1, together)
     if tiling.inputs:
-        _inputs_in_kernel(machine, call, given, packed, tiling.inputs)
+        copies.run()
         packed.number("steps", call.T)
         launch()
         return
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
         low, high = span(call, s, last)
+        if together:
+            packed.put("exchange", copies.blank(given.x.new_empty(last - s + 1, call.N, K)))
+        copies.run()
         z = inputs_of(low, high)
         packed.number("z_first", low)
         if call.variant.norm in ("ba2016", "products"):
@@ -212,7 +215,6 @@ def forward(
         packed.number("step", s)
         packed.number("steps", last - s)
         if together:
-            packed.put("exchange", blank(given.x.new_empty(last - s + 1, call.N, K)))
             _tell_second(call, given, packed, last - s, H)
             _meet(call, given, packed, last - s, tiling.blocks)
         launch()
@@ -239,15 +241,15 @@ def backward(
     new, H, G = given.x.new_empty, tilings.H, len(call.variant.gates)
     tiling: Tiling = tilings.backward  # type: ignore[assignment]  # the caller has seen that there is one
     together = tiling.blocks > 1
-    packed.put("weights", copying.transposed(machine, given.w_hh, G, H))
+    da = new(call.T * call.N, tiling.parts * G * H)
+    packed.put("weights", copying.transposed(machine, given.w_hh, G, H, da if together else None))
     made: dict[str, Any] = {}
     if given.w_hr is not None:
         made |= _project_back(machine, call, given, packed, tiling)
     packed.number("weight_pitch", G * H)
     packed.number("sequences", tiling.sequences)
     packed.number("pitch", H)
-    da = new(call.T * call.N, tiling.parts * G * H)
-    packed.put("da", blank(da) if together else da)
+    packed.put("da", da)
     dr = da[:, : G * H]
     made |= {"dr": dr, "dz": dr}
     if packed.held.get("dy") is None:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..call import Call, Inputs
 from . import rounding
-from .copying import widened
+from .copying import Copies, widened
 from .machine import MOST_ROWS, Machine
-from .packing import Packed, flags, sized, whole
+from .packing import InputProducts, Packed, flags, sized, whole
 from .sources import Entry, Program
 
 THREADS = 128
@@ -245,7 +245,7 @@ def forward(
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: Callable[[int, int], Tensor],
+    inputs_of: InputProducts,
     chunk: int,
     operands: Tensor | None,
 ) -> None:
@@ -256,23 +256,23 @@ def forward(
         call:      of T > 0 steps.
         given:     its tensors.
         packed:    the argument, complete but for the products.
-        inputs_of: (first t, last t + 1) -> W_ih x of those steps, (steps, N, G H).
+        inputs_of: makes W_ih x, once x is laid out.
         chunk:     steps whose W_ih x is held at a time.
         operands:  (T, N, P), where y is the operand of the step after it; `packed` points to the first.
     """
-    new, steps = given.x.new_empty, Steps(machine, call, packed, AHEAD)
+    new, steps, copies = given.x.new_empty, Steps(machine, call, packed, AHEAD), Copies(machine, call.dtype)
+    inputs_of.lay_out(copies)
     if call.save:
         way_back_ahead(machine, call, packed)
-    N, H, P, GH, v = call.N, call.H, call.P, given.w_ih.shape[0], call.variant
-    wide = call.wide
-    r = new(N, GH, dtype=wide)
+    N, H, P, GH, v, wide = call.N, call.H, call.P, given.w_ih.shape[0], call.variant, call.wide
+    r, columns = new(N, GH, dtype=wide), whole(call, P)
     packed.put("r", r)
-    columns = whole(call, P)
     operand = given.x.new_zeros(1, N, columns) if operands is None else operands
     if operands is None:
         packed.put("operand", operand)
         packed.number("operand_pitch", columns)
-    multiply = machine.repeated(operand, widened(machine, given.w_hh, operand.shape[2]).T, r[None])
+    multiply = machine.repeated(operand, copies.widened(given.w_hh, operand.shape[2]).T, r[None])
+    copies.run()
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
         r_gates = new(N, len(v.sigmoids) * H, dtype=wide)

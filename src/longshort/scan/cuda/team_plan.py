@@ -5,18 +5,17 @@ For Hopper (sm_90a), whose products of four warps read both operands there. The 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch import Tensor
 
 from ..call import Call, Inputs, hashed_once
 from . import tiling
-from .copying import resident
+from .copying import Copies
 from .machine import Machine, Properties, Runnable
-from .packing import Packed, flags, sized
+from .packing import InputProducts, Packed, flags, sized
 from .persistent_plan import fitting, waits
 from .sources import Entry, Program
 from .step_plan import aligned, span, way_back_ahead
@@ -144,7 +143,7 @@ def forward(
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: Callable[[int, int], Tensor],
+    inputs_of: InputProducts,
     chunk: int,
     teams: Teams,
 ) -> None:
@@ -153,7 +152,9 @@ def forward(
     `packed` points to where the first operand goes too, if anywhere.
     """
     new, size = given.x.new_zeros, teams.size
-    packed.put("weights", resident(machine, given.w_hh, teams.K))
+    copies = Copies(machine, call.dtype)
+    packed.put("weights", copies.resident(given.w_hh, teams.K))
+    inputs_of.lay_out(copies)
     packed.number("weight_pitch", teams.K)
     packed.number("sequences", teams.sequences)
     waits(machine, packed)
@@ -161,6 +162,7 @@ def forward(
         way_back_ahead(machine, call, packed)
     units = next(units for units in (4, 2, 1) if units <= aligned(packed) and call.H % units == 0)
     launch = kernel(machine, call, teams, units).bind(packed.bytes, teams.grid, 1, True)
+    copies.run()
     sets = teams.groups * teams.sets
     operand, posts = sets * 2 * teams.K * teams.columns, sets * POSTS * 4 // size
     for s in range(0, call.T, chunk):

@@ -53,27 +53,34 @@ def products(
     new, gates, found = given.x.new_empty, len(call.variant.gates), {}
     dr, dz = made["dr"].flatten(0, -2), made["dz"].flatten(0, -2)
     padding, parts = dr.shape[1] // gates - call.H, dz.shape[1] // dr.shape[1]
+    alone, together, room = _results(call, dr.shape[1], needs, twice)
+    copies, C, w_ih = copying.Copies(machine, call.dtype), packing.whole(call, call.C), given.w_ih
+    if needs[AT["x"]] and (padding or call.C < C):
+        w_ih = copies.padded(w_ih, C, gates, call.H + padding)
+    x = packing.inputs(copies, call, given) if needs[AT["w_ih"]] else given.x
+    operand = made["operand"].flatten(0, -2)
+    operand = copies.widened(operand, packing.whole(call, call.P)) if needs[AT["w_hh"]] else operand
+    copies.run()
     if needs[AT["x"]]:
-        C = packing.whole(call, call.C)
-        w_ih, shape = given.w_ih, (dz.shape[0], C)
-        if padding or call.C < C:
-            w_ih = copying.padded(machine, w_ih, C, gates, call.H + padding)
+        shape = (dz.shape[0], C)
         dx = machine.product(
             dz, w_ih.repeat(parts, 1) if parts > 1 else w_ih, new(shape, dtype=_dtype(call, shape))
         )
-        dx = dx[:, : call.C].to(call.dtype).contiguous() if call.C < C else rounding.of(dx)
+        if call.C < C:
+            wider = dx.dtype != call.dtype
+            dx = rounding.within(dx, 1, len(dx), call.C) if wider else dx[:, : call.C].contiguous()
+        else:
+            dx = rounding.of(dx)
         found["x"] = dx.as_strided((call.N, call.T, call.C), (call.C, call.N * call.C, 1))
 
-    alone, together, room = _results(call, dr.shape[1], needs, twice)
     out = {name: new(shape, dtype=dtype) for name, (shape, dtype) in alone.items()}
     if together:
         sums, rounded = new(room, dtype=call.wide), new(room)
         out |= {name: sums.as_strided(*piece) for name, piece in together.items()}
     if "w_ih" in out:
-        _summed(machine, dz[:, : dr.shape[1]], packing.inputs(machine, call, given), out["w_ih"])
+        _summed(machine, dz[:, : dr.shape[1]], x, out["w_ih"])
     scales = {"w_hh": 1 / (1 - packing.drawn(call).h)}
     if "w_hh" in out:
-        operand = copying.widened(machine, made["operand"].flatten(0, -2), out["w_hh"].shape[1])
         _summed(machine, dr, operand, out["w_hh"])
     bias: Tensor | None = made.get("bias_parts")
     if "bias" in out and bias is None:
