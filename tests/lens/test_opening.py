@@ -45,6 +45,45 @@ def test_a_forecaster(forecaster):
     assert "Three horizons" in str(made)
 
 
+def test_a_forecaster_with_covariates_of_every_kind():
+    """Each name is that of its channel: what is known is 1 there, and a series' own number stays."""
+    import polars
+
+    n, rng = 80, np.random.default_rng(0)
+    days = np.datetime64("2024-01-01") + np.arange(n)
+    parts = []
+    for k, shop in enumerate(("one", "two")):
+        words = {name: rng.choice(["a", "b", "c", "d"], n) for name in ("weather", "event")}
+        numbers = {name: rng.normal(size=n) for name in ("y", "visitors", "price")}
+        parts.append(
+            polars.DataFrame(
+                {"shop": [shop] * n, "day": days, **words, **numbers, "size": [k] * n, "land": [shop] * n}
+            )
+        )
+    model = Forecaster(
+        horizon=3, season=7, hidden=4, max_steps=2, id="shop", target=("y",), seed=0,
+        past=("visitors", "event"), future=("price", "weather"), static=("size", "land"),
+        categorical=("event", "weather", "land"),
+    )  # fmt: skip
+    model.fit(polars.concat(parts), quiet=True)
+    made = look(model)
+    x = made.trace["lstm.l0.x"]
+    assert len(made.channels) == x.shape[2]
+    place = {name: k for k, name in enumerate(made.channels)}
+    assert [name for name in place if name.startswith(("event", "weather"))] == [
+        *(f"event, {k} of 3" for k in (1, 2, 3)),
+        *(f"weather, {k} of 3" for k in (1, 2, 3)),
+    ]
+    flags = torch.tensor([0, np.log(2)], dtype=x.dtype)  # 0 and 1, squashed
+    for name in ("known", "visitors known", "price known", "size known"):
+        assert bool(torch.isclose(x[..., place[name], None], flags).any(-1).all())
+    for name in ("visitors", "price", "event, 1 of 3", "weather, 1 of 3"):
+        assert len(x[..., place[name]].unique()) > 2
+    for name in ("size", "land, 1 of 2", "land, 2 of 2"):
+        assert bool((x[:, :1, place[name]] == x[..., place[name]]).all())
+        assert len(x[:, 0, place[name]].unique()) == 2
+
+
 @pytest.fixture
 def verb(capsys):
     """Runs `longshort look` here, and returns its exit code and what it printed."""

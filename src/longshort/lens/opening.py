@@ -171,7 +171,7 @@ def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
     return Opened(
         network, (windows, places), lambda out: out.flatten(1), loss, LEVELS.index(0.5),
         "The median of the next step", "Forecaster",
-        _channels(plan), names,
+        _channels(plan, network), names,
     )  # fmt: skip
 
 
@@ -182,12 +182,25 @@ def _name(series: Any, row: int) -> str:
     return f"{series.name}, up to {text}"
 
 
-def _channels(plan: Any) -> list[str]:
+def _channels(plan: Any, network: Any) -> list[str]:
     """Names of the network's input channels, as `ForecastModel` stacks them."""
+
+    def numbers(role: str) -> list[str]:
+        return [part for name, *_ in plan.numeric[role] for part in (name, f"{name} known")]
+
+    def categories(role: str) -> list[str]:
+        """One for each number that a category is turned into."""
+        sizes = [table.embedding_dim for table in network.codes[role]]
+        named = zip(plan.coded[role], sizes, strict=True)
+        return [
+            f"{name}, {k} of {size}" if size > 1 else name
+            for (name, _), size in named
+            for k in range(1, size + 1)
+        ]
+
     names = ["value", "known"]
     for season in plan.seasons:
         names += [f"change in {season} steps", f"{season} steps before the next"]
-    names += [part for name, *_ in plan.numeric["past"] for part in (name, f"{name} known")]
+    names += numbers("past") + categories("past")
     names += [f"{wave} of the {cycle}" for cycle in plan.calendar for wave in ("sine", "cosine")]
-    names += [part for name, *_ in plan.numeric["future"] for part in (name, f"{name} known")]
-    return names
+    return names + numbers("future") + categories("future") + numbers("static") + categories("static")
