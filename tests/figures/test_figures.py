@@ -138,6 +138,12 @@ def test_files(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.SVG", "a.png"]
 
 
+def test_signs_that_no_font_has_are_boxes_and_no_warning(tmp_path):
+    file = tmp_path / "a.png"
+    save_figure(forecast_figure([panel(title="load \N{SHOPPING TROLLEY} \u6771\u4eac")]), file)
+    assert file.stat().st_size > 10_000
+
+
 def test_one_bad_name_and_no_file_is_written(tmp_path):
     with pytest.raises(SettingError) as raised:
         save_figure(FIGURES["one"](), tmp_path / "a.png", "a.pdf")

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import longshort as ls
 from longshort.scan import Variant
-from longshort.scan.cuda import plans, tiling
+from longshort.scan.cuda import plans, team_plan, tiling, weights
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
 import emulator
@@ -91,14 +91,87 @@ def test_the_bits_are_those_of_their_sum(plan, dtype, variant, on):
         assert torch.equal(a, b), k
 
 
-@pytest.mark.parametrize("needed", ["bias_ih_l0", "bias_hh_l0"])
-def test_one_of_them_alone_may_be_wanted(needed, on):
+@pytest.mark.parametrize("frozen", ["bias_ih_l0", "bias_hh_l0"])
+def test_one_of_them_may_be_frozen(frozen, on):
     on("alone")
+    x = drawn((T, N, C), torch.bfloat16)
+    own, other = (layer(40, torch.bfloat16, Variant()) for _ in range(2))
+    getattr(own, frozen).requires_grad_(False)
+    for one in (own, other):
+        one(x)[0].sum().backward()
+    assert getattr(own, frozen).grad is None
+    (left,) = {"bias_ih_l0", "bias_hh_l0"} - {frozen}
+    assert torch.equal(getattr(own, left).grad, getattr(other, left).grad)
+
+
+@pytest.mark.parametrize("name", ["bias_ih_l0", "bias_hh_l0"])
+@pytest.mark.parametrize("shape, dtype", [((), None), ((1,), None), (None, torch.bfloat16)], ids=str)
+def test_what_only_torch_adds_up_torch_adds_up(shape, dtype, name, on):
+    """A number for all gates, or a bias in 16 bits of a layer in 32: their sum is the bias all the same."""
+    on("alone")
+    own, x = layer(40, torch.float32, Variant()), drawn((T, N, C), torch.float32)
+    bias = getattr(own, name).detach() if shape is None else torch.full(shape, 0.5)
+    setattr(own, name, torch.nn.Parameter(bias.to(dtype or torch.float32)))
+    y, _, weights, _ = one_bias(own, x)
+    want = torch.autograd.grad(y.sum(), weights["weight_hh_l0"])[0]
+    with torch.no_grad():
+        assert all(torch.equal(own(x)[0], y) for _ in range(3))
+    got = own(x)[0]
+    assert torch.equal(got, y) and torch.equal(torch.autograd.grad(got.sum(), own.weight_hh_l0)[0], want)
+
+
+@pytest.mark.parametrize("n, t", [(0, T), (N, 0)])
+def test_a_call_of_nothing_leads_back(n, t, on):
+    on("alone")
+    own = layer(40, torch.bfloat16, Variant())
+    y, state = own(torch.zeros(t, n, C, dtype=torch.bfloat16))
+    (y.sum() + state.h.sum()).backward()
+    assert all(bool((w.grad == 0).all()) for w in own.parameters())
+
+
+def test_autocast_around_the_way_back_narrows_nothing(on):
+    on("alone")
+    x, found = drawn((T, N, C), torch.float32), []
+    for narrow in (False, True):
+        own = layer(40, torch.float32, Variant())
+        y = own(x)[0].sum()
+        with torch.autocast("cpu", enabled=narrow):
+            y.backward()
+        found.append([w.grad for w in own.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_both_are_there_where_nothing_else_is_rounded(on, monkeypatch):
+    """Matrices that cuBLAS rounds leave the bias alone, which torch sums then."""
+    on("alone")
+    monkeypatch.setattr(weights, "FILLS", 1)
+    weights._results.cache_clear()
     own, x = layer(40, torch.bfloat16, Variant()), drawn((T, N, C), torch.bfloat16)
-    both = torch.autograd.grad(own(x)[0].sum(), [own.bias_ih_l0, own.bias_hh_l0])
-    assert torch.equal(*both)
-    (one,) = torch.autograd.grad(own(x)[0].sum(), [getattr(own, needed)])
-    assert torch.equal(one, both[0])
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        own(x)[0].sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        weights._results.cache_clear()
+    assert bool(own.bias_hh_l0.grad.isfinite().all())
+    assert torch.equal(own.bias_ih_l0.grad, own.bias_hh_l0.grad)
+
+
+@pytest.mark.parametrize("offset, units", [(0, 4), (1, 1), (2, 2)])
+def test_teams_load_no_more_of_a_bias_than_its_address_allows(offset, units, on, monkeypatch):
+    on("teams")
+    own, x, asked, kernel = (
+        layer(64, torch.bfloat16, Variant()),
+        drawn((T, N, C), torch.bfloat16),
+        [],
+        team_plan.kernel,
+    )
+    room = torch.empty(4 * 64 + offset, dtype=torch.bfloat16)
+    own.bias_hh_l0.data = room[offset:].copy_(own.bias_hh_l0.detach())
+    monkeypatch.setattr(team_plan, "kernel", lambda *words: asked.append(words[-1]) or kernel(*words))
+    y, *_ = one_bias(own, x)
+    assert torch.equal(own(x)[0], y) and asked == [4, units]
 
 
 class Operators(TorchDispatchMode):

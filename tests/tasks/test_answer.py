@@ -69,6 +69,17 @@ def test_a_written_table_is_the_table(tmp_path, suffix):
         assert path.read_text() == csv(table)
 
 
+def test_a_table_of_another_kind_is_refused_and_not_written(tmp_path):
+    forecast, file = full_model().predict(), tmp_path / "forecast.xlsx"
+    with pytest.raises(SettingError) as raised:
+        forecast.write(file)
+    assert str(raised.value) == (
+        f"{file}: a table's name ends in .csv or .parquet, that of a forecast's picture in .png or .svg, and "
+        "that of scores in .json. Give one of these endings."
+    )
+    assert not file.exists() and forecast.write(tmp_path / "F.CSV").read_text() == csv(forecast.to_polars())
+
+
 def test_a_table_that_cannot_be_written_leaves_what_was_there(tmp_path):
     with pytest.raises(RunError, match="cannot be written: No such file or directory"):
         full_model().predict().write(tmp_path / "nowhere" / "forecast.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,10 @@ def figure_bytes(figure: Figure, format: str) -> bytes:
     matplotlib: Any = need("matplotlib", extra="tasks", to="draw a figure")
     file = io.BytesIO()
     metadata = {"Software": None} if format == "png" else {"Date": None, "Creator": None}
-    with matplotlib.rc_context({"svg.hashsalt": "longshort", "svg.fonttype": "path"}):
+    rc = matplotlib.rc_context({"svg.hashsalt": "longshort", "svg.fonttype": "path"})
+    with rc, warnings.catch_warnings():
+        # a name may have signs that no font here has: a box stands for each, and the user can do nothing
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
         figure.savefig(file, format=format, dpi=200, metadata=metadata)
     return file.getvalue()
 

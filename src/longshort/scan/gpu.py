@@ -305,6 +305,12 @@ def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) ->
     return tuple(result)
 
 
+def _apart(call: Call, given: Inputs, site: Site) -> bool:
+    """Whether kernels can add a layer's two biases up: torch would also widen a number, or a narrower one."""
+    like = (given.w_ih.shape[:1], call.dtype, given.x.device)
+    return len(site.biases) == 2 and all((b.shape, b.dtype, b.device) == like for b in site.biases)
+
+
 class _Recording(ByParts):
     """A call of a layer with two biases: the kernels add them up, and their gradient is made twice.
 
@@ -369,17 +375,17 @@ def backend(
         return dropping.dropped(machine_of(x.device), x, kind, rate, seed, factor)
 
     def bind(call: Call, given: Inputs, site: Site) -> Bound:
-        machine, both = machine_of(given.x.device), site.biases
-        bias_hh = both[1] if len(both) == 2 else None
+        machine, apart = machine_of(given.x.device), _apart(call, given, site)
+        bias_hh = site.biases[1] if apart else None
 
         def advance(now: Inputs) -> Outputs:
             inner, there = operator.outside(found, call, now)
             return forward(inner, there, machine, bias_hh=bias_hh)[0]
 
-        return evaluated(given, site, advance, summed=False)
+        return evaluated(given, site, advance, summed=not apart)
 
     def record(call: Call, given: Inputs, site: Site) -> Record:
-        if len(site.biases) != 2:
+        if not _apart(call, given, site):
             return ByParts(call, found, site)
         return _Recording(call, site, found, machine_of(given.x.device))
 

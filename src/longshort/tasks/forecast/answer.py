@@ -19,6 +19,8 @@ from .settings import LEVELS
 if TYPE_CHECKING:
     import polars
 
+TABLES = ("", ".csv", ".txt", ".parquet")
+"""How the name of a table may end."""
 _GRID = (np.arange(199) + 0.5) / 199
 """Levels over which the mean is integrated."""
 
@@ -191,10 +193,20 @@ def stamps(times: np.ndarray, step: Step) -> np.ndarray:
 
 
 def write_table(frame: Any, path: str | Path) -> Path:
-    """Write a polars frame as CSV, or as Parquet where the name says so; whole or not at all."""
+    """Write a polars frame as CSV, or as Parquet where the name says so; whole or not at all.
+
+    Raises:
+        SettingError: the name ends in what is neither.
+    """
     path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in TABLES:
+        raise SettingError(
+            f"{path}: a table's name ends in .csv or .parquet, that of a forecast's picture in .png or .svg, "
+            f"and that of scores in .json. Give one of these endings."
+        )
     with replacing(path) as file:
-        if path.suffix == ".parquet":
+        if ending == ".parquet":
             frame.write_parquet(file)
         else:
             file.write(csv(frame).encode())

@@ -171,7 +171,7 @@ def predict(
     forecast = model.predict(future=future, levels=levels, horizon=horizon)
     if out is None:
         sys.stdout.write(csv(forecast.to_polars()))
-    elif Path(out).suffix in (".png", ".svg"):
+    elif Path(out).suffix.lower() in (".png", ".svg"):
         save_figure(forecast.figure(), out)
     else:
         forecast.write(out)
@@ -200,7 +200,7 @@ def evaluate(
     later = "/dev/stdin" if source == "-" else source
     found = model.score(later, stride=stride, levels=levels, horizon=horizon)
     print(found.text())
-    if out is not None and Path(out).suffix == ".json":
+    if out is not None and Path(out).suffix.lower() == ".json":
         target = Path(out)
         Run(target.parent, "forecast", {}).write_json(target.name, found.to_json())
     elif out is not None:
