@@ -177,6 +177,12 @@ def test_and_so_while_w_hh_is_transposed(dtype, machine):
     assert bool((copying.transposed(machine, w_hh[:0], 1, 0, room) == 0).sum() == 0)
 
 
+def test_the_host_packs_what_the_kernel_reads():
+    layout = sources.layout("copied.cu", "Part")
+    assert tuple(layout.word) == ("from", "to", "lengths", *copying._NUMBERS, "end")
+    assert layout.size == copying._FORM.size
+
+
 def test_more_copies_than_a_launch_has_parts(machine):
     copies, matrices = (
         copying.Copies(machine, torch.float32),

@@ -189,14 +189,13 @@ def forward(
     if shifted is not None:
         packed.number("operand", shifted[1])
     with machine.current():
-        inputs_of = packing.InputProducts(machine, call, given)
         if together is not None:
-            team_plan.forward(machine, call, given, packed, inputs_of, chunk, together)
+            team_plan.forward(machine, call, given, packed, chunk, together)
         elif tilings is None:
             operands = None if shifted is None else packing.all_operands(call, y)
-            step_plan.forward(machine, call, given, packed, inputs_of, chunk, operands)
+            step_plan.forward(machine, call, given, packed, chunk, operands)
         else:
-            persistent_plan.forward(machine, call, given, packed, inputs_of, chunk, tilings)
+            persistent_plan.forward(machine, call, given, packed, chunk, tilings)
     return outputs, saved
 
 

@@ -273,27 +273,22 @@ class InputProducts:
         machine: that of x's device, which is the current one.
         call:    of its sizes.
         given:   its tensors.
+        copies:  where x and W_ih go that have to be copied first; what copies begins to compile.
     """
 
-    def __init__(self, machine: Machine, call: Call, given: Inputs) -> None:
-        self.machine, self.call, self.given = machine, call, given
-        self._laid: tuple[Tensor, Tensor] | None = None
-
-    def lay_out(self, copies: Copies) -> None:
-        """Have x and W_ih copied, where a product needs it, and begin to compile what copies."""
+    def __init__(self, machine: Machine, call: Call, given: Inputs, copies: Copies) -> None:
+        self.machine, self.call = machine, call
         # with a norm the way back sums what became of W_ih x
-        x = inputs(copies, self.call, self.given, sums=self.call.variant.norm != "none")
-        self._laid = x, copies.widened(self.given.w_ih, x.shape[1]).t()
+        self.x = inputs(copies, call, given, sums=call.variant.norm != "none")
+        self.w_ih = copies.widened(given.w_ih, self.x.shape[1])
         copies.ahead()
 
     def __call__(self, low: int, high: int) -> Tensor:
-        """Make those of some times, from what `lay_out` had copied."""
-        x, w_ih = self._laid  # type: ignore[misc]  # it is there by now
-        N = self.call.N
-        part = x if high - low == self.call.T else x[low * N : high * N]
-        return self.machine.product(
-            part, w_ih, part.new_empty((len(part), w_ih.shape[1]), dtype=self.call.wide)
-        )
+        """Make those of some times, once the copies are made."""
+        N, rows = self.call.N, len(self.w_ih)
+        part = self.x if high - low == self.call.T else self.x[low * N : high * N]
+        out = part.new_empty((len(part), rows), dtype=self.call.wide)
+        return self.machine.product(part, self.w_ih.t(), out)
 
 
 # The operand of the recurrent product at step t is h_{t-1}, and the gradient of W_hh reads all of them. y

@@ -167,7 +167,6 @@ def forward(
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: InputProducts,
     chunk: int,
     tilings: Pair,
 ) -> None:
@@ -191,15 +190,14 @@ def forward(
     if tiling.inputs:
         _inputs_in_kernel(copies, call, given, packed, tiling.inputs)
         copies.ahead()
-    else:
-        inputs_of.lay_out(copies)
-    found = kernel(machine, call, tiling, together, packed.short)
-    launch = found.bind(packed.bytes, tiling.grid, 1, together)
-    if tiling.inputs:
+        found = kernel(machine, call, tiling, together, packed.short)
         copies.run()
         packed.number("steps", call.T)
-        launch()
+        found.bind(packed.bytes, tiling.grid, 1, together)()
         return
+    inputs_of = InputProducts(machine, call, given, copies)
+    found = kernel(machine, call, tiling, together, packed.short)
+    launch = found.bind(packed.bytes, tiling.grid, 1, together)
     for s in range(0, call.T, chunk):
         last = min(s + chunk, call.T)
         low, high = span(call, s, last)

@@ -245,7 +245,6 @@ def forward(
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: InputProducts,
     chunk: int,
     operands: Tensor | None,
 ) -> None:
@@ -256,12 +255,11 @@ def forward(
         call:      of T > 0 steps.
         given:     its tensors.
         packed:    the argument, complete but for the products.
-        inputs_of: makes W_ih x, once x is laid out.
         chunk:     steps whose W_ih x is held at a time.
         operands:  (T, N, P), where y is the operand of the step after it; `packed` points to the first.
     """
     new, steps, copies = given.x.new_empty, Steps(machine, call, packed, AHEAD), Copies(machine, call.dtype)
-    inputs_of.lay_out(copies)
+    inputs_of = InputProducts(machine, call, given, copies)
     if call.save:
         way_back_ahead(machine, call, packed)
     N, H, P, GH, v, wide = call.N, call.H, call.P, given.w_ih.shape[0], call.variant, call.wide

@@ -143,7 +143,6 @@ def forward(
     call: Call,
     given: Inputs,
     packed: Packed,
-    inputs_of: InputProducts,
     chunk: int,
     teams: Teams,
 ) -> None:
@@ -154,7 +153,7 @@ def forward(
     new, size = given.x.new_zeros, teams.size
     copies = Copies(machine, call.dtype)
     packed.put("weights", copies.resident(given.w_hh, teams.K))
-    inputs_of.lay_out(copies)
+    inputs_of = InputProducts(machine, call, given, copies)
     packed.number("weight_pitch", teams.K)
     packed.number("sequences", teams.sequences)
     waits(machine, packed)
