@@ -27,7 +27,7 @@ def test_a_verb_has_help(name):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "the following arguments are required: <verb>"),
+        ([], "positional arguments:\n  <verb>"),
         (["tran"], "'train'). Did you mean train? `longshort --help` lists what there is."),
         (["check", "--wrong"], "unrecognized arguments: --wrong"),
     ],

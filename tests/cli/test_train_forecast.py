@@ -73,7 +73,7 @@ def test_training_prints_the_score_beside_the_baselines(files, capsys):
     assert longshort("train", "forecast", files / "load.csv", *FAST, "--out", files / "run") == 0
     printed = capsys.readouterr().out
     assert (
-        "100 rows, a step of 1; trained on 80, scored on 20\n"
+        "100 rows, a step of 1, a season of 8; trained on 80, scored on 20\n"
         "the rows held out are only scored, never trained on; --test 0 trains on all\n"
     ) in printed
     assert [line for line in printed.splitlines() if line != line.rstrip()] == []
@@ -110,6 +110,27 @@ def test_prediction_reads_standard_input(files):
     with open(files / "later.csv", "rb") as rows:
         result = subprocess.run(command, stdin=rows, capture_output=True, text=True)
     assert result.stderr == "" and result.stdout.splitlines()[1].startswith("load,140,")
+
+
+def test_a_spreadsheet_of_another_country(files, tmp_path, capsys):
+    """Decimal commas, umlauts of one byte: later files are read as the first was, or as --encoding says."""
+    rows = polars.read_csv(files / "load.csv").rows()
+    text = "sep=;\r\nds;Höhe\r\n" + "".join(f"{t};{v}\r\n".replace(".", ",") for t, v in rows)
+    later = "ds;Höhe\r\n100;1,234\r\n"
+    (tmp_path / "old.csv").write_bytes(text.encode("cp1252"))
+    (tmp_path / "later.csv").write_bytes(later.encode("cp1252"))
+    (tmp_path / "new.csv").write_bytes(later.encode())
+    told = [tmp_path / "old.csv", *FAST, "--out", tmp_path / "run"]
+    assert longshort("train", "forecast", *told) == 1
+    assert "not UTF-8 there. Save the file as UTF-8, or pass its `encoding`" in capsys.readouterr().err
+    assert longshort("train", "forecast", *told, "--encoding", "cp1252") == 0
+    assert "note: numbers have a decimal comma\n" in capsys.readouterr().out
+    assert longshort("predict", tmp_path / "run", tmp_path / "later.csv") == 0
+    old = capsys.readouterr().out
+    assert longshort("predict", tmp_path / "run", tmp_path / "new.csv", "--encoding", "utf-8") == 0
+    assert capsys.readouterr().out == old and old.splitlines()[1].startswith("Höhe,101,")
+    assert longshort("predict", tmp_path / "run", tmp_path / "new.csv") == 1
+    assert "HÃ¶he" in capsys.readouterr().err
 
 
 def test_a_missing_future_covariate(files, capsys):

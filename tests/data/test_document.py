@@ -11,7 +11,7 @@ def test_the_sessions_of_the_document(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = DOCUMENT.read_text("utf8")
     sessions = re.findall(r"^```pycon\n(.*?)^```$", text, re.M | re.S)
-    assert len(sessions) == 8
+    assert len(sessions) == 9
     session = doctest.DocTestParser().get_doctest("\n".join(sessions), {}, DOCUMENT.name, str(DOCUMENT), 0)
     report = []
     doctest.DocTestRunner().run(session, out=report.append)

@@ -283,6 +283,13 @@ def test_a_file_that_is_there_stays(run, capsys):
     assert export(run.folder, "--to", "keras", "--out", str(run.folder / "old.keras"), "--overwrite") == 0
 
 
+def test_a_name_that_is_another_formats(run, capsys):
+    assert export(run.folder, "--to", "keras", "--out", "model.onnx") == 1
+    assert capsys.readouterr().err == (
+        "longshort export: --out names a file of --to onnx, got 'model.onnx' with --to keras.\n"
+    )
+
+
 def test_only_onnx_has_a_graph_of_one_step(run, capsys):
     assert export(run.folder, "--to", "runtime", "--streaming") == 1
     assert capsys.readouterr().err == (

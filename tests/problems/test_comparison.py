@@ -303,7 +303,7 @@ def ask(names=("recall",), device="cpu", **settings):
 
 KNOWN = ", ".join(PROBLEMS)
 BAD = [
-    (ask(["recal"]), SettingError, f"NAME must be of {KNOWN}, got 'recal'."),
+    (ask(["recal"]), SettingError, f"NAME must be of {KNOWN}, got 'recal'. Did you mean recall?"),
     (
         ask(cells=("lstm", "transformer")),
         SettingError,

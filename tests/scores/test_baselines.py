@@ -225,6 +225,12 @@ SEASONS = {
     "nothing known": (np.full(50, NAN), None, 1),
     "nothing at all": (np.zeros(0), None, 1),
     "most of several": ([wave(200, 12, 1), wave(90, 12, 1), rng.normal(size=80)], Steps(12), 12),
+    "as many with one as without": (
+        [wave(200, 12, 1), np.arange(80.0), wave(90, 12, 1), T * 2.0],
+        Steps(12),
+        12,
+    ),
+    "two equally common ones": ([wave(200, 24, 1), wave(200, 12, 1)], None, 12),
     "no series": ([], None, 1),
 }
 

@@ -47,12 +47,15 @@ def test_intervals_are_the_quantiles_they_name():
     assert (low[0], high[0]) == pytest.approx((NORMAL.inv_cdf(0.1), NORMAL.inv_cdf(0.9)))
 
 
-@pytest.mark.parametrize("level", [0, 100, -3, float("nan")])
-def test_levels_outside_their_range(level):
+@pytest.mark.parametrize(
+    ("level", "share"),
+    [(0, ""), (100, ""), (-3, ""), (float("nan"), ""), (0.001, ""), (0.8, " Write 80 for 80%.")],
+)
+def test_levels_outside_their_range(level, share):
     with pytest.raises(SettingError) as raised:
         checked_levels((80, level))
     assert str(raised.value) == (
-        f"levels: a level is the percentage an interval covers, in (0, 100), got {level!r}."
+        f"levels: a level is the percentage an interval covers, in [1, 100), got {level!r}.{share}"
     )
 
 

@@ -371,7 +371,7 @@ def test_scale_and_shift_of_a_series_do_not_matter():
     [
         (
             lambda m: m.predict(levels=(80, 100)),
-            "levels: a level is the percentage an interval covers, in (0, 100), got 100.",
+            "levels: a level is the percentage an interval covers, in [1, 100), got 100.",
         ),
         (lambda m: m.predict(horizon=7), "Forecaster: `horizon` must be in [1, 6], the model's own, got 7."),
         (lambda m: m.backtest(stride=0), "backtest: `stride` must be at least 1, got 0."),

@@ -91,7 +91,11 @@ def main(argv: list[str] | None = None) -> int:
         0 done; 1 the work failed and stderr says why and what to do; 2 wrong usage (argparse exits);
         130 ended by Ctrl-C.
     """
-    args = parser().parse_args(argv)
+    whole = parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        whole.print_help(sys.stderr)
+        return 2
+    args = whole.parse_args(argv)
     try:
         return args.run(args) or 0
     except LongshortError as error:

@@ -17,13 +17,14 @@ import argparse
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take the run and what to score it on."""
-    from .predict import percentages
+    from .predict import of_characters, percentages
 
     parser.add_argument("folder", metavar="RUN", help="a run folder")
     parser.add_argument("source", metavar="FILE", help="later rows, or a text; - is standard input")
     parser.add_argument(
         "--out", metavar="FILE", help="the scores as .json, or a forecast's windows as .csv or .parquet"
     )
+    of_characters(parser)
     forecast = parser.add_argument_group("runs of forecast", argument_default=argparse.SUPPRESS)
     forecast.add_argument("--stride", type=int, metavar="INT", help="rows between two forecasts. Default: 1.")
     forecast.add_argument(
@@ -32,8 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     forecast.add_argument(
         "--horizon", type=int, metavar="INT", help="steps; at most, and by default, the run's"
     )
-    text = parser.add_argument_group("runs of language", argument_default=argparse.SUPPRESS)
-    text.add_argument("--encoding", metavar="NAME", help="of the file's characters. Default: the run's.")
 
 
 def run(args: argparse.Namespace) -> None:

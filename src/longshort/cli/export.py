@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-ENDINGS = {"onnx": ".onnx", "keras": ".keras", "torch": ".safetensors", "runtime": ""}
+ENDINGS = {"onnx": (".onnx",), "keras": (".keras", ".h5"), "torch": (".safetensors",), "runtime": ("",)}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +43,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    from ..errors import SettingError
     from ..exchange import export
     from ..exchange.exporting import load_model
 
     name = "step" if args.streaming else "model"
-    path = args.out or Path(args.folder) / f"{name}{ENDINGS[args.to]}"
-    endings = (ENDINGS[args.to], ".h5") if args.to == "keras" else (ENDINGS[args.to],)
-    path = path if path.suffix in endings else path.with_name(path.name + endings[0])
+    endings = ENDINGS[args.to]
+    path = args.out or Path(args.folder) / f"{name}{endings[0]}"
+    if path.suffix not in endings:
+        other = next((to for to, its in ENDINGS.items() if path.suffix in its and path.suffix), None)
+        if other is not None:
+            raise SettingError(f"--out names a file of --to {other}, got {str(path)!r} with --to {args.to}.")
+        path = path.with_name(path.name + endings[0])
     model, options = load_model(args.folder), {"weights": args.weights, "overwrite": args.overwrite}
     print(export(model, path, streaming=args.streaming, **options))

@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a forecast's file of rows, or prompts; - is standard input",
     )
     parser.add_argument("--out", metavar="FILE", help="a .csv, .parquet, .png or .svg file, or one for text")
+    of_characters(parser)
     forecast = parser.add_argument_group("runs of forecast", argument_default=argparse.SUPPRESS)
     forecast.add_argument("--future", metavar="FILE", help="rows of the covariates known in advance")
     forecast.add_argument(
@@ -42,7 +43,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = parser.add_argument_group("runs of language", argument_default=argparse.SUPPRESS)
     text.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file")
-    text.add_argument("--encoding", metavar="NAME", help="of the file's characters. Default: the run's.")
     text.add_argument("--length", type=int, metavar="INT", help="tokens to write. Default: 500.")
     text.add_argument(
         "--temperature", type=float, metavar="X", help="0 takes the likeliest always. Default: 0.8."
@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 OWN = {
-    ("predict", "forecast"): ("future", "levels", "horizon"),
+    ("predict", "forecast"): ("future", "levels", "horizon", "encoding"),
     ("predict", "language"): (
         "prompt_file", "encoding", "length", "temperature", "top_k", "top_p", "repetition_penalty", "unknown",
         "stop", "stored", "seed",
     ),
-    ("evaluate", "forecast"): ("stride", "levels", "horizon"),
+    ("evaluate", "forecast"): ("stride", "levels", "horizon", "encoding"),
     ("evaluate", "language"): ("encoding",),
 }  # fmt: skip
 """The options that a verb has for the runs of one task alone."""
@@ -95,6 +95,16 @@ def options(args: argparse.Namespace, verb: str, task: str) -> dict[str, Any]:
                     f"--{name.replace('_', '-')} is for runs of {other}, and {args.folder} is one of {task}."
                 )
     return {name: getattr(args, name) for name in OWN[verb, task] if hasattr(args, name)}
+
+
+def of_characters(parser: argparse.ArgumentParser) -> None:
+    """Take the encoding of the files named."""
+    parser.add_argument(
+        "--encoding",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="of the characters of files. Default: the run's.",
+    )
 
 
 def percentages(text: str) -> tuple[float, ...]:

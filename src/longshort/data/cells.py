@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError, need
+from ..errors import DataError, SettingError, need
 from .table import Table
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 """Text that means "not observed", in upper or lower case."""
+_COMMA = r"^[+-]?\d*,\d+$"
+_THOUSANDS = r"^[+-]?[1-9]\d{0,2},\d{3}$"
+"""A number with one comma, and one whose comma may as well stand behind the thousands."""
+_POINT = r"^[+-]?\d*\.\d+$"
 
 
 def text(table: Table, name: str) -> polars.Series:
@@ -50,7 +55,7 @@ def numbers(table: Table, name: str, role: str) -> np.ndarray:
     column = table.frame[name]
     if column.dtype == pl.String:
         cells = text(table, name)
-        values = _parse(pl, cells)
+        values = _parse(pl, cells, table.decimal)
         wrong = (values.is_null() & cells.is_not_null()).arg_true()
         if len(wrong):
             raise DataError(_no_number(table, name, role, int(wrong[0]), cells[int(wrong[0])]))
@@ -78,7 +83,7 @@ def looks_numeric(table: Table, name: str) -> bool:
     if column.dtype != pl.String:
         return bool(column.dtype.is_numeric() and column.null_count() < len(column))
     cells = text(table, name).drop_nulls()
-    found = len(cells) - _parse(pl, cells).null_count()
+    found = len(cells) - _parse(pl, cells, table.decimal).null_count()
     return 2 * found >= len(cells) > 0
 
 
@@ -117,10 +122,44 @@ def codes(
     return np.array([code[cell] for cell in cells], np.float64), tuple(known)
 
 
-def _parse(pl: Any, cells: polars.Series) -> polars.Series:
+def with_decimal(table: Table, given: str | None) -> tuple[Table, list[str]]:
+    """The table with what separates its decimals, given or found, and what a person should know of it.
+
+    A comma is found where all cells of a column are numbers if commas are points, one of them cannot be a
+    number whose thousands a comma sets apart, and no column of numbers has a point.
+
+    Raises:
+        SettingError: `given` is neither a point nor a comma.
+    """
+    if given not in (None, ".", ","):
+        raise SettingError(f"read: `decimal` must be '.' or ',', got {given!r}.")
+    if given is not None or not _has_decimal_commas(table):
+        return replace(table, decimal=given or "."), []
+    return replace(table, decimal=","), ["numbers have a decimal comma"]
+
+
+def _has_decimal_commas(table: Table) -> bool:
+    pl = need("polars", extra="tasks", to="read a table")
+    sure = False
+    for name in table.names:
+        if table.frame[name].dtype != pl.String:
+            continue
+        column = text(table, name).drop_nulls()
+        commas = column.filter(column.str.contains(_COMMA))
+        if not len(commas):
+            if column.str.contains(_POINT).any() and _parse(pl, column, ".").null_count() == 0:
+                return False
+        elif _parse(pl, column, ",").null_count() == 0:
+            sure = sure or not commas.str.contains(_THOUSANDS).all()
+    return sure
+
+
+def _parse(pl: Any, cells: polars.Series, decimal: str) -> polars.Series:
     lowered = cells.str.to_lowercase()
     if lowered.is_in(["true", "false"]).sum() + lowered.null_count() == len(cells):
         return (lowered == "true").cast(pl.Float64)
+    if decimal == ",":
+        cells = cells.set(cells.str.contains(_POINT), None).str.replace(",", ".", literal=True)
     return cells.cast(pl.Float64, strict=False)
 
 
@@ -131,5 +170,7 @@ def _no_number(table: Table, name: str, role: str, row: int, cell: str) -> str:
     elif cell:
         hint = f" To read the column as categories, pass categorical=[{name!r}]."
     if cell.replace(",", "", 1).lstrip("+-").isdecimal() and "," in cell:
-        hint = " Write the decimal point as a point."
+        hint = " If this is a decimal comma, pass decimal=','; else leave the comma out."
+    elif table.decimal == "," and "." in cell:
+        hint = " Its decimals stand behind a comma, as elsewhere in the table; leave the point out."
     return f"{table.at(row)}: column {name!r} ({role}) must hold numbers, and this cell is {cell!r}.{hint}"

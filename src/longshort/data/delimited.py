@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,21 @@ if TYPE_CHECKING:
     import polars
 
 _SEPARATORS = (",", ";", "\t", "|")
+_DECLARED = re.compile(r'"?sep=([^\w\s"]|\t)"?[,;\t]*(?=\r?\n)', re.IGNORECASE)
+"""The line before the names by which spreadsheets say what separates cells."""
 
 
 def parse(raw: bytes, origin: str, encoding: str) -> Table:
     """Read the bytes of a CSV file, all cells as text.
 
-    The separator is the first of comma, semicolon, tab and bar that occurs in the line of names. Blank
-    lines are skipped; in a table of one column a blank line between values is a missing value.
+    The separator is the first of comma, semicolon, tab and bar that occurs in the line of names, or the one
+    that a line `sep=;` before it declares. Blank lines are skipped; in a table of one column a blank line
+    between values is a missing value.
 
     Args:
         raw: the content of the file, which may be gzipped.
         origin: the name of the file in messages.
-        encoding: of the text; a byte order mark is ignored.
+        encoding: of the text; a byte order mark of UTF-8 is ignored, one of UTF-16 obeyed.
 
     Returns:
         The table, as many rows as the file has records; `lines` counts from 1 and includes the header.
@@ -40,7 +44,10 @@ def parse(raw: bytes, origin: str, encoding: str) -> Table:
     text = _decode(_unpack(raw, origin), origin, encoding)
     if not text.strip():
         raise DataError(f"{origin}: the file is empty; it must have a line of column names, and rows below.")
-    lines, rows = (_quoted if '"' in text else _plain)(text, origin)
+    declared = _DECLARED.match(text)
+    separator = declared[1] if declared else None
+    text = text[declared.end() :] if declared else text  # its line stays, as a blank one: lines are counted
+    lines, rows = (_quoted if '"' in text else _plain)(text, origin, separator)
     return Table(rows, origin, lines)
 
 
@@ -54,6 +61,8 @@ def _unpack(raw: bytes, origin: str) -> bytes:
 
 
 def _decode(raw: bytes, origin: str, encoding: str) -> str:
+    if encoding == "utf-8" and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
     try:
         text = raw.decode(encoding)
     except LookupError:
@@ -79,7 +88,7 @@ def _separator(names: str) -> str:
     return next((s for s in _SEPARATORS if s in names), ",")
 
 
-def _plain(text: str, origin: str) -> tuple[np.ndarray, polars.DataFrame]:
+def _plain(text: str, origin: str, separator: str | None) -> tuple[np.ndarray, polars.DataFrame]:
     """Without a quote in the file every line is a record, and polars may split it."""
     pl = need("polars", extra="tasks", to="read a table")
     if "\r" in text:
@@ -87,7 +96,7 @@ def _plain(text: str, origin: str) -> tuple[np.ndarray, polars.DataFrame]:
     lead = len(text) - len(text.lstrip(" \n"))
     first = text.count("\n", 0, lead) + 1
     header, _, body = text[lead:].partition("\n")
-    separator = _separator(header)
+    separator = separator or _separator(header)
     names = _names(header.split(separator), origin, first)
     if len(names) == 1:
         cells = body.rstrip(" \n").split("\n") if body.strip() else []
@@ -117,11 +126,11 @@ def _plain(text: str, origin: str) -> tuple[np.ndarray, polars.DataFrame]:
     return lines, frame.rename(dict(zip(frame.columns, names, strict=True)))
 
 
-def _quoted(text: str, origin: str) -> tuple[np.ndarray, polars.DataFrame]:
+def _quoted(text: str, origin: str, separator: str | None) -> tuple[np.ndarray, polars.DataFrame]:
     """With quotes a record may span lines, so each one is read with the number of its first line."""
     pl = need("polars", extra="tasks", to="read a table")
     header = next(line for line in io.StringIO(text, newline="") if line.strip())
-    separator = _separator(_outside_quotes(header))
+    separator = separator or _separator(_outside_quotes(header))
     records = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     names: list[str] = []
     lines, rows, line, first = [], [], 1, 1

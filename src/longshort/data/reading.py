@@ -32,6 +32,7 @@ def read(
     categorical: Sequence[str] = (),
     step: str | int | Step | None = None,
     time_format: str | None = None,
+    decimal: str | None = None,
     encoding: str = "utf-8",
     trim: bool = True,
     like: Columns | None = None,
@@ -55,6 +56,8 @@ def read(
             ... in sorted order, which `SeriesTable.columns` remembers.
         step: the distance between rows, such as "hour" or "30 minutes"; inferred from the times if None.
         time_format: strptime format of times that could be read in two ways, such as "%d-%m-%y".
+        decimal: "." or ",", which separates the decimals of numbers; by default a comma where every number of
+            a column has one or none, one of them cannot be a thousand's, and no column has a decimal point.
         encoding: of a CSV file.
         trim: each series begins with its first observed value and ends with its last, and rows of known
             covariates that follow are kept as its future; False keeps every row as a step of the target,
@@ -79,11 +82,12 @@ def read(
     >>> str(table.step), table["load"].target, table.notes
     ('1 month', array([ 3.,  4., nan,  5.]), ('1 time without a row is masked',))
     """
-    roles = (target, time, id, past, future, static, categorical, time_format)
+    roles = (target, time, id, past, future, static, categorical, time_format, decimal)
     if like is not None and any(roles):
         raise SettingError("read: `like` gives every role already; leave target, time, id, past, ... out.")
     table = open_table(source, encoding)
     if like is None:
+        table, notes = cells.with_decimal(table, decimal)
         asked = Columns(
             several(target),
             time,
@@ -93,10 +97,12 @@ def read(
             several(static),
             dict.fromkeys(several(categorical), ()),
             time_format,
+            decimal="," if table.decimal == "," else None,
         )
-        columns, notes = settle(table, asked)
+        columns, found = settle(table, asked)
+        notes += found
     else:
-        columns, notes = like, []
+        table, columns, notes = replace(table, decimal=like.decimal or "."), like, []
         exist(table, columns)
     return _Reading(table, columns, notes, like is not None).run(step, trim)
 
@@ -118,7 +124,7 @@ def read_ahead(
     Raises:
         DataError, SettingError, MissingExtra: as in `read`.
     """
-    table = open_table(source, encoding)
+    table = replace(open_table(source, encoding), decimal=like.decimal or ".")
     columns = replace(like, past=(), static=(), categories=among(like.categories, like.future))
     exist(table, replace(columns, target=()))
     found = _Reading(table, columns, [], True, targets=False).run(step, trim=False)

@@ -62,6 +62,8 @@ def settle(table: Table, asked: Columns) -> tuple[Columns, list[str]]:
     time = asked.time if asked.time is not None else stamps.time_column(table, taken)
     notes: list[str] = []
     target = asked.target or _targets(table, taken | set(several(time)), id, notes)
+    if notes and time is None:
+        notes.append("no column of times was found, so rows are counted; `time` names one")
     return replace(asked, target=target, time=time, id=id), notes
 
 
@@ -75,9 +77,15 @@ def _targets(table: Table, taken: set[str], id: str | None, notes: list[str]) ->
         return ("y",)
     found = [name for name in free if cells.looks_numeric(table, name)]
     if not found:
+        commas = next((name for name in free if cells.looks_numeric(replace(table, decimal=","), name)), None)
+        how = (
+            "Name it with `target`."
+            if commas is None
+            else f"Pass decimal=',' if {commas!r} has decimal commas, else write its numbers without a comma."
+        )
         raise DataError(
             f"{table.origin}: a column of numbers must be left for the target, and there is none; "
-            f"{nearest('y', table.names)} Name it with `target`."
+            f"{nearest('', table.names)} {how}"
         )
     if id is not None and len(found) > 1:
         raise DataError(

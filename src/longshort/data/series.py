@@ -31,6 +31,7 @@ class Columns:
         categories: for each categorical covariate, its categories in the order of their codes 0, 1, 2, ...
         time_format: strptime format of the times, where one was needed.
         clock: "local" or "UTC" where the times came with an offset from UTC, and were read as one of them.
+        decimal: "," where numbers have a decimal comma.
     """
 
     target: tuple[str, ...]
@@ -42,6 +43,7 @@ class Columns:
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     time_format: str | None = None
     clock: str | None = None
+    decimal: str | None = None
 
     @property
     def categorical(self) -> tuple[str, ...]:

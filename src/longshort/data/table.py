@@ -22,11 +22,13 @@ class Table:
         frame: the cells; all text for a CSV file, typed otherwise.
         origin: the file's name, or "the frame".
         lines: the line of each row, where the source has lines.
+        decimal: what separates the decimals of a number that is written as text, "." or ",".
     """
 
     frame: polars.DataFrame
     origin: str
     lines: np.ndarray | None = None
+    decimal: str = "."
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -133,19 +133,12 @@ def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
     Raises:
         DataError: no series is long enough for one window.
     """
-    from ..data import SeriesTable, read
     from ..tasks.forecast.objective import pinball
-    from ..tasks.forecast.plan import columns_of
     from ..tasks.forecast.settings import LEVELS
     from ..tasks.forecast.windows import Panel
 
     plan = model.plan
-    if source is None:
-        table = model.history
-    else:
-        table = (
-            source if isinstance(source, SeriesTable) else read(source, step=plan.step, like=columns_of(plan))
-        )
+    table = model.history if source is None else model._table(source)
     network = model._fitted()[1]
     panel = Panel(table, plan, reach=plan.horizon + READ)
     each = max(1, WINDOWS // len(table))

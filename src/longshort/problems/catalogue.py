@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 from ..errors import SettingError
 from .adding import Adding
 from .anbn import AnBn, AnBnCn
@@ -54,6 +56,8 @@ def problem_named(name: str, data: str | None = None) -> Problem:
         SettingError: there is none of that name; the known ones are listed.
     """
     if name not in PROBLEMS:
-        raise SettingError(f"NAME must be of {', '.join(PROBLEMS)}, got {name!r}.")
+        near = difflib.get_close_matches(name, PROBLEMS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise SettingError(f"NAME must be of {', '.join(PROBLEMS)}, got {name!r}.{hint}")
     problem = PROBLEMS[name]
     return type(problem)(data) if isinstance(problem, Mnist) else problem

@@ -41,8 +41,8 @@ def season_of(values: Array | Sequence[Array], step: Calendar | None = None) -> 
         that fit three times into the series, the one whose values one season apart differ least, a longer one
         only where it is better by a tenth. Without candidates, the lag of the highest significant peak of the
         autocorrelation, after a straight line is taken out, that is at least 0.3 and rises 0.3 above the
-        valley before it. 1 if there is none. Of several series, what most of them have (the shorter of two
-        equally common ones); of more than 200, evenly spaced ones.
+        valley before it. 1 if there is none. Of several series, what most of them have (of equally common
+        ones the shortest season, which goes before none); of more than 200, evenly spaced ones.
 
     >>> season_of(np.tile([5.0, 1.0, 2.0, 2.0], 10))
     4
@@ -52,7 +52,8 @@ def season_of(values: Array | Sequence[Array], step: Calendar | None = None) -> 
     many = [many[k] for k in np.linspace(0, len(many) - 1, min(len(many), _MOST)).astype(int)]
     found = [_among(one, candidates) if candidates else _anywhere(one) for one in many]
     lengths, counts = np.unique(found, return_counts=True)
-    return int(lengths[np.argmax(counts)]) if found else 1
+    most = lengths[counts == counts.max(initial=0)]
+    return int(most[most > 1].min(initial=most[-1])) if found else 1
 
 
 def _single(values: Array | Sequence[Array]) -> bool:

@@ -176,11 +176,12 @@ def columns_of(quantiles: Quantiles, levels: Sequence[float]) -> list[tuple[str,
 
 
 def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """The levels, or an error that names the one outside (0, 100)."""
+    """The levels, or an error that names the one outside [1, 100): a share of 0.8 is none."""
     for level in levels:
-        if not 0 < level < 100:
+        if not 1 <= level < 100:
+            share = f" Write {100 * level:g} for {level:.0%}." if 0.01 <= level < 1 else ""
             raise SettingError(
-                f"levels: a level is the percentage an interval covers, in (0, 100), got {level!r}."
+                f"levels: a level is the percentage an interval covers, in [1, 100), got {level!r}.{share}"
             )
     return tuple(dict.fromkeys(levels))
 

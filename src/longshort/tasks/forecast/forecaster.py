@@ -181,7 +181,8 @@ class Forecaster:
         else:
             reading = start(model, plan, self._continued(self._table(source)))
         if future is not None:
-            rows = read_ahead(future, like=columns_of(plan), step=reading.table.step)
+            step, encoding = reading.table.step, self.settings.encoding or "utf-8"
+            rows = read_ahead(future, like=columns_of(plan), step=step, encoding=encoding)
             reading = replace(reading, table=reading.table.with_ahead(rows))
         _complete(reading.table, horizon)
         table = reading.table
@@ -316,7 +317,8 @@ class Forecaster:
             return source
         columns = columns_of(self.plan)
         trim = not follow or columns.time is not None
-        return read(source, step=self.plan.step, like=columns, trim=trim)
+        encoding = self.settings.encoding or "utf-8"
+        return read(source, step=self.plan.step, like=columns, trim=trim, encoding=encoding)
 
     def _continued(self, table: SeriesTable) -> SeriesTable:
         """The series with the rows of the history before them; those that begin before it as they are."""

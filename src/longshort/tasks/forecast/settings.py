@@ -54,8 +54,16 @@ class ForecastSettings(FitSettings):
     categorical: tuple[str, ...] = setting((), "Those covariates that hold categories.")
     step: str | None = setting(None, "Distance between rows, such as 'hour'; by default inferred.")
     time_format: str | None = setting(None, "How times are written (strptime), such as '%d.%m.%Y'.")
+    decimal: str | None = setting(
+        None, "What stands before the decimals of numbers; by default seen.", choices=(".", ",")
+    )
+    encoding: str | None = setting(
+        None, "Of the characters of CSV files, such as 'cp1252'; by default UTF-8."
+    )
 
     def roles(self) -> dict[str, Any]:
         """The columns' roles, as the arguments of `longshort.data.read`."""
-        names = ("time", "id", "past", "future", "static", "categorical", "step", "time_format")
-        return {"target": self.target or None} | {name: getattr(self, name) for name in names}
+        names = ("time", "id", "past", "future", "static", "categorical", "step", "time_format", "decimal")
+        return {"target": self.target or None, "encoding": self.encoding or "utf-8"} | {
+            name: getattr(self, name) for name in names
+        }

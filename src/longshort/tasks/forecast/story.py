@@ -36,7 +36,7 @@ from ...train import FitSettings, Fitted
 from ...train.fit import present_device
 from .answer import csv, write_table
 from .forecaster import LEVELS, Forecaster
-from .plan import make_plan, rows_needed
+from .plan import Plan, make_plan, rows_needed
 from .scoring import MODEL, Backtest
 from .settings import ForecastSettings
 
@@ -107,10 +107,10 @@ def train(
     for note in table.notes:
         print(f"note: {note}")
     earlier, later = held_out(table, settings)
-    _can_be_trained(earlier, settings)
+    plan = _can_be_trained(earlier, settings)
     run = Run.create(out, "forecast", settings.to_json())
     model = Forecaster(**_forecaster_settings(settings))
-    _introduce(table, earlier, settings)
+    _introduce(table, earlier, plan, settings)
     model.fit(earlier, run=run, device=device, quiet=quiet, recorder=recorder)
     fitted = model.fitted
     if fitted is None:
@@ -150,6 +150,7 @@ def predict(
     future: str | None = None,
     levels: tuple[float, ...] = LEVELS,
     horizon: int | None = None,
+    encoding: str | None = None,
     out: str | Path | None = None,
 ) -> None:
     """Write the forecast of a run as CSV to standard output, or to a .csv, .parquet, .png or .svg file.
@@ -161,11 +162,12 @@ def predict(
         future: a file of covariates known in advance.
         levels: of the intervals, in percent.
         horizon: steps to forecast; the model's by default.
+        encoding: how characters are written in these files; as in the run's own file if None.
         out: where to write.
     """
     if len(sources) > 1:
         raise SettingError(f"predict: a forecast takes one file, got {len(sources)}: {', '.join(sources)}.")
-    model = Forecaster.load(folder)
+    model = _loaded(folder, encoding)
     for source in sources:
         model.restart("/dev/stdin" if source == "-" else source)
     forecast = model.predict(future=future, levels=levels, horizon=horizon)
@@ -184,6 +186,7 @@ def evaluate(
     stride: int = 1,
     levels: tuple[float, ...] = LEVELS,
     horizon: int | None = None,
+    encoding: str | None = None,
     out: str | Path | None = None,
 ) -> Backtest:
     """Score a run on a file of later rows, beside the baselines, and print the table.
@@ -194,9 +197,10 @@ def evaluate(
         stride: rows between two forecasts.
         levels: of the intervals whose coverage is measured, in percent.
         horizon: steps to forecast; the model's by default.
+        encoding: how characters are written in the file; as in the run's own file if None.
         out: where to write the forecasts and the truth, as .csv or .parquet; or the scores, as .json.
     """
-    model = Forecaster.load(folder)
+    model = _loaded(folder, encoding)
     later = "/dev/stdin" if source == "-" else source
     found = model.score(later, stride=stride, levels=levels, horizon=horizon)
     print(found.text())
@@ -206,6 +210,13 @@ def evaluate(
     elif out is not None:
         write_table(found.to_polars(), out)
     return found
+
+
+def _loaded(folder: str | Path, encoding: str | None) -> Forecaster:
+    model = Forecaster.load(folder)
+    if encoding is not None:
+        model.settings = replaced(model.settings, encoding=encoding)
+    return model
 
 
 def held_out(table: SeriesTable, settings: TrainSettings) -> tuple[SeriesTable, SeriesTable | None]:
@@ -244,10 +255,10 @@ def _rows_asked(table: SeriesTable, settings: TrainSettings) -> int:
     return rows
 
 
-def _can_be_trained(earlier: SeriesTable, settings: TrainSettings) -> None:
-    """Raise what the fit would raise about the data, before a run folder is made."""
+def _can_be_trained(earlier: SeriesTable, settings: TrainSettings) -> Plan:
+    """The plan of the fit, or what the fit would raise about the data, before a run folder is made."""
     try:
-        make_plan(earlier, settings)
+        return make_plan(earlier, settings)
     except DataError as error:
         held = (
             f" (The last {settings.test:.0%} of each series are held out: `test`. "
@@ -263,7 +274,7 @@ def _forecaster_settings(settings: TrainSettings) -> dict[str, Any]:
     return {name: value for name, value in mine.items() if name not in ("file", "test")}
 
 
-def _introduce(table: SeriesTable, earlier: SeriesTable, settings: TrainSettings) -> None:
+def _introduce(table: SeriesTable, earlier: SeriesTable, plan: Plan, settings: TrainSettings) -> None:
     rows, trained = sum(map(len, table)), sum(map(len, earlier))
     first = table.series[0]
     name = settings.file or "Carbon dioxide at Mauna Loa, which comes with the package"
@@ -271,7 +282,9 @@ def _introduce(table: SeriesTable, earlier: SeriesTable, settings: TrainSettings
     which = f"{len(table)} series" if len(table) > 1 else f"series {first.name!r}, {span}"
     print(f"{name}: {which}")
     parts = f"trained on {trained:,}, scored on {rows - trained:,}" if settings.test else "trained on all"
-    print(f"{rows:,} rows, a step of {table.step}; {parts}")
+    seasons = " and ".join(str(season) for season in sorted(plan.seasons) if season > 1)
+    season = f"a season of {seasons}" if seasons else "no season"
+    print(f"{rows:,} rows, a step of {table.step}, {season}; {parts}")
     if settings.test:
         print("the rows held out are only scored, never trained on; --test 0 trains on all")
 
