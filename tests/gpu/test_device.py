@@ -202,6 +202,75 @@ def test_a_cuda_graph_replays_the_same_bits(plan, layer, monkeypatch):
             assert torch.equal(y, lstm(x)[0])
 
 
+@needs_a_device
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_graph_outlives_what_the_layer_remembers(graded, layer):
+    """Another shape and another mode let go of what calls were bound to, and their memory becomes others'."""
+    lstm, x = layer
+
+    def run():
+        with torch.set_grad_enabled(graded):
+            y = lstm(x)[0]
+            grads = torch.autograd.grad(y.square().sum(), list(lstm.parameters())) if graded else ()
+            return [y, *grads]
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            want = [made.clone() for made in run()]
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = run()
+    lstm.eval()
+    with torch.no_grad():
+        for N in (2, 2, 7, 7):
+            lstm(x.new_ones(3, N, x.shape[2]))
+    lstm.train()
+    litter = [torch.full((n,), 7.0, device=x.device) for n in (64, 320, 640, 1024) for _ in range(200)]
+    for _ in range(2):
+        graph.replay()
+        assert all(map(torch.equal, made, want))
+    assert all(bool((one == 7).all()) for one in litter)
+
+
+@needs_a_device
+def test_a_graph_of_one_step_writes_only_what_is_its_own(layer):
+    lstm, x = layer
+    lstm.eval()
+    with torch.no_grad():
+        state = lstm(x)[1]
+        for _ in range(2):
+            want = [made.clone() for made in (lstm.step(x[0], state)[0], *lstm.step(x[0], state)[1])]
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            y, after = lstm.step(x[0], state)
+        lstm.train()
+        litter = [torch.full((256,), 7.0, device=x.device) for _ in range(200)]
+        graph.replay()
+    assert all(map(torch.equal, (y, *after), want))
+    assert all(bool((one == 7).all()) for one in litter)
+
+
+@needs_a_device
+def test_zeros_made_on_one_stream_serve_another(layer):
+    """A busy stream binds the call; another must find its zeros made, and keep them from others."""
+    lstm, x = layer
+    with torch.no_grad():
+        want, other = lstm(x)[0], torch.cuda.Stream()
+        other.wait_stream(torch.cuda.current_stream())
+        lstm.eval()
+        torch.cuda._sleep(100_000_000)
+        for _ in range(2):
+            lstm(x)
+        with torch.cuda.stream(other):
+            y = lstm(x)[0]
+    torch.cuda.synchronize()
+    assert torch.equal(y, want)
+
+
 ALL_NOISE = Noise(
     variational_x=0.2,
     variational_h=0.2,

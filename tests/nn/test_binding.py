@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 import longshort as ls
 from longshort import engine
 from longshort.errors import SettingError, ShapeError
-from longshort.nn import binding
+from longshort.nn import binding, stepping
 from longshort.scan import Noise, Variant, packings
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
@@ -392,6 +392,43 @@ def test_calls_that_are_not_bound_start_from_the_same_zeros(arguments, monkeypat
     assert ("_zeros" in layer.__dict__) is ("initial" not in given)
     layer(x[..., :C].double().float(), **given)
     assert "initial" in given or not any(zeros.any() for zeros in layer.__dict__["_zeros"])
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_what_a_graph_captures_is_not_what_the_layer_may_let_go_of(graded, monkeypatch):
+    layer, x = made(num_layers=2), torch.randn(4, 3, C)
+    with torch.set_grad_enabled(graded):
+        for _ in range(3):
+            want = layer(x)
+        before, given = {name: layer.__dict__.get(name) for name in binding.FORGOTTEN}, []
+        seen = before["_recorded"][1].popitem()[1] if graded else before["_bound"]
+        seen.zeros.h.fill_(float("nan"))  # as if it were another's by now
+        monkeypatch.setattr(binding, "captured", lambda x: True)
+        monkeypatch.setattr(binding, "_whole", None)
+        initial = type(layer).initial_state
+        monkeypatch.setattr(type(layer), "initial_state", lambda self, N: given.append(N) or initial(self, N))
+        got = layer(x)
+    assert torch.equal(got[0], want[0]) and all(map(torch.equal, got[1], want[1]))
+    assert given == [1 if graded else 3]
+    assert all(layer.__dict__.get(name) is kept for name, kept in before.items())
+
+
+def test_a_captured_step_adds_biases_up_in_memory_of_its_own(monkeypatch):
+    layer, x = made(num_layers=2).eval(), torch.randn(3, C)
+    state = tuple(torch.randn(2, 3, H) for _ in "hc")
+    with torch.no_grad():
+        for _ in range(2):
+            want = layer.step(x, state)
+        kept = layer.__dict__["_prepared"]
+        for *_, both in kept.biases:
+            both.fill_(float("nan"))
+        monkeypatch.setattr(stepping, "captured", lambda x: True)
+        got = layer.step(x, state)
+        other = layer.step(x[:2], tuple(s[:, :2] for s in state))
+    assert torch.equal(got[0], want[0]) and all(map(torch.equal, got[1], want[1]))
+    torch.testing.assert_close(other[0], want[0][:2])
+    assert layer.__dict__["_prepared"] is kept
+    assert all(both.isnan().all() for *_, both in kept.biases)
 
 
 @pytest.mark.parametrize("backend", ["auto", "plain"])

@@ -14,7 +14,7 @@ from longshort.scan import gpu, lstm
 from longshort.scan.call import Inputs
 from longshort.scan.cuda import packing, sources, step_plan, weights
 from oracle import assert_equations
-from scan.cases import ALONE, NAMES, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids
+from scan.cases import ALONE, NAMES, OPTIONS, PAIRS, SIZES, TOGETHER, Case, ids, strided
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda"))
 import emulator
@@ -304,15 +304,20 @@ def test_the_order_of_threads_changes_no_bit(case, machine):
         assert torch.equal(got, once[what]), what
 
 
-@ids([Case("strides", projected=True, initial=True, reset=True, lengths=True, keep="all")])
-def test_strides_do_not_matter(case, machine):
+STRIDES = [
+    Case("plain", lengths=True),
+    Case("norm", variant={"norm": "ba2016"}, lengths=True, reset=True),
+    Case("all", projected=True, initial=True, reset=True, lengths=True, keep="all"),
+]
+
+
+@pytest.mark.parametrize("plan", ["step", "alone", "persistent"])
+@ids(STRIDES)
+def test_strides_do_not_matter(case, plan, machine, monkeypatch):
+    monkeypatch.setenv("LONGSHORT_CUDA_PLAN", plan)
     tensors = case.make()
-    strided = {
-        k: v.transpose(0, 1).contiguous().transpose(0, 1) if v.dim() == 2 or k == "x" else v
-        for k, v in tensors.items()
-    }
-    straight = case.run(tensors, backend="gpu")
-    for what, got in case.run(strided, backend="gpu").items():
+    straight = case.differentiate(tensors, backend="gpu")
+    for what, got in case.differentiate(strided(tensors), backend="gpu").items():
         assert_equations(got, straight[what], what=what)
 
 

@@ -7,7 +7,8 @@ with the second call that is like the one before it. With gradients it is one no
 begins with the first call: one that torch.utils.checkpoint repeats must save what it has saved before. The
 values of the weights are no part of it: the backend looks at them each time, as it does for any call. A
 `Stamp` says what is alike; the layer forgets what it has bound when an attribute is set and when it moves,
-and neither copies nor pickles it.
+and neither copies nor pickles it. A CUDA graph may be replayed when all of that is forgotten: what is called
+under capture is bound for itself, and its zeros are the graph's own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from ..scan import State
 from ..scan.call import BoundAll, Site, version
+from ..scan.cuda.driver import stream_of
 from ..scan.functional import bound, recorded
 from ..scan.operator import casting, transformed
 from .reading import read_call
@@ -43,6 +45,8 @@ class Seen(NamedTuple):
     "one for each layer; empty where the layer cannot be bound; None before the second call"
     zeros: State | None = None
     "the first state of a call that is given none"
+    stream: int = 0
+    "of the device, on which it was bound"
 
 
 def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
@@ -61,11 +65,17 @@ def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
         if hx is not None or layer.learn_initial:
             return None
         h = c = None
-    seen = _recorded(layer, input, h, c) if graded else _bound(layer, input, h, c)
+    seen: Seen | None
+    if captured(input):
+        seen = _bind(layer, (), input, h, c)
+    else:
+        seen = _recorded(layer, input, h, c) if graded else _bound(layer, input, h, c)
     if seen is None or not seen.runs:
         return None
     if h is None or c is None:
         h, c = seen.zeros  # type: ignore[misc]  # there are some, for this very stamp
+        if input.is_cuda and stream_of(input.device.index) != seen.stream:
+            _lent(seen.zeros, input)  # type: ignore[arg-type]
     x, hs, cs = input, [], []
     for one in seen.runs:
         outs = one(x, h, c)
@@ -155,9 +165,9 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
     if h is None or c is None:
         N = input.shape[0 if layer.batch_first else 1]
         with torch.no_grad():
-            if graded and _lasts(input):  # whole, for kernels of a device would copy it at every call
-                h, c = zeros = _whole(layer, N)
-            elif graded:  # one row for all, for there may be many shapes
+            if _lasts(input):  # whole, for kernels of a device would copy it at every call
+                h, c = zeros = _lent(_whole(layer, N), input)
+            elif graded and not input.is_cuda:  # one row for all, for there may be many shapes
                 h, c = zeros = State(*(s.expand(-1, N, -1) for s in layer.initial_state(1)))
             else:
                 h, c = zeros = layer.initial_state(N)
@@ -167,7 +177,7 @@ def _bind(layer: LSTM, stamp: Stamp, input: Tensor, h: Tensor | None, c: Tensor 
         calls.append((options, given, Site(k, not layer.batch_first, biases)))
     bind, directions = recorded if graded else bound, 2 if layer.bidirectional else 1
     runs = [bind(calls[k : k + directions]) for k in range(0, len(calls), directions)]
-    return Seen(stamp, runs, zeros)
+    return Seen(stamp, runs, zeros, stream_of(input.device.index) if input.is_cuda else 0)
 
 
 def first_state(layer: LSTM, x: Tensor) -> State | None:
@@ -187,16 +197,26 @@ def first_state(layer: LSTM, x: Tensor) -> State | None:
         return None
     if (x.dtype, x.device) != (like.dtype, like.device):
         return None
-    found = _whole(layer, x.shape[0])
-    if x.is_cuda:
-        for zeros in found:  # which another stream may have made, and the layer may let go of
-            zeros.record_stream(torch.cuda.current_stream(x.device))
-    return found
+    return _lent(_whole(layer, x.shape[0]), x)
+
+
+def captured(x: Tensor) -> bool:
+    """Whether a CUDA graph records what is called now, and fills what is made now when it is replayed."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _lasts(x: Tensor) -> bool:
-    """Whether what is made now lasts on x's device: no graph under capture fills it when it is replayed."""
-    return x.device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+    """Whether x's device has streams, and what is made now lasts on it."""
+    return x.is_cuda and not torch.cuda.is_current_stream_capturing()
+
+
+def _lent(zeros: State, x: Tensor) -> State:
+    """Return the zeros, which another stream may have made, and the layer may let go of, for x's stream."""
+    if x.is_cuda:
+        current = torch.cuda.current_stream(x.device)
+        for state in zeros:
+            state.record_stream(current)
+    return zeros
 
 
 def _whole(layer: LSTM, N: int) -> State:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import SettingError, ShapeError
 from ..scan import Options, State
 from ..scan.functional import gathered, prepared_step
-from .binding import Stamp, bindable, ordinary, stamp_of
+from .binding import Stamp, bindable, captured, ordinary, stamp_of
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -41,11 +41,14 @@ def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[T
     prepared: Prepared | None = layer.__dict__.get("_prepared")
     if prepared is None or prepared.stamp != stamp:
         y, new = _general(layer, x, state)  # checks every argument
-        if bindable(layer):
+        if bindable(layer) and not captured(x):
             layer.__dict__["_prepared"] = _prepare(layer, stamp, x, h, c)
         return y, new
-    for b_ih, b_hh, both in prepared.biases:
-        torch.add(b_ih, b_hh, out=both)
+    if captured(x):  # the graph adds up, into memory that no layer gives away
+        prepared = _prepare(layer, stamp, x, h, c)
+    else:
+        for b_ih, b_hh, both in prepared.biases:
+            torch.add(b_ih, b_hh, out=both)
     if len(prepared.layers) == 1:
         y, cell = prepared.layers[0](x, h[0], c[0])
         return y, State(y.unsqueeze(0), cell.unsqueeze(0))

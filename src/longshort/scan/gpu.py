@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ..errors import LongshortError
+from ..errors import BackendError, LongshortError
 from . import derivative, operator
 from .call import (
     DIFFERENTIABLE,
@@ -50,9 +50,13 @@ def refuses(call: Call) -> str | None:
 def proven(device: torch.device, spans: bool = False) -> str | None:
     """Return what `checked` says of a device, asked once in a process.
 
-    The check has a thread of its own: the call may come while torch traces with tensors that hold nothing, or
-    inside a transform, and neither reaches another thread.
+    The check has a thread of its own, which neither a trace with tensors that hold nothing reaches nor a
+    transform. A CUDA graph under capture would be spoilt by it.
     """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise BackendError(
+            "lstm: must be called once before a CUDA graph is captured: kernels are checked then."
+        )
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(checked, device, machines.of(device), spans).result()
 

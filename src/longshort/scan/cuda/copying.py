@@ -87,7 +87,8 @@ class Copies:
         Args:
             x:       (N, T, C), of any strides.
             columns: of the copy, at least C.
-            lengths: (N,) int64, or None: where a sequence ends. What x holds from there on is not read.
+            lengths: (N,) int64 of any stride, or None: where a sequence ends. What x holds from there on is
+                not read.
             fresh:   whether it must be a copy, dense and of an address that 16 bytes divide.
 
         Returns:
@@ -99,7 +100,7 @@ class Copies:
         regular = N < 2 or T < 2 or x.stride(1) == N * pitch
         if lengths is None and dense and regular and pitch >= C and not fresh:
             return self.widened(x.as_strided((T * N, C), (pitch, 1)), columns)
-        x = x if dense else x.contiguous()
+        x, lengths = x if dense else x.contiguous(), None if lengths is None else lengths.contiguous()
         out = x.new_empty(T * N, columns)
         n, t = x.stride(0), x.stride(1)
         adjacent = _adjacent(C | columns | n | t, (x.data_ptr() | out.data_ptr()) % 16, x.element_size())

@@ -269,8 +269,9 @@ def forward(
     if operands is None:
         packed.put("operand", operand)
         packed.number("operand_pitch", columns)
-    multiply = machine.repeated(operand, copies.widened(given.w_hh, operand.shape[2]).T, r[None])
-    copies.run()
+    w_hh = copies.widened(given.w_hh, operand.shape[2])
+    copies.run()  # a first product of a shape is tried when it is prepared
+    multiply = machine.repeated(operand, w_hh.T, r[None])
     state: Any = packed.held["c"]
     if v.gate_recurrence and given.w_gates is not None:
         r_gates = new(N, len(v.sigmoids) * H, dtype=wide)
