@@ -22,7 +22,7 @@ from ..scan import State
 from ..scan.call import BoundAll, Site, version
 from ..scan.cuda.driver import stream_of
 from ..scan.functional import bound, recorded
-from ..scan.operator import casting, transformed
+from ..scan.operator import casting, transformed, written
 from .reading import read_call
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def ordinary(layer: LSTM, x: Any) -> bool:
     return not (
         type(x) is not Tensor
         or x.is_nested
-        or torch.compiler.is_compiling()
+        or written()
         or transformed()
         or (layer.training and not (layer.noise.silent and not layer.dropout))
         or casting(x.device.type)
@@ -190,7 +190,7 @@ def first_state(layer: LSTM, x: Tensor) -> State | None:
     Returns:
         h (L, N, P) and c (L, N, H), which nobody writes.
     """
-    if torch.compiler.is_compiling() or transformed() or layer.learn_initial or casting(x.device.type):
+    if written() or transformed() or layer.learn_initial or casting(x.device.type):
         return None
     like = layer._parameters.get(layer._names[0]["weight_hh"])
     if type(like) is not nn.Parameter or type(x) is not Tensor or not _lasts(x):

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import ShapeError
 from ..scan import checks
+from ..scan.operator import written
 from ..scan.ragged import Ragged, is_ragged, unfold
 
 if TYPE_CHECKING:
@@ -141,6 +142,6 @@ def _lengths(lengths: Tensor | Sequence[int], N: int, T: int, device: torch.devi
             f"LSTM: `lengths` must be (N,) = ({N},) whole numbers, one for each sequence, "
             f"got {tuple(tensor.shape)} of {tensor.dtype}."
         )
-    if not torch.compiler.is_compiling():
+    if not written():
         checks.values("LSTM", tensor, T)
     return tensor.to(device=device, dtype=torch.int64, non_blocking=True)

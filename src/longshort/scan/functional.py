@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import BackendError
 from . import beside, checks, graph, masks, operator, placed
 from .call import Backend, Bound, BoundAll, Call, Inputs, Options, Placing, Record, Site, Works
 from .masks import SILENT, Noise
@@ -94,19 +95,25 @@ def lstm(
 
 def run(options: Options, given: Inputs) -> Any:
     """Check a call and run it, in eager mode or as a node of a graph."""
-    if torch.compiler.is_compiling():
+    if operator.functionalized() or (operator.written() and not operator.transformed()):
         save = _saves(given)
-        if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        if torch.onnx.is_in_onnx_export():
+            if not torch.compiler.is_exporting():
+                raise BackendError(
+                    "lstm: an export to ONNX by torch.jit.trace knows no such operator. Call longshort.export "
+                    "or torch.onnx.export with dynamo=True."
+                )
             from . import symbolic  # loads torch's exporter
 
             return symbolic.run(options, given)
-        return graph.run(options, given, save and not torch.compiler.is_exporting())
+        kept = not torch.compiler.is_exporting() and torch._C._get_tracing_state() is None
+        return graph.run(options, given, save and kept)
     return operator.run(*_chosen(options, given))
 
 
 def run_all(calls: Sequence[tuple[Options, Inputs]]) -> list[Any]:
     """Run calls that do not depend on each other, such as both directions of a layer, each as `run` does."""
-    if len(calls) == 1 or torch.compiler.is_compiling():
+    if len(calls) == 1 or operator.written() or operator.functionalized():
         return [run(*one) for one in calls]
     return list(beside.run_all([_chosen(*one) for one in calls]))
 

@@ -236,6 +236,7 @@ def traced() -> bool:
     """Whether torch writes down or transforms what runs: then tensors may hold no numbers."""
     return (
         torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
     )

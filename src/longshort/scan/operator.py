@@ -65,6 +65,29 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def written() -> bool:
+    """Whether torch writes down what runs, or its tensors hold no numbers: then a call is one operator.
+
+    So it is for torch.compile, torch.export, make_fx, torch.jit.trace and FakeTensorMode.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    if torch._C._len_torch_dispatch_stack() == 0:
+        return False
+    return any(torch._C._get_dispatch_mode(mode) is not None for mode in _WRITERS)
+
+
+def functionalized() -> bool:
+    """Whether torch.func.functionalize is at work and nothing else: it knows operators alone."""
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    stack: Any = torch._C._functorch.get_interpreter_stack()
+    return len(stack) == 1 and stack[0].key() == torch._C._functorch.TransformType.Functionalize
+
+
+_WRITERS: Final = tuple(torch._C._TorchDispatchModeKey.__members__.values())
+
+
 def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
     """Return the outputs from the flat list that an operator returns; what it saved comes after them."""
     cells, gates = call.options.keep_cells, call.options.keep_gates
