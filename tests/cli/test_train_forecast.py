@@ -133,6 +133,30 @@ def test_a_spreadsheet_of_another_country(files, tmp_path, capsys):
     assert "HÃ¶he" in capsys.readouterr().err
 
 
+def test_forecasts_in_utc_say_so_and_go_back_in(files, tmp_path, capsys):
+    hours = np.datetime64("2024-03-29T00:00") + np.arange(101) * np.timedelta64(1, "h")
+    summer = np.datetime64("2024-03-31T03:00")
+    values = polars.read_csv(files / "load.csv")["load"].to_list()
+    times = [
+        f"{hour}+0{1 + (hour >= summer)}:00" for hour in hours if hour != summer - np.timedelta64(1, "h")
+    ]
+    rows = [f"{time},{value}\n" for time, value in zip(times, values, strict=True)]
+    (tmp_path / "zoned.csv").write_text("stamp,load\n" + "".join(rows))
+    assert longshort("train", "forecast", tmp_path / "zoned.csv", *FAST, "--out", tmp_path / "run") == 0
+    capsys.readouterr()
+    assert longshort("predict", tmp_path / "run") == 0
+    printed = [line.split(",")[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert times[-1] == "2024-04-02T04:00+02:00" and printed[0] == "2024-04-02T03:00:00.000000+0000"
+    backtest = polars.read_csv(tmp_path / "run" / "backtest.csv")
+    assert backtest["ds"][0].endswith("+0000") and backtest["cutoff"][0].endswith("+0000")
+    later = "stamp,load\n" + "".join(f"{time},3\n" for time in printed)
+    (tmp_path / "later.csv").write_text(later)
+    assert longshort("predict", tmp_path / "run", tmp_path / "later.csv") == 0
+    (tmp_path / "later.csv").write_text(later.replace("+0000", ""))
+    assert longshort("predict", tmp_path / "run", tmp_path / "later.csv") == 1
+    assert "must have an offset from UTC, as those of the earlier table did" in capsys.readouterr().err
+
+
 def test_a_missing_future_covariate(files, capsys):
     assert longshort("predict", files / "heat") == 1
     assert capsys.readouterr().err == (

@@ -350,6 +350,64 @@ def test_the_clock_of_an_earlier_table_is_kept(tmp_path):
         assert later["y"].time[0] == np.datetime64(first)
 
 
+UTC = "\nds,y\n2024-01-01T00:00+01:00,1\n2024-01-01T01:00+01:00,2\n"
+MUST = "column 'ds' (time) must have an offset from UTC, as"
+EARLIER = "those of the earlier table"
+WRITE = "Write it, such as 2016-07-01T13:30+02:00, or Z for UTC."
+OFFSETS = {
+    "an offset in some rows": (
+        "ds,y\n2024-01-01T00:00+01:00,1\n2024-01-01 01:00,2\n",
+        None,
+        f"table.csv, line 3: {MUST} others of the column do, and this cell is '2024-01-01 01:00'. {WRITE}",
+    ),
+    "none behind a table in UTC": (
+        "ds,y\n2024-01-01T00:00,1\n",
+        UTC,
+        f"table.csv, line 2: {MUST} {EARLIER} did, and this cell is '2024-01-01T00:00'. {WRITE}",
+    ),
+    "none behind one that said Z": (
+        "ds,y\n2024-01-01T00:00,1\n",
+        UTC.replace("+01:00", "Z"),
+        f"table.csv, line 2: {MUST} {EARLIER} did, and this cell is '2024-01-01T00:00'. {WRITE}",
+    ),
+    "none in a format": (
+        "ds,y\n13.01.2024 00:00,1\n",
+        UTC,
+        f"table.csv, line 2: {MUST} {EARLIER} did, and this cell is '13.01.2024 00:00'. {WRITE}",
+    ),
+    "one behind a table without": (
+        "ds,y\n2024-01-01T00:00Z,1\n2024-01-01T02:00+01:00,1\n",
+        UTC.replace("+01:00", ""),
+        "table.csv, line 3: column 'ds' (time) must have no offset from UTC, as those of the earlier table "
+        "had none, and this cell is '2024-01-01T02:00+01:00'. Write that table's clock.",
+    ),
+}
+
+
+@pytest.mark.parametrize("text, earlier, message", OFFSETS.values(), ids=OFFSETS)
+def test_times_with_an_offset_and_without_are_not_mixed(text, earlier, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table.csv").write_text(text)
+    like = None
+    if earlier is not None:
+        (tmp_path / "earlier.csv").write_text(earlier)
+        like = read("earlier.csv").columns
+    with pytest.raises(DataError) as raised:
+        read("table.csv", like=like, step="hour")
+    assert str(raised.value) == message
+
+
+def test_a_frame_of_later_rows_has_a_time_zone_too(tmp_path):
+    (tmp_path / "earlier.csv").write_text(UTC)
+    table = read(tmp_path / "earlier.csv")
+    frame = polars.DataFrame({"ds": np.array(["2024-01-01T01:00"], "datetime64[us]"), "y": [3.0]})
+    with pytest.raises(DataError, match="must have an offset from UTC, as those of the earlier table did"):
+        read(frame, like=table.columns, step="hour")
+    zoned = frame.with_columns(polars.col("ds").dt.replace_time_zone("UTC"))
+    assert read(zoned, like=table.columns, step="hour")["y"].time[0] == np.datetime64("2024-01-01T01:00")
+    assert table.to_polars()["ds"].dtype == polars.Datetime("us", "UTC")
+
+
 def test_a_blank_line_is_a_missing_value_where_there_is_one_column(tmp_path):
     for text in ("Y\n1\n\n3\n\n", '"Y"\n"1"\n\n"3"\n\n'):
         (tmp_path / "table.csv").write_text(text)

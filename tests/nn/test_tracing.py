@@ -130,7 +130,7 @@ def test_the_old_export_to_onnx_is_refused_by_name(tmp_path):
     with pytest.raises(BackendError) as raised:
         torch.onnx.export(model, (numbers(7, 4, 6),), tmp_path / "model.onnx", dynamo=False)
     assert str(raised.value) == (
-        "lstm: an export to ONNX by torch.jit.trace knows no such operator. Call longshort.export or "
+        "lstm: an export to ONNX by torch.jit.trace knows no such operator. Call longshort.export, or "
         "torch.onnx.export with dynamo=True."
     )
     assert not (tmp_path / "model.onnx").exists()

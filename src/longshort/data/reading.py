@@ -170,7 +170,7 @@ class _Reading:
             for rows in parts.values():
                 times[rows] = np.arange(len(rows))
         else:
-            writing = stamps.Writing(self.columns.time_format, self.columns.clock)
+            writing = stamps.Writing(self.columns.time_format, self.columns.clock, later=self.fixed)
             read = stamps.read_times(self.table, name, writing)
             times = read.times
             if read.note:

@@ -54,6 +54,14 @@ class Columns:
         """A dictionary of plain lists and strings; `Columns.from_json` gives the same roles back."""
         return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
+    def zoned(self, frame: polars.DataFrame, *names: str) -> polars.DataFrame:
+        """The frame, whose columns of times say that they are in UTC where these are."""
+        if self.clock != "UTC":
+            return frame
+        pl = need("polars", extra="tasks", to="make a table")
+        times = pl.col(names).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return frame.with_columns(times)
+
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Columns:
         """The roles that `to_json` wrote."""
@@ -263,7 +271,7 @@ class SeriesTable:
 
         Returns:
             One row a step of each series, NaN as null; reading it again with the same roles gives the
-            same series. Rows beyond the end of a target have y null.
+            same series. Rows beyond the end of a target have y null. Times in UTC say so.
 
         Raises:
             MissingExtra: polars is not installed.
@@ -271,7 +279,7 @@ class SeriesTable:
         pl: Any = need("polars", extra="tasks", to="make a table")
         frames = [self._frame(pl, series) for series in self.series]
         table: polars.DataFrame = pl.concat(frames)
-        return table
+        return self.columns.zoned(table, "ds")
 
     def _frame(self, pl: Any, series: Series) -> Any:
         rows = len(series.future) if self.columns.future else len(series)

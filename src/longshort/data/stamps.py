@@ -3,7 +3,8 @@
 Year first is always understood: 2016-07-01 13:30:00, 2016-07-01T13:30Z, 2016/7/1, 2016-07, 2016Q3. Day,
 month and year in another order are understood only where exactly one order fits every cell of the column.
 Times with an offset from UTC become UTC, so that no hour is missing or doubled when clocks change; but where
-all show the same time of day, as dates do, they stay what the local clock said, so that days stay days.
+all show the same time of day, as dates do, they stay what the local clock said, so that days stay days. Times
+with an offset and times without one are not mixed, in a column or between an earlier table and a later one.
 """
 
 from __future__ import annotations
@@ -51,10 +52,14 @@ class Stamps:
 
 @dataclass(frozen=True)
 class Writing:
-    """How the times of an earlier table were understood: its strptime format, and "local" or "UTC"."""
+    """How the times of an earlier table were understood: its strptime format, and "local" or "UTC".
+
+    `later` says that there was one: if it had no clock, its times came without an offset.
+    """
 
     format: str | None = None
     clock: str | None = None
+    later: bool = False
 
 
 def read_times(table: Table, name: str, writing: Writing) -> Stamps:
@@ -73,17 +78,18 @@ def read_times(table: Table, name: str, writing: Writing) -> Stamps:
     if column.dtype == pl.Datetime or column.dtype == pl.Date:
         _complete(table, name, column)
         if getattr(column.dtype, "time_zone", None) is None:
-            return Stamps(_microseconds(column, pl))
+            local = _microseconds(column, pl)
+            return _one_clock(table, name, local, _without_offset(local), writing)
         local = _microseconds(column.dt.replace_time_zone(None), pl)
         utc = _microseconds(column.dt.convert_time_zone("UTC").dt.replace_time_zone(None), pl)
-        return _one_clock(name, local, local - utc, writing)
+        return _one_clock(table, name, local, local - utc, writing)
     if column.dtype != pl.String:
         return Stamps(_whole(table, name, pl))
     cells = text(table, name)
     _complete(table, name, cells)
     if writing.format is not None:
         local, ahead = _strptime(table, name, cells, writing.format)
-        return replace(_one_clock(name, local, ahead, writing), format=writing.format)
+        return replace(_one_clock(table, name, local, ahead, writing), format=writing.format)
     if cells.str.contains(_INTEGER).all():
         return Stamps(cells.cast(pl.Int64).to_numpy().astype(np.int64))
     if cells.str.contains(_YEAR_LAST)[0]:
@@ -91,7 +97,7 @@ def read_times(table: Table, name: str, writing: Writing) -> Stamps:
     quarters = cells.str.contains(_QUARTER)[0]
     local, ahead, valid = _quarter(cells, pl) if quarters else _year_first(cells, pl)
     _all_valid(table, name, cells, valid)
-    return _one_clock(name, local, ahead, writing)
+    return _one_clock(table, name, local, ahead, writing)
 
 
 def time_column(table: Table, taken: set[str]) -> str | None:
@@ -174,7 +180,7 @@ def _whole(table: Table, name: str, pl: Any) -> Times:
 
 
 def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> tuple[Times, Times]:
-    known: dict[str, tuple[datetime, timedelta]] = {}
+    known: dict[str, tuple[datetime, timedelta | None]] = {}
     for row, cell in enumerate(cells):
         if cell in known:
             continue
@@ -185,21 +191,49 @@ def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> tup
                 f"{table.at(row)}: column {name!r} (time) must be written as time_format={format!r} says, "
                 f"and this cell is {cell!r}: {error}."
             ) from None
-        known[cell] = (stamp.replace(tzinfo=None), stamp.utcoffset() or timedelta(0))
+        known[cell] = (stamp.replace(tzinfo=None), stamp.utcoffset())
     local, ahead = zip(*(known[cell] for cell in cells), strict=True)
     return np.array(local, "datetime64[us]"), np.array(ahead, "timedelta64[us]")
 
 
-def _one_clock(name: str, local: Times, ahead: Times, writing: Writing) -> Stamps:
-    """Local times and how far they are ahead of UTC -> times of one clock, the earlier table's if any."""
-    if not ahead.any():
-        return Stamps(local)
+def _one_clock(table: Table, name: str, local: Times, ahead: Times, writing: Writing) -> Stamps:
+    """Local times and how far they are ahead of UTC, NaT without an offset -> times of one clock.
+
+    It is the earlier table's, if there was one.
+    """
+    bare = np.isnat(ahead)
+    if bare.all() and writing.clock != "UTC":
+        return Stamps(local, clock=writing.clock)
+    _offsets_alike(table, name, bare, ahead, writing)
     clock = writing.clock or (
         "local" if len(np.unique(local - local.astype("datetime64[D]"))) == 1 else "UTC"
     )
     times = local if clock == "local" else local - ahead
     said = "in UTC" if clock == "UTC" else "by the local clock, without their offsets"
-    return Stamps(times, f"{name!r} read {said}", clock=clock)
+    return Stamps(times, f"{name!r} read {said}" if ahead.any() else "", clock=clock)
+
+
+def _offsets_alike(table: Table, name: str, bare: np.ndarray, ahead: Times, writing: Writing) -> None:
+    """Refuse times that only a guess could bring to one clock."""
+    example = "such as 2016-07-01T13:30+02:00, or Z for UTC"
+    if bare.any():
+        why = "as those of the earlier table did" if writing.clock == "UTC" else "as others of the column do"
+        row = int(bare.argmax())
+        cell = str(table.frame[name][row])
+        raise DataError(
+            f"{table.at(row)}: column {name!r} (time) must have an offset from UTC, {why}, and this cell is "
+            f"{cell!r}. Write it, {example}."
+        )
+    if writing.later and writing.clock is None and ahead.any():
+        row = int((ahead != np.timedelta64(0)).argmax())
+        raise DataError(
+            f"{table.at(row)}: column {name!r} (time) must have no offset from UTC, as those of the earlier "
+            f"table had none, and this cell is {str(table.frame[name][row])!r}. Write that table's clock."
+        )
+
+
+def _without_offset(local: Times) -> Times:
+    return np.full(len(local), np.timedelta64("NaT"), "timedelta64[us]")
 
 
 def _microseconds(column: polars.Series, pl: Any) -> Times:
@@ -218,20 +252,22 @@ def _numbers(fields: list[polars.Series], pl: Any) -> list[np.ndarray]:
 
 
 def _clock(fields: list[polars.Series], pl: Any) -> tuple[Times, Times, np.ndarray]:
-    """The last five groups as time after midnight, as time ahead of UTC, and which of them exist."""
+    """The last five groups as time after midnight, as time ahead of UTC (NaT: not said), and which exist."""
     hour, minute, second = (np.maximum(part, 0) for part in _numbers(fields[:3], pl))
     since = ((hour * 60 + minute) * 60 + second) * 1_000_000
-    ahead = np.zeros_like(since)
+    ahead = _without_offset(since)
     exists = (hour < 24) & (minute < 60) & (second < 60)
     if fields[3].null_count() < len(fields[3]):
         since += fields[3].str.pad_end(6, "0").cast(pl.Int64).fill_null(0).to_numpy()
     if fields[4].null_count() < len(fields[4]):
+        said = fields[4].is_not_null().to_numpy()
         zone = fields[4].str.replace("Z", "+0000").str.replace(":", "").fill_null("+0000")
         sign = np.where((zone.str.slice(0, 1) == "-").to_numpy(), -1, 1)
         hours, minutes = _numbers([zone.str.slice(1, 2), zone.str.slice(3, 2)], pl)
-        ahead = sign * (hours * 60 + minutes) * 60_000_000
+        offset = (sign * (hours * 60 + minutes) * 60_000_000).astype("timedelta64[us]")
+        ahead = np.where(said, offset, ahead)
         exists &= (hours < 24) & (minutes < 60)
-    return since.astype("timedelta64[us]"), ahead.astype("timedelta64[us]"), exists
+    return since.astype("timedelta64[us]"), ahead, exists
 
 
 def _day(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> tuple[Times, np.ndarray]:
@@ -255,7 +291,7 @@ def _year_first(cells: polars.Series, pl: Any) -> tuple[Times, Times, np.ndarray
 def _quarter(cells: polars.Series, pl: Any) -> tuple[Times, Times, np.ndarray]:
     year, quarter = _numbers(_fields(cells, _QUARTER), pl)
     local, valid = _day(year, 3 * quarter - 2, np.ones_like(year))
-    return local, np.zeros(len(local), "timedelta64[us]"), valid
+    return local, _without_offset(local), valid
 
 
 def _year_last(table: Table, name: str, cells: polars.Series, writing: Writing, pl: Any) -> Stamps:
@@ -285,7 +321,7 @@ def _year_last(table: Table, name: str, cells: polars.Series, writing: Writing, 
             f"(strptime)."
         )
     ((order, local),) = fits.items()
-    found = _one_clock(name, local, ahead, writing)
+    found = _one_clock(table, name, local, ahead, writing)
     note = f"{name!r} read as {order}, the one order that fits every row"
     note += f"; {found.note}" if found.note else ""
     return replace(found, note=note, format=_format(cells, ways[order]))

@@ -57,7 +57,12 @@ class Panel:
 
 
 def forecast_figure(
-    panels: Panel | Sequence[Panel], *, unit: str = "", title: str = "", shown: int | None = None
+    panels: Panel | Sequence[Panel],
+    *,
+    unit: str = "",
+    title: str = "",
+    shown: int | None = None,
+    clock: str = "",
 ) -> Figure:
     """Draw one or several forecasts, each in its own axes below the other (two columns from four on).
 
@@ -66,6 +71,7 @@ def forecast_figure(
         unit: what the values measure, written at the vertical axis.
         title: written above everything.
         shown: steps of each history that are drawn, from its end; by default two horizons, at least 36.
+        clock: by which the times are; "UTC" is written below them.
 
     Returns:
         A matplotlib Figure that no global state knows; `save_figure` writes it.
@@ -90,6 +96,8 @@ def forecast_figure(
             axes.set_title(panel.title, loc="left", fontsize=style.NORMAL, color=style.INK, parse_math=False)
         if unit:
             axes.set_ylabel(unit, fontsize=style.SMALL, color=style.INK, parse_math=False)
+        if clock == "UTC":
+            axes.set_xlabel("UTC", fontsize=style.SMALL, color=style.INK, loc="left")
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     order = sorted(handles, key=lambda name: (not name.startswith("observed"), name != "forecast"))

@@ -100,8 +100,8 @@ def run(options: Options, given: Inputs) -> Any:
         if torch.onnx.is_in_onnx_export():
             if not torch.compiler.is_exporting():
                 raise BackendError(
-                    "lstm: an export to ONNX by torch.jit.trace knows no such operator. Call longshort.export "
-                    "or torch.onnx.export with dynamo=True."
+                    "lstm: an export to ONNX by torch.jit.trace knows no such operator. Call "
+                    "longshort.export, or torch.onnx.export with dynamo=True."
                 )
             from . import symbolic  # loads torch's exporter
 

@@ -118,8 +118,8 @@ class Forecast:
         rest |= {
             name: values.reshape(S * horizon) for name, values in columns_of(self.quantiles, self.levels)
         }
-        full: polars.DataFrame = table.with_columns(pl.Series(name, values) for name, values in rest.items())
-        return full
+        full = table.with_columns(pl.Series(name, values) for name, values in rest.items())
+        return self.history.columns.zoned(full, "ds")
 
     def write(self, path: str | Path) -> Path:
         """Write the table as CSV or, where the name ends in .parquet, as Parquet; whole or not at all."""
@@ -153,7 +153,7 @@ class Forecast:
                     intervals=ends,
                 )
             )
-        return forecast_figure(panels)
+        return forecast_figure(panels, clock=self.history.columns.clock or "")
 
     def _ends(self, level: float, s: int) -> tuple[Array, Array]:
         low, high = self.interval(level)

@@ -76,8 +76,8 @@ class Backtest:
             "y": self.truth.reshape(-1),
         }
         columns |= {name: v.reshape(W * horizon) for name, v in columns_of(self.quantiles, self.levels)}
-        table: polars.DataFrame = pl.DataFrame(columns).with_columns(pl.col("y").fill_nan(None))
-        return table
+        table = pl.DataFrame(columns).with_columns(pl.col("y").fill_nan(None))
+        return self.table.columns.zoned(table, "cutoff", "ds")
 
     def write(self, path: str | Path) -> Path:
         """Write the table as CSV or, where the name ends in .parquet, as Parquet; whole or not at all."""
@@ -112,7 +112,7 @@ class Backtest:
                     truth=self.truth[w],
                 )
             )
-        return forecast_figure(panels)
+        return forecast_figure(panels, clock=self.table.columns.clock or "")
 
     def rich(self) -> Any:
         """The scores as a table of rich's under a title, the best of each column in bold."""
