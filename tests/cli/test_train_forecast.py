@@ -157,6 +157,20 @@ def test_forecasts_in_utc_say_so_and_go_back_in(files, tmp_path, capsys):
     assert "must have an offset from UTC, as those of the earlier table did" in capsys.readouterr().err
 
 
+def test_a_dead_sensor_does_not_take_the_others_with_it(files, tmp_path, capsys):
+    frame = polars.DataFrame({"ds": range(140), "hall": wave(140), "yard": wave(140, 5)})
+    frame[:100].write_csv(tmp_path / "both.csv")
+    frame[100:].with_columns(hall=polars.lit(None)).write_csv(tmp_path / "dead.csv")
+    assert longshort("train", "forecast", tmp_path / "both.csv", *FAST, "--out", tmp_path / "run") == 0
+    capsys.readouterr()
+    assert longshort("predict", tmp_path / "run", tmp_path / "dead.csv") == 0
+    out, err = capsys.readouterr()
+    assert err == "note: series 'hall' is left out: it has no value\n"
+    assert [line.split(",")[:2] for line in out.splitlines()[1:]] == [
+        ["yard", str(t)] for t in range(140, 146)
+    ]
+
+
 def test_a_missing_future_covariate(files, capsys):
     assert longshort("predict", files / "heat") == 1
     assert capsys.readouterr().err == (

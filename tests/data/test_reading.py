@@ -408,6 +408,26 @@ def test_a_frame_of_later_rows_has_a_time_zone_too(tmp_path):
     assert table.to_polars()["ds"].dtype == polars.Datetime("us", "UTC")
 
 
+DEAD = {
+    "a cell empty everywhere": ("ds,a,b\n5,,1\n6,NA,2\n", "series 'a' is left out: it has no value"),
+    "no such column": ("ds,b\n5,1\n6,2\n", "series 'a' is left out: there is no such column"),
+}
+
+
+@pytest.mark.parametrize("text, note", DEAD.values(), ids=DEAD)
+def test_a_later_table_may_lack_one_of_several_series(text, note, tmp_path):
+    """A sensor that is dead, or gone, does not take the others with it."""
+    (tmp_path / "earlier.csv").write_text("ds,a,b\n1,5,6\n2,6,7\n")
+    (tmp_path / "later.csv").write_text(text)
+    earlier = read(tmp_path / "earlier.csv")
+    later = read(tmp_path / "later.csv", like=earlier.columns, step=1)
+    assert later.names == ("b",) and later.notes == (note,) and later.columns == earlier.columns
+    for nothing in ("ds,a,b\n5,,\n6,,\n", "ds,c\n5,1\n", "ds,b\n5,\n"):
+        (tmp_path / "later.csv").write_text(nothing)
+        with pytest.raises(DataError, match=r"at least one value|which does not exist"):
+            read(tmp_path / "later.csv", like=earlier.columns, step=1)
+
+
 def test_a_blank_line_is_a_missing_value_where_there_is_one_column(tmp_path):
     for text in ("Y\n1\n\n3\n\n", '"Y"\n"1"\n\n"3"\n\n'):
         (tmp_path / "table.csv").write_text(text)

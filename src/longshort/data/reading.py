@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError, SettingError
 from . import cells, regular, stamps
 from .calendar import Step, Times
-from .roles import among, exist, settle, several
+from .roles import among, exist, present, settle, several
 from .series import Columns, Series, SeriesTable
 from .table import Table, open_table
 
@@ -63,7 +63,8 @@ def read(
             covariates that follow are kept as its future; False keeps every row as a step of the target,
             and allows a series without any value.
         like: the `columns` of a table read before: the same roles and the same codes, so that a model meets
-            the columns it was trained on. All of them must be there; `read_ahead` needs no target.
+            the columns it was trained on. All of them must be there, but of several targets one is enough: a
+            series without a column or a value is left out, and noted. `read_ahead` needs no target.
 
     Returns:
         The series, each on its own regular grid: a time without a row is a row of NaN, and nothing is
@@ -102,9 +103,10 @@ def read(
         columns, found = settle(table, asked)
         notes += found
     else:
-        table, columns, notes = replace(table, decimal=like.decimal or "."), like, []
-        exist(table, columns)
-    return _Reading(table, columns, notes, like is not None).run(step, trim)
+        table = replace(table, decimal=like.decimal or ".")
+        columns, notes = present(table, like)
+    read = _Reading(table, columns, notes, like is not None).run(step, trim)
+    return read if like is None else replace(read, columns=like)
 
 
 def read_ahead(
@@ -154,6 +156,11 @@ class _Reading:
         chosen = self.step(groups, None if step is None else Step.parse(step))
         values = self.values()
         series = [one for group in groups for one in self.series(group, chosen, values, trim)]
+        if not series:
+            raise DataError(
+                f"{self.table.origin}: a series must have at least one value, and every cell of "
+                f"{', '.join(map(repr, self.columns.target))} is missing. Give a file with values."
+            )
         masked = sum(int(group.index[-1]) + 1 - len(group.rows) for group in groups)
         if masked:
             many = "time without a row is" if masked == 1 else "times without a row are"
@@ -297,6 +304,9 @@ class _Reading:
             name = column if self.columns.id is None else group.name
             if self.columns.id is not None and len(self.columns.target) > 1:
                 name = f"{group.name} {column}"
+            if trim and self.fixed and np.isnan(target[:, k]).all():
+                self.notes.append(f"series {name!r} is left out: it has no value")
+                continue
             start, stop = self.ends(name, target[:, k], group) if trim else (0, length)
             time = step.add(group.times[0], np.arange(start, stop))
             found.append(

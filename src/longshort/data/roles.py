@@ -36,6 +36,21 @@ def exist(table: Table, columns: Columns) -> None:
                 )
 
 
+def present(table: Table, like: Columns) -> tuple[Columns, list[str]]:
+    """An earlier table's columns as far as this one has them, and what a person should know of it.
+
+    Raises:
+        DataError: a column is missing that is not one of several targets.
+    """
+    absent = [name for name in like.target if name not in table.names]
+    if like.id is None and len(absent) < len(like.target):
+        like = replace(like, target=tuple(name for name in like.target if name not in absent))
+    else:
+        absent = []
+    exist(table, like)
+    return like, [f"series {name!r} is left out: there is no such column" for name in absent]
+
+
 def settle(table: Table, asked: Columns) -> tuple[Columns, list[str]]:
     """Find the roles that were not named.
 

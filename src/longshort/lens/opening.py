@@ -138,7 +138,7 @@ def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
     from ..tasks.forecast.windows import Panel
 
     plan = model.plan
-    table = model.history if source is None else model._table(source)
+    table = model.history if source is None else model.table(source)
     network = model._fitted()[1]
     panel = Panel(table, plan, reach=plan.horizon + READ)
     each = max(1, WINDOWS // len(table))

@@ -146,7 +146,7 @@ class Forecaster:
         Returns:
             This forecaster.
         """
-        self._history, self._reading = self._continued(self._table(source)), None
+        self._history, self._reading = self._continued(self.table(source)), None
         return self
 
     def predict(
@@ -179,7 +179,7 @@ class Forecaster:
         if source is None:
             reading = self._reading = self._reading or start(model, plan, self.history)
         else:
-            reading = start(model, plan, self._continued(self._table(source)))
+            reading = start(model, plan, self._continued(self.table(source)))
         if future is not None:
             step, encoding = reading.table.step, self.settings.encoding or "utf-8"
             rows = read_ahead(future, like=columns_of(plan), step=step, encoding=encoding)
@@ -206,7 +206,7 @@ class Forecaster:
             DataError: a series is unknown, or its rows do not continue it.
         """
         plan, model, _ = self._fitted()
-        table = self._table(rows, follow=True)
+        table = self.table(rows, follow=True)
         _follows(self.history.select(table.names), table)
         reading = self._reading or start(model, plan, self.history)
         self._reading = advance(model, plan, reading, table)
@@ -231,7 +231,7 @@ class Forecaster:
             levels: of the intervals whose coverage is measured, in percent.
             horizon: steps to forecast, at most the model's, and by default as many.
         """
-        table = self._continued(self._table(later, follow=True))
+        table = self._continued(self.table(later, follow=True))
         known = {series.name: len(series) for series in self.history}
         first = [known.get(series.name, self.plan.context) for series in table]
         return self._backtest(table, first, stride, None, levels, horizon)
@@ -259,7 +259,7 @@ class Forecaster:
             table = self.history
             first = [cut(len(series), self.settings) for series in table]
         else:
-            table = self._table(source)
+            table = self.table(source)
             first = [self.plan.context] * len(table)
         return self._backtest(table, first, stride, windows, levels, horizon)
 
@@ -311,8 +311,19 @@ class Forecaster:
             raise SettingError("Forecaster: must be fitted first. Call `fit`, or `Forecaster.load` a run.")
         return self._parts
 
-    def _table(self, source: Any, *, follow: bool = False) -> SeriesTable:
-        """Read a source with the columns of the fit; rows that follow without times all count as steps."""
+    def table(self, source: Any, *, follow: bool = False) -> SeriesTable:
+        """Read a source with the columns of the fit.
+
+        Args:
+            source: a frame, path or `SeriesTable`, which is returned as it is.
+            follow: whether the rows follow the history: without times all of them count as steps then.
+
+        Returns:
+            Its series; `notes` says what was done, and which series of the fit are not in it.
+
+        Raises:
+            DataError: it breaks the reader's contract; the message names the line.
+        """
         if isinstance(source, SeriesTable):
             return source
         columns = columns_of(self.plan)

@@ -169,7 +169,10 @@ def predict(
         raise SettingError(f"predict: a forecast takes one file, got {len(sources)}: {', '.join(sources)}.")
     model = _loaded(folder, encoding)
     for source in sources:
-        model.restart("/dev/stdin" if source == "-" else source)
+        table = model.table("/dev/stdin" if source == "-" else source)
+        for note in table.notes:
+            print(f"note: {note}", file=sys.stderr)
+        model.restart(table)
     forecast = model.predict(future=future, levels=levels, horizon=horizon)
     if out is None:
         sys.stdout.write(csv(forecast.to_polars()))
