@@ -264,7 +264,8 @@ NO_TIME = (
 )
 UNEVEN = (
     ": `time` must rise by one step, 1 month, from row to row, and that of series 0 goes from {now} in row 0 "
-    "to {after}. Give datetime64, or int64 microseconds since 1970, and NaN in `target` where a row is missing."
+    "to {after}. Give datetime64, or int64 microseconds since 1970, and NaN in `target` where a row is "
+    "missing."
 )
 
 

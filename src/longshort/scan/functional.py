@@ -84,6 +84,7 @@ def lstm(
     `variant.py` and `masks.py`.
     """
     cells, gates = checks.keep("lstm", keep)
+    checks.tensor("lstm", "x", x)
     if not training and not noise.silent:
         noise = noise.evaluated
     options = Options(variant, noise, training, reverse, cells, gates, checkpoint_every, backend)
@@ -218,6 +219,7 @@ def plan(
         What `lstm` raises for the same arguments.
     """
     cells, gates = checks.keep("plan", keep)
+    checks.tensor("plan", "x", x)
     options = Options(
         variant,
         noise if training else noise.evaluated,
