@@ -91,7 +91,8 @@ def _general(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tup
             "LSTM.step: a bidirectional layer needs the whole sequence. "
             "Call the layer itself, or use one direction."
         )
-    x = x if isinstance(x, Tensor) else checks.tensor("LSTM.step", "x", x)
+    given: Any = x
+    x = given if isinstance(given, Tensor) else checks.tensor("LSTM.step", "x", given)
     if x.dim() not in (1, 2):
         raise ShapeError(f"LSTM.step: `x` must be (N, C), or (C,) for one sequence, got {tuple(x.shape)}.")
     time = -2 if x.dim() == 1 or layer.batch_first else 0
