@@ -125,6 +125,8 @@ def test_what_a_kill_left_is_no_run_and_is_cleared_away(tmp_path):
     [
         (None, "is not a run: holds no settings.json. A run is what `longshort train ... --out` wrote."),
         ("{", "line 1: is damaged: "),
+        ('{"task":\n', "line 1: is damaged: Expecting value."),
+        ('{\n"task":,\n', "line 2: is damaged: Expecting value."),
         ("[]", "was not written by longshort: no `task` in it."),
         ('{"task": "forecast", "longshort": 1}', "was not written by longshort: no `task` in it."),
         (

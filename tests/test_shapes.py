@@ -32,7 +32,7 @@ def test_sizes(contract, sizes):
             "demo: `h` must be (N, H) = (3, 6), got (3, 5).\n  H = 6 was taken from `w` (4H, H) = (24, 6).\n"
             "  A hint.",
         ),
-        ({"x": (zeros(3), "N T")}, "demo: `x` must be (N, T) = (N, T), got (3,).\n  A hint."),
+        ({"x": (zeros(3), "N T")}, "demo: `x` must be (N, T), got (3,).\n  A hint."),
         ({"w": (zeros(7, 2), "4H C")}, "demo: `w` must be (4H, C) = (4H, 2), got (7, 2).\n  A hint."),
         ({"x": (zeros(2, 7), "1 T")}, "demo: `x` must be (1, T) = (1, 7), got (2, 7).\n  A hint."),
     ],

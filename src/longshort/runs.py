@@ -159,7 +159,8 @@ class Run:
         except UnicodeDecodeError as error:
             raise RunError(f"{self.path(name)}: is damaged: not UTF-8 at byte {error.start}.") from None
         except json.JSONDecodeError as error:
-            raise RunError(f"{self.path(name)}, line {error.lineno}: is damaged: {error.msg}.") from None
+            line = error.doc.rstrip().count("\n", 0, error.pos) + 1  # not one behind the last, which is empty
+            raise RunError(f"{self.path(name)}, line {line}: is damaged: {error.msg}.") from None
 
     def write_arrays(self, name: str, arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> Path:
         """Write named arrays and a JSON object beside them as one safetensors file, whole or not at all.
@@ -252,7 +253,7 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def require_writable(path: str | Path) -> None:
-    """Find out before long work whether a file can be written after it; nothing is left behind.
+    """Find out before long work whether a file can be written after it, and make its folder.
 
     Args:
         path: the final name, for `replacing`.
@@ -263,6 +264,10 @@ def require_writable(path: str | Path) -> None:
     path = Path(path)
     if path.is_dir():
         raise RunError(f"{path}: cannot be written: it is a folder. Give the name of a file in it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path.parent}: cannot be made: {error.strerror}. Give another name.") from None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)

@@ -217,7 +217,8 @@ class Settings:
         except UnicodeDecodeError as error:
             raise SettingError(f"{path}: not UTF-8 text at byte {error.start}.") from None
         except json.JSONDecodeError as error:
-            raise SettingError(f"{path}, line {error.lineno}: not JSON: {error.msg}.") from None
+            line = error.doc.rstrip().count("\n", 0, error.pos) + 1  # not one behind the last, which is empty
+            raise SettingError(f"{path}, line {line}: not JSON: {error.msg}.") from None
         if section is not None and isinstance(values, dict):
             values = values.get(section, {})
         if not isinstance(values, dict):

@@ -88,7 +88,8 @@ def _fail(
         times, letter = _split(axis)
         known = not letter or letter in sizes
         numbers.append(str(times * (sizes[letter] if letter else 1)) if known else axis)
-    lines = [f"{caller}: `{name}` must be {_tuple(wanted)} = {_tuple(numbers)}, got {_tuple(got)}."]
+    must = _tuple(wanted) if numbers == wanted else f"{_tuple(wanted)} = {_tuple(numbers)}"
+    lines = [f"{caller}: `{name}` must be {must}, got {_tuple(got)}."]
     letter = _split(clash)[1] if clash else ""
     if letter in taken_from:
         lines.append(f"{letter} = {sizes[letter]} was taken from {taken_from[letter]}.")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,6 +265,20 @@ def test_a_folder_of_another_task(tmp_path, capsys):
             ["train", "forecast", "--horizn", "3"],
             "unrecognized arguments: --horizn. Did you mean --horizon? `longshort train",
         ),
+        (
+            ["train", "forecast", "a.csv", "--target", "boiler C", "hall", "vibration", "--horizon", "3"],
+            "longshort train forecast: unrecognized arguments: hall vibration. Commas separate the names of "
+            "a list: --target 'boiler C,hall,vibration'. `longshort train forecast --help` lists what there "
+            "is.",
+        ),
+        (
+            ["train", "forecast", "a.csv", "--past=wind", "sun"],
+            "unrecognized arguments: sun. Commas separate the names of a list: --past wind,sun. `",
+        ),
+        (
+            ["evaluate", "run", "a.csv", "--levels", "80", "95"],
+            "unrecognized arguments: 95. Commas separate the names of a list: --levels 80,95. `",
+        ),
         (["train", "forecast", "--horizon", "soon"], "argument --horizon: invalid int value: 'soon'"),
         (["train", "weather"], "argument task: invalid choice: 'weather'"),
         (["predict"], "the following arguments are required: RUN"),
@@ -376,7 +391,7 @@ def test_advice(found, best_step, interrupted, said):
     assert story._advice(found, fitted, story.TrainSettings(max_steps=800)) == expected
 
 
-@pytest.mark.parametrize(("kept", "step"), [((), 0), (("last.safetensors", "weights.safetensors"), 10)])
+@pytest.mark.parametrize(("kept", "step"), [((), 0), (("last.safetensors",), 10)])
 def test_an_unfinished_run(files, tmp_path, capsys, kept, step):
     run = tmp_path / "run"
     run.mkdir()
@@ -387,6 +402,47 @@ def test_an_unfinished_run(files, tmp_path, capsys, kept, step):
         assert capsys.readouterr().err == (
             f"longshort {words[0]}: {run}: is unfinished: its training came to step {step} of 10. "
             "The same training command goes on from there.\n"
+        )
+
+
+def test_a_finished_run_whose_history_is_gone_is_repaired(files, tmp_path, capsys):
+    words = ["train", "forecast", files / "load.csv", *FAST, "--out", tmp_path / "run"]
+    shutil.copytree(files / "run", tmp_path / "run")
+    history = tmp_path / "run" / "history.safetensors"
+    before = history.read_bytes()
+    history.unlink()
+    assert longshort("predict", tmp_path / "run") == 1
+    assert capsys.readouterr().err == (
+        f"longshort predict: {history}: there is no such file, and forecasts go on from the rows in it. The "
+        "run is trained to its end: the same training command writes the file again, and trains no further.\n"
+    )
+    assert longshort(*words) == 0
+    assert history.read_bytes() == before
+    assert longshort("predict", tmp_path / "run") == 0
+
+
+def test_folders_of_what_is_written_are_made_before_the_work(files, tmp_path, capsys, monkeypatch):
+    run, new = files / "run", tmp_path / "new"
+    for k, (words, name) in enumerate(
+        [
+            (["predict", run], "x.csv"),
+            (["predict", run], "x.svg"),
+            (["evaluate", run, files / "later.csv"], "x.json"),
+            (["look", run], "look.html"),
+            (["export", run, "--to", "torch"], "m.safetensors"),
+        ]
+    ):
+        assert longshort(*words, "--out", new / f"{k}" / name) == 0
+        assert (new / f"{k}" / name).is_file()
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    capsys.readouterr()
+    for name in ("predict", "score", "backtest"):
+        monkeypatch.setattr(story.Forecaster, name, None)  # no work is done
+    for words in (["predict", run], ["evaluate", run, files / "later.csv"], ["export", run, "--to", "torch"]):
+        assert longshort(*words, "--out", file / "x.safetensors") == 1
+        assert capsys.readouterr().err == (
+            f"longshort {words[0]}: {file}: cannot be made: File exists. Give another name.\n"
         )
 
 

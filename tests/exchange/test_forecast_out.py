@@ -15,11 +15,13 @@ import torch
 
 import longshort as ls
 from longshort import cli, engine, exchange, runtime
-from longshort.data import SeriesTable, embedded, read, read_ahead
-from longshort.errors import BackendError, ShapeError
+from longshort.data import SeriesTable, Step, embedded, read, read_ahead
+from longshort.errors import BackendError, DataError, ShapeError
 from longshort.exchange import forecast_graph, onnx_writing
+from longshort.exchange.forecast_graph import NAT
 from longshort.exchange.forecast_rows import calendar
 from longshort.runtime.files import read_folder
+from longshort.runtime.rows import next_of
 from longshort.tasks.forecast.plan import calendar_channels
 
 needs_engine = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
@@ -222,6 +224,14 @@ def test_what_a_stream_cannot_take_is_named(run):
             f"model: `time` must be (N, T + 6) with N = 2, T = {plan.context}, got (2, {plan.context + 5}).",
         ),
         (
+            lambda: stream.step(target=row["target"], values=0),
+            "stream.step: must be given target, time, got target, values.",
+        ),
+        (
+            lambda: stream.step(*row.values(), 0),
+            "stream.step: must be given target, time, got 3 in order.",
+        ),
+        (
             lambda: setattr(stream, "state", {"h0": np.zeros(1)}),
             f"stream: `state` must have { ({k: v.shape for k, v in stream.state.items()}) }, "
             f"got { ({'h0': (1,)}) }.",
@@ -230,6 +240,87 @@ def test_what_a_stream_cannot_take_is_named(run):
         with pytest.raises(ShapeError) as raised:
             call()
         assert str(raised.value) == message
+
+
+def with_cell(values, place, value):
+    """A copy of an array with one number replaced."""
+    changed = np.array(values)
+    changed[place] = value
+    return changed
+
+
+NO_VALUE = (
+    "model: `target` must have at least one value in the context of each series, rows {lookback} to {last}, "
+    "which set its scale, and those of series 1 are all missing. Leave the series out, or end its rows where "
+    "it was observed last."
+)
+INFINITE = (
+    ": `target` must hold finite numbers, and that of series 1 is inf{row}. "
+    "Give NaN where nothing was observed."
+)
+NO_TIME = (
+    ": `time` must be a time at every row of a series and of its horizon, and that of series {n} is NaT in "
+    "row {row}. Only rows before its first may have none."
+)
+UNEVEN = (
+    ": `time` must rise by one step, 1 month, from row to row, and that of series 0 goes from {now} in row 0 "
+    "to {after}. Give datetime64, or int64 microseconds since 1970, and NaN in `target` where a row is "
+    "missing."
+)
+
+
+@needs_engine
+def test_rows_that_no_forecast_can_be_made_of_are_refused(run):
+    """As `Forecaster.predict` and the command line refuse them: numbers made of them would look like any."""
+    model = runtime.load(run.folder / "model")
+    rows, row = rows_of(run, NEW), row_of(run, NEW - 1)
+    stream, plan = model.stream(**rows), run.forecaster.plan
+    time, end = rows["time"].astype("datetime64[us]"), rows["time"].shape[1] - 1
+    now = time.astype("datetime64[D]")
+    in_milliseconds = time[:, :2].astype("datetime64[ms]").astype(np.int64)
+    as_read = [str(t).replace("T", " ") for t in in_milliseconds[0].astype("datetime64[us]")]
+    no_target = with_cell(rows["target"], 1, np.nan)
+    short = with_cell(rows["target"], (1, slice(plan.lookback, None)), np.nan)
+    monthly = f"{now[0, 0]} 00:00:00.000000", f"{now[0, 2]} 00:00:00.000000"
+    NaT = np.datetime64("NaT")
+    for call, given, message in (
+        (model, {"target": no_target}, NO_VALUE),
+        (model, {"target": short}, NO_VALUE),
+        (model, {"target": with_cell(rows["target"], (1, 3), np.inf)}, "model" + INFINITE),
+        (model.stream, {"target": with_cell(rows["target"], (1, 3), np.inf)}, "stream" + INFINITE),
+        (stream.step, {"target": with_cell(row["target"], 1, np.inf)}, "stream.step" + INFINITE),
+        (model, {"time": np.full(time.shape, NaT)}, "model" + NO_TIME.format(n=0, row=0)),
+        (model, {"time": with_cell(time, (1, end), NaT)}, "model" + NO_TIME.format(n=1, row=end)),
+        (model, {"time": with_cell(time, (1, 0), NaT)}, "model" + NO_TIME.format(n=1, row=0)),
+        (
+            stream.step,
+            {"time": with_cell(row["time"], (0, 0), NAT)},
+            "stream.step" + NO_TIME.format(n=0, row=0),
+        ),
+        (
+            model,
+            {"time": time.astype("datetime64[ms]").astype(np.int64)},
+            "model" + UNEVEN.format(now=as_read[0], after=as_read[1]),
+        ),
+        (
+            model,
+            {"time": np.delete(np.concatenate([time, time[:, -1:]], 1), 1, 1)},
+            "model" + UNEVEN.format(now=monthly[0], after=monthly[1]),
+        ),
+    ):
+        fed = (row if call == stream.step else rows) | given
+        with pytest.raises(DataError) as raised:
+            call(**fed)
+        row_named = "" if call == stream.step else " in row 3"
+        assert str(raised.value) == message.replace("{row}", row_named).replace(
+            "{lookback}", str(plan.lookback)
+        ).replace("{last}", str(plan.memory - 1))
+    waiting = {"target": with_cell(row["target"], 1, np.inf), "time": with_cell(row["time"], 1, NAT)}
+    stream.step(**waiting, mask=np.array([True, False]))  # what a series that waits is given, is not read
+    stream.step(**(row | {"target": np.full(2, np.nan)}))  # a row may be missing
+    early = {name: np.array(part) for name, part in rows.items()}
+    early["target"][0, : plan.lookback + 5], early["time"][0, :5] = np.nan, NAT
+    assert np.isfinite(model(**early)).all()  # a series of few rows
 
 
 @needs_engine
@@ -339,6 +430,68 @@ def shops(rows, transform):
     model = ls.Forecaster(seed=0, max_steps=2, **settings).fit(known, device="cpu", quiet=True)
     later = pl.concat([frame[len(frame) - 3 :] for frame in frames]).drop("sales", "visitors")
     return model, later
+
+
+@needs_engine
+def test_covariates_that_a_forecast_lacks_are_named(tmp_path):
+    """What is known in advance must be there for the horizon, and only there; categories must be known."""
+    model, later = shops(400, "none")
+    table = model.history.with_ahead(read_ahead(later, like=model.history.columns, step=model.history.step))
+    names = ("target", "time", "past", "future", "static")
+    given = forecast_graph.last_rows(table, model.plan, names[1:], 2, model.plan.context)
+    rows = {name: part.numpy() for name, part in zip(names, given, strict=True)}
+    ls.export(model, tmp_path / "m")
+    copy, end = runtime.load(tmp_path / "m"), model.plan.context + 3
+    stream, future = copy.stream(**rows), rows["future"]
+    row = {name: rows[name][:, -part:] for name, part in (("time", 4), ("past", 1), ("future", 4))}
+    row |= {"target": rows["target"][:, -1], "static": rows["static"]}
+    stream.step(**row)
+    assert np.isfinite(copy(**(rows | {"future": with_cell(future, (0, end - 4), np.nan)}))).all()
+    missing = (
+        ": 2 values of covariates known in advance are missing (series, row, column):\n"
+        "  0, {last}, 'price'\n  1, {last}, 'sky'\n"
+        "  Give them in the last 3 rows of `future`, those of the horizon; earlier ones may be NaN."
+    )
+    two = with_cell(with_cell(future, (0, -1, 0), np.nan), (1, -1, 1), np.nan)
+    for call, fed, message in (
+        (copy, rows | {"future": two}, "model" + missing.format(last=end - 1)),
+        (stream.step, row | {"future": two[:, -4:]}, "stream.step" + missing.format(last=3)),
+        (
+            copy,
+            rows | {"past": with_cell(rows["past"], (1, 2, 0), -np.inf)},
+            "model: `past` must hold finite numbers, and that of series 1 is -inf in row 2 in column "
+            "'visitors'. Give NaN where nothing was observed.",
+        ),
+        (
+            copy,
+            rows | {"static": with_cell(rows["static"], (0, 0), np.inf)},
+            "model: `static` must hold finite numbers, and that of series 0 is inf in column 'size'. "
+            "Give NaN where nothing was observed.",
+        ),
+        (
+            copy,
+            rows | {"future": with_cell(future, (1, end - 1, 1), 3)},
+            "model: `future`, column 'sky', must hold the number of a category known since training, in "
+            f"[0, 3), and that of series 1 is 3 in row {end - 1}. Give NaN if none applies.",
+        ),
+    ):
+        with pytest.raises(DataError) as raised:
+            call(**fed)
+        assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("step", "start"),
+    [
+        ("hour", "2024-02-28T23:00"), ("30 minutes", "2024-02-28T23:30"), ("business day", "2024-02-23"),
+        ("month", "2023-11-15T06:00"), ("month end", "2023-12-31"), ("quarter", "2024-01-01"),
+        ("2 weeks", "2024-01-01"), ("year", "2024-01-01"), ("microsecond", "2024-01-01"),
+    ],
+)  # fmt: skip
+def test_the_runtime_knows_the_steps_of_the_calendar(step, start):
+    known = Step.parse(step)
+    time = known.grid(np.datetime64(start, "us"), 40).astype(np.int64)
+    np.testing.assert_array_equal(next_of(time, str(known))[:-1], time[1:])
 
 
 @pytest.mark.parametrize("transform", ["none", "sqrt", "log"])

@@ -114,8 +114,8 @@ FILE = (
     (["nowhere"], "longshort look: nowhere: is not a run: there is no such folder. "),
     (["FILE"], FILE),
     (["RUN", "missing.csv"], "missing.csv"),
-    (["RUN", "--out", "missing/look.html"],
-     "longshort look: missing/look.html: cannot be written: No such file or directory.\n"),
+    (["RUN", "--out", "/dev/null/look.html"],
+     "longshort look: /dev/null: cannot be made: File exists. Give another name.\n"),
     (["RUN", "--out", "."],
      "longshort look: .: cannot be written: it is a folder. Give the name of a file in it.\n"),
 ])  # fmt: skip

@@ -203,6 +203,18 @@ def test_the_meta_device():
     assert loaded(torch.zeros(2, 3, 4))[0].isfinite().all()
 
 
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2, "batch_first": True}])
+def test_what_has_no_numbers_is_planned_for_the_device_of_the_layer(options):
+    layer = ls.LSTM(4, 6, **options)
+    N, T = (5, 3) if layer.batch_first else (3, 5)
+    L = layer.num_layers * (2 if layer.bidirectional else 1)
+    x, h, c = torch.zeros(5, 3, 4), torch.zeros(L, N, 6), torch.zeros(L, N, 6)
+    call = {"hx": (h, c), "reset": torch.zeros(N, T, dtype=torch.bool), "lengths": torch.full((N,), T)}
+    empty = {"hx": (h.to("meta"), c.to("meta")), **{n: call[n].to("meta") for n in ("reset", "lengths")}}
+    assert str(layer.plan(x.to("meta"))) == str(layer.plan(x))
+    assert str(layer.plan(x.to("meta"), **empty)) == str(layer.plan(x, **call))
+
+
 def test_nothing_warns_and_flatten_parameters_does_no_harm():
     layer = ls.LSTM(4, 6, num_layers=2, dropout=0.5)
     with warnings.catch_warnings():

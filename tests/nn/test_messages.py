@@ -40,6 +40,27 @@ CONSTRUCTION = [
         "LSTM: `noise` must be a longshort.Noise, got 0.1. Name its options: longshort.Noise(...).",
     ),
     ({"checkpoint_every": 0}, "LSTM: `checkpoint_every` must be a number of steps, at least 1, got 0."),
+    ({"checkpoint_every": "x"}, "LSTM: `checkpoint_every` must be a number of steps, at least 1, got 'x'."),
+    ({"batch_first": "yes"}, "LSTM: `batch_first` must be True or False, got 'yes'."),
+    ({"bias": None}, "LSTM: `bias` must be True or False, got None."),
+    ({"bidirectional": 1}, "LSTM: `bidirectional` must be True or False, got 1."),
+    ({"learn_initial": "no"}, "LSTM: `learn_initial` must be True or False, got 'no'."),
+    (
+        {"dropout": True},
+        "LSTM: `dropout` must be in [0, 1], got True. It is the share silenced between layers.",
+    ),
+    (
+        {"dropout": "0.5"},
+        "LSTM: `dropout` must be in [0, 1], got '0.5'. It is the share silenced between layers.",
+    ),
+    (
+        {"proj_size": "3"},
+        "LSTM: `proj_size` must be in [0, hidden_size) = [0, 6), got '3'. 0 is no projection.",
+    ),
+    (
+        {"dtype": torch.int32},
+        "LSTM: `dtype` must be torch.float32, float64, bfloat16 or float16, got torch.int32.",
+    ),
     (
         {"init": "keras"},
         "LSTM: `init` must be one of 'torch', 'longshort', or chrono(longest) or uniform(bound) "
@@ -61,6 +82,19 @@ def test_other_constructions():
     assert message(SettingError, lambda: ls.LSTMCell(4, -1)) == (
         "LSTMCell: `hidden_size` must be a whole number, at least 1, got -1."
     )
+    assert message(SettingError, lambda: ls.LSTMCell(4, 6, dtype=torch.int64)) == (
+        "LSTMCell: `dtype` must be torch.float32, float64, bfloat16 or float16, got torch.int64."
+    )
+    assert message(SettingError, lambda: ls.LSTMCell(4, 6, bias="no")) == (
+        "LSTMCell: `bias` must be True or False, got 'no'."
+    )
+    assert message(SettingError, lambda: ls.LSTM.from_torch(torch.nn.GRU(3, 4))) == (
+        "LSTM.from_torch: `module` must be a torch.nn.LSTM, got GRU. "
+        "longshort.convert replaces those inside a model."
+    )
+    assert message(SettingError, lambda: ls.convert("x")) == (
+        "convert: `model` must be a torch.nn.Module, got str. Give the model that holds the LSTMs."
+    )
     assert message(SettingError, lambda: chrono(2)) == "chrono: `longest` must be above 2 steps, got 2."
     assert message(SettingError, lambda: uniform(0)) == "uniform: `bound` must be above 0, got 0."
 
@@ -80,8 +114,55 @@ CALLS = [
         lambda: ls.LSTM(4, 6, batch_first=True)(torch.zeros(1, 2, 3, 4)),
         "LSTM: `input` must be (N, T, C) for a batch or (T, C) for one sequence, got 4 axes: (1, 2, 3, 4).",
     ),
-    (lambda: LAYER([1, 2]), "LSTM: `input` must be a tensor, got list."),
+    (lambda: LAYER([1, 2]), "LSTM: `input` must be a tensor, got list. Use torch.as_tensor(input)."),
+    (
+        lambda: LAYER(X.to_sparse()),
+        "LSTM: `input` must be a dense tensor, got the layout torch.sparse_coo. Use input.to_dense().",
+    ),
     (lambda: LAYER(X, (torch.zeros(4, 3, 6),)), "LSTM: `hx` must be a pair (h, c), got 1. Give both."),
+    (lambda: LAYER(X, 0), "LSTM: `hx` must be a pair (h, c), got int. Give both."),
+    (
+        lambda: LAYER(X, (None, None)),
+        "LSTM: `hx` must be a pair (h, c) of tensors, got (NoneType, NoneType). "
+        "Leave `hx` out to begin with the initial state.",
+    ),
+    (
+        lambda: LAYER(X, initial=(X, None)),
+        "LSTM: `initial` must be a pair (h, c) of tensors, got (Tensor, NoneType). "
+        "Leave `initial` out to begin with the initial state.",
+    ),
+    (
+        lambda: LAYER(X, (torch.zeros(4, 3, 6).double(), torch.zeros(4, 3, 6))),
+        "LSTM: `hx` must have the dtype of `input`: h is torch.float64, `input` torch.float32. "
+        "Use h.to(input.dtype).",
+    ),
+    (
+        lambda: LAYER(X, (torch.zeros(4, 3, 6), torch.zeros(4, 3, 6, device="meta"))),
+        "LSTM: `hx` must be on the device of `input`: c is on meta, `input` on cpu. Use c.to(input.device).",
+    ),
+    (
+        lambda: LAYER(X, reset=[[False] * 5] * 2),
+        "LSTM: `reset` must be (N, T) = (3, 5) of dtype torch.bool whatever batch_first, "
+        "got (2, 5) of torch.bool.",
+    ),
+    (
+        lambda: LAYER(X, reset=[[False], []]),
+        "LSTM: `reset` must be a bool tensor or lists of True and False of one length, got list.",
+    ),
+    (
+        lambda: LAYER(X, reset=torch.zeros(3, 5, dtype=torch.bool, device="meta")),
+        "LSTM: `reset` must be on the device of `input`: it is on meta, `input` on cpu. "
+        "Use reset.to(input.device).",
+    ),
+    (
+        lambda: LAYER(X, lengths=[1.5, 2.0, 3.0]),
+        "LSTM: `lengths` must be (N,) = (3,) whole numbers, one for each sequence, "
+        "got (3,) of torch.float32.",
+    ),
+    (
+        lambda: LAYER(X, lengths=["a", "b", "c"]),
+        "LSTM: `lengths` must be whole numbers, one for each sequence, got ['a', 'b', 'c'].",
+    ),
     (
         lambda: LAYER(X, (torch.zeros(2, 3, 6), torch.zeros(4, 3, 6))),
         "LSTM: `hx` must hold h (layers x directions, N, P) = (4, 3, 6), got (2, 3, 6). "
@@ -136,16 +217,66 @@ CALLS = [
     ),
     (
         lambda: LAYER(X.double()),
-        "lstm: all tensors must have one dtype; `x` is torch.float64, `w_ih` torch.float32. "
-        "Convert it with w_ih.to(x.dtype).",
+        "LSTM: `input` must have the dtype of the layer's weights: `input` is torch.float64, `weight_ih_l0` "
+        "torch.float32. Use input.to(torch.float32), or layer.to(input.dtype).",
+    ),
+    (
+        lambda: LAYER(X.long()),
+        "LSTM: `input` must be float32, float64, bfloat16 or float16, got torch.int64. Use input.float().",
+    ),
+    (
+        lambda: LAYER(X.to("meta")),
+        "LSTM: `input` must be on the device of the layer's weights: `input` is on meta, `weight_ih_l0` on "
+        "cpu. Use input.to('cpu'), or layer.to(input.device).",
+    ),
+    (
+        lambda: LAYER(Jagged(X, torch.tensor([0, 5]))),
+        "LSTM: `values` must be (S, C), got (5, 3, 4).\n  Offsets are those of torch.nested.",
     ),
     (
         lambda: ls.LSTM(4, 6).step(torch.zeros(1, 2, 4)),
         "LSTM.step: `x` must be (N, C), or (C,) for one sequence, got (1, 2, 4).",
     ),
     (
+        lambda: ls.LSTM(4, 6).step(torch.zeros(4, 5)),
+        "LSTM.step: `x` must be (N, C), or (C,) for one sequence, with C = input_size = 4, got (4, 5).",
+    ),
+    (
+        lambda: ls.LSTM(4, 6).step([0.0] * 4),
+        "LSTM.step: `x` must be a tensor, got list. Use torch.as_tensor(x).",
+    ),
+    (
+        lambda: ls.LSTM(4, 6).step(torch.zeros(2, 4).double()),
+        "LSTM.step: `x` must have the dtype of the layer's weights: `x` is torch.float64, `weight_ih_l0` "
+        "torch.float32. Use x.to(torch.float32), or layer.to(x.dtype).",
+    ),
+    (
+        lambda: ls.LSTM(4, 6).step(torch.zeros(2, 4), (torch.zeros(1, 3, 6), torch.zeros(1, 3, 6))),
+        "LSTM.step: `state` must hold h (layers x directions, N, P) = (1, 2, 6), got (1, 3, 6). "
+        "The state is never batch first.",
+    ),
+    (
+        lambda: ls.LSTM(4, 6).step(torch.zeros(2, 4), (None, None)),
+        "LSTM.step: `state` must be a pair (h, c) of tensors, got (NoneType, NoneType). "
+        "Leave `state` out to begin with the initial state.",
+    ),
+    (
         lambda: ls.LSTMCell(4, 6)(torch.zeros(2, 5)),
         "LSTMCell: `input` must be (N, C) or (C,) with C = input_size = 4, got (2, 5).",
+    ),
+    (
+        lambda: ls.LSTMCell(4, 6)([0.0] * 4),
+        "LSTMCell: `input` must be a tensor, got list. Use torch.as_tensor(input).",
+    ),
+    (
+        lambda: ls.LSTMCell(4, 6)(torch.zeros(2, 4).double()),
+        "LSTMCell: `input` must have the dtype of the cell's weights: `input` is torch.float64, `weight_ih` "
+        "torch.float32. Use input.to(torch.float32), or cell.to(input.dtype).",
+    ),
+    (
+        lambda: ls.LSTMCell(4, 6)(torch.zeros(2, 4), (None, None)),
+        "LSTMCell: `hx` must be a pair (h, c) of tensors, got (NoneType, NoneType). "
+        "Leave `hx` out to begin with the initial state.",
     ),
 ]
 
@@ -153,6 +284,21 @@ CALLS = [
 @pytest.mark.parametrize(("call", "text"), CALLS, ids=range(len(CALLS)))
 def test_calls(call, text):
     assert message(ShapeError, call) == text
+    with torch.no_grad():
+        assert message(ShapeError, call) == text
+
+
+def test_lists_are_flags_and_lengths():
+    reset = torch.rand(3, 5) < 0.4
+    want = LAYER(X, reset=reset, lengths=torch.tensor([1, 5, 0]))
+    got = LAYER(X, reset=reset.tolist(), lengths=[1, 5, 0])
+    assert torch.equal(got[0], want[0])
+
+
+@pytest.mark.parametrize("arguments", [{"dropout": 0}, {"dropout": 1}])
+def test_whole_numbers_that_torch_takes_for_shares(arguments):
+    layer, torchs = ls.LSTM(4, 6, 2, **arguments), torch.nn.LSTM(4, 6, 2, **arguments)
+    assert layer(X)[0].shape == torchs(X)[0].shape
 
 
 def test_a_step_of_both_directions():
@@ -166,7 +312,10 @@ def test_keep_and_backend_are_checked_by_the_layer_too():
     assert message(SettingError, lambda: LAYER(X, keep="all of it")) == (
         "LSTM: `keep` must be one of None, 'cells', 'gates', 'all', got 'all of it'. 'all' keeps both."
     )
-    assert "`backend` must be one of" in message(BackendError, lambda: ls.LSTM(4, 6, backend="tpu")(X))
+    for kind in (ls.LSTM, ls.LSTMCell):
+        text = message(BackendError, lambda kind=kind: kind(4, 6, backend="cuda"))
+        assert text.startswith(f"{kind.__name__}: `backend` must be one of 'auto', ")
+        assert text.endswith("'plain', 'definition', got 'cuda'.")
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")

@@ -29,7 +29,7 @@ def zeros(*shape, **kw):
 
 
 SHAPES = [
-    ({"x": zeros(3, 7)}, "lstm: `x` must be (N, T, C) = (N, T, C), got (3, 7)." + HINT),
+    ({"x": zeros(3, 7)}, "lstm: `x` must be (N, T, C), got (3, 7)." + HINT),
     (
         {"w_ih": zeros(23, 4)},
         "lstm: `w_ih` must be (4H, C) = (4H, 4), got (23, 4)." + HINT,
@@ -87,7 +87,27 @@ SHAPES = [
     (
         {"w_hh": zeros(20, 5, dtype=torch.float64)},
         "lstm: all tensors must have one dtype; `x` is torch.float32, `w_hh` torch.float64. "
-        "Convert it with w_hh.to(x.dtype).",
+        "Give all weights the dtype of the widest, and `x` the same.",
+    ),
+    (
+        {"x": zeros(3, 7, 4, dtype=torch.float64)},
+        "lstm: all tensors must have one dtype; `x` is torch.float64, `w_ih` torch.float32. "
+        "Convert `x` with x.to(w_ih.dtype).",
+    ),
+    (
+        {"h": zeros(3, 5, dtype=torch.float64)},
+        "lstm: all tensors must have one dtype; `x` is torch.float32, `h` torch.float64. "
+        "Convert it with h.to(x.dtype).",
+    ),
+    (
+        {"w_ih": zeros(20, 4, device="meta")},
+        "lstm: all tensors must be on one device; `x` is on cpu, `w_ih` on meta. "
+        "Move `x` with x.to(w_ih.device).",
+    ),
+    ({"x": [[1.0]]}, "lstm: `x` must be a tensor, got list. Use torch.as_tensor(x)."),
+    (
+        {"x": zeros(3, 7, 4).to_sparse()},
+        "lstm: `x` must be a dense tensor, got the layout torch.sparse_coo. Use x.to_dense().",
     ),
     (
         {"h": zeros(3, 5, device="meta")},
@@ -223,6 +243,13 @@ def test_dones_to_resets_messages():
         "dones_to_resets: `dones` must be of dtype torch.bool, got torch.float32. "
         "Use `dones != 0` if it holds 0 and 1."
     )
+    assert message(ShapeError, lambda: dones_to_resets([True, False])) == (
+        "dones_to_resets: `dones` must be (N, T), got (2,)."
+    )
+    assert message(ShapeError, lambda: dones_to_resets([[True], []])) == (
+        "dones_to_resets: `dones` must be a bool tensor or lists of True and False of one length, got list."
+    )
+    assert dones_to_resets([[True, False]], [False]).tolist() == [[False, True]]
     dones = zeros(2, 3, dtype=torch.bool)
     assert message(ShapeError, lambda: dones_to_resets(dones, zeros(3, dtype=torch.bool))) == (
         "dones_to_resets: `before` must be (N,) = (2,), got (3,).\n"

@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import itertools
 import os
 import pkgutil
 import re
+import shlex
 import sys
 from types import ModuleType
 from typing import Any, NoReturn
@@ -27,7 +29,9 @@ class Parser(argparse.ArgumentParser):
         """Parse, and let the verb's own parser refuse what nobody knows."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:
-            self._chosen(found).error(f"unrecognized arguments: {' '.join(rest)}")
+            words = sys.argv[1:] if args is None else list(args)
+            chosen = self._chosen(found)
+            chosen.error(f"unrecognized arguments: {' '.join(rest)}{_commas(chosen, words, rest)}")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -47,6 +51,23 @@ class Parser(argparse.ArgumentParser):
     def _words(self) -> list[str]:
         choices = [str(choice) for action in self._actions for choice in action.choices or ()]
         return [*self._option_string_actions, *choices]
+
+
+def _commas(parser: argparse.ArgumentParser, words: list[str], rest: list[str]) -> str:
+    """What to say of words that nobody knows, where they follow an option that takes a list."""
+    lists = [action for action in parser._actions if str(action.metavar).endswith(",...")]
+    names = [name for action in lists for name in action.option_strings]
+    for k, word in enumerate(words):
+        name, joined, value = word.partition("=")
+        if name not in names:
+            continue
+        after = list(itertools.takewhile(lambda one: not one.startswith("-"), words[k + 1 :]))
+        values, more = ([value], after) if joined else (after[:1], after[1:])
+        more = [one for one in more if one in rest]
+        if more:
+            whole = shlex.quote(",".join([*values, *more]))
+            return f". Commas separate the names of a list: {name} {whole}"
+    return ""
 
 
 def verbs() -> dict[str, ModuleType]:

@@ -51,7 +51,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print a line for each result, and write the file."""
     from .. import engine
     from ..errors import BackendError, SettingError
+    from ..runs import require_writable
 
+    if args.out is not None:
+        require_writable(args.out)
     if args.device == "gpu":
         if args.dtype != "float32":
             raise SettingError(

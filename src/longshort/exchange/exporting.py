@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import RunError, SettingError
 from ..nn import LSTM
-from ..runs import Run
+from ..runs import Run, require_writable
 from . import keras_writing
 from .onnx_writing import Graph, Report, save_graph, save_onnx
 from .runtime_writing import checked_form, save_runtime
@@ -30,10 +30,10 @@ def export(
 
     Args:
         model: a `longshort.LSTM`, or a fitted `longshort.Forecaster` or `longshort.LanguageModel`.
-        path: the file; its ending is the format. `.onnx`: a graph with the state as ports, or a forecaster's
-            graph from rows to quantiles. `.keras` or `.h5`: a Keras model of the LSTM. `.safetensors`:
-            weights that torch.nn.LSTM.load_state_dict takes. Of a forecaster these hold its LSTM alone. A
-            name without an ending: a folder for `longshort.runtime`.
+        path: the file, whose folder is made; its ending is the format. `.onnx`: a graph with the state as
+            ports, or a forecaster's graph from rows to quantiles. `.keras` or `.h5`: a Keras model of the
+            LSTM. `.safetensors`: weights that torch.nn.LSTM.load_state_dict takes. Of a forecaster these
+            hold its LSTM alone. A name without an ending: a folder for `longshort.runtime`.
         streaming: for ONNX: the graph of one step, whose state goes in and comes out.
         reset: for ONNX and a layer: a graph with `reset` as an input.
         weights: for the runtime: how it keeps the LSTMs' weights unless `load` is told otherwise, "float32",
@@ -73,6 +73,8 @@ def export(
         raise SettingError("export: `reset` is an input of a longshort.LSTM's graph alone. Leave it out.")
     if weights != "float32" and path.suffix != "":
         raise SettingError("export: `weights` is for the runtime, a folder without an ending. Leave it out.")
+    if not path.is_dir():
+        require_writable(path)  # and not only after all the work
     if path.suffix == ".onnx":
         return _onnx(model, path, streaming, reset)
     if path.suffix == "":

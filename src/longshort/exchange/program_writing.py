@@ -14,8 +14,8 @@ from torch import Tensor, fx
 from .. import runtime
 from ..errors import BackendError, SettingError
 from ..runtime.files import write_folder
+from ..runtime.nodes import LSTM
 from ..runtime.operators import OPERATORS
-from ..runtime.program import LSTM
 from .layers import Array
 from .onnx_tracing import quiet
 from .onnx_writing import SIZES, Graph, compared

@@ -22,7 +22,7 @@ from ..scan import State
 from ..scan.call import BoundAll, Site, version
 from ..scan.cuda.driver import stream_of
 from ..scan.functional import bound, recorded
-from ..scan.operator import casting, transformed, written
+from ..scan.modes import casting, transformed, written
 from .reading import read_call
 
 if TYPE_CHECKING:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ShapeError
-from ..scan import Noise, Options, State, Variant
+from ..scan import Noise, Options, State, Variant, checks
 from ..scan.functional import gathered, run
+from ..scan.plan import check_name
 from . import stepping
-from .parameters import Shape, parameters, whole
+from .parameters import Shape, check_dtype, parameters, switch, whole
+from .reading import agree, pair
 
 _VARIANT, _SILENT = Variant(), Noise()
 
@@ -30,7 +32,8 @@ class LSTMCell(nn.Module):
         backend:     who runs it.
 
     Raises:
-        SettingError: an argument is out of its range.
+        SettingError: an argument is of another type or out of its range.
+        BackendError: there is no backend of that name.
 
     >>> h, c = LSTMCell(3, 4)(torch.zeros(2, 3))
     >>> h.shape
@@ -50,6 +53,9 @@ class LSTMCell(nn.Module):
     ) -> None:
         super().__init__()
         whole("LSTMCell", input_size=input_size, hidden_size=hidden_size)
+        switch("LSTMCell", bias=bias)
+        check_dtype("LSTMCell", dtype)
+        check_name("LSTMCell", backend)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         self.variant, self.backend = variant, backend
         shape = Shape(input_size, hidden_size, hidden_size, 1, 1, projected=False)
@@ -82,11 +88,14 @@ class LSTMCell(nn.Module):
         Raises:
             ShapeError: shapes, dtypes or devices disagree.
         """
+        checks.tensor("LSTMCell", "input", input)
+        pair("LSTMCell", "hx", hx)
         if input.dim() not in (1, 2) or input.shape[-1] != self.input_size:
             raise ShapeError(
                 f"LSTMCell: `input` must be (N, C) or (C,) with C = input_size = {self.input_size}, "
                 f"got {tuple(input.shape)}."
             )
+        agree("LSTMCell", "input", input, "weight_ih", self._parameters.get("weight_ih"), "cell")
         batched = input.dim() == 2
         x = input if batched else input[None]
         h, c = (None, None) if hx is None else (s if s.dim() == 2 else s[None] for s in hx)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from ..scan import Kept, Noise, Options, State, Variant, masks
 from ..scan.functional import dropped, gathered, planned_call, run_all
+from ..scan.plan import check_name
 from ..scan.ragged import Ragged, fold, is_ragged
 from . import binding, stepping, torch_weights
 from .initialise import Initialiser, by_name
-from .parameters import Shape, parameters
-from .reading import Read, read_call
+from .parameters import Shape, check_dtype, parameters
+from .reading import Read, on_device, read_call
 
 _VARIANT, _SILENT = Variant(), Noise()
 
@@ -47,7 +48,8 @@ class LSTM(nn.Module):
         backend:       who runs it; `plan` says whom "auto" picks.
 
     Raises:
-        SettingError: an argument is out of its range.
+        SettingError: an argument is of another type or out of its range.
+        BackendError: there is no backend of that name.
 
     >>> lstm = LSTM(8, 16, num_layers=2)
     >>> y, (h, c) = lstm(torch.zeros(5, 3, 8))
@@ -77,12 +79,15 @@ class LSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout = bias, batch_first, float(dropout)
+        self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         self.bidirectional, self.proj_size = bidirectional, proj_size
         self.variant, self.noise, self.learn_initial = variant, noise, learn_initial
         self.checkpoint_every, self.backend = checkpoint_every, backend
         self.init = by_name(init)
         shape = Shape.of(self)
+        check_dtype("LSTM", dtype)
+        check_name("LSTM", backend)
+        self.dropout = float(dropout)
         self._names: list[dict[str, str]] = []
         for k in range(shape.number):
             wanted = parameters(shape, k, variant, bias, learn_initial)
@@ -102,7 +107,7 @@ class LSTM(nn.Module):
         input: Tensor | Ragged,
         hx: tuple[Tensor, Tensor] | None = None,
         *,
-        reset: Tensor | None = None,
+        reset: Tensor | list[list[bool]] | None = None,
         lengths: Tensor | list[int] | None = None,
         initial: tuple[Tensor, Tensor] | None = None,
         keep: str | None = None,
@@ -249,14 +254,17 @@ class LSTM(nn.Module):
         """Say who would run `forward` with these arguments, why not a faster backend, and the bytes kept.
 
         Args:
-            input: as in `forward`; on the meta device if nothing is to be read.
+            input: as in `forward`. It and the other tensors may be on the meta device, where they have no
+                numbers: the plan is then that of the same on the layer's own device.
             **call: as in `forward`.
 
         Returns:
             One `Plan` for each layer and direction; printing it gives one line each and the sum.
         """
         names = ("hx", "reset", "lengths", "initial", "keep")
-        read = read_call(self, input, *(call.get(name) for name in names))
+        device = self._weights(0)["weight_ih"].device
+        given = [on_device(one, device) for one in (input, *(call.get(name) for name in names))]
+        read = read_call(self, *given)
         plans = []
         for k, options, given in self._calls(read):
             name = f"layer {k // len(self._places(0))}{' reversed' if options.reverse else ''}"
@@ -287,6 +295,9 @@ class LSTM(nn.Module):
         Args:
             module: the layer to copy.
             **options: further arguments of this class, such as `backend`.
+
+        Raises:
+            SettingError: `module` is no torch.nn.LSTM.
         """
         return torch_weights.from_torch(cls, module, **options)
 

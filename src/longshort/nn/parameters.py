@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
 
 from ..errors import SettingError
 from ..scan import Noise, Variant
+from ..scan.checks import FLOATS
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -26,35 +30,13 @@ class Shape(NamedTuple):
         """Check a layer's arguments and return its sizes.
 
         Raises:
-            SettingError: a size is below 1, `dropout` is out of [0, 1], or `proj_size` out of [0, H).
+            SettingError: an argument is of another type, a size is below 1, `dropout` is out of [0, 1], or
+                `proj_size` out of [0, H).
         """
         whole("LSTM", input_size=layer.input_size, hidden_size=layer.hidden_size, num_layers=layer.num_layers)
-        for name, kind in (("variant", Variant), ("noise", Noise)):
-            if not isinstance(getattr(layer, name), kind):
-                raise SettingError(
-                    f"LSTM: `{name}` must be a longshort.{kind.__name__}, got {getattr(layer, name)!r}. "
-                    f"Name its options: longshort.{kind.__name__}(...)."
-                )
-        if not 0 <= layer.dropout <= 1:
-            raise SettingError(
-                f"LSTM: `dropout` must be in [0, 1], got {layer.dropout}. "
-                f"It is the share silenced between layers."
-            )
-        if not 0 <= layer.proj_size < layer.hidden_size:
-            raise SettingError(
-                f"LSTM: `proj_size` must be in [0, hidden_size) = [0, {layer.hidden_size}), "
-                f"got {layer.proj_size}. 0 is no projection."
-            )
-        if layer.variant.projection_clip is not None and not layer.proj_size:
-            raise SettingError(
-                f"LSTM: `projection_clip` = {layer.variant.projection_clip} clips the projection, and there "
-                f"is none. Give `proj_size`, or leave out `projection_clip`."
-            )
-        every = layer.checkpoint_every
-        if every is not None and every < 1:
-            raise SettingError(
-                f"LSTM: `checkpoint_every` must be a number of steps, at least 1, got {every}."
-            )
+        names = ("bias", "batch_first", "bidirectional", "learn_initial")
+        switch("LSTM", **{name: getattr(layer, name) for name in names})
+        _options(layer)
         return Shape(
             layer.input_size,
             layer.hidden_size,
@@ -78,6 +60,65 @@ class Shape(NamedTuple):
         return self.C if k < self.directions else self.P * self.directions
 
 
+def _options(layer: LSTM) -> None:
+    """Check a layer's arguments but for its three sizes and its switches."""
+    for name, kind in (("variant", Variant), ("noise", Noise)):
+        if not isinstance(getattr(layer, name), kind):
+            raise SettingError(
+                f"LSTM: `{name}` must be a longshort.{kind.__name__}, got {getattr(layer, name)!r}. "
+                f"Name its options: longshort.{kind.__name__}(...)."
+            )
+    if not _number(layer.dropout) or not 0 <= layer.dropout <= 1:
+        raise SettingError(
+            f"LSTM: `dropout` must be in [0, 1], got {layer.dropout!r}. "
+            f"It is the share silenced between layers."
+        )
+    if not _whole(layer.proj_size, 0) or layer.proj_size >= layer.hidden_size:
+        raise SettingError(
+            f"LSTM: `proj_size` must be in [0, hidden_size) = [0, {layer.hidden_size}), "
+            f"got {layer.proj_size!r}. 0 is no projection."
+        )
+    if layer.variant.projection_clip is not None and not layer.proj_size:
+        raise SettingError(
+            f"LSTM: `projection_clip` = {layer.variant.projection_clip} clips the projection, and there "
+            f"is none. Give `proj_size`, or leave out `projection_clip`."
+        )
+    every = layer.checkpoint_every
+    if every is not None and not _whole(every, 1):
+        raise SettingError(f"LSTM: `checkpoint_every` must be a number of steps, at least 1, got {every!r}.")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def switch(caller: str, **flags: object) -> None:
+    """Check arguments that are true or false, by name.
+
+    Raises:
+        SettingError: one is neither.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise SettingError(f"{caller}: `{name}` must be True or False, got {value!r}.")
+
+
+def check_dtype(caller: str, dtype: torch.dtype | None) -> None:
+    """Check the dtype that parameters are to have.
+
+    Raises:
+        SettingError: no layer can compute in it.
+    """
+    if dtype is not None and dtype not in FLOATS:
+        raise SettingError(
+            f"{caller}: `dtype` must be torch.float32, float64, bfloat16 or float16, got {dtype!r}."
+        )
+
+
 def whole(caller: str, **sizes: object) -> None:
     """Check sizes, by name.
 
@@ -85,7 +126,7 @@ def whole(caller: str, **sizes: object) -> None:
         SettingError: one is no whole number, or below 1.
     """
     for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _whole(value, 1):
             raise SettingError(f"{caller}: `{name}` must be a whole number, at least 1, got {value!r}.")
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, ShapeError
-from ..scan import Options, State
+from ..scan import Options, State, checks
 from ..scan.functional import gathered, prepared_step
 from .binding import Stamp, bindable, captured, ordinary, stamp_of
+from .reading import check_step
 
 if TYPE_CHECKING:
     from .layer import LSTM
@@ -36,8 +37,11 @@ def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[T
     observed = torch.is_grad_enabled() or not ordinary(layer, x)
     if observed or state is None or layer.bidirectional or x.dim() != 2:
         return _general(layer, x, state)
-    h, c = state
-    stamp = stamp_of(layer, x, h, c)
+    try:
+        h, c = state
+        stamp = stamp_of(layer, x, h, c)
+    except (TypeError, ValueError, AttributeError):
+        return _general(layer, x, state)  # says what is wrong with it
     prepared: Prepared | None = layer.__dict__.get("_prepared")
     if prepared is None or prepared.stamp != stamp:
         y, new = _general(layer, x, state)  # checks every argument
@@ -87,10 +91,16 @@ def _general(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tup
             "LSTM.step: a bidirectional layer needs the whole sequence. "
             "Call the layer itself, or use one direction."
         )
+    given: Any = x
+    x = given if isinstance(given, Tensor) else checks.tensor("LSTM.step", "x", given)
     if x.dim() not in (1, 2):
         raise ShapeError(f"LSTM.step: `x` must be (N, C), or (C,) for one sequence, got {tuple(x.shape)}.")
     time = -2 if x.dim() == 1 or layer.batch_first else 0
-    y, new = layer(x.unsqueeze(time), state)
+    try:
+        y, new = layer(x.unsqueeze(time), state)
+    except ShapeError:
+        check_step(layer, x, state)  # the same, by the names of a step
+        raise
     return y.squeeze(time), new
 
 

@@ -28,6 +28,11 @@ Layer = TypeVar("Layer", bound="LSTM")
 
 def from_torch(cls: type[Layer], module: nn.LSTM, **options: Any) -> Layer:
     """Run `LSTM.from_torch`."""
+    if not isinstance(module, nn.LSTM):
+        raise SettingError(
+            f"LSTM.from_torch: `module` must be a torch.nn.LSTM, got {type(module).__name__}. "
+            f"longshort.convert replaces those inside a model."
+        )
     weight = next(module.parameters())
     layer = cls(
         module.input_size,
@@ -83,10 +88,18 @@ def convert(model: Model) -> Any:
     Returns:
         The same model; or, if it is itself a torch.nn.LSTM or LSTMCell, its replacement.
 
+    Raises:
+        SettingError: `model` is no module.
+
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LSTM(3, 4))
     >>> convert(model)[1]
     LSTM(3, 4)
     """
+    if not isinstance(model, nn.Module):
+        raise SettingError(
+            f"convert: `model` must be a torch.nn.Module, got {type(model).__name__}. "
+            f"Give the model that holds the LSTMs."
+        )
     done: dict[int, nn.Module] = {}
     if type(model) in (nn.LSTM, nn.LSTMCell):
         return _replacement(model, done)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from . import checks
 from .call import Backend, Call, Inputs, Outputs
-from .operator import Maybe, kept, led_back, ran, run, transformed, unpacked
+from .modes import transformed
+from .operator import Maybe, kept, led_back, ran, run, unpacked
 
 
 class Chosen(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from .variant import Variant
 HINT = "Weights follow torch.nn.LSTM: gates i, f, g, o stacked along dim 0; bias is b_ih + b_hh."
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 KEEP = (None, "cells", "gates", "all")
+STATES = ("h", "c", "initial_h", "initial_c")
 
 
 def axes(variant: Variant, given: Inputs) -> dict[str, str]:
@@ -85,6 +87,41 @@ def _of(contract: str) -> str:
     return "(" + ", ".join(letters) + ("," if len(letters) == 1 else "") + ")"
 
 
+def tensor(caller: str, name: str, value: object) -> Tensor:
+    """Return a value that is a tensor whose numbers lie in memory one by one.
+
+    Raises:
+        ShapeError: it is none, or a sparse one.
+    """
+    if not isinstance(value, Tensor):
+        raise ShapeError(
+            f"{caller}: `{name}` must be a tensor, got {type(value).__name__}. Use torch.as_tensor({name})."
+        )
+    if value.layout != torch.strided:
+        raise ShapeError(
+            f"{caller}: `{name}` must be a dense tensor, got the layout {value.layout}. "
+            f"Use {name}.to_dense()."
+        )
+    return value
+
+
+def flags(caller: str, name: str, value: Any, device: torch.device | None = None) -> Tensor:
+    """Return flags as a tensor, whatever its shape and dtype: the tensor itself, or made of lists.
+
+    Raises:
+        ShapeError: it is neither, or its rows are of different lengths.
+    """
+    if isinstance(value, Tensor):
+        return value
+    try:
+        return torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ShapeError(
+            f"{caller}: `{name}` must be a bool tensor or lists of True and False of one length, "
+            f"got {type(value).__name__}."
+        ) from None
+
+
 def _types(caller: str, given: Inputs) -> None:
     x = given.x
     if x.dtype not in FLOATS:
@@ -96,16 +133,22 @@ def _types(caller: str, given: Inputs) -> None:
         if tensor is None or name == "seed":
             continue
         if tensor.device != x.device:
+            move = "`x` with x.to(w_ih.device)" if name == "w_ih" else f"it with {name}.to(x.device)"
             raise ShapeError(
                 f"{caller}: all tensors must be on one device; `x` is on {x.device}, "
-                f"`{name}` on {tensor.device}. Move it with {name}.to(x.device)."
+                f"`{name}` on {tensor.device}. Move {move}."
             )
         if k < DIFFERENTIABLE and tensor.dtype not in (
             (x.dtype, wide) if name in ("c", "initial_c") else (x.dtype,)
         ):
+            convert = f"Convert it with {name}.to(x.dtype)."
+            if name not in STATES:  # never lower the weights for what they are given
+                convert = "Convert `x` with x.to(w_ih.dtype)."
+                if given.w_ih.dtype == x.dtype:
+                    convert = "Give all weights the dtype of the widest, and `x` the same."
             raise ShapeError(
                 f"{caller}: all tensors must have one dtype; `x` is {x.dtype}, `{name}` {tensor.dtype}. "
-                f"Convert it with {name}.to(x.dtype)."
+                f"{convert}"
             )
     if given.reset is not None and given.reset.dtype != torch.bool:
         raise ShapeError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BackendError
-from . import beside, checks, graph, masks, operator, placed
+from . import beside, checks, graph, masks, modes, operator, placed
 from .call import Backend, Bound, BoundAll, Call, Inputs, Options, Placing, Record, Site, Works
 from .masks import SILENT, Noise
 from .plan import Plan, choose, planned
@@ -85,6 +85,7 @@ def lstm(
     `variant.py` and `masks.py`.
     """
     cells, gates = checks.keep("lstm", keep)
+    checks.tensor("lstm", "x", x)
     if not training and not noise.silent:
         noise = noise.evaluated
     options = Options(variant, noise, training, reverse, cells, gates, checkpoint_every, backend)
@@ -95,7 +96,7 @@ def lstm(
 
 def run(options: Options, given: Inputs) -> Any:
     """Check a call and run it, in eager mode or as a node of a graph."""
-    if operator.functionalized() or (operator.written() and not operator.transformed()):
+    if modes.functionalized() or (modes.written() and not modes.transformed()):
         save = _saves(given)
         if torch.onnx.is_in_onnx_export():
             if not torch.compiler.is_exporting():
@@ -113,7 +114,7 @@ def run(options: Options, given: Inputs) -> Any:
 
 def run_all(calls: Sequence[tuple[Options, Inputs]]) -> list[Any]:
     """Run calls that do not depend on each other, such as both directions of a layer, each as `run` does."""
-    if len(calls) == 1 or operator.written() or operator.functionalized():
+    if len(calls) == 1 or modes.written() or modes.functionalized():
         return [run(*one) for one in calls]
     return list(beside.run_all([_chosen(*one) for one in calls]))
 
@@ -143,7 +144,7 @@ def gathered(
     """Return every tensor of a call: the first state filled in, all in autocast's dtype if it is on."""
     initial_h, initial_c = initial if initial is not None else (None, None)
     variant = options.variant
-    if operator.casting(x.device.type) and x.dtype != torch.float64:
+    if modes.casting(x.device.type) and x.dtype != torch.float64:
         narrow = torch.get_autocast_dtype(x.device.type)
         x, w_ih, w_hh = x.to(narrow), w_ih.to(narrow), w_hh.to(narrow)
         bias, h, initial_h = (None if t is None else t.to(narrow) for t in (bias, h, initial_h))
@@ -175,7 +176,7 @@ def dropped(x: Tensor, rate: float, seed: Tensor, backend: str = "auto") -> Tens
     Returns:
         x where the noise keeps a unit, times 1 / (1 - rate), and zero elsewhere.
     """
-    if masks.traced() or operator.transformed():
+    if masks.traced() or modes.transformed():
         return masks.dropped(x, "dropout", rate, seed)
     K = x.shape[2]  # who runs a call of that size, runs this
     call = Call(Options(backend=backend), x.device.type, x.dtype, 0, 0, K, K, K, frozenset(), False)
@@ -225,6 +226,7 @@ def plan(
         What `lstm` raises for the same arguments.
     """
     cells, gates = checks.keep("plan", keep)
+    checks.tensor("plan", "x", x)
     options = Options(
         variant,
         noise if training else noise.evaluated,

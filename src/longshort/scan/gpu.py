@@ -50,13 +50,10 @@ def refuses(call: Call) -> str | None:
 def proven(device: torch.device, spans: bool = False) -> str | None:
     """Return what `checked` says of a device, asked once in a process.
 
-    The check has a thread of its own, which neither a trace with tensors that hold nothing reaches nor a
-    transform. A CUDA graph under capture would be spoilt by it.
+    The check has a thread of its own, which no transform reaches, nor a trace with tensors that hold nothing.
     """
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise BackendError(
-            "lstm: must be called once before a CUDA graph is captured: kernels are checked then."
-        )
+        raise BackendError("lstm: must be called once before a CUDA graph is captured, to check its kernels.")
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(checked, device, machines.of(device), spans).result()
 

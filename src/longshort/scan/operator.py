@@ -25,6 +25,7 @@ from torch.autograd import forward_ad
 from . import checks, masks, plain
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, scattered
 from .masks import Noise
+from .modes import casting, transformed
 
 WIDTH = len(Inputs._fields)
 Maybe = Tensor | None
@@ -58,34 +59,6 @@ def run(backend: Backend, call: Call, given: Inputs) -> Outputs:
 def inside(noise: Noise) -> Noise:
     """The noise that a backend sees: what `outside` leaves."""
     return Noise(**{**noise.to_json(), "variational_x": 0.0, "weight_drop": 0.0})
-
-
-def transformed() -> bool:
-    """Whether a transform of torch.func or forward mode is at work: then tensors are not what they seem."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-
-
-def written() -> bool:
-    """Whether torch writes down what runs, or its tensors hold no numbers: then a call is one operator.
-
-    So it is for torch.compile, torch.export, make_fx, torch.jit.trace and FakeTensorMode.
-    """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return True
-    if torch._C._len_torch_dispatch_stack() == 0:
-        return False
-    return any(torch._C._get_dispatch_mode(mode) is not None for mode in _WRITERS)
-
-
-def functionalized() -> bool:
-    """Whether torch.func.functionalize is at work and nothing else: it knows operators alone."""
-    if not torch._C._are_functorch_transforms_active():
-        return False
-    stack: Any = torch._C._functorch.get_interpreter_stack()
-    return len(stack) == 1 and stack[0].key() == torch._C._functorch.TransformType.Functionalize
-
-
-_WRITERS: Final = tuple(torch._C._TorchDispatchModeKey.__members__.values())
 
 
 def unpacked(call: Call, flat: Sequence[Tensor]) -> Outputs:
@@ -195,11 +168,6 @@ def within(call: Call) -> Call:
 
 
 _AS_IT_IS: Final = nullcontext()
-
-
-def casting(device: str) -> bool:
-    """Whether autocast is on for a type of device; the meta device knows no autocast."""
-    return torch._C._is_any_autocast_enabled() and device != "meta" and torch.is_autocast_enabled(device)
 
 
 def exact(call: Call) -> AbstractContextManager[object]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .call import Backend, Bound, Call, Inputs, Outputs, Record, Site, Works
-from .operator import WIDTH, Maybe, differentiated, ran, transformed
+from .modes import transformed
+from .operator import WIDTH, Maybe, differentiated, ran
 
 FIRST: Final = Inputs._fields.index("c") + 1
 """How many fields of `Inputs` every layer gives alike: the others belong to a variant or an option."""

@@ -52,6 +52,19 @@ class Plan:
         return "; ".join([name, *refusals, f"training keeps {self.kept_bytes:,} bytes"])
 
 
+def check_name(caller: str, backend: str) -> None:
+    """Check the name of a backend, of which a call that fits it may know more.
+
+    Raises:
+        BackendError: there is none of that name.
+    """
+    names = ["auto", *(known.name for known in backends())]
+    if backend not in names:
+        raise BackendError(
+            f"{caller}: `backend` must be one of {', '.join(map(repr, names))}, got {backend!r}."
+        )
+
+
 def choose(call: Call) -> tuple[Backend, tuple[tuple[str, str], ...]]:
     """Return the first backend that does not refuse a call, and the refusals before it.
 
@@ -73,9 +86,7 @@ _CHOICES: dict[Call, tuple[Backend, tuple[tuple[str, str], ...]]] = {}
 
 def _chosen(call: Call) -> tuple[Backend, tuple[tuple[str, str], ...]]:
     wanted, known = call.options.backend, backends()
-    names = ["auto", *(b.name for b in known)]
-    if wanted not in names:
-        raise BackendError(f"lstm: `backend` must be one of {', '.join(map(repr, names))}, got {wanted!r}.")
+    check_name("lstm", wanted)
     passed_over: list[tuple[str, str]] = []
     for backend in known:
         if wanted not in ("auto", backend.name):

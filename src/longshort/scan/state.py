@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import shapes
 from ..errors import ShapeError
+from . import checks
 
 
 class State(NamedTuple):
@@ -133,13 +134,15 @@ class Kept(NamedTuple):
     gates: Tensor | None = None
 
 
-def dones_to_resets(dones: Tensor, before: Tensor | None = None) -> Tensor:
+def dones_to_resets(
+    dones: Tensor | Sequence[Sequence[bool]], before: Tensor | Sequence[bool] | None = None
+) -> Tensor:
     r"""Turn reinforcement learning's "the episode ended with step t" into "step t begins an episode".
 
     $$reset_{n,0} = before_n, \qquad reset_{n,t} = done_{n,t-1}$$
 
     Args:
-        dones:  (N, T) bool; true at the last step of an episode, terminated or truncated.
+        dones:  (N, T) bool, a tensor or lists; true at the last step of an episode, terminated or truncated.
         before: (N,) bool; true where the step before this window ended an episode: the last column of the
             previous window's `dones`. False where the state handed in goes on; all false if None.
 
@@ -148,13 +151,16 @@ def dones_to_resets(dones: Tensor, before: Tensor | None = None) -> Tensor:
         whole returns at once.
 
     Raises:
-        ShapeError: `dones` is no bool tensor of two axes, or `before` is not its first axis.
+        ShapeError: `dones` is not bool of two axes, or `before` is not its first axis.
 
     >>> dones_to_resets(torch.tensor([[False, True, False]]))
     tensor([[False, False,  True]])
     """
+    dones = checks.flags("dones_to_resets", "dones", dones)
     shapes.check("dones_to_resets", dones=(dones, "N T"))
-    if before is None:
+    if before is not None:
+        before = checks.flags("dones_to_resets", "before", before, dones.device)
+    else:
         before = torch.zeros_like(dones[:, 0]) if dones.shape[1] else dones.new_zeros(dones.shape[0])
     shapes.check("dones_to_resets", dones=(dones, "N T"), before=(before, "N"))
     for name, tensor in (("dones", dones), ("before", before)):

@@ -12,6 +12,7 @@ from ...runs import Run
 from ...train import reached
 
 NAME = "history.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 def same_data(run: Run, table: SeriesTable) -> None:
@@ -38,12 +39,18 @@ def same_data(run: Run, table: SeriesTable) -> None:
 
 
 def finished(run: Run) -> None:
-    """Refuse a run whose training was killed before its end: it has no history yet.
+    """Refuse a run without its history: its training was killed before its end, or the file is gone.
 
     Raises:
         RunError: the message says how far it came, and how to go on.
     """
     if not run.exists(NAME):
+        if run.exists(WEIGHTS) and "widening" in run.read_arrays(WEIGHTS)[1]:  # written after the training
+            raise RunError(
+                f"{run.path(NAME)}: there is no such file, and forecasts go on from the rows in it. The run "
+                f"is trained to its end: the same training command writes the file again, and trains no "
+                f"further."
+            )
         raise RunError(
             f"{run.folder}: is unfinished: its training came to step {reached(run)} of "
             f"{run.settings.get('max_steps')}. The same training command goes on from there."

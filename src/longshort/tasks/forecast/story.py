@@ -30,7 +30,7 @@ from ...data import SeriesTable, embedded, read
 from ...data.series import part
 from ...errors import DataError, SettingError, need
 from ...figures import save_figure
-from ...runs import Run
+from ...runs import Run, require_writable
 from ...settings import setting
 from ...train import FitSettings, Fitted
 from ...train.fit import present_device
@@ -168,6 +168,8 @@ def predict(
     if len(sources) > 1:
         raise SettingError(f"predict: a forecast takes one file, got {len(sources)}: {', '.join(sources)}.")
     model = _loaded(folder, encoding)
+    if out is not None:
+        require_writable(out)
     for source in sources:
         table = model.table("/dev/stdin" if source == "-" else source)
         for note in table.notes:
@@ -204,6 +206,8 @@ def evaluate(
         out: where to write the forecasts and the truth, as .csv or .parquet; or the scores, as .json.
     """
     model = _loaded(folder, encoding)
+    if out is not None:
+        require_writable(out)
     later = "/dev/stdin" if source == "-" else source
     found = model.score(later, stride=stride, levels=levels, horizon=horizon)
     print(found.text())

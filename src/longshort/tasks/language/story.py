@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ...errors import DataError, LongshortError, RunError, SettingError, need
-from ...runs import Run, replacing
+from ...runs import Run, replacing, require_writable
 from ...settings import setting
 from ...train import FitSettings, Fitted
 from .corpus import Array
@@ -188,6 +188,8 @@ def predict(
         **how: temperature, top_k, top_p, repetition_penalty, stop and stored, as in `LanguageModel.stream`.
     """
     model = LanguageModel.load(folder)
+    if out is not None:
+        require_writable(out)
     if encoding is not None:
         model.settings = dataclasses.replace(model.settings, encoding=encoding)
     seed = secrets.randbelow(2**31) if seed is None else seed
@@ -228,6 +230,8 @@ def evaluate(
         out: where to write the scores, as .json.
     """
     model = LanguageModel.load(folder)
+    if out is not None:
+        require_writable(out)
     why = recall(model, Run.open(folder, "language"))
     if why is not None:
         note(f"no baselines: {why}")
