@@ -640,6 +640,18 @@ def test_tensors_that_hold_nothing_go_the_long_way(recwarn):
     assert [str(w.message) for w in recwarn] == []
 
 
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_sparse_tensor_of_a_bound_shape_is_refused_by_name(graded):
+    layer, x = made(), torch.randn(T, N, C)
+    with torch.set_grad_enabled(graded):
+        for _ in range(3):
+            layer(x)
+        with pytest.raises(
+            ShapeError, match=r"`input` must be a dense tensor, got the layout torch.sparse_coo"
+        ):
+            layer(x.to_sparse())
+
+
 def test_noise_and_dropout_of_training_go_the_long_way():
     for options in ({"noise": Noise(weight_drop=0.5)}, {"num_layers": 2, "dropout": 0.5}):
         layer = made(**options).eval()

@@ -117,6 +117,7 @@ def ordinary(layer: LSTM, x: Any) -> bool:
     return not (
         type(x) is not Tensor
         or x.is_nested
+        or x.layout is not torch.strided
         or written()
         or transformed()
         or (layer.training and not (layer.noise.silent and not layer.dropout))
