@@ -254,7 +254,7 @@ def test_equal_scores_at_one_lag_do_not_hide_each_other():
     """One lag: every mark and the line of one without memory are to be seen."""
     found = stored(scores=((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)))
     (axes,) = report.figure({**found, "rows": found["rows"][:2]}).axes
-    marks = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "None"][:2]
+    marks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() in "os"]
     left, right = axes.get_xlim()
     assert left < marks[0] < 0 < marks[1] < right and marks[1] - marks[0] > 0.03 * (right - left)
     (trivial,) = (line for line in axes.lines if line.get_label() == "without memory")
