@@ -38,7 +38,8 @@ def wolf() -> None:
         for place, picture in zip(axes, batch.x[n], strict=True):
             place.imshow(picture, cmap="gray", vmin=-0.2, vmax=1.1)
             place.axis("off")
-        axes[-1].set_title("wolf" if answers[n] else "dog", fontsize=10)
+        beside = {"xycoords": "axes fraction", "va": "center", "fontsize": 10}
+        axes[-1].annotate("→ wolf" if answers[n] else "→ dog", (1.12, 0.5), annotation_clip=False, **beside)
     page.tight_layout(pad=0.4)
     page.savefig(HERE / "memory-wolf.png", dpi=150, metadata={"Software": None})
 

@@ -9,9 +9,11 @@ import pytest
 
 from longshort.errors import SettingError, ShapeError
 from longshort.figures import (
+    MemoryLine,
     Panel,
     figure_bytes,
     forecast_figure,
+    memory_figure,
     metrics_figure,
     save_figure,
     scores_figure,
@@ -211,3 +213,20 @@ def test_messages_in_full(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert str(raised.value) == message
+
+
+def test_each_band_of_a_memory_figure_is_named_as_one_lag():
+    """Cells stand side by side around a lag: an axis of numbers would put them at wrong ones."""
+    cells = [MemoryLine(name, (10, 20), (0.1, 0.5), (0, 0.4), (0.2, 0.6)) for name in ("rnn", "lstm")]
+    drawn = memory_figure(
+        cells, ((10, 20), (0.9, 0.9)), bound=0.01, measure="wrong answers", across="lag: steps"
+    )
+    drawn.canvas.draw()
+    (axes,) = drawn.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["lag 10", "lag 20"]
+    assert axes.get_xlabel() == "one band for each lag: steps"
+    parting = [line.get_xdata()[0] for line in axes.lines if list(line.get_xdata()) == [0.5, 0.5]]
+    assert parting == [0.5], "a rule parts the two bands"
+    marks = [line for line in axes.lines if line.get_label() in ("rnn", "lstm")]
+    assert [line.get_linestyle() for line in marks] == ["None", "None"]
+    assert all(round(at) == k for line in marks for k, at in enumerate(line.get_xdata())), "within its band"

@@ -45,6 +45,23 @@ def test_a_forecaster(forecaster):
     assert "Three horizons" in str(made)
 
 
+def test_windows_of_several_series_take_turns():
+    """Those of the same time would share their calendar, and a probe would know the one from the other."""
+    import polars
+
+    n, rng = 120, np.random.default_rng(0)
+    days = np.datetime64("2024-01-01") + np.arange(n)
+    parts = [polars.DataFrame({"shop": [k] * n, "day": days, "y": rng.normal(size=n)}) for k in "abc"]
+    model = Forecaster(
+        horizon=4, season=7, hidden=4, max_steps=2, seed=0, target=("y",), time="day", id="shop"
+    )
+    ends = [
+        name.split(", up to ") for name in open_model(model.fit(polars.concat(parts), quiet=True), None).names
+    ]
+    assert {shop for shop, _ in ends} == {"a", "b", "c"} and len(ends) > 40
+    assert len({day for _, day in ends}) == len(ends), "no two at the same time"
+
+
 def test_a_forecaster_with_covariates_of_every_kind():
     """Each name is that of its channel: what is known is 1 there, and a series' own number stays."""
     import polars

@@ -1,5 +1,6 @@
 """Tasks of which the answer is known: what each view must show there."""
 
+import math
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from models import Embedded, Reader, adding, early, echo, latch, recall, recent,
 from torch import nn
 
 from longshort.lens import Specimen, ablate, attention, flow, half_life, influence, ledger, look, stored, used
+from longshort.lens.regression import doubt
 
 L = 12
 
@@ -144,6 +146,75 @@ def test_what_today_foretells_is_no_memory():
     x = torch.stack((angle.sin(), angle.cos()), 2).double()
     seen = stored(Specimen(model, (x,)).trace().layer(), lags=torch.arange(12))
     assert (seen.bits > 5).all() and seen.horizon == 0
+
+
+def squashed(N, T, seed, extra=9):
+    """Hours of the day and week as a forecaster's network reads them, compressed, and channels of noise."""
+    rng = torch.Generator().manual_seed(seed)
+    at = torch.randint(0, 3000, (N, 1), generator=rng) + torch.arange(T)
+    angles = [2 * torch.pi * at / period for period in (24, 168)]
+    waves = torch.stack([wave for angle in angles for wave in (angle.sin(), angle.cos())], 2).double()
+    waves[..., 0] *= 0.3  # of less variance than its cosine and all noise
+    noise = 0.4 * torch.randn(N, T, extra, generator=rng).double()
+    return torch.cat((waves.sign() * waves.abs().log1p(), noise), 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_layer_makes_of_today_is_no_memory(seed):
+    """Units without recurrence, wide and driven into their bends: what they tell of the past, today tells."""
+    x = squashed(48, 200, seed)
+    torch.manual_seed(seed)
+    model = nn.RNN(x.shape[2], 64, batch_first=True).double()
+    with torch.no_grad():
+        model.weight_hh_l0.zero_()
+        model.weight_ih_l0.normal_()
+    lags = torch.tensor([0, 1, 2, 5, 12, 24, 60, 120, 180, 195, 199])
+    seen = stored(Specimen(model, (x,)).trace().layer(), lags=lags)
+    assert seen.bits[0] > 5 and seen.horizon == 0, "the day's waves are foretold by today's, at every lag"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_symbol_of_the_first_step_is_found_among_noise_of_greater_variance(seed):
+    """Eight units hold the first of 21 steps to the end; sixteen channels, of which half speak once."""
+    rng = torch.Generator().manual_seed(seed)
+    codes = torch.randint(8, 16, (48, 21), generator=rng)
+    codes[:, 0] = torch.randint(0, 8, (48,), generator=rng)
+    x = torch.nn.functional.one_hot(codes, 16).double()
+    model = zeroed(nn.RNN(16, 12, batch_first=True).double())
+    with torch.no_grad():
+        model.weight_ih_l0[:8, :8] = 0.01 * torch.eye(8)
+        model.weight_hh_l0[:8, :8] = torch.eye(8)
+        model.weight_ih_l0[8:, 8:12] = 0.01 * torch.eye(4)
+    layer = Specimen(model, (x,)).trace().layer()
+    seen = stored(layer)
+    assert seen.horizon == 20 and seen.censored and 0 <= seen.channel < 8
+    states, symbol = layer.values["h"][:, -1], x[:, 0, :8]
+    read = torch.linalg.lstsq(states[:32], symbol[:32]).solution
+    assert (states[32:] @ read).argmax(1).equal(symbol[32:].argmax(1)), "least squares reads it without error"
+
+
+def test_of_many_looks_at_states_that_know_nothing_few_find_anything():
+    """Slow states beside slow inputs of few sequences: neighbouring steps and lags are no new evidence."""
+    found = 0
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        x, h = (torch.randn(12, 40, D, generator=rng).double().cumsum(1) for D in (2, 4))
+        layer = Specimen(zeroed(nn.RNN(2, 4, batch_first=True).double()), (x,)).trace().layer()
+        layer.values["h"] = h
+        found += stored(layer, seed=seed).horizon > 0
+    assert found <= 2, "one in twenty, by the rule"
+
+
+@pytest.mark.parametrize("groups", [6, 12, 48])
+@pytest.mark.parametrize("tests", [1, 20, 300])
+def test_doubt_is_the_quantile_of_student_shared_among_all_looks(tests, groups):
+    """Against the density, integrated."""
+    limit, nu = doubt(tests, groups), groups - 1
+    t = limit * torch.logspace(0, 5, 200_001, dtype=torch.float64)
+    log = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi)
+    density = (log - (nu + 1) / 2 * (1 + t.square() / nu).log()).exp()
+    assert float(torch.trapezoid(density, t)) == pytest.approx(0.05 / tests, rel=0.15)
+    assert doubt(tests, 5) == math.inf, "too few sequences tell nothing"
 
 
 def test_a_unit_that_the_loss_needs_is_named_first_among_those_beyond_the_sequence(recalled):

@@ -58,8 +58,10 @@ def memory_figure(
 ) -> Figure:
     """Draw scores against lags: a line a cell, a bar for its seeds, and what one without memory scores.
 
-    Each lag has a field of its own, in which the cells' marks stand side by side, so that equal scores do not
-    hide each other. A bar through a mark goes from the least to the most of its seeds.
+    The axis counts lags, it does not measure them: each lag has a band of its own with its name in bold
+    below it, in which the cells' marks stand side by side, so that equal scores do not hide each other. A bar
+    through a mark goes from the least to the most of its seeds; a thin line finds a cell again in the next
+    band.
 
     Args:
         lines: the cells; 1 to 12.
@@ -85,21 +87,20 @@ def memory_figure(
     axes = figure.subplots()
     style.dress(axes)
     lags = sorted({lag for line in lines for lag in line.lags} | set(trivial[0]))
-    for place in range(0, len(lags), 2):
-        axes.axvspan(place - 0.5, place + 0.5, color=style.RULE, alpha=0.3, linewidth=0)
+    for place in range(len(lags)):
+        if place % 2 == 0:
+            axes.axvspan(place - 0.5, place + 0.5, color=style.RULE, alpha=0.3, linewidth=0)
+        if place:
+            axes.axvline(place - 0.5, color=style.QUIET, linewidth=0.7)
     for place, line in enumerate(lines):
         colour = style.LINES[place % len(style.LINES)]
-        look: dict[str, Any] = {
-            "color": colour,
-            "linestyle": style.DASHES[place % 4],
-            "marker": _MARKS[place],
-            "markersize": 5,
-            "linewidth": 1.2,
-        }
+        thin: dict[str, Any] = {"color": colour, "linestyle": style.DASHES[place % 4], "linewidth": 0.7}
+        mark: dict[str, Any] = {"color": colour, "linestyle": "", "marker": _MARKS[place], "markersize": 5}
         beside = ((place + 0.5) / len(lines) - 0.5) * _FIELD
         across_at = [lags.index(lag) + beside for lag in line.lags]
-        axes.plot(across_at, line.middle, label=line.name, **look)
-        axes.vlines(across_at, line.low, line.high, color=colour, linewidth=1.0)
+        axes.plot(across_at, line.middle, alpha=0.6, **thin)
+        axes.plot(across_at, line.middle, label=line.name, **mark)
+        axes.vlines(across_at, line.low, line.high, color=colour, linewidth=1.4)
     axes.step(
         [-0.5, *(lags.index(lag) + 0.5 for lag in trivial[0])], [trivial[1][0], *trivial[1]],
         color=style.INK, linewidth=1.0, label="without memory",
@@ -112,10 +113,11 @@ def memory_figure(
         axes.set_yscale("symlog", linthresh=bound, linscale=0.5)
     highest = max([*trivial[1], *(score for line in lines for score in line.high)])
     axes.set_ylim(-0.15 * bound if logarithmic else -0.03 * highest, None)
-    axes.set_xticks(range(len(lags)), [f"{lag:,}" for lag in lags])
+    axes.set_xticks(range(len(lags)), [f"lag {lag:,}" for lag in lags], fontweight="bold")
+    axes.tick_params(axis="x", length=0)
     axes.yaxis.set_major_formatter(ticker.FuncFormatter(style.plain_number))
     axes.minorticks_off()
-    axes.set_xlabel(across, fontsize=style.SMALL, color=style.INK, parse_math=False)
+    axes.set_xlabel(f"one band for each {across}", fontsize=style.SMALL, color=style.INK, parse_math=False)
     axes.set_ylabel(measure, fontsize=style.SMALL, color=style.INK, parse_math=False)
     _names(figure, axes)
     return figure

@@ -81,7 +81,7 @@ def diagnosis(look: Look) -> str:
         other = ", or in another layer" if len(look.trace.layers) > 1 else ""
         return (
             f"It uses {steps_text(U, used.censored)} and a linear probe reads {S} from the state: what is "
-            f"older is coded nonlinearly{other}."
+            f"older is coded nonlinearly{other}, or more sequences are needed to read it."
         )
     if long[2]:
         far = " as far as is needed" if look.required else ""

@@ -121,7 +121,8 @@ def open_run(folder: str | Path, source: Any = None) -> Opened:
 
 
 def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
-    """Windows of a forecaster's series, evenly spread, each with the steps that follow as its truth.
+    """Windows of a forecaster's series, evenly spread, series taking turns, each with the steps that follow
+    as its truth.
 
     The answer is the median of the next step, the loss the quantile loss over the horizon, on the scale of
     each window.
@@ -141,11 +142,12 @@ def open_forecaster(model: Forecaster, source: Any = None) -> Opened:
     table = model.history if source is None else model.table(source)
     network = model._fitted()[1]
     panel = Panel(table, plan, reach=plan.horizon + READ)
-    each = max(1, WINDOWS // len(table))
+    several = min(len(table), WINDOWS)
     pairs = []
-    for number in range(min(len(table), WINDOWS)):
+    for number in range(several):  # series take turns: windows of the same time share calendar and weather
         last = int(panel.length[number]) - plan.horizon - READ
-        counts = np.linspace(min(plan.context, last), last, each).round().astype(int)
+        spots = np.linspace(min(plan.context, last), last, WINDOWS // several * several)
+        counts = spots[number::several].round().astype(int)
         pairs += [(number, count) for count in np.unique(counts) if count >= min(plan.context, 2)]
     if not pairs:
         need = plan.horizon + READ + 2

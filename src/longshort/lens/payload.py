@@ -218,8 +218,8 @@ def _horizon(look: Look) -> dict[str, Any]:
     if stored is not None:
         foot.append(
             "Stored: the last lag at which a probe explains a tenth or more of "
-            + ("a symbol's entropy" if math.isnan(stored.capacity) else "what x_t leaves open of any channel")
-            + f", beyond chance; probes are scored on {stored.held_out}."
+            + ("a symbol's entropy" if math.isnan(stored.capacity) else "what the latest inputs leave open")
+            + f", beyond chance and doubt; probes are scored on {stored.held_out}."
         )
         if not math.isnan(stored.capacity):
             foot.append(f"Memory capacity (the sum of R² over lags) {stored.capacity:.1f}.")

@@ -3,27 +3,35 @@
     (1)  real inputs   bits(k) = -½ log2(1 - R²(k)), summed over channels; R² on held-out sequences, ridge
     (2)  symbols       bits(k) = H(x) - CE(k), cross-entropy on held-out sequences, softmax
 
-Both are lower bounds of the mutual information in expectation ((1) for Gaussian residuals), and subject to
-sampling error. A probe that was fitted to shuffled targets is the control; a probe that sees only x_t shows
-what the input's own correlation gives away without any memory. A probe proves presence, never use.
+Each third of the sequences is read by a probe that was fitted to the others (`regression`). Both are lower
+bounds of the mutual information in expectation ((1) for Gaussian residuals of channels that do not repeat
+each other), and subject to sampling error. A probe that was fitted to shuffled targets is the control. Two
+rivals of the state show what the input's own correlation gives away without a memory of k steps: a probe of
+x_t, and one of x_t, its squares, cubes and random tanh features, with the inputs just before, half as many as
+the lag and eight at most. A layer makes nonlinear features of the latest inputs too, and those are no memory.
+Of symbols the rival knows x_t. A probe proves presence, never use.
 
 A channel is probed at the steps at which it differs between the sequences: of a constant nothing can be
 stored, and a channel that speaks at the first step alone would drown in its own silence. With b(k) the bits
-of the channel, b0(k) the larger of its control and of what x_t alone gives, and S the standard error,
+of a channel, b0(k) the larger of its control and of what its best rival reads, and S the standard error of
+their difference over sequences,
 
-    (3)  stored at lag k: b(k) > b0(k) + 2 S, and the probe explains a tenth of what b0 leaves open,
+    (3)  stored at lag k: b(k) > b0(k) + q S, and the probe explains a tenth of what b0 leaves open,
          1 - 4^-(b(k) - b0(k)) >= 0.1, and a hundredth of the channel, 4^-b0(k) - 4^-b(k) >= 0.01;
          of symbols a tenth of their entropy, b(k) - b0(k) >= 0.1 H(x)
 
-and the stored horizon is the last such lag of any channel, whether or not earlier ones fail.
+with q the quantile of Student's t at which, of all lags and channels tried, one in twenty looks would find a
+lag where nothing is stored; at lags that fewer than six sequences tell of nothing is claimed. Channels that
+differ at the same steps are also tested together, each by its own spread: a symbol written as several
+channels is one thing to keep. The stored horizon is the last such lag of any channel, or of channels
+together, whether or not earlier ones fail.
 
-Source: Jaeger (2001) for memory capacity; Hewitt & Liang (2019) for the control.
+Source: Jaeger (2001) for memory capacity; Hewitt & Liang (2019) for the control; Dunn (1961) for q.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,19 +39,29 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
+from .regression import Reading, doubt, reading
 from .replay import Layer
 
-CHANNELS = 8
-"""Input channels that are probed: those of the largest variance."""
+CHANNELS = 64
+"""Input channels that are probed: those of the largest variance at the steps at which they differ."""
+GROUPS = 8
+"""Sets of steps at which channels differ, each with probes of its own; beyond, channels are probed at every
+step."""
 SAMPLES = 4000
 """States a probe is fitted to and scored on, at most, for each lag."""
 READ = 256
 """Numbers of a state that a probe reads; a larger state is projected at random to so many: still a lower
 bound."""
 SHARE = 0.1
-"""Of what x_t and chance leave open, the share that a probe must explain for a lag to count: equation (3)."""
+"""Of what rivals and chance leave open, the share that a probe must explain for a lag to count."""
 LEAST = 0.01
-"""And the share of the channel itself: x_t may leave next to nothing of it open."""
+"""And the share of the channel itself: rivals may leave next to nothing of it open."""
+FEATURES = 64
+"""Random features of today's input, at most: as many as the state has numbers."""
+LATEST = 8
+"""Latest inputs that are no memory of a lag twice as long: a rival of the probe knows them."""
+BLOCKS = 16
+"""Blocks of time of one sequence that count as independent where there are fewer than six."""
 SYMBOLS = 32
 """Symbols told apart; the rarer ones count as one."""
 
@@ -59,15 +77,16 @@ class Stored:
     control: Tensor
     "(K,) the same probe on shuffled targets: what chance gives"
     error: Tensor
-    "(K,) standard error of `bits`, over held-out sequences (or blocks of time of a single one)"
+    "(K,) standard error of `bits`, over sequences (or blocks of time where there are fewer than six)"
     from_input: Tensor
-    "(K,) from x_t alone: correlation of the input, not memory"
+    "(K,) from the latest inputs alone, the best rival: correlation of the input, not memory"
     capacity: float
     "sum over all lags of R², at most the number of state variables for white input; NaN for symbols"
     horizon: int
-    "largest lag of equation (3) for any channel (by 4 standard errors where no neighbour joins); or -1"
+    "largest lag of equation (3) for any channel, or for channels together; or -1"
     channel: int
-    "the input channel that is stored for so long; -1 for symbols, or where nothing is stored"
+    """the input channel that is stored for so long, of channels together the one that is read best; -1 for
+    symbols, or where nothing is stored"""
     censored: bool
     "that is the largest lag measured"
     held_out: str
@@ -113,28 +132,38 @@ def stored(
         ).to(states)
     wanted = layer.x if target is None else target
     symbols = not wanted.is_floating_point()
-    wanted, order = (_codes(wanted), [-1]) if symbols else _channels(wanted.double(), layer.mask)
-    lengths = layer.mask.sum(1)
-    shortest = int(lengths.min())
+    wanted = _codes(wanted) if symbols else wanted.double().reshape(*wanted.shape[:2], -1)
+    today = _today(wanted, layer.mask, min(FEATURES, states.shape[2]), seed)
+    groups = [Group(wanted, [-1], torch.ones_like(layer.mask[0]))] if symbols else _groups(wanted, layer.mask)
+    tried = sum(len(group.channels) for group in groups)
+    if not symbols and tried == CHANNELS < wanted.shape[2]:
+        notes.append(f"Probes look for {CHANNELS} of {wanted.shape[2]:,} channels: those that differ most.")
+    shortest = int(layer.mask.sum(1).min())
     lags = lag_grid(shortest) if lags is None else lags[lags < shortest]
     rng = torch.Generator().manual_seed(seed)
-    held, words = _held_out(layer, rng)
+    folds, words = _folds(layer, rng)
     count = int(layer.mask.sum())
     if count > SAMPLES and not at_end:
         notes.append(f"Probes were fitted to, and scored on, {SAMPLES:,} of {count:,} states for each lag.")
     if len(lags) < shortest:
         notes.append(f"What is stored and what is used was measured at {len(lags)} of {shortest:,} lags.")
-    groups = _groups(wanted, layer.mask, symbols)
+    order = [channel for group in groups for channel in group.channels]
+    tests = len(lags) * sum(len(g.channels) + (len(g.channels) > 1) for g in groups)
     rows = []
     for k in lags:
-        made = [_at_lag(int(k), layer, states, wanted, *g, held, at_end, symbols, rng) for g in groups]
+        places = [_places(int(k), layer, group.where, at_end, rng) for group in groups]
+        made = [
+            _at_lag(int(k), layer, (states, today), group, at, folds, tests, rng)
+            for group, at in zip(groups, places, strict=True)
+        ]
         rows.append(Probed(*(torch.cat(column) for column in zip(*made, strict=True))))
-    seen = Probed(*(torch.stack(column) for column in zip(*rows, strict=True)))
-    last = [_last(seen, c, symbols) for c in range(seen.bits.shape[1])]
-    best = max(range(len(last)), key=lambda c: (last[c], float(seen.bits[last[c], c])), default=0)
-    horizon = int(lags[last[best]]) if last and last[best] >= 0 else -1
+    columns = zip(*rows, strict=True)
+    seen = Probed(*(torch.stack(column) for column in columns))
+    far = [int(holds.nonzero().max()) if holds.any() else -1 for holds in seen.holds.T]
+    best = max(range(len(far)), key=lambda c: (far[c], float(seen.bits[far[c], c])), default=0)
+    horizon = int(lags[far[best]]) if far and far[best] >= 0 else -1
     channel = -1 if symbols or horizon < 0 else order[best]
-    fit = seen.fit.mean(1) if seen.fit.shape[1] else torch.zeros(len(lags), dtype=torch.float64)
+    fit = seen.fit.mean(1) if order else torch.zeros(len(lags), dtype=torch.float64)
     total = math.nan if symbols else float(torch.trapezoid(fit, lags.double())) + float(fit[0])
     return Stored(
         lags, seen.bits.sum(1), seen.control.sum(1), seen.error.square().sum(1).sqrt(), seen.alone.sum(1),
@@ -151,15 +180,16 @@ def lag_grid(T: int, count: int = 24) -> Tensor:
     return lags
 
 
-def _held_out(layer: Layer, rng: torch.Generator) -> tuple[Tensor, str]:
-    """(N, T) bool, a third of the sequences, or the last third of the time where there are fewer than six."""
+def _folds(layer: Layer, rng: torch.Generator) -> tuple[Tensor, str]:
+    """(N, T) int64 which third each state is of: of the sequences, or of the time where there are fewer than
+    six.
+    """
     N, T = layer.mask.shape
-    held = torch.zeros(N, T, dtype=torch.bool)
     if N >= 6:
-        held[torch.randperm(N, generator=rng)[: max(2, N // 3)]] = True
-        return held, f"{max(2, N // 3)} of {N} sequences"
-    held[:, T - T // 3 :] = True
-    return held, f"the last third of the time of {N} sequence{'s' if N > 1 else ''}"
+        thirds = torch.arange(N)[torch.randperm(N, generator=rng)] * 3 // N
+        return thirds[:, None].expand(N, T), f"each third of {N} sequences, fitted to the others"
+    words = f"each third of the time of {N} sequence{'s' if N > 1 else ''}, fitted to the others"
+    return (torch.arange(T) * 3 // T)[None].expand(N, T), words
 
 
 def _codes(x: Tensor) -> Tensor:
@@ -170,78 +200,91 @@ def _codes(x: Tensor) -> Tensor:
     return rank[inverse].clamp(max=SYMBOLS - 1)
 
 
+def _today(x: Tensor, mask: Tensor, count: int, seed: int) -> list[Tensor]:
+    """What a layer without memory could make of today's input, each (N, T, D): numbers (N, T, C) as they are,
+    and with their squares, cubes and `count` random tanh features; of symbols (N, T) which it is.
+    """
+    if not x.is_floating_point():
+        return [torch.nn.functional.one_hot(x, SYMBOLS).double()]
+    rng = torch.Generator().manual_seed(seed)
+    centre, scale = x[mask].mean(0), x[mask].std(0)
+    z = ((x - centre) / (scale + 1e-6 * scale.max().clamp(min=1e-12))).clamp(-5, 5)
+    if z.shape[2] > READ:
+        z = z @ torch.randn(z.shape[2], READ, generator=rng).to(z) / z.shape[2] ** 0.5
+    weights = torch.randn(z.shape[2], count, generator=rng).to(z) / z.shape[2] ** 0.5
+    mixed = (z @ weights + torch.randn(count, generator=rng).to(z)).tanh()
+    powers = [z.square(), z**3] if z.shape[2] <= CHANNELS else []
+    return [z, torch.cat((z, *powers, mixed), 2)]
+
+
+def _latest(k: int, reverse: bool, today: list[Tensor], n: Tensor, t: Tensor) -> list[Tensor]:
+    """What is known at the steps (n, t) without a memory that reaches k steps back, each (M, D): today's
+    input, with its features, and with the inputs just before.
+    """
+    plain, *wide = (x[n, t] for x in today)
+    if not wide or k < 4:
+        return [plain, *wide]
+    back = -1 if reverse else 1
+    before = torch.cat([today[0][n, t - back * j] for j in range(1, min(k // 2, LATEST))], 1)
+    if before.shape[1] > READ:
+        rng = torch.Generator().manual_seed(0)
+        before = before @ torch.randn(before.shape[1], READ, generator=rng).to(before)
+    return [plain, torch.cat((*wide, before), 1)]
+
+
+class Group(NamedTuple):
+    """Channels that differ between the sequences at the same steps."""
+
+    target: Tensor
+    "(N, T, C) numbers, or (N, T) symbols"
+    channels: list[int]
+    "which of the input they are; -1 for symbols"
+    where: Tensor
+    "(T,) bool"
+
+
 class Probed(NamedTuple):
-    """What one probe found for each channel (C,), or for symbols (1,); stacked over lags (K, C)."""
+    """What probes found at one lag for each channel (C,), or for symbols (1,); stacked over lags (K, C)."""
 
     bits: Tensor
     control: Tensor
     error: Tensor
     "standard error of `bits`"
     alone: Tensor
-    "bits from x_t alone"
+    "bits from the latest inputs alone"
     fit: Tensor
     "R² of numbers, the share that is right of symbols"
-    unknown: Tensor
-    "bits there are to know: the entropy of symbols; infinite for numbers"
+    holds: Tensor
+    "bool: equation (3), for the channel or, at the one that is read best, for its group"
 
 
-def _channels(x: Tensor, mask: Tensor) -> tuple[Tensor, list[int]]:
-    """The channels of the largest variance, and which they are."""
-    x = x if x.dim() == 3 else x[..., None]
-    spread = x[mask].var(0)
-    best = spread.argsort(descending=True)[:CHANNELS]
-    best = best[spread[best] > 1e-12]
-    return x[..., best], best.tolist()
+def _groups(x: Tensor, mask: Tensor) -> list[Group]:
+    """The channels that differ most, by the steps at which they differ between the sequences.
 
-
-def _groups(wanted: Tensor, mask: Tensor, symbols: bool) -> list[tuple[Tensor, Tensor]]:
-    """Targets (N, T, C') or (N, T), each with the (T,) steps at which they differ between the sequences.
-
-    In order of channels, so that neighbours with the same steps share a probe.
+    A channel that differs at half of the steps or more, and any beyond so many groups, is asked for at all.
     """
-    T, C = mask.shape[1], 1 if symbols else wanted.shape[2]
-    where = torch.ones(C, T, dtype=torch.bool, device=mask.device)
-    if not symbols and len(mask) >= 6:
-        count = mask.sum(0).clamp(min=1)[:, None]
-        mean = (wanted * mask[..., None]).sum(0) / count
-        spread = ((wanted - mean).square() * mask[..., None]).sum(0) / count  # (T, C)
-        differs = (spread > 1e-9 * spread.amax(0)).T
-        where = torch.where(differs.any(1, keepdim=True), differs, where)
-    groups: list[tuple[Tensor, Tensor]] = []
-    first = 0
-    for c in range(1, C + 1):
-        if c == C or not torch.equal(where[c], where[first]):
-            groups.append((wanted if symbols else wanted[..., first:c], where[first]))
-            first = c
-    return groups
+    T, C = mask.shape[1], x.shape[2]
+    keep = mask[..., None]
+    spread = x[mask].var(0, correction=0)
+    where = torch.ones(C, T, dtype=torch.bool, device=x.device)
+    if len(mask) >= 6:
+        count = keep.sum(0).clamp(min=1)
+        mean = (x * keep).sum(0) / count
+        each = ((x - mean).square() * keep).sum(0) / count  # (T, C)
+        differs = (each > 1e-9 * each.amax(0)).T
+        some = differs.any(1) & (differs.sum(1) < T / 2)
+        where[some] = differs[some]
+        spread = torch.where(some, (each * differs.T).sum(0) / differs.sum(1).clamp(min=1), spread)
+    best = spread.argsort(descending=True, stable=True)[:CHANNELS]
+    sets: dict[tuple[bool, ...], list[int]] = {}
+    for c in sorted(best[spread[best] > 1e-12].tolist()):
+        steps = tuple(where[c].tolist())
+        sets.setdefault(steps if steps in sets or len(sets) < GROUPS else (True,) * T, []).append(c)
+    return [Group(x[..., own], own, torch.tensor(steps)) for steps, own in sets.items()]
 
 
-def _last(seen: Probed, c: int, symbols: bool) -> int:
-    """The place of the last lag of equation (3) for one channel; -1 where there is none."""
-    bits, error = seen.bits[:, c], seen.error[:, c]
-    floor = torch.maximum(seen.control[:, c], seen.alone[:, c]).clamp(min=0)
-    gain = bits - floor
-    share = gain / seen.unknown[:, c].clamp(min=1e-12) if symbols else 1 - 4.0**-gain
-    over = (gain > 2 * error) & (share >= SHARE)
-    over &= symbols | (4.0**-floor - 4.0**-bits >= LEAST)
-    near = torch.cat((over[1:], over[-1:])) | torch.cat((over[:1], over[:-1]))
-    kept = (over & (near | (gain > 4 * error))).nonzero().flatten()
-    return int(kept[-1]) if len(kept) else -1
-
-
-def _at_lag(
-    k: int,
-    layer: Layer,
-    states: Tensor,
-    wanted: Tensor,
-    target: Tensor,
-    where: Tensor,
-    held: Tensor,
-    at_end: bool,
-    symbols: bool,
-    rng: torch.Generator,
-) -> Probed:
-    """What is read of `target`, which differs between sequences at the steps `where`, at one lag."""
+def _places(k: int, layer: Layer, where: Tensor, at_end: bool, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Sequences (M,) and steps (M,) of the states that are read at lag k."""
     T = layer.mask.shape[1]
     usable = layer.mask.clone()
     if layer.reverse:  # the reversed layer's past lies to the right
@@ -257,81 +300,64 @@ def _at_lag(
     if len(n) > SAMPLES:
         some = torch.randperm(len(n), generator=rng)[:SAMPLES].sort().values
         n, t = n[some], t[some]
-    then = target[n, t + k if layer.reverse else t - k]
-    now = wanted[n, t]
-    now = torch.nn.functional.one_hot(now, SYMBOLS).double() if symbols else now
-    test, group = held[n, t], n if layer.mask.shape[0] >= 6 else t * 8 // T + 8 * n
-    if test.sum() < 4 or (~test).sum() < 8:
-        none = torch.zeros(1 if symbols else target.shape[2], dtype=torch.float64)
-        return Probed(none, none, none + 1, none, none, none + math.inf)
-    probe: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = _soft if symbols else _ridge
-    now_at = states[n, t].double()
-    bits, error, fit, unknown = probe(now_at, then, test, group)
+    return n, t
+
+
+def _at_lag(
+    k: int,
+    layer: Layer,
+    sources: tuple[Tensor, list[Tensor]],
+    group: Group,
+    places: tuple[Tensor, Tensor],
+    folds: Tensor,
+    tests: int,
+    rng: torch.Generator,
+) -> Probed:
+    """What is read of one group at one lag, from the states and from today's input, and whether it holds."""
+    (n, t), (states, today), C = places, sources, len(group.channels)
+    then, fold = group.target[n, t + k if layer.reverse else t - k], folds[n, t]
+    names = n if layer.mask.shape[0] >= 6 else t * BLOCKS // layer.mask.shape[1] + BLOCKS * n
+    symbols = not then.is_floating_point()
     order = torch.arange(len(then))
-    for side in (test, ~test):
-        places = side.nonzero().flatten()
-        order[places] = places[torch.randperm(len(places), generator=rng)]
-    control = probe(now_at, then[order], test, group)[0]
-    alone = probe(now, then, test, group)[0] if k else torch.zeros_like(bits)
-    return Probed(bits, control, error, alone, fit, unknown)
+    for part in fold.unique():
+        own = (fold == part).nonzero().flatten()
+        order[own] = own[torch.randperm(len(own), generator=rng)]
+    now = states[n, t].double()
+    made = reading(now, then if symbols else torch.cat((then, then[order]), 1), fold, names)
+    if made is None:
+        none = torch.zeros(C, dtype=torch.float64)
+        return Probed(none, none, none + 1, none, none, none.bool())
+    mixed = reading(now, then[order], fold, names) if symbols else made.part(slice(C, None))
+    made = made if symbols else made.part(slice(0, C))
+    rivals = []
+    if k:
+        inputs = _latest(k, layer.reverse, today, n, t)
+        rivals = [one for one in (reading(x, then, fold, names) for x in inputs) if one is not None]
+    return _judged(made, mixed or made, rivals, tests)
 
 
-def _ridge(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Bits, their error, R² and infinity of each channel."""
-    x = torch.cat(((x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6), torch.ones(len(x), 1).to(x)), 1)
-    gram, cross = x[~test].T @ x[~test], x[~test].T @ y[~test]
-    best: tuple[Tensor, Tensor] | None = None
-    for strength in (1e-3, 1e-1, 10.0, 100.0):  # chosen by leave-one-out on the fitting part
-        inverse = torch.linalg.inv(gram + strength * torch.eye(len(gram)).to(x))
-        weights = inverse @ cross
-        leverage = ((x[~test] @ inverse) * x[~test]).sum(1, keepdim=True).clamp(max=0.999)
-        left_out = ((y[~test] - x[~test] @ weights) / (1 - leverage)).square().mean()
-        if best is None or left_out < best[0]:
-            best = left_out, weights
-    wrong = (y[test] - x[test] @ (best[1] if best else cross)).square()
-    spread = (y[test] - y[~test].mean(0)).square()
-    share = (wrong.mean(0) / spread.mean(0).clamp(min=1e-12)).clamp(min=1e-6)
-    bits = (-0.5 * share.log2()).clamp(min=0)
-    score = (wrong / wrong.mean(0).clamp(min=1e-12) - spread / spread.mean(0).clamp(min=1e-12)) / (
-        2 * math.log(2)
-    )
-    return bits, _error(score, group[test]), (1 - share).clamp(min=0), torch.full_like(bits, math.inf)
+def _judged(made: Reading, mixed: Reading, rivals: list[Reading], tests: int) -> Probed:
+    """Equation (3) for each channel, and for all together."""
+    control, none = mixed.bits(), torch.zeros(made.wrong.shape[1], dtype=torch.float64)
+    alone = torch.stack([none, *(rival.bits() for rival in rivals)]).amax(0)
+    holds = _holds(made, control, rivals, tests)
+    if made.wrong.shape[1] > 1:
+        together = _holds(made.pooled(), mixed.pooled().bits(), [one.pooled() for one in rivals], tests)
+        best = (made.bits() - torch.maximum(control, alone)).argmax()
+        holds[best] |= together[0]
+    return Probed(made.bits(), control, made.error()[0], alone, made.share(), holds)
 
 
-def _soft(x: Tensor, y: Tensor, test: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Bits, their error, the share that is right and the entropy of the symbols, each (1,)."""
-    x = torch.cat(((x - x[~test].mean(0)) / (x[~test].std(0) + 1e-6), torch.ones(len(x), 1).to(x)), 1)
-    count, (seen, said) = int(y.max()) + 1, (x[~test], y[~test])
-    weights = torch.zeros(x.shape[1], count, dtype=x.dtype, requires_grad=True)
-    search = torch.optim.LBFGS([weights], max_iter=40, line_search_fn="strong_wolfe")
-
-    def objective() -> Tensor:
-        search.zero_grad()
-        loss = torch.nn.functional.cross_entropy(seen @ weights, said) + 1e-3 * weights.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        search.step(objective)
-    with torch.no_grad():
-        wrong = torch.nn.functional.cross_entropy(x[test] @ weights, y[test], reduction="none") / math.log(2)
-    share = (torch.bincount(said, minlength=count).double() + 0.5) / (len(said) + 0.5 * count)
-    prior = -share.log2()[y[test]]
-    right = (wrong < 1).double().mean()[None]
-    gain = (prior - wrong)[:, None]
-    return gain.mean(0).clamp(min=0), _error(gain, group[test]), right, prior.mean()[None]
-
-
-def _error(scores: Tensor, group: Tensor) -> Tensor:
-    """Standard error (C,) of the mean of scores (M, C) over groups: steps of one sequence are not
-    independent.
-    """
-    names, inverse = group.unique(return_inverse=True)
-    if len(names) < 2:
-        return scores.std(0) / len(scores) ** 0.5 if len(scores) > 1 else torch.ones_like(scores[0])
-    sums = torch.zeros(len(names), scores.shape[1]).to(scores).index_add(0, inverse, scores)
-    counts = (
-        torch.zeros(len(names), 1).to(scores).index_add(0, inverse, torch.ones(len(scores), 1).to(scores))
-    )
-    gaps = sums - counts * scores.mean(0)
-    return gaps.square().sum(0).sqrt() / counts.sum()
+def _holds(made: Reading, control: Tensor, rivals: list[Reading], tests: int) -> Tensor:
+    """(C,) bool: equation (3), against the best of the rivals for each target."""
+    wrong = torch.stack([made.plain, *(rival.wrong for rival in rivals)])
+    best = wrong.mean(1).argmin(0)
+    rival = wrong[best, :, torch.arange(len(best))].T
+    error, groups = made.error(rival)
+    bits = made.bits()
+    floor = torch.maximum(control, Reading(rival, made.plain, made.group, made.symbols).bits())
+    gain = bits - floor
+    over = gain > doubt(tests, groups) * error
+    if made.symbols:
+        return over & (gain >= SHARE * made.plain.mean(0))
+    return over & (1 - 4.0**-gain >= SHARE) & (4.0**-floor - 4.0**-bits >= LEAST)
