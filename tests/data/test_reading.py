@@ -378,8 +378,8 @@ OFFSETS = {
     "one behind a table without": (
         "ds,y\n2024-01-01T00:00Z,1\n2024-01-01T02:00+01:00,1\n",
         UTC.replace("+01:00", ""),
-        "table.csv, line 3: column 'ds' (time) must have no offset from UTC, as those of the earlier table "
-        "had none, and this cell is '2024-01-01T02:00+01:00'. Write that table's clock.",
+        "table.csv, line 3: column 'ds' (time) must have no offset from UTC but Z, as those of the earlier "
+        "table, and this cell is '2024-01-01T02:00+01:00'. Write that table's clock.",
     ),
 }
 

@@ -40,8 +40,17 @@ CASES = [
         {"z": [2.5, 3.5]},
         ("left out 'y': not a column of numbers",),
     ),
+    Case(
+        "whole numbers below a thousand beside thousands",
+        b"ds;a;b\n1;950;12,34\n2;1,234;5,5\n3;1,100;6,1\n4;7;8\n5;8;9\n6;9;1\n",
+        {"a": [950, 1.234, 1.1, 7, 8, 9], "b": [12.34, 5.5, 6.1, 8, 9, 1]},
+        (),
+        {"decimal": ","},
+    ),
     Case("the separator on a line of its own", b"sep=;\r\nds;y\r\n1;2\r\n2;3\r\n", {"y": [2, 3]}),
     Case("it, in quotes and filled up", b'"sep=;";\nds;"y, kW"\n1;2\n2;3\n', {"y, kW": [2, 3]}),
+    Case("one of several bytes", "sep=§ \nds§y\n1§2\n2§3\n".encode(), {"y": [2, 3]}),
+    Case("lines of old machines", b"sep=;\rds;y\r1;2\r2;3\r", {"y": [2, 3]}),
     Case("one that nobody guesses", b"SEP=~\nds~y\n1~2\n2~3\n", {"y": [2, 3]}),
     Case("UTF-16 with its mark", "ds\tHöhe\n1\t2\n2\t3\n".encode("utf-16"), {"Höhe": [2, 3]}),
     Case("UTF-16, big end first", b"\xfe\xff" + "ds\tŁ\n1\t2\n2\t3\n".encode("utf-16-be"), {"Ł": [2, 3]}),
@@ -115,6 +124,34 @@ def test_later_rows_are_read_as_the_first_were(tmp_path):
             DataError,
             "table.csv, line 4: column 'y' (target) must hold numbers, and this cell is 'two'. Correct the "
             "cell, or leave it empty where nothing was observed.",
+        ),
+        (
+            b'ds,a,b,c\n1,"950","1.5","12,34"\n2,"1,234","1,002.5","5"\n3,"1,100","3.5","6"\n',
+            {},
+            DataError,
+            "table.csv, line 3: column 'b' (target) must hold numbers, and this cell is '1,002.5'. Correct "
+            "the cell, or leave it empty where nothing was observed.",
+        ),
+        (
+            b"ds;a;b\n1;950;12,34\n2;1,234;5,5\n3;1,100;6,1\n",
+            {"target": "a"},
+            DataError,
+            "table.csv, line 3: column 'a' (target) must hold numbers, and this cell is '1,234'. If this is "
+            "a decimal comma, pass decimal=','; else leave the comma out.",
+        ),
+        (
+            b"ds;c0;c3\n1;2.551,39;72.938\n2;1.247,69;81.133\n",
+            {"target": "c3"},
+            DataError,
+            "table.csv, line 2: column 'c3' (target) must hold numbers, and this cell is '72.938'. Its "
+            "decimals stand behind a comma, as elsewhere in the table; leave the point out.",
+        ),
+        (
+            b"ds;y;z\n1;1,5;2\n2;2,5;1.5e3\n",
+            {"target": "z", "decimal": ","},
+            DataError,
+            "table.csv, line 3: column 'z' (target) must hold numbers, and this cell is '1.5e3'. Its "
+            "decimals stand behind a comma, as elsewhere in the table; leave the point out.",
         ),
         (b"ds;y\n1;2\n", {"decimal": ";"}, SettingError, "read: `decimal` must be '.' or ',', got ';'."),
         (

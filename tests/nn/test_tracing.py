@@ -99,6 +99,32 @@ def test_make_fx_is_the_layer_on_other_numbers(options, frozen):
     torch.testing.assert_close(graph(3 * x), gradient(3 * x))
 
 
+@each_layer
+@pytest.mark.parametrize("transform", ["grad", "vjp", "vmap of grad"])
+def test_make_fx_of_a_transform_is_the_layer_on_other_numbers(options, transform):
+    layer, x = made(options), numbers(7, 4, 6)
+
+    def loss(x):
+        return layer(x)[0].square().sum()
+
+    def run(x):
+        if transform == "vjp":
+            y, pull = torch.func.vjp(lambda x: layer(x)[0], x)
+            return pull(torch.ones_like(y))[0]
+        if transform == "grad":
+            return torch.func.grad(loss)(x)
+        return torch.vmap(torch.func.grad(loss))(torch.stack([x, 2 * x]))
+
+    torch.testing.assert_close(make_fx(run)(x)(3 * x), run(3 * x))
+
+
+def test_tensors_without_numbers_pass_under_a_gradient():
+    layer = made({})
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        got = torch.func.grad(lambda x: layer(x)[0].sum())(torch.empty(5, 3, 6))
+    assert got.shape == (5, 3, 6)
+
+
 @each_mode
 @each_layer
 def test_tensors_without_numbers_have_the_layer_s_shapes(options, frozen):

@@ -19,7 +19,9 @@ MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 _COMMA = r"^[+-]?\d*,\d+$"
 _THOUSANDS = r"^[+-]?[1-9]\d{0,2},\d{3}$"
 """A number with one comma, and one whose comma may as well stand behind the thousands."""
-_POINT = r"^[+-]?\d*\.\d+$"
+_POINT = r"^[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?$"
+_GROUPED = {True: r"^[+-]?\d{1,3}(\.\d{3})+,\d+$", False: r"^[+-]?\d{1,3}(,\d{3})+\.\d*$"}
+"""A number that has both: whether its decimals stand behind the comma."""
 
 
 def text(table: Table, name: str) -> polars.Series:
@@ -126,7 +128,8 @@ def with_decimal(table: Table, given: str | None) -> tuple[Table, list[str]]:
     """The table with what separates its decimals, given or found, and what a person should know of it.
 
     A comma is found where all cells of a column are numbers if commas are points, one of them cannot be a
-    number whose thousands a comma sets apart, and no column of numbers has a point.
+    number whose thousands a comma sets apart, and no other cell looks like a number with a point, or like
+    thousands. A number that has both, such as 1.234,5, says it of all.
 
     Raises:
         SettingError: `given` is neither a point nor a comma.
@@ -140,17 +143,20 @@ def with_decimal(table: Table, given: str | None) -> tuple[Table, list[str]]:
 
 def _has_decimal_commas(table: Table) -> bool:
     pl = need("polars", extra="tasks", to="read a table")
+    columns = [text(table, name).drop_nulls() for name in table.names if table.frame[name].dtype == pl.String]
+    for behind, grouped in _GROUPED.items():
+        if any(column.str.contains(grouped).any() for column in columns):
+            return behind
     sure = False
-    for name in table.names:
-        if table.frame[name].dtype != pl.String:
-            continue
-        column = text(table, name).drop_nulls()
-        commas = column.filter(column.str.contains(_COMMA))
-        if not len(commas):
-            if column.str.contains(_POINT).any() and _parse(pl, column, ".").null_count() == 0:
+    for column in columns:
+        has_comma = column.str.contains(_COMMA)
+        if column.str.contains(_POINT).any():
+            return False
+        if has_comma.any() and _parse(pl, column, ",").null_count() == 0:
+            if not column.filter(has_comma).str.contains(_THOUSANDS).all():
+                sure = True
+            elif (column.filter(~has_comma).cast(pl.Float64, strict=False).abs() < 1000).any():
                 return False
-        elif _parse(pl, column, ",").null_count() == 0:
-            sure = sure or not commas.str.contains(_THOUSANDS).all()
     return sure
 
 

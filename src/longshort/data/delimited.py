@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars
 
 _SEPARATORS = (",", ";", "\t", "|")
-_DECLARED = re.compile(r'"?sep=([^\w\s"]|\t)"?[,;\t]*(?=\r?\n)', re.IGNORECASE)
+_DECLARED = re.compile(r'"?sep=([^\w\s"]|\t)"?[,;\t ]*(?=[\r\n])', re.IGNORECASE)
 """The line before the names by which spreadsheets say what separates cells."""
 
 
@@ -47,7 +47,8 @@ def parse(raw: bytes, origin: str, encoding: str) -> Table:
     declared = _DECLARED.match(text)
     separator = declared[1] if declared else None
     text = text[declared.end() :] if declared else text  # its line stays, as a blank one: lines are counted
-    lines, rows = (_quoted if '"' in text else _plain)(text, origin, separator)
+    plain = '"' not in text and (separator is None or separator.isascii())
+    lines, rows = (_plain if plain else _quoted)(text, origin, separator)
     return Table(rows, origin, lines)
 
 
@@ -61,7 +62,7 @@ def _unpack(raw: bytes, origin: str) -> bytes:
 
 
 def _decode(raw: bytes, origin: str, encoding: str) -> str:
-    if encoding == "utf-8" and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if encoding.lower() in ("utf-8", "utf8") and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     try:
         text = raw.decode(encoding)

@@ -227,8 +227,8 @@ def _offsets_alike(table: Table, name: str, bare: np.ndarray, ahead: Times, writ
     if writing.later and writing.clock is None and ahead.any():
         row = int((ahead != np.timedelta64(0)).argmax())
         raise DataError(
-            f"{table.at(row)}: column {name!r} (time) must have no offset from UTC, as those of the earlier "
-            f"table had none, and this cell is {str(table.frame[name][row])!r}. Write that table's clock."
+            f"{table.at(row)}: column {name!r} (time) must have no offset from UTC but Z, as those of the "
+            f"earlier table, and this cell is {str(table.frame[name][row])!r}. Write that table's clock."
         )
 
 

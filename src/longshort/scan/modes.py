@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import torch
 from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
+_tracing, _modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
 _WRITERS: Final = tuple(torch._C._TorchDispatchModeKey.__members__.values())
 
 
@@ -20,11 +22,11 @@ def written() -> bool:
 
     So it is for torch.compile, torch.export, make_fx, torch.jit.trace and FakeTensorMode.
     """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return True
-    if torch._C._len_torch_dispatch_stack() == 0:
-        return False
-    return any(torch._C._get_dispatch_mode(mode) is not None for mode in _WRITERS)
+    return (
+        is_compiling()
+        or _tracing() is not None
+        or (_modes() > 0 and any(torch._C._get_dispatch_mode(mode) is not None for mode in _WRITERS))
+    )
 
 
 def functionalized() -> bool:

@@ -25,7 +25,7 @@ from torch.autograd import forward_ad
 from . import checks, masks, plain
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, scattered
 from .masks import Noise
-from .modes import casting, transformed
+from .modes import casting, transformed, written
 
 WIDTH = len(Inputs._fields)
 Maybe = Tensor | None
@@ -43,7 +43,7 @@ def run(backend: Backend, call: Call, given: Inputs) -> Outputs:
         The outputs; every transform of torch may be put around this.
     """
     if transformed():
-        if forward_ad._current_level >= 0:  # forward mode passes through the equations, in any nesting
+        if forward_ad._current_level >= 0 or written():  # these pass through the equations, in any nesting
             with exact(call):
                 return plain.DEFINITION.forward(call, given)[0]
         return unpacked(call, Scan.apply(call, backend, *given))  # type: ignore[no-untyped-call]

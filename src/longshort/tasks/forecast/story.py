@@ -171,10 +171,7 @@ def predict(
     if out is not None:
         require_writable(out)
     for source in sources:
-        table = model.table("/dev/stdin" if source == "-" else source)
-        for note in table.notes:
-            print(f"note: {note}", file=sys.stderr)
-        model.restart(table)
+        model.restart(_noted(model.table("/dev/stdin" if source == "-" else source)))
     forecast = model.predict(future=future, levels=levels, horizon=horizon)
     if out is None:
         sys.stdout.write(csv(forecast.to_polars()))
@@ -208,7 +205,7 @@ def evaluate(
     model = _loaded(folder, encoding)
     if out is not None:
         require_writable(out)
-    later = "/dev/stdin" if source == "-" else source
+    later = _noted(model.table("/dev/stdin" if source == "-" else source, follow=True))
     found = model.score(later, stride=stride, levels=levels, horizon=horizon)
     print(found.text())
     if out is not None and Path(out).suffix.lower() == ".json":
@@ -217,6 +214,12 @@ def evaluate(
     elif out is not None:
         write_table(found.to_polars(), out)
     return found
+
+
+def _noted(table: SeriesTable) -> SeriesTable:
+    for note in table.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return table
 
 
 def _loaded(folder: str | Path, encoding: str | None) -> Forecaster:
