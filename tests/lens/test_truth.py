@@ -173,6 +173,18 @@ def test_what_a_layer_makes_of_today_is_no_memory(seed):
     assert seen.bits[0] > 5 and seen.horizon == 0, "the day's waves are foretold by today's, at every lag"
 
 
+def test_what_another_channel_tells_again_is_stored_since_then():
+    """A channel repeats the noise of another after 20 steps: a line of 4 steps holds it for 4, not for 24."""
+    noise = torch.randn(48, 80, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.stack((noise[:, 20:], noise[:, :-20]), 2)
+    model = zeroed(nn.RNN(2, 10, batch_first=True).double())
+    with torch.no_grad():
+        model.weight_ih_l0[:2] = 0.01 * torch.eye(2)
+        model.weight_hh_l0[2:, :-2] = torch.eye(8)
+    seen = stored(Specimen(model, (x,)).trace().layer(), lags=torch.arange(30))
+    assert (seen.bits[20:25] > 4).all() and seen.horizon == 4
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_symbol_of_the_first_step_is_found_among_noise_of_greater_variance(seed):
     """Eight units hold the first of 21 steps to the end; sixteen channels, of which half speak once."""
@@ -191,6 +203,19 @@ def test_a_symbol_of_the_first_step_is_found_among_noise_of_greater_variance(see
     states, symbol = layer.values["h"][:, -1], x[:, 0, :8]
     read = torch.linalg.lstsq(states[:32], symbol[:32]).solution
     assert (states[32:] @ read).argmax(1).equal(symbol[32:].argmax(1)), "least squares reads it without error"
+
+
+def test_few_sequences_misread_for_certain_do_not_hide_a_symbol():
+    """Six of 48 hold another symbol than was shown; the other 42 hold theirs apart from all others."""
+    rng = torch.Generator().manual_seed(1)
+    codes = torch.randint(0, 4, (48, 6), generator=rng)
+    held = codes[:, 0].clone()
+    held[:6] = (held[:6] + 1) % 4
+    layer = Specimen(zeroed(nn.RNN(1, 4, batch_first=True).double()), (codes[..., None].double(),))
+    layer = layer.trace().layer()
+    shown = torch.nn.functional.one_hot(held, 4).double()
+    layer.values["h"] = shown[:, None] + 0.05 * torch.randn(48, 6, 4, generator=rng).double()
+    assert stored(layer, codes).horizon == 5
 
 
 def test_of_many_looks_at_states_that_know_nothing_few_find_anything():

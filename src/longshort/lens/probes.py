@@ -1,15 +1,16 @@
 """What is stored: how many bits about the input k steps ago a linear probe reads from the state.
 
     (1)  real inputs   bits(k) = -½ log2(1 - R²(k)), summed over channels; R² on held-out sequences, ridge
-    (2)  symbols       bits(k) = H(x) - CE(k), cross-entropy on held-out sequences, softmax
+    (2)  symbols       bits(k) = H(x) - CE(k), cross-entropy on held-out sequences, of a softmax that leaves
+                       a fiftieth to chance
 
 Each third of the sequences is read by a probe that was fitted to the others (`regression`). Both are lower
 bounds of the mutual information in expectation ((1) for Gaussian residuals of channels that do not repeat
 each other), and subject to sampling error. A probe that was fitted to shuffled targets is the control. Two
 rivals of the state show what the input's own correlation gives away without a memory of k steps: a probe of
 x_t, and one of x_t, its squares, cubes and random tanh features, with the inputs just before, half as many as
-the lag and eight at most. A layer makes nonlinear features of the latest inputs too, and those are no memory.
-Of symbols the rival knows x_t. A probe proves presence, never use.
+the lag, so far as 256 numbers hold them, or eight. A layer makes nonlinear features of the latest inputs too,
+and those are no memory. Of symbols the rival knows x_t. A probe proves presence, never use.
 
 A channel is probed at the steps at which it differs between the sequences: of a constant nothing can be
 stored, and a channel that speaks at the first step alone would drown in its own silence. With b(k) the bits
@@ -24,7 +25,8 @@ with q the quantile of Student's t at which, of all lags and channels tried, one
 lag where nothing is stored; at lags that fewer than six sequences tell of nothing is claimed. Channels that
 differ at the same steps are also tested together, each by its own spread: a symbol written as several
 channels is one thing to keep. The stored horizon is the last such lag of any channel, or of channels
-together, whether or not earlier ones fail.
+together, whether or not earlier ones fail. Of numbers, a lag of which no neighbour is one must hold by 2 q S;
+a symbol of one step is seen at the last lags alone, where few others are averaged with it.
 
 Source: Jaeger (2001) for memory capacity; Hewitt & Liang (2019) for the control; Dunn (1961) for q.
 """
@@ -59,7 +61,7 @@ LEAST = 0.01
 FEATURES = 64
 """Random features of today's input, at most: as many as the state has numbers."""
 LATEST = 8
-"""Latest inputs that are no memory of a lag twice as long: a rival of the probe knows them."""
+"""Latest inputs that a rival of the probe knows, at a lag twice as long; more where `READ` numbers do."""
 BLOCKS = 16
 """Blocks of time of one sequence that count as independent where there are fewer than six."""
 SYMBOLS = 32
@@ -147,7 +149,6 @@ def stored(
         notes.append(f"Probes were fitted to, and scored on, {SAMPLES:,} of {count:,} states for each lag.")
     if len(lags) < shortest:
         notes.append(f"What is stored and what is used was measured at {len(lags)} of {shortest:,} lags.")
-    order = [channel for group in groups for channel in group.channels]
     tests = len(lags) * sum(len(g.channels) + (len(g.channels) > 1) for g in groups)
     rows = []
     for k in lags:
@@ -157,13 +158,9 @@ def stored(
             for group, at in zip(groups, places, strict=True)
         ]
         rows.append(Probed(*(torch.cat(column) for column in zip(*made, strict=True))))
-    columns = zip(*rows, strict=True)
-    seen = Probed(*(torch.stack(column) for column in columns))
-    far = [int(holds.nonzero().max()) if holds.any() else -1 for holds in seen.holds.T]
-    best = max(range(len(far)), key=lambda c: (far[c], float(seen.bits[far[c], c])), default=0)
-    horizon = int(lags[far[best]]) if far and far[best] >= 0 else -1
-    channel = -1 if symbols or horizon < 0 else order[best]
-    fit = seen.fit.mean(1) if order else torch.zeros(len(lags), dtype=torch.float64)
+    seen = Probed(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    horizon, channel = _longest(seen, lags, [channel for group in groups for channel in group.channels])
+    fit = seen.fit.mean(1) if groups else torch.zeros(len(lags), dtype=torch.float64)
     total = math.nan if symbols else float(torch.trapezoid(fit, lags.double())) + float(fit[0])
     return Stored(
         lags, seen.bits.sum(1), seen.control.sum(1), seen.error.square().sum(1).sqrt(), seen.alone.sum(1),
@@ -224,8 +221,8 @@ def _latest(k: int, reverse: bool, today: list[Tensor], n: Tensor, t: Tensor) ->
     plain, *wide = (x[n, t] for x in today)
     if not wide or k < 4:
         return [plain, *wide]
-    back = -1 if reverse else 1
-    before = torch.cat([today[0][n, t - back * j] for j in range(1, min(k // 2, LATEST))], 1)
+    back, most = -1 if reverse else 1, max(LATEST, READ // plain.shape[1])
+    before = torch.cat([today[0][n, t - back * j] for j in range(1, min(k // 2, most))], 1)
     if before.shape[1] > READ:
         rng = torch.Generator().manual_seed(0)
         before = before @ torch.randn(before.shape[1], READ, generator=rng).to(before)
@@ -255,7 +252,7 @@ class Probed(NamedTuple):
     fit: Tensor
     "R² of numbers, the share that is right of symbols"
     holds: Tensor
-    "bool: equation (3), for the channel or, at the one that is read best, for its group"
+    "int64, 1 where equation (3) holds of the channel or of its group, 2 where it needs no neighbour"
 
 
 def _groups(x: Tensor, mask: Tensor) -> list[Group]:
@@ -326,7 +323,7 @@ def _at_lag(
     made = reading(now, then if symbols else torch.cat((then, then[order]), 1), fold, names)
     if made is None:
         none = torch.zeros(C, dtype=torch.float64)
-        return Probed(none, none, none + 1, none, none, none.bool())
+        return Probed(none, none, none + 1, none, none, none.long())
     mixed = reading(now, then[order], fold, names) if symbols else made.part(slice(C, None))
     made = made if symbols else made.part(slice(0, C))
     rivals = []
@@ -343,13 +340,14 @@ def _judged(made: Reading, mixed: Reading, rivals: list[Reading], tests: int) ->
     holds = _holds(made, control, rivals, tests)
     if made.wrong.shape[1] > 1:
         together = _holds(made.pooled(), mixed.pooled().bits(), [one.pooled() for one in rivals], tests)
-        best = (made.bits() - torch.maximum(control, alone)).argmax()
-        holds[best] |= together[0]
+        holds = torch.maximum(holds, together)
     return Probed(made.bits(), control, made.error()[0], alone, made.share(), holds)
 
 
 def _holds(made: Reading, control: Tensor, rivals: list[Reading], tests: int) -> Tensor:
-    """(C,) bool: equation (3), against the best of the rivals for each target."""
+    """(C,) int64, 1 where equation (3) holds against the best of the rivals for each target, 2 where it does
+    with 2 q, or of symbols.
+    """
     wrong = torch.stack([made.plain, *(rival.wrong for rival in rivals)])
     best = wrong.mean(1).argmin(0)
     rival = wrong[best, :, torch.arange(len(best))].T
@@ -357,7 +355,25 @@ def _holds(made: Reading, control: Tensor, rivals: list[Reading], tests: int) ->
     bits = made.bits()
     floor = torch.maximum(control, Reading(rival, made.plain, made.group, made.symbols).bits())
     gain = bits - floor
-    over = gain > doubt(tests, groups) * error
+    limit = doubt(tests, groups) * error
     if made.symbols:
-        return over & (gain >= SHARE * made.plain.mean(0))
-    return over & (1 - 4.0**-gain >= SHARE) & (4.0**-floor - 4.0**-bits >= LEAST)
+        return 2 * ((gain > limit) & (gain >= SHARE * made.plain.mean(0)))
+    much = (1 - 4.0**-gain >= SHARE) & (4.0**-floor - 4.0**-bits >= LEAST)
+    return much * ((gain > limit).long() + (gain > 2 * limit).long())
+
+
+def _longest(seen: Probed, lags: Tensor, channels: list[int]) -> tuple[int, int]:
+    """The last lag at which anything is stored, and the channel: -1 where there is none, or of symbols."""
+    far = [_last(seen.holds[:, c]) for c in range(len(channels))]
+    if not far or max(far) < 0:
+        return -1, -1
+    gain = seen.bits - torch.maximum(seen.control, seen.alone)
+    best = max(range(len(far)), key=lambda c: (far[c], float(gain[far[c], c])))
+    return int(lags[far[best]]), channels[best]
+
+
+def _last(holds: Tensor) -> int:
+    """The place of the last of lags (K,) that counts: with a neighbour, or where it needs none."""
+    over = (holds > 0).tolist()
+    near = [any(over[max(k - 1, 0) : k] + over[k + 1 : k + 2]) for k in range(len(over))]
+    return max((k for k, is_over in enumerate(over) if is_over and (near[k] or holds[k] > 1)), default=-1)

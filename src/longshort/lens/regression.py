@@ -20,6 +20,9 @@ from torch import Tensor
 
 PENALTIES = (1e-3, 1e-1, 10.0, 100.0, 1000.0)
 """Ridge penalties tried on standardised numbers; leave-one-out chooses one for each target."""
+CHANCE = 0.02
+"""Of what a probe of symbols says, the share that is left to chance: one that it is sure of and wrong about
+would cost more than all the others gain."""
 MANY = 1500
 """Symbols beyond which one third alone is read: a softmax is slow to fit."""
 TINY = 1e-12
@@ -146,10 +149,10 @@ def _soft(x: Tensor, y: Tensor, unseen: Tensor, wanted: Tensor) -> tuple[Tensor,
 
     with torch.enable_grad():
         search.step(objective)
-    with torch.no_grad():
-        wrong = torch.nn.functional.cross_entropy(unseen @ weights, wanted, reduction="none") / math.log(2)
     share = (torch.bincount(y, minlength=count).double() + 0.5) / (len(y) + 0.5 * count)
-    return wrong[:, None], -share.log2()[wanted][:, None]
+    plain = share[wanted][:, None]
+    said = (unseen @ weights.detach()).softmax(1).gather(1, wanted[:, None])
+    return -((1 - CHANCE) * said + CHANCE * plain).log2(), -plain.log2()
 
 
 def clustered(scores: Tensor, group: Tensor) -> tuple[Tensor, int]:
