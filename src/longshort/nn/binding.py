@@ -73,9 +73,10 @@ def run(layer: LSTM, input: Any, hx: object) -> tuple[Tensor, State] | None:
     if seen is None or not seen.runs:
         return None
     if h is None or c is None:
-        h, c = seen.zeros  # type: ignore[misc]  # there are some, for this very stamp
+        zeros: State = seen.zeros  # type: ignore[assignment]  # there are some, for this very stamp
+        h, c = zeros
         if input.is_cuda and stream_of(input.device.index) != seen.stream:
-            _lent(seen.zeros, input)  # type: ignore[arg-type]
+            _lent(zeros, input)
     x, hs, cs = input, [], []
     for one in seen.runs:
         outs = one(x, h, c)
