@@ -75,7 +75,7 @@ CASES = [
         {"past": ["x"]},
         DataError,
         "load.csv, line 2: column 'x' (past) must hold numbers, and this cell is 'a'. To read the"
-        " column as categories, pass categorical=['x'].",
+        " column as categories, name it in `categorical`.",
     ),
     Case(
         "text cell after quoted lines",
@@ -231,7 +231,7 @@ CASES = [
         b"unique_id,ds,a,b\nx,2020-01-01,1,2\n",
         {},
         DataError,
-        "load.csv: which column is the target? 'a', 'b' hold numbers. Pass target='a' or another.",
+        "load.csv: which column is the target? 'a', 'b' hold numbers. Name one with `target`.",
     ),
     Case(
         "id missing",

@@ -47,7 +47,7 @@ CASES = [
         "between rows, is 1 second; 2024-01-01 00:00:02.500000 does not stand a whole number of steps "
         "after 2024-01-01 00:00:00 (line 2). Correct the time, or read on a finer grid, where times "
         "without a row are masked: "
-        "step='500000 microseconds'.",
+        "`step` '500000 microseconds'.",
     ),
     Case(
         "dup time long",
@@ -65,7 +65,7 @@ CASES = [
         "load.csv, line 5: the rows must stand whole steps apart, and the step, the most common "
         "distance between rows, is 1 hour; 2020-01-01 02:17:00 does not stand a whole number of "
         "steps after 2020-01-01 00:00:00 (line 2). Correct the time, or read on a finer grid, "
-        "where times without a row are masked: step='1 minute'.",
+        "where times without a row are masked: `step` '1 minute'.",
     ),
     Case(
         "irregular int",
@@ -75,7 +75,7 @@ CASES = [
         "load.csv, line 5: the rows must stand whole steps apart, and the step, the most common "
         "distance between rows, is 5; 12 does not stand a whole number of steps after 0 (line 2)."
         " Correct the time, or read on a finer grid, where times without a row are masked: "
-        "step='1'.",
+        "`step` '1'.",
     ),
     Case(
         "given step",
@@ -85,7 +85,7 @@ CASES = [
         "load.csv, line 3: the rows must stand whole steps apart, and the step, as given, is 1 "
         "hour; 2020-01-01 01:30:00 does not stand a whole number of steps after 2020-01-01 "
         "00:00:00 (line 2). Correct the time, or read on a finer grid, where times without a row "
-        "are masked: step='90 minutes'.",
+        "are masked: `step` '90 minutes'.",
     ),
     Case(
         "step kind",
@@ -106,8 +106,8 @@ CASES = [
         b"ds,y\n2020-01-01,1\n",
         {},
         DataError,
-        "load.csv: a series must have two rows to tell the step from, and each has one. Pass it, "
-        "such as step='hour'.",
+        "load.csv: a series must have two rows to tell the step from, and each has one. Give "
+        "`step`, such as 'hour'.",
     ),
     Case(
         "too long",
@@ -132,7 +132,7 @@ CASES = [
         DataError,
         "load.csv, line 3: column 'ds' (time) must hold whole numbers or dates such as 2016-07-01"
         " 13:30:00, all written alike, and this cell is '2020-02-30'. For another way of writing "
-        "pass its strptime form, such as time_format='%d.%m.%Y %H:%M'.",
+        "set `time_format` to its strptime form, such as '%d.%m.%Y %H:%M'.",
     ),
     Case(
         "time word",
@@ -140,8 +140,8 @@ CASES = [
         {"time": "ds"},
         DataError,
         "load.csv, line 2: column 'ds' (time) must hold whole numbers or dates such as 2016-07-01"
-        " 13:30:00, all written alike, and this cell is 'monday'. For another way of writing pass"
-        " its strptime form, such as time_format='%d.%m.%Y %H:%M'.",
+        " 13:30:00, all written alike, and this cell is 'monday'. For another way of writing "
+        "set `time_format` to its strptime form, such as '%d.%m.%Y %H:%M'.",
     ),
     Case(
         "time ambiguous",
@@ -149,7 +149,7 @@ CASES = [
         {},
         DataError,
         "load.csv: column 'ds' (time), such as '01/02/2018', can be read as day-month-year or "
-        "month-day-year. Say which: pass time_format='%d/%m/%Y' or '%m/%d/%Y' (strptime).",
+        "month-day-year. Say which: set `time_format` to '%d/%m/%Y' or '%m/%d/%Y' (strptime).",
     ),
     Case(
         "time ambiguous short",
@@ -157,7 +157,7 @@ CASES = [
         {},
         DataError,
         "load.csv: column 'ds' (time), such as '01-02-03', can be read as day-month-year or "
-        "month-day-year or year-month-day. Say which: pass time_format='%d-%m-%y' or '%m-%d-%y' "
+        "month-day-year or year-month-day. Say which: set `time_format` to '%d-%m-%y' or '%m-%d-%y' "
         "or '%y-%m-%d' (strptime).",
     ),
     Case(
@@ -167,14 +167,14 @@ CASES = [
         DataError,
         "load.csv, line 2: column 'ds' (time) must hold whole numbers or dates such as 2016-07-01"
         " 13:30:00, all written alike, and this cell is '13/13/2018'. For another way of writing "
-        "pass its strptime form, such as time_format='%d.%m.%Y %H:%M'.",
+        "set `time_format` to its strptime form, such as '%d.%m.%Y %H:%M'.",
     ),
     Case(
         "time format",
         b"ds,y\n01/02/2018,1\n2018-01-02,2\n",
         {"time_format": "%d/%m/%Y"},
         DataError,
-        "load.csv, line 3: column 'ds' (time) must be written as time_format='%d/%m/%Y' says, and"
+        "load.csv, line 3: column 'ds' (time) must be written as `time_format`, '%d/%m/%Y', says, and"
         " this cell is '2018-01-02': time data '2018-01-02' does not match format '%d/%m/%Y'.",
     ),
     Case(
@@ -182,8 +182,7 @@ CASES = [
         b"a,b,y\n2020-01-01,2020-01-01,2\n",
         {},
         DataError,
-        "load.csv: the times must stand in one column, and 'a', 'b' all hold dates. Pass time='a'"
-        " or another.",
+        "load.csv: the times must stand in one column, and 'a', 'b' all hold dates. Name one with `time`.",
     ),
 ]
 

@@ -8,6 +8,7 @@ import polars
 import pytest
 
 from longshort.data import Step, read
+from longshort.errors import DataError
 
 NAN = float("nan")
 
@@ -38,6 +39,18 @@ def test_a_zone_in_a_frame_is_read_as_its_offsets_are(tmp_path):
             table = read(source)
             assert str(table.step) == step
             assert table["y"].time[0] == np.datetime64(first)
+
+
+def test_offsets_in_a_frame_are_read_as_in_a_file():
+    """No zone of the database, or another offset in each cell: polars has no type for either."""
+    fixed = pandas.date_range("2024-01-01", periods=3, freq="h", tz="UTC+02:00")
+    changing = [stamp.tz_convert(f"UTC+0{k}:00") for k, stamp in enumerate(fixed)]
+    for stamps in (fixed, changing):
+        table = read(pandas.DataFrame({"ds": stamps, "y": 1.0}))
+        assert table["y"].time[0] == np.datetime64("2023-12-31T22") and table.notes == ("'ds' read in UTC",)
+    mixed = pandas.DataFrame({"ds": [fixed[0], pandas.Timestamp("2024-01-01 01:00")], "y": 1.0})
+    with pytest.raises(DataError, match=r"row 1 .*'ds' \(time\) must have an offset from UTC, as others"):
+        read(mixed)
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,13 @@ CASES = [
         (COMMA,),
     ),
     Case("as told", b"ds;y\n1;1,234\n2;2,345\n", {"y": [1.234, 2.345]}, (), {"decimal": ","}),
+    Case("a column with points", b"ds;y;z\n1;2,5;2.5\n2;3,5;3.5\n", {"z": [2.5, 3.5]}, (), {"target": "z"}),
     Case(
-        "a column with points",
-        b"ds;y;z\n1;2,5;2.5\n2;3,5;3.5\n",
-        {"z": [2.5, 3.5]},
-        ("left out 'y': not a column of numbers",),
+        "hours with a point",
+        b"ds;h;y\n1;2.30;2,5\n2;3.30;3\n",
+        {"y": [2.5, 3]},
+        (),
+        {"target": "y", "decimal": ","},
     ),
     Case(
         "whole numbers below a thousand beside thousands",
@@ -102,14 +104,34 @@ def test_later_rows_are_read_as_the_first_were(tmp_path):
             {"target": "y"},
             DataError,
             "table.csv, line 2: column 'y' (target) must hold numbers, and this cell is '1,234'. If this is "
-            "a decimal comma, pass decimal=','; else leave the comma out.",
+            "a decimal comma, set `decimal` to ','; else leave the comma out.",
         ),
         (
             b"ds;y\n1;1,234\n2;2,345\n",
             {},
             DataError,
             "table.csv: a column of numbers must be left for the target, and there is none; there are 'ds', "
-            "'y'. Pass decimal=',' if 'y' has decimal commas, else write its numbers without a comma.",
+            "'y'. Set `decimal` to ',' if 'y' has decimal commas, else write its numbers without.",
+        ),
+        (
+            b"ds;h;z;y\n1;2.30;7;2,5\n2;3.30;8;3,5\n",
+            {},
+            DataError,
+            "table.csv: which column is the target? The numbers of 'h', 'z' have a point or no decimals, "
+            "those of 'y' a decimal comma. Name it with `target`, and set `decimal` to ',' to read numbers "
+            "with a comma.",
+        ),
+        (
+            b"ds;y\n1;2\n",
+            {"encoding": "utf\0"},
+            SettingError,
+            "read: `encoding` must be one that Python knows, got 'utf\\x00'.",
+        ),
+        (
+            b"ds;y\n1;2\n",
+            {"encoding": "hex"},
+            SettingError,
+            "read: `encoding` must be one of text, got 'hex'.",
         ),
         (
             b"ds;y;z\n1;1,5;2\n2;2,5;1.002,5\n",
@@ -137,7 +159,7 @@ def test_later_rows_are_read_as_the_first_were(tmp_path):
             {"target": "a"},
             DataError,
             "table.csv, line 3: column 'a' (target) must hold numbers, and this cell is '1,234'. If this is "
-            "a decimal comma, pass decimal=','; else leave the comma out.",
+            "a decimal comma, set `decimal` to ','; else leave the comma out.",
         ),
         (
             b"ds;c0;c3\n1;2.551,39;72.938\n2;1.247,69;81.133\n",

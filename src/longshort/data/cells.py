@@ -141,6 +141,16 @@ def with_decimal(table: Table, given: str | None) -> tuple[Table, list[str]]:
     return replace(table, decimal=","), ["numbers have a decimal comma"]
 
 
+def has_decimal_commas(table: Table, name: str) -> bool:
+    """Whether all cells of a column of text are numbers if commas are points, and one is no thousands."""
+    pl = need("polars", extra="tasks", to="read a table")
+    if table.frame[name].dtype != pl.String:
+        return False
+    cells = text(table, name).drop_nulls()
+    commas = cells.filter(cells.str.contains(_COMMA))
+    return not commas.str.contains(_THOUSANDS).all() and _parse(pl, cells, ",").null_count() == 0
+
+
 def _has_decimal_commas(table: Table) -> bool:
     pl = need("polars", extra="tasks", to="read a table")
     columns = [text(table, name).drop_nulls() for name in table.names if table.frame[name].dtype == pl.String]
@@ -174,9 +184,9 @@ def _no_number(table: Table, name: str, role: str, row: int, cell: str) -> str:
     if role == "target":
         hint = " Correct the cell, or leave it empty where nothing was observed."
     elif cell:
-        hint = f" To read the column as categories, pass categorical=[{name!r}]."
+        hint = " To read the column as categories, name it in `categorical`."
     if cell.replace(",", "", 1).lstrip("+-").isdecimal() and "," in cell:
-        hint = " If this is a decimal comma, pass decimal=','; else leave the comma out."
+        hint = " If this is a decimal comma, set `decimal` to ','; else leave the comma out."
     elif table.decimal == "," and "." in cell:
         hint = " Its decimals stand behind a comma, as elsewhere in the table; leave the point out."
     return f"{table.at(row)}: column {name!r} ({role}) must hold numbers, and this cell is {cell!r}.{hint}"

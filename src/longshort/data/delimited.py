@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -62,12 +63,16 @@ def _unpack(raw: bytes, origin: str) -> bytes:
 
 
 def _decode(raw: bytes, origin: str, encoding: str) -> str:
-    if encoding.lower() in ("utf-8", "utf8") and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    try:
+        known = codecs.lookup(encoding).name
+    except (LookupError, TypeError, ValueError):
+        raise SettingError(f"read: `encoding` must be one that Python knows, got {encoding!r}.") from None
+    if known == "utf-8" and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     try:
         text = raw.decode(encoding)
     except LookupError:
-        raise SettingError(f"read: `encoding` must be one that Python knows, got {encoding!r}.") from None
+        raise SettingError(f"read: `encoding` must be one of text, got {encoding!r}.") from None
     except UnicodeError as error:
         start = getattr(error, "start", 0)
         line = raw[:start].count(b"\n") + 1

@@ -242,7 +242,7 @@ class _Reading:
         if step is None and calendar:
             raise DataError(
                 f"{self.table.origin}: a series must have two rows to tell the step from, and each has one. "
-                f"Pass it, such as step='hour'."
+                f"Give `step`, such as 'hour'."
             )
         step = step or Step()
         for group in groups:
@@ -259,7 +259,7 @@ class _Reading:
                 f"step, {why}; {_shown(group.times[place])} does not stand a whole number of steps after "
                 f"{_shown(group.times[0])} ({self.table.row(int(group.rows[0]))}). Correct the time, or "
                 f"read on a finer grid, where times without a row are masked: "
-                f"step={str(regular.finer(step, times))!r}."
+                f"`step` {str(regular.finer(step, times))!r}."
             )
         if group.index[-1] >= _LARGEST:
             raise DataError(

@@ -96,7 +96,7 @@ def _targets(table: Table, taken: set[str], id: str | None, notes: list[str]) ->
         how = (
             "Name it with `target`."
             if commas is None
-            else f"Pass decimal=',' if {commas!r} has decimal commas, else write its numbers without a comma."
+            else f"Set `decimal` to ',' if {commas!r} has decimal commas, else write its numbers without."
         )
         raise DataError(
             f"{table.origin}: a column of numbers must be left for the target, and there is none; "
@@ -105,9 +105,16 @@ def _targets(table: Table, taken: set[str], id: str | None, notes: list[str]) ->
     if id is not None and len(found) > 1:
         raise DataError(
             f"{table.origin}: which column is the target? {', '.join(map(repr, found))} hold numbers. "
-            f"Pass target={found[0]!r} or another."
+            f"Name one with `target`."
         )
     left = [name for name in free if name not in found]
+    commas = next((name for name in left if cells.has_decimal_commas(table, name)), None)
+    if commas is not None:
+        raise DataError(
+            f"{table.origin}: which column is the target? The numbers of {', '.join(map(repr, found))} have "
+            f"a point or no decimals, those of {commas!r} a decimal comma. Name it with `target`, and set "
+            f"`decimal` to ',' to read numbers with a comma."
+        )
     if left:
         notes.append(f"left out {', '.join(map(repr, left))}: not a column of numbers")
     return tuple(found)

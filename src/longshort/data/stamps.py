@@ -112,7 +112,7 @@ def time_column(table: Table, taken: set[str]) -> str | None:
     if len(dates) > 1:
         raise DataError(
             f"{table.origin}: the times must stand in one column, and {', '.join(map(repr, dates))} all hold "
-            f"dates. Pass time={dates[0]!r} or another."
+            f"dates. Name one with `time`."
         )
     named = [name for name in free if name.strip().lower() in NAMES and _holds_times(table, name, pl)]
     return next(iter([*dates, *named]), None)
@@ -155,8 +155,8 @@ def _all_valid(table: Table, name: str, cells: polars.Series, valid: np.ndarray)
         row = int(np.flatnonzero(~valid)[0])
         raise DataError(
             f"{table.at(row)}: column {name!r} (time) must hold whole numbers or dates such as 2016-07-01 "
-            f"13:30:00, all written alike, and this cell is {cells[row]!r}. For another way of writing pass "
-            f"its strptime form, such as time_format='%d.%m.%Y %H:%M'."
+            f"13:30:00, all written alike, and this cell is {cells[row]!r}. For another way of writing set "
+            f"`time_format` to its strptime form, such as '%d.%m.%Y %H:%M'."
         )
 
 
@@ -188,8 +188,8 @@ def _strptime(table: Table, name: str, cells: polars.Series, format: str) -> tup
             stamp = datetime.strptime(cell, format)
         except (ValueError, re.error) as error:
             raise DataError(
-                f"{table.at(row)}: column {name!r} (time) must be written as time_format={format!r} says, "
-                f"and this cell is {cell!r}: {error}."
+                f"{table.at(row)}: column {name!r} (time) must be written as `time_format`, {format!r}, "
+                f"says, and this cell is {cell!r}: {error}."
             ) from None
         known[cell] = (stamp.replace(tzinfo=None), stamp.utcoffset())
     local, ahead = zip(*(known[cell] for cell in cells), strict=True)
@@ -317,7 +317,7 @@ def _year_last(table: Table, name: str, cells: polars.Series, writing: Writing, 
     if len(fits) != 1:
         raise DataError(
             f"{table.origin}: column {name!r} (time), such as {cells[0]!r}, can be read as "
-            f"{' or '.join(fits)}. Say which: pass time_format={' or '.join(map(repr, ways.values()))} "
+            f"{' or '.join(fits)}. Say which: set `time_format` to {' or '.join(map(repr, ways.values()))} "
             f"(strptime)."
         )
     ((order, local),) = fits.items()

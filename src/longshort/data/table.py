@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +127,8 @@ def _plain_pandas(source: Any, nw: Any) -> Any:
 
 
 def _column(pl: Any, nw: Any, column: Any) -> Any:
-    if isinstance(column.dtype, nw.Datetime):
-        zone = column.dtype.time_zone
+    zone = getattr(column.dtype, "time_zone", None)
+    if isinstance(column.dtype, nw.Datetime) and (zone is None or _is_place(zone)):
         utc = column if zone is None else column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         stamps = pl.Series(column.name, utc.to_numpy().astype("datetime64[us]"))
         return stamps if zone is None else stamps.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
@@ -135,7 +137,17 @@ def _column(pl: Any, nw: Any, column: Any) -> Any:
         return pl.Series(column.name, array)
     missing = column.is_null().to_list()
     cells = [None if gone else cell for cell, gone in zip(column.to_list(), missing, strict=True)]
+    if any(isinstance(cell, datetime) and cell.tzinfo is not None for cell in cells):
+        cells = [str(cell) if isinstance(cell, datetime) else cell for cell in cells]
     return pl.Series(column.name, cells, strict=False)
+
+
+def _is_place(zone: str) -> bool:
+    """Whether a time zone is one of the database, which polars knows, and no offset such as UTC+02:00."""
+    try:
+        return bool(zoneinfo.ZoneInfo(zone))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        return False
 
 
 def _filled(table: Table) -> Table:

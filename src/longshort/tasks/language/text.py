@@ -106,7 +106,7 @@ def names_a_file(text: str) -> bool:
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     try:
         return codecs.getincrementaldecoder(encoding)("strict")
-    except LookupError:
+    except (LookupError, TypeError, ValueError):
         raise SettingError(
             f"language: `encoding` must be one that Python knows, such as 'utf-8' or 'latin-1', "
             f"got {encoding!r}."
