@@ -439,11 +439,19 @@ def test_folders_of_what_is_written_are_made_before_the_work(files, tmp_path, ca
     capsys.readouterr()
     for name in ("predict", "score", "backtest"):
         monkeypatch.setattr(story.Forecaster, name, None)  # no work is done
-    for words in (["predict", run], ["evaluate", run, files / "later.csv"], ["export", run, "--to", "torch"]):
-        assert longshort(*words, "--out", file / "x.safetensors") == 1
+    for words, name in (
+        (["predict", run], "x.svg"),
+        (["evaluate", run, files / "later.csv"], "x.json"),
+        (["export", run, "--to", "torch"], "x.safetensors"),
+    ):
+        assert longshort(*words, "--out", file / name) == 1
         assert capsys.readouterr().err == (
             f"longshort {words[0]}: {file}: cannot be made: File exists. Give another name.\n"
         )
+    for words, name in ((["predict", run], "x.json"), (["evaluate", run, "none.csv"], "x.svg")):
+        assert longshort(*words, "--out", new / "another" / name) == 1
+        assert capsys.readouterr().err.endswith("Give one of these endings.\n")
+        assert not (new / "another").exists()
 
 
 def test_control_c_saves_scores_and_says_how_to_go_on(files, tmp_path):

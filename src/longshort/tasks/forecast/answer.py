@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TABLES = ("", ".csv", ".txt", ".parquet")
 """How the name of a table may end."""
+PICTURES = (".png", ".svg")
 _GRID = (np.arange(199) + 0.5) / 199
 """Levels over which the mean is integrated."""
 
@@ -200,18 +201,28 @@ def write_table(frame: Any, path: str | Path) -> Path:
         SettingError: the name ends in what is neither.
     """
     path = Path(path)
-    ending = path.suffix.lower()
-    if ending not in TABLES:
-        raise SettingError(
-            f"{path}: a table's name ends in .csv or .parquet, that of a forecast's picture in .png or .svg, "
-            f"and that of scores in .json. Give one of these endings."
-        )
+    ending = require_ending(path, TABLES)
     with replacing(path) as file:
         if ending == ".parquet":
             frame.write_parquet(file)
         else:
             file.write(csv(frame).encode())
     return path
+
+
+def require_ending(path: str | Path, endings: Sequence[str]) -> str:
+    """The ending of a file's name, in lower case.
+
+    Raises:
+        SettingError: it is none of these.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in endings:
+        raise SettingError(
+            f"{path}: a table's name ends in .csv or .parquet, that of a forecast's picture in .png or .svg, "
+            f"and that of scores in .json. Give one of these endings."
+        )
+    return ending
 
 
 def csv(frame: Any) -> str:

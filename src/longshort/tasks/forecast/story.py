@@ -34,7 +34,7 @@ from ...runs import Run, require_writable
 from ...settings import setting
 from ...train import FitSettings, Fitted
 from ...train.fit import present_device
-from .answer import csv, write_table
+from .answer import PICTURES, TABLES, csv, require_ending, write_table
 from .forecaster import LEVELS, Forecaster
 from .plan import Plan, make_plan, rows_needed
 from .scoring import MODEL, Backtest
@@ -169,13 +169,14 @@ def predict(
         raise SettingError(f"predict: a forecast takes one file, got {len(sources)}: {', '.join(sources)}.")
     model = _loaded(folder, encoding)
     if out is not None:
+        require_ending(out, (*TABLES, *PICTURES))
         require_writable(out)
     for source in sources:
         model.restart(_noted(model.table("/dev/stdin" if source == "-" else source)))
     forecast = model.predict(future=future, levels=levels, horizon=horizon)
     if out is None:
         sys.stdout.write(csv(forecast.to_polars()))
-    elif Path(out).suffix.lower() in (".png", ".svg"):
+    elif Path(out).suffix.lower() in PICTURES:
         save_figure(forecast.figure(), out)
     else:
         forecast.write(out)
@@ -204,6 +205,7 @@ def evaluate(
     """
     model = _loaded(folder, encoding)
     if out is not None:
+        require_ending(out, (*TABLES, ".json"))
         require_writable(out)
     later = _noted(model.table("/dev/stdin" if source == "-" else source, follow=True))
     found = model.score(later, stride=stride, levels=levels, horizon=horizon)
