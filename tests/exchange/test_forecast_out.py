@@ -242,6 +242,44 @@ def test_what_a_stream_cannot_take_is_named(run):
         assert str(raised.value) == message
 
 
+@needs_engine
+def test_the_times_of_a_stream_go_on(run):
+    """A row left out or given twice would move all later forecasts by a step, and nothing would show it."""
+    model = runtime.load(run.folder / "model")
+    stream, first, second = model.stream(**rows_of(run, NEW)), row_of(run, NEW - 1), row_of(run, NEW - 2)
+    one = np.array([False, True])
+    message = (
+        "stream.step: `time` must go on one step, 1 month, after the row before, and that of series {n} goes "
+        "from {before} 00:00:00.000000 to {now} 00:00:00.000000. Give every row, with NaN in `target` where "
+        "it is missing; a row that was given cannot be given again."
+    )
+    zeroth, once, twice = (
+        str(time.astype("datetime64[us]").astype("datetime64[D]"))
+        for time in (rows_of(run, NEW)["time"][0, -7], first["time"][0, 0], second["time"][0, 0])
+    )
+
+    def refuses(row, n, before, now, **mask):
+        kept = stream.state
+        with pytest.raises(DataError) as raised:
+            stream.step(**row, **mask)
+        assert str(raised.value) == message.format(n=n, before=before, now=now)
+        for name, value in stream.state.items():
+            np.testing.assert_array_equal(value, kept[name])
+
+    refuses(second, 0, zeroth, twice)
+    stream.step(**first, mask=one)
+    refuses(first, 1, once, once)
+    refuses(first, 1, once, once, mask=one)
+    stream.step(**first, mask=~one)
+    saved, expected = stream.state, stream.step(**second)
+    stream.reset(one)
+    refuses(first, 0, twice, once)
+    stream.step(**first, mask=one)
+    stream.state = saved
+    np.testing.assert_array_equal(stream.step(**second), expected)
+    refuses(second, 0, twice, twice)
+
+
 def with_cell(values, place, value):
     """A copy of an array with one number replaced."""
     changed = np.array(values)
@@ -317,7 +355,8 @@ def test_rows_that_no_forecast_can_be_made_of_are_refused(run):
         ).replace("{last}", str(plan.memory - 1))
     waiting = {"target": with_cell(row["target"], 1, np.inf), "time": with_cell(row["time"], 1, NAT)}
     stream.step(**waiting, mask=np.array([True, False]))  # what a series that waits is given, is not read
-    stream.step(**(row | {"target": np.full(2, np.nan)}))  # a row may be missing
+    missing = {"target": np.full(2, np.nan)}  # a row may be
+    stream.step(**(row | missing), mask=np.array([False, True]))
     early = {name: np.array(part) for name, part in rows.items()}
     early["target"][0, : plan.lookback + 5], early["time"][0, :5] = np.nan, NAT
     assert np.isfinite(model(**early)).all()  # a series of few rows
@@ -445,6 +484,7 @@ def test_covariates_that_a_forecast_lacks_are_named(tmp_path):
     stream, future = copy.stream(**rows), rows["future"]
     row = {name: rows[name][:, -part:] for name, part in (("time", 4), ("past", 1), ("future", 4))}
     row |= {"target": rows["target"][:, -1], "static": rows["static"]}
+    row["time"] = row["time"] + 3_600_000_000
     stream.step(**row)
     assert np.isfinite(copy(**(rows | {"future": with_cell(future, (0, end - 4), np.nan)}))).all()
     missing = (

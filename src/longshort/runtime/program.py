@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import DataError, ShapeError
 from .files import Array
 from .nodes import Nodes
-from .rows import Rows
+from .rows import NAT, Rows
 
 
 class Program:
@@ -74,7 +74,7 @@ class Program:
             SettingError: a token is none that the model knows.
             DataError: the rows are none that a forecast could be made of: see `rows.Rows`.
         """
-        results = self._begun("model", given, named)
+        results, _ = self._begun("model", given, named)
         return _one(results[: len(results) - self.kept])
 
     def stream(self, *given: Any, **named: Any) -> ProgramStream:
@@ -90,13 +90,20 @@ class Program:
         """
         if self.next is None:
             raise ShapeError("stream: the model was exported without a step. Call it on whole sequences.")
-        return ProgramStream(self.next, self.kept, self._begun("stream", given, named), self.rows)
+        begun, last = self._begun("stream", given, named)
+        return ProgramStream(self.next, self.kept, begun, self.rows, last)
 
-    def _begun(self, caller: str, given: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
-        """The outputs, and what is kept, after whole sequences."""
-        rows = self.rows
-        hold = None if rows is None else lambda values: rows.begin(caller, values)
-        return self.whole.run(caller, given, named, hold=hold)
+    def _begun(
+        self, caller: str, given: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[list[Any], Array | None]:
+        """The outputs and what is kept after whole sequences, and the times of a forecast's last rows."""
+        rows, last = self.rows, None
+
+        def hold(values: dict[str, Array]) -> None:
+            nonlocal last
+            last = None if rows is None else rows.begin(caller, values)
+
+        return self.whole.run(caller, given, named, hold=hold), last
 
 
 class ProgramStream:
@@ -107,11 +114,20 @@ class ProgramStream:
         kept: how many of its first inputs and last outputs are the state.
         begun: outputs and state after the beginning.
         rows: what a forecast's rows are held to.
+        last: (N,) the time of the last row of each series of the beginning.
     """
 
-    def __init__(self, step: Nodes, kept: int, begun: list[Any], rows: Rows | None = None) -> None:
+    def __init__(
+        self,
+        step: Nodes,
+        kept: int,
+        begun: list[Any],
+        rows: Rows | None = None,
+        last: Array | None = None,
+    ) -> None:
         self._step, self._names = step, list(step.inputs)[:kept]
         self._begun, self._rows = begun, rows
+        self._began, self._last = last, last
         self._outputs, self._state = begun[:-kept], begun[-kept:]
 
     @property
@@ -128,6 +144,8 @@ class ProgramStream:
     def state(self, state: dict[str, Array]) -> None:
         """Go on from a state of before; `output` stays until the next step.
 
+        It does not know the time of its last row, so the next row's is taken as it is.
+
         Raises:
             ShapeError: a part is missing, unknown, or of another shape.
         """
@@ -136,6 +154,7 @@ class ProgramStream:
         if got != shapes:
             raise ShapeError(f"stream: `state` must have {shapes}, got {got}.")
         self._state = [np.array(state[name], self._step.inputs[name][0]) for name in self._names]
+        self._last = None if self._last is None else np.full_like(self._last, NAT)
 
     def reset(self, mask: Any = None) -> None:
         """Go back to where the stream began, after what it was begun with.
@@ -148,6 +167,8 @@ class ProgramStream:
         """
         mask = self._mask("stream.reset", mask)
         self._take(self._begun if mask is None else self._merged(self._begun, mask))
+        if self._began is not None and self._last is not None:
+            self._last = self._began if mask is None else np.where(mask, self._began, self._last)
 
     def step(self, *given: Any, mask: Any = None, **named: Any) -> Any:
         """Take one step.
@@ -166,9 +187,15 @@ class ProgramStream:
             SettingError: a token is none that the model knows.
             DataError: the rows are none that a forecast could be made of: see `rows.Rows`.
         """
-        mask, rows = self._mask("stream.step", mask), self._rows
-        hold = None if rows is None else lambda values: rows.go_on("stream.step", values, mask)
+        mask, rows, last = self._mask("stream.step", mask), self._rows, self._last
+
+        def hold(values: dict[str, Array]) -> None:
+            nonlocal last
+            if rows is not None and last is not None:
+                last = rows.go_on("stream.step", values, mask, last)
+
         results = self._step.run("stream.step", given, named, self._state, hold)
+        self._last = last
         self._take(results if mask is None else self._merged(results, mask))
         return self.output
 

@@ -52,12 +52,15 @@ class Rows:
             return None
         return cls(**{name: about[name] for name in names})
 
-    def begin(self, caller: str, given: dict[str, Array]) -> None:
+    def begin(self, caller: str, given: dict[str, Array]) -> Array:
         """Hold the rows of a whole forecast, or of the beginning of a stream, to what they must be.
 
         Args:
             caller: the beginning of every message.
             given: the inputs by name, of the right shapes.
+
+        Returns:
+            (N,) the time of the last row of each series, NaT where the model reads none.
 
         Raises:
             DataError: a value is infinite, a context has none, a category is unknown, rows are not one step
@@ -68,23 +71,36 @@ class Rows:
         self._some(caller, given["target"])
         first = _first(given["target"][:, self.lookback :])
         self._rest(caller, given, every, first)
+        return self._last(given, every)
 
-    def go_on(self, caller: str, given: dict[str, Array], mask: Array | None) -> None:
+    def go_on(self, caller: str, given: dict[str, Array], mask: Array | None, last: Array) -> Array:
         """Hold one more row of some series to what it must be; its target may be missing.
 
         Args:
             caller: the beginning of every message.
             given: the inputs by name, of the right shapes.
             mask: (N,) bool, the series that step; all if None.
+            last: (N,) the time of the row before, NaT where it is not known.
+
+        Returns:
+            (N,) the time of the last row of each series, as `begin`.
 
         Raises:
-            DataError: as `begin`.
+            DataError: as `begin`, or the row is not one step after the row before.
         """
         which = np.arange(len(given["target"]))
         if mask is not None:
             which, given = which[mask], {name: part[mask] for name, part in given.items()}
         self._finite(caller, given, which)
         self._rest(caller, given, which, np.zeros(len(which), np.int64))
+        if "time" in given:
+            self._follows(caller, given["time"][:, 0], which, last[which])
+        now = last.copy()
+        now[which] = self._last(given, which)
+        return now
+
+    def _last(self, given: dict[str, Array], which: Array) -> Array:
+        return given["time"][:, -1 - self.horizon] if "time" in given else np.full(len(which), NAT)
 
     def _rest(self, caller: str, given: dict[str, Array], which: Array, first: Array) -> None:
         """`which` numbers the series; `first` (N,) is the first row of each, of those that are read."""
@@ -164,6 +180,17 @@ class Rows:
                 f"{caller}: `time` must rise by one step, {self.step}, from row to row, and that of series "
                 f"{which[n]} goes from {now} in row {row} to {after}. Give datetime64, or int64 microseconds "
                 f"since 1970, and NaN in `target` where a row is missing."
+            )
+
+    def _follows(self, caller: str, time: Array, which: Array, last: Array) -> None:
+        wrong = np.flatnonzero((last != NAT) & (time != next_of(last, self.step)))
+        if len(wrong):
+            n = wrong[0]
+            before, now = (str(t.astype("datetime64[us]")).replace("T", " ") for t in (last[n], time[n]))
+            raise DataError(
+                f"{caller}: `time` must go on one step, {self.step}, after the row before, and that of "
+                f"series {which[n]} goes from {before} to {now}. Give every row, with NaN in `target` "
+                f"where it is missing; a row that was given cannot be given again."
             )
 
     def _ahead(self, caller: str, future: Array, which: Array) -> None:
