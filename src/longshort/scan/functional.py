@@ -176,7 +176,7 @@ def dropped(x: Tensor, rate: float, seed: Tensor, backend: str = "auto") -> Tens
     Returns:
         x where the noise keeps a unit, times 1 / (1 - rate), and zero elsewhere.
     """
-    if masks.traced() or modes.transformed():
+    if modes.watched():
         return masks.dropped(x, "dropout", rate, seed)
     K = x.shape[2]  # who runs a call of that size, runs this
     call = Call(Options(backend=backend), x.device.type, x.dtype, 0, 0, K, K, K, frozenset(), False)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import ShapeError
 from ..settings import Settings, setting
+from .modes import watched
 
 STREAM: Final = {
     "variational_x": 0,
@@ -188,7 +189,7 @@ def seeds(shape: tuple[int, ...], device: torch.device) -> Tensor:
         int64 in [0, 2^63 - 1).
     """
     most = 2**63 - 1
-    if device.type != "cuda" or traced():
+    if device.type != "cuda" or watched():
         return torch.randint(most, shape, device="cpu").to(device)
     if torch.cuda.is_current_stream_capturing():
         return torch.randint(most, shape, device=device)
@@ -217,29 +218,19 @@ def key(seed: int | Tensor, device: torch.device) -> Tensor:
         seed = seed.to(torch.int64) if whole else seed
     else:
         whole, got = isinstance(seed, int | torch.SymInt), repr(seed)
-        whole = whole and (traced() or -(2**63) <= seed < 2**63)
+        whole = whole and (watched() or -(2**63) <= seed < 2**63)
     if not whole:
         raise ShapeError(
             f"lstm: seed must be a whole number of 64 bits, or an int64 tensor of shape (), got {got}. "
             f"Pass seed=None to draw one."
         )
-    if traced():
+    if watched():
         return (seed if isinstance(seed, Tensor) else torch.tensor(seed)).to(device)
     if not isinstance(seed, Tensor):
         return torch.full((), seed, device=device)
     if seed.device.type == "cpu" and device.type == "cuda" and seed.dim() == 0:
         return torch.full((), seed.item(), dtype=seed.dtype, device=device)
     return seed.to(device)
-
-
-def traced() -> bool:
-    """Whether torch writes down or transforms what runs: then tensors may hold no numbers."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
 
 
 def always(seed: Tensor) -> Tensor:

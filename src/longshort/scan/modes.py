@@ -29,6 +29,11 @@ def written() -> bool:
     )
 
 
+def watched() -> bool:
+    """Whether anything of torch writes down, transforms or looks on: then tensors may hold no numbers."""
+    return is_compiling() or _tracing() is not None or _modes() > 0 or transformed()
+
+
 def functionalized() -> bool:
     """Whether torch.func.functionalize is at work and nothing else: it knows operators alone."""
     if not torch._C._are_functorch_transforms_active():

@@ -25,7 +25,7 @@ from torch.autograd import forward_ad
 from . import checks, masks, plain
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, scattered
 from .masks import Noise
-from .modes import casting, transformed, written
+from .modes import casting, transformed, watched, written
 
 WIDTH = len(Inputs._fields)
 Maybe = Tensor | None
@@ -155,7 +155,7 @@ class Masked(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         """Mask the gradient; a second derivative comes this way again."""
         (seed,) = ctx.saved_tensors
-        if masks.traced() or transformed():
+        if watched():
             return None, masks.dropped(grads[0], ctx.kind, ctx.rate, seed), None, None, None
         found = Masked.apply(ctx.backend, grads[0], ctx.kind, ctx.rate, seed)  # type: ignore[no-untyped-call]
         return None, found, None, None, None
