@@ -6,6 +6,7 @@ import sys
 import threading
 from array import array as Values
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from engine import definition
 from longshort import engine
 from longshort.errors import BackendError, ShapeError
+from longshort.scan import Variant
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
 
@@ -453,10 +455,38 @@ def test_packed_weights_know_their_source(H, threads, isa, monkeypatch):
         array[place] += 1
         assert not packed.holds(w_ih, w_hh, threads=threads)
         array[place] = value
+    for k in (1, 4, 16, 64, 128):  # places of the same lane, in other vectors, too
+        moved = w_hh.copy()
+        moved[3, [0, k % H]] = moved[3, [k % H, 0]]
+        assert not packed.holds(w_ih, moved, threads=threads)
+        moved = w_hh.copy()
+        moved[3, k % H] *= -1  # one bit, the highest
+        assert not packed.holds(w_ih, moved, threads=threads)
+    assert not packed.holds(w_ih, np.roll(w_hh, H // 2 // 16 * 16 or 1, axis=1), threads=threads)
     w_hh[3, [0, 1]] = w_hh[3, [1, 0]]
     assert not packed.holds(w_ih, w_hh, threads=threads)
     assert not packed.holds(w_ih[:, :4], w_hh)
     assert not packed.holds(w_ih.astype(np.float64), w_hh.astype(np.float64))
+
+
+@pytest.mark.parametrize("norm", ["none", "per_gate", "products"])
+def test_a_bias_of_a_call_leaves_the_packed_one_alone(norm):
+    rng = np.random.default_rng(0)
+    w_ih, w_hh, first, second = (rng.standard_normal((24, *k)) for k in ((5,), (6,), (), ()))
+    named = {"none": (), "products": ("gain_ih", "gain_hh"), "per_gate": ("gain_hh", "gain_c", "shift_c")}[
+        norm
+    ]
+    more = {name: rng.standard_normal(6 if name in ("gain_c", "shift_c") else 24) for name in named}
+    x, pack = (
+        rng.standard_normal((3, 4, 5)),
+        partial(engine.pack, w_ih, w_hh, variant=Variant(norm=norm), **more),
+    )
+    packed = pack(first)
+    want = [engine.forward(pack(bias), x).y for bias in (first, second)]
+    np.testing.assert_array_equal(engine.forward(packed, x, bias=second).y, want[1])
+    np.testing.assert_array_equal(engine.forward(packed, x).y, want[0])
+    with pytest.raises(ShapeError, match=r"^engine: `bias` must be \(G H\)"):
+        engine.forward(packed, x, bias=second[1:])
 
 
 def test_weights_without_a_way_back_say_so():

@@ -221,12 +221,57 @@ def test_a_change_of_the_layer_is_seen(change, way):
 
 
 def test_one_element_written_through_data_is_seen_by_a_call():
-    """A step looks at 64 places of each matrix."""
+    """A step looks at one place of each unit and column."""
     layer = made()
     x, state = arguments(layer)
     agree(layer, x, state, called)
     layer.weight_ih_l0.data[2, 1] += 3
     agree(layer, x, state, called)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_who_writes_into_y_of_a_step_leaves_the_state_alone(layers):
+    layer = made(num_layers=layers)
+    x, state = arguments(layer)
+    want = the_long_way(layer, x, state)[0]
+    with torch.no_grad():
+        for row, y_want in zip(x, want, strict=True):
+            y, state = layer.step(row, state)
+            torch.testing.assert_close(y, y_want)
+            y.relu_()
+
+
+def test_hooks_see_every_step():
+    layer, seen = made().eval(), []
+    x, state = arguments(layer)
+    with torch.no_grad():
+        layer.step(x[0], layer.step(x[0], state)[1])
+        for hook in (layer.register_forward_hook, layer.register_forward_pre_hook):
+            handle = hook(lambda *_: seen.append(None))
+            stepped(layer, x, state)
+            handle.remove()
+        handle = nn.modules.module.register_module_forward_hook(lambda *_: seen.append(None))
+        stepped(layer, x, state)
+        handle.remove()
+        stepped(layer, x, state)
+    assert len(seen) == 3 * T
+
+
+def test_torch_may_exchange_the_weights():
+    """As it does where it is told to, and with tensors of a class of their own: none may be watched then."""
+    layer = made()
+    x, state = arguments(layer)
+    want = called(layer, x, state)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        layer.double().float()
+        called(layer, x, state)
+        layer.load_state_dict({name: 1 * value for name, value in layer.state_dict().items()})
+        called(layer, x, state)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    for mine, theirs in zip(called(layer, x, state), want, strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("way", [called, stepped])

@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -58,6 +59,39 @@ def test_a_step_sees_a_written_weight(variant):
         got, _ = layer.step(x, state)
         want, _ = layer(x[None], state)
     torch.testing.assert_close(got, want[0])
+
+
+@pytest.mark.parametrize("name", ["weight_ih_l0", "weight_hh_l0"])
+@pytest.mark.parametrize("sizes", [(32, 32), (1, 64), (2, 32), (33, 48)])
+def test_a_step_sees_a_unit_that_was_pruned(sizes, name):
+    """Or a gate, or an input that was: written through `.data`."""
+    torch.manual_seed(0)
+    layer, x = ls.LSTM(*sizes).eval(), torch.randn(2, sizes[0])
+    rows, columns = getattr(layer, name).shape
+    with torch.no_grad():
+        state = layer.initial_state(2)
+        layer.step(x, state)
+        units = [(slice(u, rows, rows // 4), slice(None)) for u in (0, 5, rows // 4 - 1)]
+        gates = [(slice(q * rows // 4, (q + 1) * rows // 4), slice(None)) for q in range(4)]
+        for place in [*units, *gates, *((slice(None), c) for c in {0, 5 % columns, columns - 1})]:
+            _, state = layer.step(x, state)
+            getattr(layer, name).data[place] += 1
+            got, _ = layer.step(x, state)
+            torch.testing.assert_close(got, layer(x[None], state)[0][0])
+
+
+def test_layers_that_share_weights_but_no_bias_run_side_by_side():
+    torch.manual_seed(0)
+    first, x = ls.LSTM(32, 128), torch.randn(60, 8, 32)
+    second = ls.LSTM(32, 128)
+    second.weight_ih_l0, second.weight_hh_l0 = first.weight_ih_l0, first.weight_hh_l0
+    want = [layer(x)[0] for layer in (first, second)]
+
+    def wrong(k):
+        return sum(not torch.equal((first, second)[k](x)[0], want[k]) for _ in range(40))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(wrong, (0, 1))) == [0, 0]
 
 
 def test_what_is_kept_is_what_the_plan_says():

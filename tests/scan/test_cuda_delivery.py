@@ -32,6 +32,7 @@ from longshort.scan.cuda import (
 )
 from longshort.scan.cuda.machine import Properties
 from longshort.scan.masks import Noise
+from longshort.scan.plan import choose
 from longshort.scan.variant import Variant
 
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]
@@ -396,8 +397,8 @@ def a_device(stub, monkeypatch):
     stub()
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "the device")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index=None: "the device")
     monkeypatch.setattr(compiler, "nvrtc", lambda: object())
     monkeypatch.setattr(compiler, "version", lambda: (12, 9))
     monkeypatch.setattr(gpu, "proven", lambda device, spans: None)
@@ -408,6 +409,21 @@ def test_with_a_device_it_runs(a_device):
     assert gpu.refuses(call()) is None
 
 
+def test_each_of_several_devices_is_asked(a_device, monkeypatch):
+    """Whichever is the current one: the second is too old here, and the third errs."""
+    capability = {None: (9, 0), 0: (9, 0), 1: (7, 5), 2: (9, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability.__getitem__)
+    monkeypatch.setattr(gpu, "proven", lambda device, spans: "it errs" if device.index == 2 else None)
+    asked = call()
+    assert choose(asked)[0].name == choose(asked._replace(ordinal=0))[0].name == "gpu"
+    for ordinal, why in (
+        (1, "the device has compute capability 7.5, and the kernels need 8.0"),
+        (2, "it errs"),
+    ):
+        backend, passed_over = choose(asked._replace(ordinal=ordinal))
+        assert backend.name == "plain" and ("gpu", why) in passed_over
+
+
 @pytest.mark.parametrize(
     "place, name, value, why",
     [
@@ -415,7 +431,7 @@ def test_with_a_device_it_runs(a_device):
         (torch.cuda, "is_available", lambda: False, "torch finds no CUDA device"),
         (driver, "library", lambda: None, "the driver's library libcuda.so.1 is not to be found"),
         (
-            torch.cuda, "get_device_capability", lambda: (7, 5),
+            torch.cuda, "get_device_capability", lambda index: (7, 5),
             "the device has compute capability 7.5, and the kernels need 8.0",
         ),
         (

@@ -189,6 +189,7 @@ def forward(
     h: Array | None = None,
     c: Array | None = None,
     *,
+    bias: Array | None = None,
     reset: Array | None = None,
     lengths: Array | None = None,
     initial_h: Array | None = None,
@@ -208,6 +209,7 @@ def forward(
         x:          (N, T, C), its last axis contiguous, the others with any stride.
         h:          (N, P) before the first step, and c (N, H); None: zeros.
         c:          see there.
+        bias:       (G H), in place of the packed one; None: that one.
         reset:      (N, T) bool: this step begins from the initial state.
         lengths:    (N) int64 in [0, T]: steps of each sequence; y behind them is zero, and the state stays.
         initial_h:  (N, P), what a reset returns to, and initial_c (N, H); None: zeros.
@@ -227,7 +229,7 @@ def forward(
     return Forward(
         *core.forward(
             packed, x, h, c, reset, lengths, initial_h, initial_c, reverse, noise or core.Noise(), keep_cells,
-            keep_gates, tape, time_major, threads,
+            keep_gates, tape, time_major, threads, bias,
         )
     )  # fmt: skip
 

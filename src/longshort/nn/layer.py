@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..scan import Kept, Noise, Options, State, Variant, masks
+from ..scan import Kept, Noise, Options, State, Variant, masks, packings
 from ..scan.functional import dropped, gathered, planned_call, run_all
 from ..scan.plan import check_name
 from ..scan.ragged import Ragged, fold, is_ragged
@@ -315,8 +315,13 @@ class LSTM(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._forget()  # and with it the memory that the weights leave
+        packings.forget(self.parameters())
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
         return moved
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        packings.forget(self.parameters())
+        super()._load_from_state_dict(*args, **named)
 
     def _forget(self) -> None:
         for name in binding.FORGOTTEN:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.modules import module
 
 from ..errors import SettingError, ShapeError
 from ..scan import Options, State, checks
@@ -34,7 +35,7 @@ class Prepared(NamedTuple):
 
 def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, State]:
     """Run `LSTM.step`."""
-    observed = torch.is_grad_enabled() or not ordinary(layer, x)
+    observed = torch.is_grad_enabled() or not ordinary(layer, x) or _hooked(layer)
     if observed or state is None or layer.bidirectional or x.dim() != 2:
         return _general(layer, x, state)
     try:
@@ -55,13 +56,23 @@ def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[T
             torch.add(b_ih, b_hh, out=both)
     if len(prepared.layers) == 1:
         y, cell = prepared.layers[0](x, h[0], c[0])
-        return y, State(y.unsqueeze(0), cell.unsqueeze(0))
+        return y.clone(), State(y.unsqueeze(0), cell.unsqueeze(0))  # who changes y leaves the state alone
     hs, cs, y = [], [], x
     for k, advance in enumerate(prepared.layers):
         y, cell = advance(y, h[k], c[k])
         hs.append(y)
         cs.append(cell)
     return y, State(torch.stack(hs), torch.stack(cs))
+
+
+def _hooked(layer: LSTM) -> bool:
+    """Whether somebody asked to see the calls of the layer."""
+    return bool(
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or module._global_forward_hooks
+        or module._global_forward_pre_hooks
+    )
 
 
 def _prepare(layer: LSTM, stamp: tuple[Any, ...], x: Tensor, h: Tensor, c: Tensor) -> Prepared:

@@ -132,6 +132,8 @@ class _Call(NamedTuple):
     "whether a backward pass will follow"
     first: int = 0
     "the number of step 0 in the counters of the noise"
+    ordinal: int | None = None
+    "which of several such devices; the current one if None"
 
 
 @hashed_once
@@ -296,5 +298,16 @@ def call_of(options: Options, inputs: Inputs, save: bool, first: int = 0) -> Cal
     rows, C = inputs.w_ih.shape  # not x's own: in a graph of torch.compile those may be symbols
     H = rows // len(options.variant.gates)
     return Call(
-        options, x.device.type, x.dtype, N, T, C, H, inputs.w_hh.shape[1], inputs_given(inputs), save, first
+        options,
+        x.device.type,
+        x.dtype,
+        N,
+        T,
+        C,
+        H,
+        inputs.w_hh.shape[1],
+        inputs_given(inputs),
+        save,
+        first,
+        x.device.index,
     )

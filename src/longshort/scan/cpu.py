@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,10 +52,11 @@ def forward(call: Call, given: Inputs) -> tuple[Outputs, tuple[Tensor, ...]]:
         form_of(call),
     )
     y, h, c, cells, gates, tape = engine.forward(
-        weights.packed(form, form.sums(given.bias), call.save, threads),
+        weights.packed(form, call.save, threads),
         form.values(given.x),
         form.values(given.h),
         array(given.c),
+        bias=form.sums(given.bias),
         **_shared(call, given, form),
         keep_cells=options.keep_cells,
         keep_gates=options.keep_gates,
@@ -86,7 +88,7 @@ def backward(
     threads, weights, form = torch.get_num_threads(), Weights(call, given), form_of(call)
     wanted = [(k, Inputs._fields[k]) for k in call.places if k < DIFFERENTIABLE and needs[k]]
     found = engine.backward(
-        weights.packed(form, form.sums(given.bias), True, threads, looks=False),
+        weights.packed(form, True, threads, looks=False),
         saved[0].numpy().reshape(-1),
         form.values(given.x),
         form.values(outputs.y),
@@ -170,7 +172,7 @@ def bind(call: Call, given: Inputs, site: Site) -> Bound:
 
     def run(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         threads, form = torch.get_num_threads(), form_of(call)
-        packed = weights.packed(form, bias.sum(form), False, threads)
+        packed = weights.packed(form, False, threads)
         rows = form.values(x)
         rows = rows.swapaxes(0, 1) if time_first else rows
         y, h_n, c_n, _, _, _ = engine.forward(
@@ -178,6 +180,7 @@ def bind(call: Call, given: Inputs, site: Site) -> Bound:
             rows,
             form.values(h)[k],
             form.sums(c)[k],
+            bias=bias.sum(form),
             **shared,
             time_major=several and time_major(x, int(time_first)),
             threads=threads,
@@ -202,10 +205,11 @@ class _Recording:
         """Run the engine forward."""
         call, threads, (x, h, c), form = self.call, torch.get_num_threads(), tensors[:3], form_of(self.call)
         y, h_n, c_n, _, _, tape = engine.forward(
-            self.weights.packed(form, self.bias.sum(form), True, threads),
+            self.weights.packed(form, True, threads),
             self._rows(form, x),
             form.values(h),
             form.sums(c),
+            bias=self.bias.sum(form),
             **self.shared,
             tape=True,
             time_major=self._time_major(x),
@@ -227,7 +231,7 @@ class _Recording:
         (x, h, c), (y, _, _, tape), (dy, dh, dc) = tensors[:3], rest, grads
         wanted = list(dict.fromkeys(name for name, need in zip(self.names, needs, strict=True) if need))
         found = engine.backward(
-            self.weights.packed(form, self.bias.sum(form), True, threads, looks=False),
+            self.weights.packed(form, True, threads, looks=False),
             tape.numpy().reshape(-1),
             self._rows(form, x),
             self._rows(form, y),
@@ -256,28 +260,42 @@ class _Recording:
 
 
 def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
-    """Prepare single steps. The weights are looked at, and the bias read, at every one of them."""
+    """Prepare single steps, at every one of which the bias is read.
+
+    Of the weights a value of each unit and of each column is looked at, for to read all of them would take as
+    long as the step.
+    """
     if not _is_plain(call) or form_of(call).name != "whole":
         weights, shared = Weights(call, given), _without_resets(call, given)
 
         def advance_by_sequence(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
             threads, form = torch.get_num_threads(), form_of(call)
-            packed = weights.packed(form, form.sums(given.bias), False, threads)
+            packed, bias = weights.packed(form, False, threads), form.sums(given.bias)
             _, h_n, c_n, _, _, _ = engine.forward(
-                packed, form.values(x[:, None]), form.values(h), form.sums(c), **shared, threads=threads
+                packed,
+                form.values(x[:, None]),
+                form.values(h),
+                form.sums(c),
+                bias=bias,
+                **shared,
+                threads=threads,
             )
             return form.tensor(h_n, call.dtype), torch.from_numpy(c_n)
 
         return advance_by_sequence
 
     w_ih, w_hh, bias = (array(t) for t in (given.w_ih, given.w_hh, given.bias))
-    looks = [w.reshape(-1)[:: max(1, w.size // 64)] for w in (w_ih, w_hh)]  # views of the weights
+    looks = [(w.reshape(-1), _looked_at(call.H, w.shape[1])) for w in (w_ih, w_hh)]
     prepared: list[Any] = []
+
+    def seen_now() -> bytes:
+        (first, of_first), (second, of_second) = looks
+        return bytes(first.take(of_first).tobytes() + second.take(of_second).tobytes())
 
     def prepare() -> Any:
         packed = engine.pack(w_ih, w_hh, bias, variant=call.variant)
         stepper = engine.step(packed, threads=torch.get_num_threads())
-        prepared[:] = [packed.set_bias, stepper.at, b"".join(look.tobytes() for look in looks)]
+        prepared[:] = [packed.set_bias, stepper.at, seen_now()]
         return prepared
 
     prepare()
@@ -285,7 +303,7 @@ def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
 
     def advance(x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         set_bias, run, seen = prepared
-        if looks[0].tobytes() + looks[1].tobytes() != seen:
+        if seen_now() != seen:
             set_bias, run, seen = prepare()
         if kept[2] is not None:
             set_bias(bias)
@@ -296,6 +314,13 @@ def step(call: Call, given: Inputs) -> Callable[[Tensor, Tensor, Tensor], Any]:
         return h_n, c_n
 
     return advance
+
+
+@lru_cache(maxsize=256)
+def _looked_at(H: int, K: int) -> Any:
+    """The places in a matrix (4 H, K) at which a step looks: all columns and units, the gates in turn."""
+    k = np.arange(max(H, K))
+    return ((k + k // H) % 4 * H + k % H) * K + k % K
 
 
 def _is_plain(call: Call) -> bool:

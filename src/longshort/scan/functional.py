@@ -179,7 +179,9 @@ def dropped(x: Tensor, rate: float, seed: Tensor, backend: str = "auto") -> Tens
     if modes.watched():
         return masks.dropped(x, "dropout", rate, seed)
     K = x.shape[2]  # who runs a call of that size, runs this
-    call = Call(Options(backend=backend), x.device.type, x.dtype, 0, 0, K, K, K, frozenset(), False)
+    call = Call(
+        Options(backend=backend), x.device.type, x.dtype, 0, 0, K, K, K, frozenset(), False, 0, x.device.index
+    )
     found = choose(call)[0]
     return operator.Masked.apply(found, x, "dropout", rate, seed)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -43,7 +43,7 @@ def refuses(call: Call) -> str | None:
     if call.device != "cuda":
         return f"the tensors are on {call.device}, and the kernels run on CUDA devices"
     spans = call.variant.norm != "none" or "w_hr" in call.given
-    return machines.why_not() or proven(torch.device("cuda", torch.cuda.current_device()), spans)
+    return machines.why_not(call.ordinal) or proven(machines.device(call.ordinal), spans)
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, partial
 from operator import is_
 from typing import Any, Final, NamedTuple
@@ -21,8 +21,8 @@ _WEIGHTS: Final = (
 )  # fmt: skip
 _PLACES: Final = tuple(map(Inputs._fields.index, _WEIGHTS))
 
-_REMEMBERED: Final = 64
-"""Packed layers kept at most: more than a model has, and few enough to forget the models of long ago."""
+_REMEMBERED: Final = 1024
+"""Packed layers kept at most: more than an ensemble has. Those whose weights are gone are gone too."""
 
 
 class _Packing(NamedTuple):
@@ -54,13 +54,13 @@ class Weights:
             return self.memory
         return [*map(form.values, self.all[:2]), *map(form.sums, self.all[2:])]
 
-    def packed(self, form: Form, bias: Any, back: bool, threads: int, looks: bool = True) -> Any:
+    def packed(self, form: Form, back: bool, threads: int, looks: bool = True) -> Any:
         """Return them as the engine reads them, packed anew only when they have changed.
 
         Identity and version show most changes. A write through `.data` shows in neither, so a call that
-        `looks` compares the sums of all rows as well, and reads the bias; a way back needs no second look. A
-        layer has one packing: that of weights which an optimiser has moved on from is given back before the
-        new one is made.
+        `looks` compares the sums of all rows as well; a way back needs no second look. A layer has one
+        packing: that of weights which an optimiser has moved on from is given back before the new one is
+        made. It has no bias, for threads may share it whose biases differ.
         """
         key = (self.variant, form.name, back, engine.isa(), self.places)
         versions = [version(t) for t in self.tensors]
@@ -72,13 +72,10 @@ class Weights:
             and (not looks or self._unchanged(form, found, threads))
         ):
             _PACKED[key] = found
-            if looks:
-                found.packed.set_bias(bias)
             return found.packed
         del found
         named = dict(zip(_WEIGHTS, self.arrays(form), strict=True))
         packed = engine.pack(
-            bias=bias,
             **named,
             variant=self.variant,
             rounding=form.rounding,
@@ -100,6 +97,13 @@ class Weights:
             return all(torch.equal(*both) for both in zip(found.marks, now, strict=True))
         same: bool = found.packed.holds(*self.arrays(form), threads)
         return same
+
+
+def forget(weights: Iterable[Tensor]) -> None:
+    """Give back what was packed of these tensors: torch exchanges none that somebody watches."""
+    gone = set(map(id, weights))
+    for key in [key for key in list(_PACKED) if gone.intersection(key[-1])]:
+        _PACKED.pop(key, None)
 
 
 class Bias:

@@ -145,9 +145,10 @@ void describe(SequenceCall<Real>& call, const Packed<Real>& packed, const Given&
 template <class Real>
 nb::tuple forward(const Packed<Real>& packed, const Given& x, const Given& h, const Given& c, const Given& reset,
                   const Given& lengths, const Given& initial_h, const Given& initial_c, bool reverse, const Noise& noise,
-                  bool keep_cells, bool keep_gates, bool tape, bool time_major, int threads) {
+                  bool keep_cells, bool keep_gates, bool tape, bool time_major, int threads, const Given& bias) {
   const PackedWeights<Real>& w = packed.weights;
   ForwardCall<Real> call;
+  call.bias = vector<Real>(bias, "bias", "(G H)", w.variant.gate_count() * w.H);
   describe<Real>(call, packed, x, {h, c, reset, lengths, initial_h, initial_c}, reverse, noise, threads);
   const Kernels<Real>& kernels = kernels_of<Real>(*packed.set);
   const Index cell = w.H + w.recurrent_depth() - w.P;
@@ -490,7 +491,7 @@ bool holds(const Packed<Real>& packed, const Given& w_ih, const Given& w_hh, con
   return kernels_of<Real>(*packed.set).holds(from, w, threads);
 }
 
-// The bias alone, anew: it is a sum of two parameters, made for each call.
+// The bias alone, anew: it is a sum of two parameters, made for each step.
 template <class Real>
 void set_bias(Packed<Real>& packed, const Given& bias) {
   const PackedWeights<Real>& w = packed.weights;
@@ -524,7 +525,7 @@ void bind(nb::module_& m, const char* name, const char* step_name, const char* m
   m.def("forward", forward<Real>, nb::arg("packed"), nb::arg("x"), nb::arg("h").none(), nb::arg("c").none(),
         nb::arg("reset").none(), nb::arg("lengths").none(), nb::arg("initial_h").none(), nb::arg("initial_c").none(),
         nb::arg("reverse"), nb::arg("noise"), nb::arg("keep_cells"), nb::arg("keep_gates"), nb::arg("tape"),
-        nb::arg("time_major"), nb::arg("threads"));
+        nb::arg("time_major"), nb::arg("threads"), nb::arg("bias").none());
   m.def("backward", backward<Real>, nb::arg("packed"), nb::arg("tape"), nb::arg("x"), nb::arg("y"), nb::arg("h").none(),
         nb::arg("c").none(), nb::arg("reset").none(), nb::arg("lengths").none(), nb::arg("initial_h").none(),
         nb::arg("initial_c").none(), nb::arg("reverse"), nb::arg("noise"), nb::arg("dy").none(), nb::arg("dh").none(),

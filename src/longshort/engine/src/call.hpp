@@ -93,6 +93,7 @@ struct SequenceCall {
 
 template <class Real>
 struct ForwardCall : SequenceCall<Real> {
+  const Real* bias = nullptr;    // (G H), or null: that of the packed weights
   Sequences<Real> y;             // (N, T, P)
   Rows<Real> h_n, c_n;           // (N, P), (N, H)
   Sequences<Real> cells, gates;  // (N, T, H) and (N, T, G H), or absent

@@ -32,9 +32,9 @@ class Forward {
            static_cast<std::size_t>(rows) * 256 + 64 * 32;
   }
 
-  // sequences: this group's rows. blocks: this member's units. barrier: the group's, null where it is one.
-  Forward(const Call& call, const Packed& w, Range sequences, Range blocks, Barrier* barrier, int member, Arena& arena)
-      : call_(call), w_(w), options_(w, call.noise), layout_(w, options_), sequences_(sequences),
+  // bias: blocked. sequences: this group's rows. blocks: this member's units. barrier: the group's, null where it is one.
+  Forward(const Call& call, const Packed& w, const Real* bias, Range sequences, Range blocks, Barrier* barrier, int member, Arena& arena)
+      : call_(call), w_(w), bias_(bias), options_(w, call.noise), layout_(w, options_), sequences_(sequences),
         blocks_(blocks), barrier_(barrier), member_(member), rows_(sequences.size()) {
     steps_ahead_ = chunk_steps(call.T, rows_, layout_.wide * static_cast<Index>(sizeof(Real)));
     ahead_stride_ = layout_.wide + Lanes<Real>;  // off the power of two: rows would share cache sets
@@ -147,7 +147,7 @@ class Forward {
     static constexpr Real Zeros[PanelColumns<Real>] = {};
     for (Index block = blocks_.first; block < blocks_.last; ++block) {
       const Real* panel = w_.input + block * PanelColumns<Real> * Form::words(w_.C);
-      const Real* bias = options_.normed ? Zeros : w_.bias + block * PanelColumns<Real>;
+      const Real* bias = options_.normed ? Zeros : bias_ + block * PanelColumns<Real>;
       for_each_tile(count, [&](Index tile_first, int rows) {
         const Real* start[TileRows];
         Real* out[TileRows];
@@ -365,7 +365,7 @@ class Forward {
     const GateList gates(w_.variant);
     Real* statistics = row.tape + layout_.statistics;
     const auto field = [&, tape = row.tape, fields = layout_.fields](Index block, int which) { return tape + (block * fields + which) * L; };
-    const Real *bias = w_.bias, *gain_z = w_.gain_ih, *gain_r = w_.gain_hh;
+    const Real *bias = bias_, *gain_z = w_.gain_ih, *gain_r = w_.gain_hh;
     if (w_.variant.norm == Norm::per_gate) {
       for (int p = 0; p < gates.count; ++p) {
         const int q = gates.gate[p];
@@ -466,6 +466,7 @@ class Forward {
 
   const Call& call_;
   const Packed& w_;
+  const Real* const bias_;
   const Options<Real> options_;
   const Layout<Real> layout_;
   const Range sequences_, blocks_;
@@ -495,9 +496,19 @@ void run_forward(const ForwardCall<Real>& call, const PackedWeights<Real>& w) {
     const Range sequences = part(call.N, cut.groups, i / cut.members);
     arenas.push_back(std::make_unique<Arena>(Forward<Real, Form>::room(call, w, sequences.size())));
   }
+  const Real* bias = w.bias;
+  if (call.bias) {
+    const std::size_t bytes = static_cast<std::size_t>(blocks * PanelColumns<Real>) * sizeof(Real);
+    arenas.push_back(std::make_unique<Arena>(Arena::padded(bytes)));
+    Real* own = reinterpret_cast<Real*>(arenas.back()->take(bytes));
+    GateRows gates;
+    std::copy(w.gate_first, w.gate_first + Gates, gates.first);
+    pack_vector(own, call.bias, gates, w.H);
+    bias = own;
+  }
   run_team(cut.threads(), [&](int i) {
     const int group = i / cut.members;
-    Forward<Real, Form>(call, w, part(call.N, cut.groups, group), part(blocks, cut.members, i % cut.members),
+    Forward<Real, Form>(call, w, bias, part(call.N, cut.groups, group), part(blocks, cut.members, i % cut.members),
                   cut.members > 1 ? barriers[static_cast<std::size_t>(group)].get() : nullptr, i % cut.members,
                   *arenas[static_cast<std::size_t>(i)]).run();
   });

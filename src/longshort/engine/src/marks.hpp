@@ -10,16 +10,19 @@
 
 namespace longshort::LONGSHORT_ISA {
 
-// The bits of a row, summed in 64-bit lanes that weigh differently: values that trade lanes show.
+// The bits of a row, summed in 64-bit lanes. Lanes weigh differently, and so do vectors, from the last by 1, 3, 5, ...:
+// values that trade places show, and one that changes does, for all these are odd.
 template <class Real>
 inline std::uint64_t mark_of_row(const Real* row, Index width) {
-  WideWords sum{};
+  WideWords sum{}, sums{};
   for_each_vector<Real>(width, [&](Index first, int count) {
     const Vector<Real> value = load_some(row + first, count);
     WideWords bits;
     std::memcpy(&bits, &value, sizeof bits);
+    sums += sum;
     sum += bits;
   });
+  sum += sums + sums;
   std::uint64_t mark = 0;
   for (int lane = 0; lane < RegisterBytes / 8; ++lane) mark += static_cast<std::uint64_t>(2 * lane + 1) * sum[lane];
   return mark;

@@ -217,18 +217,23 @@ def of(device: torch.device) -> Machine:
     return cuda(device.index)
 
 
-def why_not() -> str | None:
-    """Say why no kernel can run on the current CUDA device, as a clause, or None."""
+def device(index: int | None) -> torch.device:
+    """Return the CUDA device of a number, the current one if None."""
+    return torch.device("cuda", torch.cuda.current_device() if index is None else index)
+
+
+def why_not(index: int | None = None) -> str | None:
+    """Say why no kernel can run on a CUDA device, the current one if None, as a clause, or None."""
     if torch.version.cuda is None:
         return "this torch is built without CUDA"
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
     if driver.library() is None:
         return "the driver's library libcuda.so.1 is not to be found"
-    capability = torch.cuda.get_device_capability()
+    capability = torch.cuda.get_device_capability(index)
     if capability < OLDEST:
         return (
-            f"{torch.cuda.get_device_name()} has compute capability {capability[0]}.{capability[1]}, "
+            f"{torch.cuda.get_device_name(index)} has compute capability {capability[0]}.{capability[1]}, "
             f"and the kernels need {OLDEST[0]}.{OLDEST[1]}"
         )
     why = compiler.why_not()
