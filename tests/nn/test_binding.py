@@ -221,7 +221,7 @@ def test_a_change_of_the_layer_is_seen(change, way):
 
 
 def test_one_element_written_through_data_is_seen_by_a_call():
-    """A step looks at one place of each unit and column."""
+    """A step looks at one place of each unit and column, where there are many."""
     layer = made()
     x, state = arguments(layer)
     agree(layer, x, state, called)
