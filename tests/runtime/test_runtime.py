@@ -288,6 +288,35 @@ def test_a_folder_that_is_there_stays(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("held", ["thesis.txt", "model.json", "a file"])
+def test_only_an_exported_model_is_overwritten(tmp_path, held, monkeypatch):
+    """Whoever says overwrite=True means an earlier copy, and no folder of other work, nor a run."""
+    folder = tmp_path / "thesis"
+    if held == "a file":
+        folder.write_text("work")
+    else:
+        exported(tmp_path)
+        (tmp_path / "model").rename(folder)
+        (folder / held).write_text("work")
+        (folder / "weights.safetensors").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(folder if folder.is_dir() else tmp_path)
+    for name in (folder, "."):
+        with pytest.raises(RunError) as raised:
+            ls.export(ls.LSTM(3, 5), name, overwrite=True)
+        assert str(raised.value) == (
+            f"{name}: is no exported model, which holds model.json and weights.safetensors and nothing else, "
+            f"and only such a folder is replaced. Give another name."
+        )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "model").mkdir()
+    ls.export(ls.LSTM(3, 5), tmp_path / "model", overwrite=True)
+    assert runtime.load(tmp_path / "model").stack.H == 5
+
+
 def test_what_the_engine_lacks_is_named(tmp_path):
     layer = ls.LSTM(3, 4, variant=Variant(gate_recurrence=True, norm="products"))
     with pytest.raises(SettingError, match="the engine has no `gate_recurrence` with `norm` = 'products'"):

@@ -38,7 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="for the runtime: how it keeps the LSTM's weights (default: %(default)s)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a file, or an exported model, that is there"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

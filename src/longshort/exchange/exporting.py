@@ -10,7 +10,7 @@ from ..nn import LSTM
 from ..runs import Run, require_writable
 from . import keras_writing
 from .onnx_writing import Graph, Report, save_graph, save_onnx
-from .runtime_writing import checked_form, save_runtime
+from .runtime_writing import checked_form, require_place, save_runtime
 from .torch_layers import save_torch
 
 ENDINGS = (".onnx", *keras_writing.ENDINGS, ".safetensors", "")
@@ -38,7 +38,7 @@ def export(
         reset: for ONNX and a layer: a graph with `reset` as an input.
         weights: for the runtime: how it keeps the LSTMs' weights unless `load` is told otherwise, "float32",
             "bfloat16" or "int8". The short ones are checked too.
-        overwrite: replace a file that is there.
+        overwrite: replace a file that is there; of folders only one that holds an exported model.
 
     Returns:
         For ONNX a `Report`, else the path.
@@ -46,7 +46,7 @@ def export(
     Raises:
         SettingError: the model or the ending is none of these, or the format lacks an option of the layer.
         BackendError: the file does not give the model's numbers; it was not kept.
-        RunError: the file exists or cannot be written.
+        RunError: the file exists, or the folder holds something else, or it cannot be written.
         MissingExtra: a library that the format needs is not installed.
 
     >>> import pathlib, tempfile
@@ -60,7 +60,9 @@ def export(
             "export: `path` must end in .onnx, .keras, .h5 or .safetensors, or be a folder without an ending,"
             f" got {path.name!r}. The ending is the format."
         )
-    if path.exists() and not overwrite:
+    if path.suffix == "":
+        require_place(path, overwrite)
+    elif path.exists() and not overwrite:
         raise RunError(
             f"{path}: exists. Give another name, or overwrite it: `overwrite=True`, or --overwrite."
         )

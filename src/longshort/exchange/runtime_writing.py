@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from .. import runtime
 from ..errors import BackendError, RunError, SettingError
 from ..nn import LSTM
-from ..runtime.files import write_folder
+from ..runtime.files import SETTINGS, WEIGHTS, write_folder
 from ..runtime.stack import FORMS
 from .layers import array_of
 from .onnx_writing import FACTOR, FLOOR
@@ -74,26 +73,49 @@ def placed(folder: Path, write: Callable[[Path], None], overwrite: bool) -> Path
     Args:
         folder: its name.
         write: fills an empty folder, and checks what it wrote.
-        overwrite: replace what is there.
+        overwrite: replace an exported model that is there.
 
     Raises:
         RunError: it exists or cannot be written.
     """
-    if folder.exists() and not overwrite:
-        raise RunError(
-            f"{folder}: exists. Give another name, or overwrite it: `overwrite=True`, or --overwrite."
-        )
+    require_place(folder, overwrite)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
-            made = Path(place) / "model"
+            made, old = Path(place) / "model", Path(place) / "old"
             made.mkdir()
             write(made)
+            require_place(folder, overwrite)
             if folder.exists():
-                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-            made.rename(folder)
+                folder.rename(old)
+            try:
+                made.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}.") from None
     return folder
+
+
+def require_place(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder's name where something stands that an exported model may not replace.
+
+    Raises:
+        RunError: it exists, and is no exported model, or is not to be overwritten.
+    """
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise RunError(
+            f"{folder}: exists. Give another name, or overwrite it: `overwrite=True`, or --overwrite."
+        )
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else {"no folder"}
+    if (held and held != {SETTINGS, WEIGHTS}) or not folder.name:
+        raise RunError(
+            f"{folder}: is no exported model, which holds {SETTINGS} and {WEIGHTS} and nothing else, and "
+            f"only such a folder is replaced. Give another name."
+        )
 
 
 def settings_of(lstm: LSTM) -> dict[str, Any]:
