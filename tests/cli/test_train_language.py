@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -289,11 +290,41 @@ def test_the_help_lists_the_recipes(capsys):
         (
             ["train", "language", "binary.txt"],
             "binary.txt: must be text, and has a zero byte at 2. "
-            "Bytes of any kind can be modelled with --unit byte.",
+            "UTF-16 without a mark needs --encoding utf-16-le or utf-16-be; bytes of any kind can be "
+            "modelled with --unit byte.",
         ),
         (
             ["train", "language", "wide.txt"],
             "wide.txt: not utf-8 text but utf-16. Give --encoding utf-16.",
+        ),
+        (
+            ["train", "language", "latin.txt", "--encoding", "utf-16"],
+            "latin.txt: not utf-16 text: UTF-16 stream does not start with BOM. "
+            "Name its encoding, such as --encoding utf-16-le, or use --unit byte.",
+        ),
+        (
+            ["train", "language", "short.txt", "--encoding", "base64"],
+            "language: `encoding` must be one that Python knows, such as 'utf-8' or 'latin-1', got 'base64'.",
+        ),
+        (
+            ["train", "language", "long.txt", "--test", "none.txt"],
+            "none.txt: cannot be read: No such file or directory.",
+        ),
+        (
+            ["train", "language", "long.txt", "--test", "empty.txt"],
+            "empty.txt: must have two chars at least, got 0.",
+        ),
+        (
+            ["train", "language", "long.txt", "--valid", "empty.txt"],
+            "empty.txt: is empty. Give a text of some thousand characters.",
+        ),
+        (
+            ["train", "language", "long.txt", "--valid", "one.txt"],
+            "one.txt: is too short: 1 chars to validate on, and 2 are needed. Give a longer text.",
+        ),
+        (
+            ["train", "language", "short.txt", "--file", "latin.txt"],
+            "FILE and `--file` both say what to learn from, got short.txt and latin.txt. Give one.",
         ),
         (
             ["train", "language", "--epochs", "1", "--max-steps", "2"],
@@ -313,7 +344,10 @@ def test_the_help_lists_the_recipes(capsys):
             "language: `temperature` must be in [0, inf), got -1.0.\n"
             "  What scores are divided by: 0 takes the likeliest always, 1 what was learned.",
         ),
-        (["predict", "RUN", "a", "--seed", "-1"], "language: `seed` must be at least 0, got -1."),
+        (
+            ["predict", "RUN", "a", "--seed", "-1"],
+            "language: `seed` must be a whole number of at least 0, got -1.",
+        ),
         (["predict", "RUN", "--prompt-file", "none"], "none: cannot be read: No such file or directory."),
         (["predict", "RUN", "a", "--length", "0"], "`length` must be at least 1, got 0."),
         (
@@ -331,6 +365,8 @@ def test_the_help_lists_the_recipes(capsys):
 def test_bad_input_is_a_sentence(files, tmp_path, monkeypatch, capsys, given, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "one.txt").write_bytes(b"a")
+    (tmp_path / "long.txt").write_text(RHYME * 20)
     (tmp_path / "short.txt").write_bytes(b"to be or not to be\n\n")
     (tmp_path / "latin.txt").write_bytes("café ".encode("latin-1") * 200)
     (tmp_path / "wide.txt").write_text("as Windows writes it\n" * 20, encoding="utf-16")
@@ -339,6 +375,32 @@ def test_bad_input_is_a_sentence(files, tmp_path, monkeypatch, capsys, given, me
     assert longshort(*[run if word == "RUN" else word for word in given]) == 1
     assert capsys.readouterr().err == f"longshort {given[0]}: {message.replace('RUN', run)}\n"
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_torch_a_verb_says_how_to_install_it(tmp_path):
+    """The base install, which serves `longshort.runtime`, has none."""
+    code = (
+        "import sys; sys.modules['torch'] = None; from longshort import cli; "
+        "sys.exit(cli.main(['train', 'language']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "longshort train: longshort needs `torch` to run `longshort train`, and it is not installed. "
+        "Install it with: pip install 'longshort[tasks]'\n",
+    )
+
+
+def test_what_is_advised_can_be_pasted(tmp_path, capsys):
+    """Names with blanks too."""
+    (tmp_path / "my book.txt").write_text(RHYME * 20)
+    run = tmp_path / "my run"
+    assert longshort("train", "language", tmp_path / "my book.txt", *FAST, "--out", run) == 0
+    printed = capsys.readouterr().out
+    (advised,) = [line for line in printed.splitlines() if line.startswith("    longshort train")]
+    assert shlex.split(advised)[2:6] == ["language", str(tmp_path / "my book.txt"), "--start", str(run)]
+    assert shlex.split(advised)[-1] == f"{run}-more"
+    assert shlex.split(printed.splitlines()[-1])[-3:] == ["predict", str(run), "Some words"]
 
 
 def test_another_encoding(tmp_path, capsys):

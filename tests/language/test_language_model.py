@@ -1,6 +1,7 @@
 """Fit, score, generate, stream, save, load."""
 
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -346,7 +347,25 @@ def test_what_is_no_prompt_and_what_is_no_text_is_a_sentence(tmp_path, monkeypat
         (lambda: model.generate(["the"], 3), "`prompt` must be a string, got list. `generate_all` takes"),
         (lambda: model.generate_all("the", 3), "`prompts` must be several, got a string. `generate` takes"),
         (lambda: model.generate_all([1], 3), "`prompt` must be a string, got int."),
-        (lambda: model.generate("the", -1), "`length` must be at least 0, got -1."),
+        (lambda: model.generate_all([], 3), "`prompts` must be a list of at least one string, got none."),
+        (
+            lambda: model.generate_all(None, 3),
+            "`prompts` must be a list of at least one string, got NoneType",
+        ),
+        (lambda: model.generate("the", "5"), "`length` must be a whole number of at least 0, got '5'."),
+        (lambda: model.generate("the", 5, seed=1.5), "`seed` must be a whole number of at least 0, got 1.5."),
+        (
+            lambda: model.generate("the", 5, threads="x"),
+            "`threads` must be a whole number of at least 1, got",
+        ),
+        (lambda: model.generate("the", 5, stop=3), "`stop` must be a text or several, got 3."),
+        (lambda: model.fit(RHYME, start="px"), "`start` must be a fitted LanguageModel, got str."),
+        (lambda: model.fit(RHYME, valid=RHYME * 99), "`valid` must be the path of a file that is there, got"),
+        (
+            lambda: model.fit(RHYME, valid=["x"]),
+            "`valid` must be the path of a file that is there, got list.",
+        ),
+        (lambda: model.generate("the", -1), "`length` must be a whole number of at least 0, got -1."),
         (lambda: model.fit("book.txt"), r"'book.txt' is the name of a file. Give pathlib.Path\('book.txt'\)"),
         (lambda: model.score("book.txt"), "'book.txt' is the name of a file."),
         (lambda: model.fit(5), "a text must be a string, pieces of one, or a pathlib.Path, got int."),
@@ -357,6 +376,19 @@ def test_what_is_no_prompt_and_what_is_no_text_is_a_sentence(tmp_path, monkeypat
             wrong()
     assert model.score(["one for the show"])["nats"] == model.score("one for the show")["nats"]
     assert model.score("от и до " * 40).strange.total(), "a short text of more bytes than a name may have"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "latin-1"])
+def test_bytes_are_scored_in_bits_a_character_of_their_encoding(tmp_path, encoding):
+    text = RHYME * 4 + "é" * (encoding != "latin-1")
+    (tmp_path / "book.txt").write_bytes(text.encode(encoding))
+    model = LanguageModel(unit="byte", encoding=encoding, **SMALL)
+    found = model.fit(tmp_path / "book.txt", quiet=True).score(tmp_path / "book.txt")
+    assert abs(found.chars - len(text)) <= 1  # the first byte is not scored, and a mark is no character
+    assert found["bits"] == pytest.approx(found["nats"] * found.tokens / found.chars / math.log(2))
+    assert model.score(RHYME).chars == pytest.approx(len(RHYME), abs=1)  # a string has no encoding
+    parts = model.source(tmp_path / "book.txt").corpus(model.vocabulary).split(0.1)
+    assert sum(part.chars for part in parts) == len(text)
 
 
 @pytest.mark.parametrize("recipe", ["zaremba-small", "zaremba-medium", "char-rnn"])

@@ -55,7 +55,8 @@ def test_pieces_of_any_size_give_the_same_text(tmp_path, monkeypatch, piece, con
         ),
         (
             b"no text \0\0",
-            "must be text, and has a zero byte at 8. Bytes of any kind can be modelled with --unit byte.",
+            "must be text, and has a zero byte at 8. UTF-16 without a mark needs --encoding utf-16-le or "
+            "utf-16-be; bytes of any kind can be modelled with --unit byte.",
         ),
     ],
 )

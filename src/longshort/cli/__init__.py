@@ -19,7 +19,7 @@ import sys
 from types import ModuleType
 from typing import Any, NoReturn
 
-from ..errors import LongshortError
+from ..errors import LongshortError, need
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,6 +102,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _run(args: argparse.Namespace) -> int:
+    """Run the verb; where torch is not installed, say how to install it."""
+    try:
+        return args.run(args) or 0
+    except ModuleNotFoundError as error:
+        if error.name == "torch":
+            need("torch", extra="tasks", to=f"run `longshort {args.verb}`")
+        raise
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb.
 
@@ -118,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     args = whole.parse_args(argv)
     try:
-        return args.run(args) or 0
+        return _run(args)
     except LongshortError as error:
         if args.debug:
             raise

@@ -66,6 +66,11 @@ def run(args: argparse.Namespace) -> int:
                 )
         beneath = _read(kind, given.settings)
     if given.source is not None:
+        if getattr(given, "file", given.source) != given.source:
+            raise SettingError(
+                f"train: FILE and `--file` both say what to learn from, got {given.source} and {given.file}. "
+                f"Give one."
+            )
         given.file = given.source
     settings = kind.given(given, beneath)
     if given.print_settings:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,7 @@ def train(
         forecast = model.predict()
         forecast.write(run.path("forecast.csv"))
         save_figure(forecast.figure(), run.path("forecast.png"), run.path("forecast.svg"))
-        print(f"{run.folder}: the run. longshort predict {run.folder}")
+        print(f"{run.folder}: the run. longshort predict {shlex.quote(str(run.folder))}")
     if fitted.interrupted:
         print(f"Interrupted at step {fitted.step}. The same command goes on from there.", file=sys.stderr)
     return 130 if fitted.interrupted else 0  # as for any verb that Ctrl-C ends
@@ -335,6 +336,6 @@ def _without_forecast(model: Forecaster, run: Run, found: Backtest | None) -> No
     print(f"no forecast yet: it needs {ahead}, known in advance")
     print(f"{run.path('backtest.png')}, .svg: the last forecast of the score, and what happened")
     print(
-        f"{run.folder}: the run. longshort predict {run.folder} --future FILE "
+        f"{run.folder}: the run. longshort predict {shlex.quote(str(run.folder))} --future FILE "
         f"(columns {keys}{', '.join(columns.future)})"
     )

@@ -12,19 +12,25 @@ from .vocabulary import Vocabulary
 from .windows import Passes
 
 
-def long_enough(name: str, train: Corpus, later: Corpus, settings: LanguageSettings) -> None:
-    """Refuse a text that does not fill one window.
+def long_enough(
+    name: str, train: Corpus, later: Corpus, settings: LanguageSettings, valid: str | None = None
+) -> None:
+    """Refuse a text that does not fill one window; `valid` names the file of `later`, if it has its own.
 
     Raises:
         DataError: the message says how long it must be.
     """
-    least = settings.window + 1
-    for part, tokens in (("to learn from", train.tokens), ("to validate on", later.tokens)):
-        if len(tokens) < max(2, least if tokens is train.tokens else 2):
-            raise DataError(
-                f"{name}: is too short: {len(tokens)} {settings.unit}s {part}, and one window takes {least}. "
-                f"Give a longer text, or a smaller --window."
-            )
+    unit, least = settings.unit, settings.window + 1
+    if len(train.tokens) < least:
+        raise DataError(
+            f"{name}: is too short: {len(train.tokens)} {unit}s to learn from, and one window takes {least}. "
+            f"Give a longer text, or a smaller --window."
+        )
+    if len(later.tokens) < 2:
+        raise DataError(
+            f"{valid or name}: is too short: {len(later.tokens)} {unit}s to validate on, and 2 are needed. "
+            f"Give a longer text."
+        )
 
 
 def same_text(run: Run, train: Corpus, later: Corpus) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ...runs import replacing
 from .settings import LanguageSettings
-from .text import characters, raw
+from .text import characters, counter, raw
 from .vocabulary import Vocabulary, learn, lines
 
 IN_MEMORY = 64_000_000
@@ -89,6 +89,10 @@ class Source:
             return raw(path)
         return characters(path, self.settings.encoding)
 
+    def counter(self) -> Callable[[str], int]:
+        """What counts its characters, given piece by piece: those of bytes are written in the encoding."""
+        return counter(self.settings.encoding) if self.path and self.settings.unit == "byte" else len
+
     def vocabulary(self) -> Vocabulary:
         """Learn the vocabulary of the text.
 
@@ -115,13 +119,14 @@ class Source:
         self._not_empty()
         kind = np.min_scalar_type(len(vocabulary) - 1)
         digest, chars, strange = hashlib.sha256(), 0, Counter[str]()
+        count = self.counter()
         held: list[Array] = []
         spill: Any = None
         with ExitStack() as stack:
             for piece in self._cut(vocabulary):
                 tokens, outside = vocabulary.encode(piece)
                 digest.update(piece.encode("utf-32-le", "surrogatepass"))
-                chars += len(piece)
+                chars += count(piece)
                 strange.update(outside)
                 held.append(tokens.astype(kind))
                 if folder is not None and sum(map(len, held)) > IN_MEMORY:

@@ -19,10 +19,9 @@ from .corpus import NAME, Array, Corpus, Source, mapped
 from .model import LanguageNetwork
 from .objective import LanguageObjective
 from .recipes import recipe as settings_of
-from .sampling import Sampling
 from .scoring import Score, score, score_tokens
 from .settings import LanguageSettings
-from .stepping import Manner, generate, together
+from .stepping import Manner, check_prompt, generate, manner, together
 from .text import names_a_file
 from .vocabulary import Vocabulary, from_json
 
@@ -119,6 +118,11 @@ class LanguageModel:
             BackendError: the device is not there.
         """
         present_device(device, self.settings.precision)  # before anything is written
+        if start is not None and not isinstance(start, LanguageModel):
+            raise SettingError(
+                f"language: `start` must be a fitted LanguageModel, got {type(start).__name__}. "
+                f"LanguageModel.load reads one from a run folder."
+            )
         s, taken = self.settings, run if isinstance(run, Run) else None
         place = run if isinstance(run, str | Path) else None
         source = self.source(text)
@@ -137,8 +141,8 @@ class LanguageModel:
         if valid is None:
             train, later = whole.split(s.validation)
         else:
-            train, later = whole, self.source(Path(valid)).corpus(vocabulary)
-        long_enough(source.name, train, later, s)
+            train, later = whole, self.source(_file("valid", valid)).corpus(vocabulary)
+        long_enough(source.name, train, later, s, None if valid is None else str(valid))
         if run is not None:
             same_text(taken_up(), train, later)
         passes = LanguageObjective(train, later, s).passes
@@ -196,8 +200,9 @@ class LanguageModel:
         """
         vocabulary, network = self._fitted()
         source = self.source(text)
-        whole = "".join(source.pieces())
-        return score(network, vocabulary, whole, self._train, source.name, quiet)
+        pieces = list(source.pieces())
+        chars = sum(map(source.counter(), pieces))
+        return score(network, vocabulary, "".join(pieces), self._train, source.name, quiet, chars)
 
     def know(self, text: str | Path | Iterable[str], run: Run, *, valid: str | Path | None) -> None:
         """Let a loaded model know the text of its fit again, for baselines.
@@ -266,8 +271,12 @@ class LanguageModel:
         """What follows each prompt, as `generate_all` has it, as it stands after each step."""
         if isinstance(prompts, str):
             raise SettingError("language: `prompts` must be several, got a string. `generate` takes one.")
+        given: Any = prompts
+        if not isinstance(given, Sequence) or not given:
+            got = "none" if isinstance(given, Sequence) else type(given).__name__
+            raise SettingError(f"language: `prompts` must be a list of at least one string, got {got}.")
         for prompt in prompts:
-            _check_prompt(prompt, length)
+            check_prompt(prompt, length)
         vocabulary, network = self._fitted()
         return together(network, vocabulary, prompts, length, manner)
 
@@ -292,7 +301,7 @@ class LanguageModel:
 
     def pieces(self, prompt: str, length: int | None, manner: Manner) -> Iterator[str]:
         """What follows a prompt, as `stream` has it."""
-        _check_prompt(prompt, length)
+        check_prompt(prompt, length)
         vocabulary, network = self._fitted()
         return generate(network, vocabulary, prompt, length, manner)
 
@@ -342,26 +351,16 @@ class LanguageModel:
         return self._parts
 
 
-def _check_prompt(prompt: object, length: int | None) -> None:
-    if not isinstance(prompt, str):
-        raise SettingError(
-            f"language: `prompt` must be a string, got {type(prompt).__name__}. `generate_all` takes several."
-        )
-    if length is not None and length < 0:
-        raise SettingError(f"language: `length` must be at least 0, got {length}.")
+def _file(name: str, path: object) -> Path:
+    """The path of a file, which a text itself is not.
 
-
-def manner(
-    *,
-    stop: str | Sequence[str] = (),
-    seed: int | None = 0,
-    threads: int | None = None,
-    stored: str = "full",
-    **sampling: Any,
-) -> Manner:
-    """How a text goes on, from the arguments of `LanguageModel.stream`."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    return Manner(Sampling.from_json(sampling, "language"), stops, seed, threads, stored)
+    Raises:
+        DataError: it is no path, or a text.
+    """
+    if isinstance(path, Path) or (isinstance(path, str) and (path == "-" or names_a_file(path))):
+        return Path(path)
+    got = f"{path[:40]!r}" if isinstance(path, str) else type(path).__name__
+    raise DataError(f"language: `{name}` must be the path of a file that is there, got {got}.")
 
 
 def begin_with(network: LanguageNetwork, start: LanguageModel, settings: LanguageSettings) -> None:

@@ -144,6 +144,7 @@ def score(
     train: Array | None = None,
     name: str = "the text",
     quiet: bool = True,
+    chars: int | None = None,
 ) -> Score:
     """Score a text beside baselines.
 
@@ -154,6 +155,7 @@ def score(
         train: the tokens that the baselines count in; without them there are no baselines.
         name: of the text, for an error.
         quiet: show no progress.
+        chars: characters that it has; those of `text` if None.
 
     Raises:
         DataError: the text has no token to be scored.
@@ -164,7 +166,8 @@ def score(
     scored = ~vocabulary.unscored(text)[1:]
     if not scored.any():
         raise DataError(f"{name}: no {vocabulary.unit} of it is in the vocabulary.")
-    return score_tokens(network, vocabulary, tokens, len(text), train, scored, strange, quiet)
+    chars = len(text) if chars is None else chars
+    return score_tokens(network, vocabulary, tokens, chars, train, scored, strange, quiet)
 
 
 def score_tokens(

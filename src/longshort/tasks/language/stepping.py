@@ -128,8 +128,41 @@ class Manner:
             )
         for name, least in (("seed", 0), ("threads", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise SettingError(f"language: `{name}` must be at least {least}, got {value}.")
+            if value is not None and (not isinstance(value, int | np.integer) or value < least):
+                raise SettingError(
+                    f"language: `{name}` must be a whole number of at least {least}, got {value!r}."
+                )
+        for stop in self.stops:
+            if not isinstance(stop, str):
+                raise SettingError(f"language: `stop` must be a text or several, got {stop!r}.")
+
+
+def manner(
+    *,
+    stop: str | Sequence[str] = (),
+    seed: int | None = 0,
+    threads: int | None = None,
+    stored: str = "full",
+    **sampling: Any,
+) -> Manner:
+    """How a text goes on, from the arguments of `LanguageModel.stream`."""
+    given: Any = stop
+    stops = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    return Manner(Sampling.from_json(sampling, "language"), stops, seed, threads, stored)
+
+
+def check_prompt(prompt: object, length: int | None) -> None:
+    """Refuse what no text can go on from, or for.
+
+    Raises:
+        SettingError: the prompt is no string, or the length no number of tokens.
+    """
+    if not isinstance(prompt, str):
+        raise SettingError(
+            f"language: `prompt` must be a string, got {type(prompt).__name__}. `generate_all` takes several."
+        )
+    if length is not None and (type(length) is not int or length < 0):
+        raise SettingError(f"language: `length` must be a whole number of at least 0, got {length!r}.")
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import secrets
+import shlex
 import sys
 import time
 from collections import Counter
@@ -30,10 +31,11 @@ from ...runs import Run, replacing, require_writable
 from ...settings import setting
 from ...train import FitSettings, Fitted
 from .corpus import Array
-from .language_model import LanguageModel, manner
+from .language_model import LanguageModel
 from .recipes import recipe, recipes
 from .scoring import MODEL, Score, outside
 from .settings import LanguageSettings
+from .stepping import manner
 from .text import names_a_file, topics
 
 SAMPLE = 400
@@ -80,7 +82,10 @@ class TrainSettings(LanguageSettings):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `longshort train language` takes: the model's own settings, then the optimiser's."""
     need("rich", extra="tasks", to="train on a file")
-    text = "text to learn from; - is standard input; by default the help topics of Python, or --file"
+    text = (
+        "text to learn from; by default the help topics of Python, or --file; - is standard input, "
+        "and so several files are one: cat *.txt | longshort train language -"
+    )
     parser.add_argument("source", nargs="?", metavar="FILE", help=text)
     optimiser = [field.name for field in dataclasses.fields(FitSettings)]
     own = [f.name for f in dataclasses.fields(TrainSettings) if f.name not in optimiser]
@@ -132,6 +137,8 @@ def train(
     model = LanguageModel(**_model_settings(settings))
     valid = None if settings.valid is None else Path(settings.valid)
     start = None if settings.start is None else LanguageModel.load(settings.start)
+    if settings.test not in (None, "-"):
+        _two_characters(model, str(settings.test))  # before the work, and not behind it
     introduce = None if quiet else lambda text: print(f"{settings.file or TOPICS}: {text}", flush=True)
     model.fit(
         _text(settings), valid=valid, start=start, run=out, device=device, quiet=quiet, tell=introduce,
@@ -158,7 +165,7 @@ def train(
     sample = model.generate("\n", SAMPLE, temperature=TEMPERATURE, seed=settings.seed)
     run.write_bytes("sample.txt", sample.encode(errors="replace"))
     print(f"what it writes at temperature {TEMPERATURE}:\n\n{_indented(sample)}\n")
-    print(f'{run.folder}: the run. longshort predict {run.folder} "Some words"')
+    print(f'{run.folder}: the run. longshort predict {quoted(run.folder)} "Some words"')
     if fitted.interrupted:
         print(f"Interrupted at step {fitted.step}. The same command goes on from there.", file=sys.stderr)
     return 130 if fitted.interrupted else 0  # as for any verb that Ctrl-C ends
@@ -313,13 +320,13 @@ def _advise(found: Score, fitted: Fitted, settings: TrainSettings, run: Run) -> 
     if fitted.best_step == fitted.step:
         findings.append("the best weights are those of the last step allowed")
     if findings:
-        text = "" if settings.file is None else f" {settings.file}"
+        text, folder = "" if settings.file is None else f" {quoted(settings.file)}", str(run.folder)
         steps = max(2 * fitted.step, LanguageSettings.max_steps)
         rate = "" if fitted.step < LanguageSettings.max_steps else f" --lr {settings.lr / 4:g}"
         print(
             f"{', and '.join(findings)}: a longer text helps, and so do more steps, from these weights on:\n"
-            f"    longshort train language{text} --start {run.folder} --max-steps {steps}{rate} "
-            f"--out {run.folder}-more"
+            f"    longshort train language{text} --start {quoted(folder)} --max-steps {steps}{rate} "
+            f"--out {quoted(f'{folder}-more')}"
         )
         if settings.unit == "char" and found.tokens > PROSE:
             print("For prose of this length --unit subword learns more in the same time.")
@@ -329,6 +336,17 @@ def _advise(found: Score, fitted: Fitted, settings: TrainSettings, run: Run) -> 
 PROSE = 50_000
 """Characters held out of a text that is long enough for subwords."""
 TOPICS = "Python's help topics, which come with it"
+
+
+def quoted(path: str | Path) -> str:
+    """A path as a shell reads it."""
+    return shlex.quote(str(path))
+
+
+def _two_characters(model: LanguageModel, path: str) -> None:
+    count = sum(map(len, model.source(Path(path)).pieces()))
+    if count < 2:
+        raise DataError(f"{path}: must have two {model.settings.unit}s at least, got {count}.")
 
 
 def _text(settings: TrainSettings) -> Path | Iterable[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,17 +49,22 @@ def characters(path: str | Path, encoding: str = "utf-8") -> Iterator[str]:
                 if marked is not None:
                     raise DataError(f"{path}: not {encoding} text but {marked}. Give --encoding {marked}.")
                 raise DataError(
-                    f"{path}: must be text, and has a zero byte at {done + zero:,}. "
-                    f"Bytes of any kind can be modelled with --unit byte."
+                    f"{path}: must be text, and has a zero byte at {done + zero:,}. UTF-16 without a mark "
+                    f"needs --encoding utf-16-le or utf-16-be; bytes of any kind can be modelled with "
+                    f"--unit byte."
                 )
             held = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(piece, final=not piece)
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
+                where = f": {error}"  # a mark that is missing has no place
+                if isinstance(error, UnicodeDecodeError):
+                    at, byte = done - held + error.start, error.object[error.start]
+                    where = f" at byte {at:,} ({byte:#04x})"
+                like = "utf-16-le" if "16" in encoding else "latin-1"
                 raise DataError(
-                    f"{path}: not {encoding} text at byte {done - held + error.start:,} "
-                    f"({error.object[error.start]:#04x}). "
-                    f"Name its encoding, such as --encoding latin-1, or use --unit byte."
+                    f"{path}: not {encoding} text{where}. "
+                    f"Name its encoding, such as --encoding {like}, or use --unit byte."
                 ) from None
             done += len(piece)
             text = lines.decode(text, final=not piece)
@@ -83,6 +89,21 @@ def raw(path: str | Path) -> Iterator[str]:
         yield decoder.decode(b"", final=True)
 
 
+def counter(encoding: str) -> Callable[[str], int]:
+    """What counts the characters of a file, given piece by piece as `raw` reads it."""
+    if codecs.lookup(encoding).name == "utf-8":
+        return len
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+
+    def count(piece: str) -> int:
+        try:
+            return len(decoder.decode(piece.encode("utf-8", "surrogateescape")))
+        except UnicodeError as error:
+            raise DataError(f"the text: is not in {encoding}: {error}. Name its encoding.") from None
+
+    return count
+
+
 def opened(path: str | Path) -> BinaryIO:
     """Open a file, or standard input for "-".
 
@@ -105,6 +126,8 @@ def names_a_file(text: str) -> bool:
 
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     try:
+        with suppress(UnicodeError):
+            b" ".decode(encoding)  # which, unlike the next, knows that of base64 no text comes
         return codecs.getincrementaldecoder(encoding)("strict")
     except (LookupError, TypeError, ValueError):
         raise SettingError(
