@@ -102,9 +102,11 @@ def backward(
         noise = call.options.noise
         if call.options.training and given.seed is not None:
             if noise.variational_x and found[0] is not None:
-                found[0] = masked(backend, found[0], "variational_x", noise.variational_x, given.seed)
+                found[0] = masked(
+                    backend, found[0], "variational_x", noise.variational_x, given.seed, call.wide
+                )
             if noise.weight_drop and found[2] is not None:
-                found[2] = masked(backend, found[2], "weight_drop", noise.weight_drop, given.seed)
+                found[2] = masked(backend, found[2], "weight_drop", noise.weight_drop, given.seed, call.wide)
     for k, (value, tensor) in enumerate(zip(found, given, strict=False)):
         if value is not None and tensor is not None and value.dtype != tensor.dtype:
             found[k] = value.to(tensor.dtype)
