@@ -43,7 +43,7 @@ def test_rounding(case, backend, dtype):
     case.assert_as_accurate(case.differentiate(tensors, backend=backend), tensors)
 
 
-LONG = [dataclasses.replace(case, N=3, T=40, C=6, H=16) for case in OPTIONS if not case.checkpoint_every]
+LONG = [dataclasses.replace(case, N=3, T=40, C=6, H=16) for case in OPTIONS]
 
 
 @ids(LONG)
