@@ -67,6 +67,19 @@ def test_the_way_back_has_both_biases_where_it_runs_forward_again(every, machine
 
 
 @needs_host
+@pytest.mark.parametrize("noise", [Noise(), Noise(zoneout_h=0.1)], ids=["", "noise"])
+def test_gradients_that_come_many_at_once(noise, machine):
+    x, jacobian = given(N=1, T=2), torch.autograd.functional.jacobian
+    own = layer(backend="gpu", noise=noise)
+
+    def last(x):
+        torch.manual_seed(7)
+        return own(x)[1].h[3]
+
+    torch.testing.assert_close(jacobian(last, x, vectorize=True), jacobian(last, x))
+
+
+@needs_host
 @pytest.mark.parametrize(
     "noise", [Noise(), Noise(variational_x=0.2, zoneout_h=0.1, weight_drop=0.2)], ids=["", "noise"]
 )

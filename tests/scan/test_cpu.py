@@ -13,6 +13,7 @@ import longshort as ls
 from longshort import engine
 from longshort.errors import BackendError
 from longshort.scan import Variant, lstm, packings, plan
+from longshort.scan.arrays import array
 from scan.cases import Case
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=f"no engine: {engine.why_not()}")
@@ -34,6 +35,31 @@ def test_what_it_refuses_is_named():
         BackendError, match="backend 'cpu' cannot run this call: gate_recurrence adds to a normed"
     ):
         case.run(case.make(), backend="cpu")
+
+
+TENSORS = {
+    "whole": torch.arange(6.0).view(2, 3),
+    "strided": torch.arange(12.0).view(2, 6)[:, ::2],
+    "repeated": torch.ones(1, 3).expand(2, 3),
+    "negative by a bit": torch._neg_view(torch.ones(2, 3)),
+    "zeros that lie nowhere": torch._efficientzerotensor(2, 3),
+    "a parameter": torch.nn.Parameter(torch.ones(2, 3)),
+    "no rows": torch.ones(0, 3),
+    "no columns": torch.ones(2, 0),
+    "flags": torch.tensor([[True, False]]),
+    "bits": torch.ones(2, 3, dtype=torch.bfloat16).view(torch.uint16),
+}
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS)
+def test_an_array_holds_what_its_tensor_means_and_keeps_it(tensor):
+    want = torch.zeros(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach()).tolist()
+    whole = tensor.is_contiguous() and not (tensor.is_neg() or tensor._is_zerotensor())
+    found = array(tensor.detach().clone() if whole else tensor)
+    gc.collect()
+    torch.full((6,), 7.0)  # would lie there, if the clone's memory were given back
+    assert found.tolist() == want
+    assert found.shape == tuple(tensor.shape) and found.itemsize == tensor.element_size()
 
 
 @pytest.mark.parametrize("write", ["in place", "through .data"])

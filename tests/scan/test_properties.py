@@ -8,7 +8,7 @@ import torch
 from longshort.scan import State, lstm
 from longshort.scan.plan import backends
 from oracle import assert_equations
-from scan.cases import ALONE, PAIRS, Case, each_backend, ids, refused
+from scan.cases import ALONE, ON_THE_CPU, PAIRS, Case, each_backend, ids, refused
 
 PLAIN = [c for c in ALONE if c.checkpoint_every is None]
 SOME = PAIRS[::7]
@@ -211,6 +211,17 @@ def test_segments_change_the_memory_and_not_the_numbers(backend, every, reverse)
     whole = case.differentiate(tensors, backend=backend)
     for what, got in case.differentiate(tensors, backend=backend, checkpoint_every=every).items():
         assert_equations(got, whole[what], what=what)
+
+
+@pytest.mark.parametrize("backend", [*ON_THE_CPU, "definition"])
+def test_segments_round_nothing_more_in_16_bits(backend):
+    """The gradient of h goes from segment to segment as it is, and the rounding at each would add up."""
+    tensors = Case("long", N=3, T=40, C=6, H=16).make(torch.bfloat16)
+    tensors["bias"][16:32] += 3  # remembers all the steps
+    whole = Case("long").differentiate(tensors, backend=backend)
+    for what, got in Case("long").differentiate(tensors, backend=backend, checkpoint_every=1).items():
+        apart = (got.double() - whole[what].double()).norm() / whole[what].double().norm()
+        assert apart < torch.finfo(torch.bfloat16).eps / 16, what
 
 
 def test_segments_keep_less_memory():

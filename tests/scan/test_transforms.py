@@ -4,12 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from torch.autograd.functional import jacobian
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
+import longshort
 from longshort.errors import BackendError
-from longshort.scan import lstm
+from longshort.scan import Variant, lstm
 from longshort.scan.plan import backends
-from scan.cases import ALONE, NAMES, Case, each_backend, ids, refused
+from scan.cases import ALONE, NAMES, ON_THE_CPU, Case, each_backend, ids, refused
 
 pytestmark = pytest.mark.filterwarnings(
     # torch's own, on its first use of forward mode
@@ -102,6 +104,84 @@ def test_jacobians_and_hessians_agree_in_every_order_of_modes(backend):
         lambda f: jacfwd(jacfwd(f)),
     ):
         torch.testing.assert_close(way(loss)(x), want)
+
+
+MANY = [
+    Case("ordinary"),
+    Case("much", noise={"variational_x": 0.3, "zoneout_c": 0.3}, reset=True, lengths=True, keep="all"),
+    Case("segments", checkpoint_every=2),
+]
+
+
+@ids(MANY)
+@pytest.mark.parametrize("backend", [*ON_THE_CPU, "definition"])
+def test_gradients_that_come_many_at_once_equal_a_loop(case, backend):
+    """Some of them all the same, and some not there."""
+    call, values = function(case, backend)
+    outputs = call(*values)
+    used = [outputs[0], outputs[2]]
+    rng = torch.Generator().manual_seed(3)
+    many = [torch.randn(4, *o.shape, generator=rng, dtype=o.dtype) for o in used]
+    asked = {"inputs": values, "retain_graph": True, "materialize_grads": True}
+    at_once = torch.autograd.grad(used, grad_outputs=many, is_grads_batched=True, **asked)
+    for k in range(4):
+        alone = torch.autograd.grad(used, grad_outputs=[m[k] for m in many], **asked)
+        for got, want in zip(at_once, alone, strict=True):
+            torch.testing.assert_close(got[k], want, rtol=0, atol=0)
+
+
+LAYERS = {
+    "ordinary": {},
+    "both directions": {"bidirectional": True},
+    "dropout": {"num_layers": 2, "dropout": 0.5},
+    "norm": {"variant": Variant(norm="ba2016")},
+}
+
+
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("backend", [*ON_THE_CPU, "definition"])
+def test_jacobians_and_hessians_of_a_layer_made_at_once_equal_those_row_by_row(options, backend):
+    layer = longshort.LSTM(2, 3, dtype=torch.float64, backend=backend, **options)
+    x = torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def y(x):
+        torch.manual_seed(4)
+        return layer(x)[0]
+
+    def loss(x):
+        return y(x).square().sum()
+
+    want = jacobian(y, x)
+    assert want.abs().max() > 0
+    for graph in (False, True):
+        torch.testing.assert_close(jacobian(y, x, vectorize=True, create_graph=graph).detach(), want)
+    torch.testing.assert_close(
+        torch.autograd.functional.hessian(loss, x, vectorize=True), jacrev(jacrev(loss))(x)
+    )
+
+
+def test_gradients_that_come_many_at_once_reach_what_is_recomputed():
+    """torch.utils.checkpoint allows one look at what was saved."""
+    from torch.utils.checkpoint import checkpoint
+
+    layer, x = longshort.LSTM(2, 3), torch.randn(3, 2, 2)
+    want = jacobian(lambda x: layer(x)[0], x)
+    got = jacobian(lambda x: checkpoint(layer, x, use_reentrant=False)[0], x, vectorize=True)
+    torch.testing.assert_close(got, want)
+
+
+def test_gradients_that_come_many_at_once_in_two_axes():
+    from torch._vmap_internals import _vmap
+
+    case = Case("ordinary")
+    call, values = function(case, "auto")
+    y, rng = call(*values)[0], torch.Generator().manual_seed(3)
+    many = torch.randn(2, 3, *y.shape, generator=rng, dtype=y.dtype)
+    at_once = _vmap(_vmap(lambda dy: torch.autograd.grad(y, values[0], dy, retain_graph=True)[0]))(many)
+    for i in range(2):
+        for j in range(3):
+            want = torch.autograd.grad(y, values[0], many[i, j], retain_graph=True)[0]
+            torch.testing.assert_close(at_once[i, j], want)
 
 
 def test_third_derivative():
@@ -236,6 +316,21 @@ def test_compile_fullgraph(case):
         assert (got is None and want is None) or torch.equal(got, want), name
 
 
+@each_backend
+def test_a_graph_of_dynamic_sizes_has_weights_of_any(backend):
+    """Given as arguments the weights' sizes are symbols as well."""
+    torch._dynamo.reset()
+    call = torch.compile(
+        lambda **given: lstm(**given, backend=backend)[0], fullgraph=True, backend="aot_eager", dynamic=True
+    )
+    for case in (Case("one"), Case("longer", N=2, T=9), Case("wider", C=6, H=8)):
+        given = {k: v.requires_grad_() for k, v in case.make(torch.float32).items()}
+        got, want = call(**given), lstm(**given, backend=backend)[0]
+        assert torch.equal(got, want)
+        grads = [torch.autograd.grad(y.square().sum(), list(given.values())) for y in (got, want)]
+        assert all(map(torch.equal, *grads))
+
+
 def test_one_tensor_passed_twice_compiles():
     torch._dynamo.reset()
     tensors = Case("ordinary").make(torch.float32)
@@ -271,13 +366,16 @@ def test_opcheck():
     ):
         given = {k: v.requires_grad_() if k in NAMES else v for k, v in case.make().items()}
         keeps = case.keep == "all"
-        word = graph.word(Options(case.options()["variant"], keep_cells=keeps, keep_gates=keeps), save=True)
         inputs = Inputs(**{**dict.fromkeys(Inputs._fields), **given})
-        torch.library.opcheck(
-            torch.ops.longshort.lstm.default,
-            (*inputs, word),
-            test_utils=["test_schema", "test_faketensor", "test_autograd_registration"],
-        )
+        for backend in ("auto", "plain"):
+            options = Options(case.options()["variant"], keep_cells=keeps, keep_gates=keeps, backend=backend)
+            checked = ["test_schema", "test_faketensor", "test_autograd_registration"]
+            if (
+                backend == "plain"
+            ):  # it compares what is saved too, in which the engine leaves gaps as they are
+                checked.append("test_aot_dispatch_dynamic")
+            arguments = (*inputs, graph.word(options, save=True))
+            torch.library.opcheck(torch.ops.longshort.lstm.default, arguments, test_utils=checked)
 
 
 def test_the_word_of_a_call_carries_every_option():

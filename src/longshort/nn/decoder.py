@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from .. import engine
+from ..scan.arrays import lent
 
 LARGE = 50_000
 """Units from which on "auto" takes the adaptive softmax."""
@@ -83,11 +84,8 @@ class Decoder(nn.Module):
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return a b' (M, K) of a (M, C) and b (K, C) on a CPU, plus a bias (K,); both may be views."""
     if a.dtype == torch.float32 and ENGINE:
-        added = None if bias is None else bias.detach().numpy()
-        threads = torch.get_num_threads()
-        return torch.from_numpy(
-            engine.multiply(a.detach().numpy(), b.detach().numpy(), added, threads=threads)
-        )
+        added, threads = None if bias is None else lent(bias), torch.get_num_threads()
+        return torch.from_numpy(engine.multiply(lent(a), lent(b), added, threads=threads))
     found = torch.mm(a, b.t())
     return found if bias is None else found.add_(bias)
 
@@ -95,7 +93,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 def cross_entropy_(scores: Tensor, targets: Tensor) -> Tensor:
     """Return the losses (M,) of scores (M, V) on a CPU, and leave p - onehot(y) in the scores."""
     if scores.dtype == torch.float32 and ENGINE:
-        threads, wanted = torch.get_num_threads(), targets.contiguous().numpy()
+        threads, wanted = torch.get_num_threads(), lent(targets.contiguous())
         return torch.from_numpy(engine.cross_entropy(scores.detach().numpy(), wanted, threads=threads))
     losses = scores.new_empty(len(scores), 1)
     for part, y, out in zip(

@@ -7,8 +7,10 @@ float32, which holds every value of both types. In both h is rounded after each 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +24,54 @@ def array(tensor: Tensor | None) -> Any:
         return None
     if not tensor.is_contiguous() and tensor.dim() and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
         tensor = tensor.contiguous()
-    return tensor.numpy() if not torch.is_grad_enabled() else tensor.detach().numpy()
+    return lent(tensor)
+
+
+def lent(tensor: Tensor) -> Any:
+    """The tensor's memory as an array of the same strides, which may be resized when no array is left."""
+    if tensor.is_neg() or tensor._is_zerotensor():  # other numbers are meant than lie there
+        tensor = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+    return np.from_dlpack(_Lent(tensor))
+
+
+class _Lent:
+    """A tensor as NumPy takes it: its memory, and a hold on it.
+
+    `Tensor.numpy` takes longer, and forbids the memory to be resized from then on, which FSDP does to weights
+    and a caller may do to x.
+    """
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __dlpack__(self, *, max_version: tuple[int, int] | None = None, **_: Any) -> Any:
+        """Return the capsule: NumPy 1 knows only the older one, and makes an array that nobody writes."""
+        return _older(self.tensor) if max_version is None else _newer(self.tensor)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return the CPU."""
+        return 1, 0
+
+
+_older, _newer = torch._C._to_dlpack, torch._C._to_dlpack_versioned
+
+
+class Memory:
+    """Arrays of tensors that are kept from call to call, and made again where a tensor's memory has moved."""
+
+    def __init__(self, tensors: Sequence[Tensor | None]) -> None:
+        self.tensors = tensors
+        self._made: tuple[list[int], list[Any]] | None = None
+
+    def arrays(self) -> list[Any]:
+        """Their own memory, in order; None for None."""
+        at = [0 if t is None else t.data_ptr() for t in self.tensors]
+        made = self._made
+        if made is None or made[0] != at:
+            made = self._made = at, list(map(array, self.tensors))
+        return made[1]
 
 
 class Form:

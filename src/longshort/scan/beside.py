@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .batched import one_by_one
 from .call import Backend, Call, Inputs, Outputs
 from .modes import transformed
 from .operator import Maybe, kept, led_back, ran, run, unpacked
@@ -74,6 +75,7 @@ class Beside(torch.autograd.Function):
         return tuple(flat)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """Run the backend's derivative of each; where gradients are recorded, one after the other."""
         tensors, calls, given = ctx.saved_tensors, ctx.calls, [len(call.places) for call in ctx.calls]

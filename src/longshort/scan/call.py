@@ -295,19 +295,8 @@ def call_of(options: Options, inputs: Inputs, save: bool, first: int = 0) -> Cal
     """
     x = inputs.x
     N, T = x.shape[:2]
-    rows, C = inputs.w_ih.shape  # not x's own: in a graph of torch.compile those may be symbols
+    rows, C = map(int, inputs.w_ih.shape)  # not x's own: in a graph of torch.compile those may be symbols,
+    P = int(inputs.w_hh.shape[1])  # and of weights that are symbols as well a graph is made for each size
     H = rows // len(options.variant.gates)
-    return Call(
-        options,
-        x.device.type,
-        x.dtype,
-        N,
-        T,
-        C,
-        H,
-        inputs.w_hh.shape[1],
-        inputs_given(inputs),
-        save,
-        first,
-        x.device.index,
-    )
+    given, ordinal = inputs_given(inputs), x.device.index
+    return Call(options, x.device.type, x.dtype, N, T, C, H, P, given, save, first, ordinal)

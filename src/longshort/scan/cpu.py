@@ -150,7 +150,7 @@ def _shared(call: Call, given: Inputs, form: Form) -> dict[str, Any]:
         return {}
     seed = int(given.seed) if given.seed is not None and not call.options.noise.silent else 0
     return {
-        "reset": None if given.reset is None else given.reset.numpy(),
+        "reset": array(given.reset),
         "lengths": array(given.lengths),
         "initial_h": form.values(given.initial_h),
         "initial_c": array(given.initial_c),

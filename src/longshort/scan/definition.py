@@ -75,12 +75,13 @@ State3 = tuple[Tensor, Tensor, Tensor]
 """h (N, P), c (N, H) and s (N, S H) of one moment, or their gradients."""
 
 
-def lstm(call: Call, given: Inputs) -> Outputs:
+def lstm(call: Call, given: Inputs, dtype: torch.dtype | None = None) -> Outputs:
     """Run a call by the equations.
 
     Args:
         call:  its options and sizes.
-        given: its tensors.
+        given: its tensors; those of 16 bits may be of float32, with the same values.
+        dtype: of y and h, which have the same values in another; the call's if None.
 
     Returns:
         The outputs; differentiable by autograd, any number of times.
@@ -105,7 +106,7 @@ def lstm(call: Call, given: Inputs) -> Outputs:
         records.append((y, cells, gates))
     if call.options.reverse:
         records.reverse()
-    return collected(call, records, h, torch.cat((c, s), dim=1))
+    return collected(call, records, h, torch.cat((c, s), dim=1), dtype or call.dtype)
 
 
 def cell(
@@ -258,16 +259,18 @@ def steps(call: Call) -> range:
     return range(call.T - 1, -1, -1) if call.options.reverse else range(call.T)
 
 
-def collected(call: Call, records: list[tuple[Tensor, Tensor, Tensor]], h: Tensor, c: Tensor) -> Outputs:
-    """Stack what the steps left (y, cells, gates), in order of time, and round y and h to x's dtype."""
+def collected(
+    call: Call, records: list[tuple[Tensor, Tensor, Tensor]], h: Tensor, c: Tensor, dtype: torch.dtype
+) -> Outputs:
+    """Stack what the steps left (y, cells, gates), in order of time, y and h in a dtype that holds them."""
     columns = list(zip(*records, strict=True)) or [(), (), ()]
     y, cells, gates = (
         torch.stack(column, dim=1) if column else h.new_zeros(call.N, 0, size)
         for column, size in zip(columns, (call.P, call.H, 4 * call.H), strict=True)
     )
-    h = h.to(call.dtype)
+    h = h.to(dtype)
     return Outputs(
-        y.to(call.dtype),
+        y.to(dtype),
         h if records else h.clone(),
         c.clone(),
         cells if call.options.keep_cells else None,

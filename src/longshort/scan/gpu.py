@@ -290,18 +290,14 @@ def _own(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _finished(given: Inputs, found: dict[str, Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Return the gradients in the order of the inputs, zeros where nothing arrived."""
+    """Return the gradients in the order of the inputs, zeros where nothing arrived, h's not rounded."""
     result: list[Tensor | None] = [None] * DIFFERENTIABLE
     for k, wanted in enumerate(needs[:DIFFERENTIABLE]):
         value = given[k]
         if not wanted or value is None:
             continue
         gradient = found.get(Inputs._fields[k])
-        if gradient is None:
-            gradient = torch.zeros_like(value)
-        elif gradient.dtype != value.dtype:
-            gradient = gradient.to(value.dtype)
-        result[k] = gradient
+        result[k] = torch.zeros_like(value) if gradient is None else gradient
     return tuple(result)
 
 
@@ -345,7 +341,8 @@ class _Recording(ByParts):
             found = gradients(
                 call, given, outputs, tuple(rest[3:]), arriving, needs, self.machine, twice=True
             )
-        finished = _finished(given, found, needs)
+        each = zip(_finished(given, found, needs), given, strict=False)
+        finished = tuple(None if g is None or t is None else g.to(t.dtype) for g, t in each)
         again = found.get("bias_hh", finished[AT["bias"]])
         return (*finished, *(None,) * (len(needs) - len(finished))), again
 

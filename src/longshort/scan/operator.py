@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import checks, masks, plain
+from .batched import one_by_one
 from .call import DIFFERENTIABLE, Backend, Call, Grads, Inputs, Outputs, scattered
 from .masks import Noise
 from .modes import casting, transformed, watched, written
@@ -102,9 +103,11 @@ def backward(
         noise = call.options.noise
         if call.options.training and given.seed is not None:
             if noise.variational_x and found[0] is not None:
-                found[0] = masked(backend, found[0], "variational_x", noise.variational_x, given.seed)
+                found[0] = masked(
+                    backend, found[0], "variational_x", noise.variational_x, given.seed, call.wide
+                )
             if noise.weight_drop and found[2] is not None:
-                found[2] = masked(backend, found[2], "weight_drop", noise.weight_drop, given.seed)
+                found[2] = masked(backend, found[2], "weight_drop", noise.weight_drop, given.seed, call.wide)
     for k, (value, tensor) in enumerate(zip(found, given, strict=False)):
         if value is not None and tensor is not None and value.dtype != tensor.dtype:
             found[k] = value.to(tensor.dtype)
@@ -152,6 +155,7 @@ class Masked(torch.autograd.Function):
         return masked(backend, x, kind, rate, seed)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         """Mask the gradient; a second derivative comes this way again."""
         (seed,) = ctx.saved_tensors
@@ -195,6 +199,7 @@ class Scan(torch.autograd.Function):
         ctx.save_for_backward(*given, *output)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """Run the backend's derivative, as a function that can itself be differentiated."""
         tensors = ctx.saved_tensors  # once: torch.utils.checkpoint allows no second look
@@ -254,6 +259,7 @@ class Recorded(torch.autograd.Function):
         return output
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """Run the backend's derivative, as `Scan` does."""
         tensors, count = ctx.saved_tensors, len(ctx.call.places)
@@ -330,6 +336,7 @@ class Gradient(torch.autograd.Function):
         return gradients
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, *arriving: Maybe) -> tuple[Any, ...]:
         """The second derivative: autograd through the derivative by hand, which is plain torch."""
         tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[3:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from functools import cached_property, partial
+from functools import partial
 from operator import is_
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import engine
-from .arrays import Form, array, marks
+from .arrays import Form, Memory, marks
 from .call import Call, Inputs, version
 
 _WEIGHTS: Final = (
@@ -42,16 +42,12 @@ class Weights:
         self.all = [given[k] for k in _PLACES]
         self.variant, self.tensors = call.variant, [t for t in self.all if t is not None]
         self.places = tuple(map(id, self.tensors))
-
-    @cached_property
-    def memory(self) -> list[Any]:
-        """Their own memory, in the order of `_WEIGHTS`."""
-        return [None if t is None else array(t) for t in self.all]
+        self.memory = Memory(self.all)
 
     def arrays(self, form: Form) -> list[Any]:
         """What they hold now, in the same order."""
         if form.name == "whole":
-            return self.memory
+            return self.memory.arrays()
         return [*map(form.values, self.all[:2]), *map(form.sums, self.all[2:])]
 
     def packed(self, form: Form, back: bool, threads: int, looks: bool = True) -> Any:
@@ -110,12 +106,7 @@ class Bias:
     """The one or two tensors whose sum is the bias."""
 
     def __init__(self, biases: Sequence[Tensor]) -> None:
-        self.biases = biases
-
-    @cached_property
-    def memory(self) -> list[Any]:
-        """Their own memory."""
-        return list(map(array, self.biases))
+        self.biases, self.memory = biases, Memory(biases)
 
     def sum(self, form: Form) -> Any:
         """What they add up to now, in their own dtype."""
@@ -124,4 +115,5 @@ class Bias:
         if form.name != "whole":
             first, *rest = self.biases
             return form.sums(first + rest[0] if rest else first)
-        return self.memory[0] if len(self.memory) == 1 else self.memory[0] + self.memory[1]
+        arrays = self.memory.arrays()
+        return arrays[0] if len(arrays) == 1 else arrays[0] + arrays[1]

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from .batched import one_by_one
 from .call import Backend, Bound, Call, Inputs, Outputs, Record, Site, Works
 from .modes import transformed
 from .operator import WIDTH, Maybe, differentiated, ran
@@ -35,6 +36,7 @@ class Placed(torch.autograd.Function):
         return output
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, *grads: Maybe) -> tuple[Any, ...]:
         """Run the backend's derivative, as `Scan` does."""
         record, tensors, needs = ctx.record, ctx.saved_tensors, ctx.needs_input_grad[1:]

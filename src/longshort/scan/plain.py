@@ -36,16 +36,16 @@ def _backward(
 
 
 def pullback(call: Call, given: Inputs, grads: Grads, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Return the gradients by running the definition; differentiable in turn."""
+    """Return the gradients by running the definition, in the dtype of the sums; differentiable in turn."""
     places = [k for k in range(DIFFERENTIABLE) if given[k] is not None and needs[k]]
 
     def run(*moving: Tensor) -> tuple[Tensor, ...]:
         tensors: list[Any] = list(given)
         for k, tensor in zip(places, moving, strict=True):
             tensors[k] = tensor
-        return tuple(o for o in definition.lstm(call, Inputs(*tensors)) if o is not None)
+        return tuple(o for o in definition.lstm(call, Inputs(*tensors), call.wide) if o is not None)
 
-    outputs, pull = pulled(run, [given[k] for k in places])
+    outputs, pull = pulled(run, [tensor.to(call.wide) for k in places if (tensor := given[k]) is not None])
     arriving = [g for g, wanted in zip(grads, _present(call), strict=True) if wanted]
     found = pull(filled(outputs, arriving))
     result: list[Tensor | None] = [None] * DIFFERENTIABLE
@@ -79,8 +79,9 @@ def pulled(function: Callable[..., tuple[Tensor, ...]], values: Sequence[Any]) -
 
 
 def filled(outputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """The gradients, with zeros where there is none."""
-    return tuple(torch.zeros_like(o) if g is None else g for o, g in zip(outputs, grads, strict=True))
+    """The gradients in the outputs' dtypes, with zeros where there is none."""
+    each = zip(outputs, grads, strict=True)
+    return tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for o, g in each)
 
 
 def _present(call: Call) -> tuple[bool, ...]:

@@ -1,8 +1,10 @@
 """`checkpoint_every=k`: keep the state at every k-th step only, and run each segment again for its gradient.
 
 A training call then keeps N (P + H) numbers for each segment instead of several N H for each step, for one
-more forward pass. The numbers are the same: a segment starts from the very state that the first pass left,
-and the noise counts its steps from the start of the whole.
+more forward pass. The numbers are the same, but for the order in which a weight's gradient is added up: a
+segment starts from the very state that the first pass left, the noise counts its steps from the start of the
+whole, and the gradient of h is not rounded between segments. Only the kernels of a device round a segment's
+share of a weight's gradient to 16 bits, where the weight has no more.
 """
 
 from __future__ import annotations

@@ -89,11 +89,8 @@ class Tape(NamedTuple):
         cells = outputs.cells if outputs.cells is not None else left.pop(0)
         norms = [Norm(*left[k : k + 2]) for k in range(0, len(left), 2)]
         norm_z, norm_r = (norms[0], norms[1]) if len(norms) == 2 else (None, norms[0] if norms else None)
-        w, active, noise = (
-            definition.widened(call, given),
-            definition.active_steps(call, given),
-            definition.noise_of(call, given),
-        )
+        w, active = definition.widened(call, given), definition.active_steps(call, given)
+        noise = definition.noise_of(call, w)
         if active is not None:
             w = w._replace(x=torch.where(active[..., None], w.x, 0))
         gate = dict(zip("ifgo", gates.chunk(4, dim=-1), strict=True))

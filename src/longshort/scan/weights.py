@@ -75,7 +75,7 @@ def gradients(
 
 
 def _finished(tape: Tape, found: dict[str, Tensor], wanted: dict[str, bool]) -> tuple[Tensor | None, ...]:
-    """Undo what `definition.widened` did: the padding and the dtype."""
+    """Undo the padding. The dtype stays that of the sums: only what leaves a whole call is rounded."""
     given = tape.given
     if tape.active is not None and "x" in found:
         found["x"] = torch.where(tape.active[..., None], found["x"], 0)
@@ -84,8 +84,7 @@ def _finished(tape: Tape, found: dict[str, Tensor], wanted: dict[str, bool]) -> 
         if value is None or not wanted[name]:
             result.append(None)
         else:
-            gradient = found[name] if name in found else torch.zeros_like(value)
-            result.append(gradient.to(value.dtype))
+            result.append(found[name] if name in found else torch.zeros_like(value))
     return tuple(result)
 
 
