@@ -136,6 +136,20 @@ def test_interrupted_before_a_first_validation_a_run_keeps_the_last_weights_unti
     assert about["step"] == 10 and about["score"] is not None
 
 
+@pytest.mark.parametrize("in_a_run", [False, True])
+@pytest.mark.parametrize("settings", [{"optimiser": "nt-asgd"}, {"average": 0.9}], ids=["nt-asgd", "average"])
+def test_interrupted_before_a_first_validation_it_has_what_would_have_been_validated(
+    tmp_path, settings, in_a_run
+):
+    module, validated = network(), network()
+    run = make_run(tmp_path / "run") if in_a_run else None
+    interrupted_at_5 = replace(SETTINGS, every=40, schedule="constant", **settings)
+    fit(module, Line(at={4: interrupt}), interrupted_at_5, run=run, quiet=True)
+    fit(validated, Line(at={4: interrupt}), replace(interrupted_at_5, every=5), quiet=True)
+    assert torch.equal(weights(module), weights(validated))
+    assert not torch.equal(weights(module), weights(network()))
+
+
 def test_what_takes_long_is_followed_by_lines(capsys, monkeypatch):
     monkeypatch.setattr("longshort.train.progress.Lines.seconds", 0.0)
     assert list(followed(range(4), "reading")) == [0, 1, 2, 3]

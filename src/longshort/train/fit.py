@@ -231,15 +231,14 @@ def fit(
             if last is not None and (due or time.monotonic() - saved > SAVE_AFTER):
                 last.save(place)
                 saved = time.monotonic()
-        if last is not None and run is not None and stop:
-            if not place.scores:
-                save_best(run, mean.kept, place, about or {})  # so that there is something to try
+        if stop and not place.scores:  # nothing is the best yet: what has been learned is kept
+            mean.before_validation(place)
+            best = copy.deepcopy(mean.kept.state_dict())
+            if run is not None:
+                save_best(run, mean.kept, place, about or {})
+        if last is not None and stop:
             last.save(place)
-    if run is not None and run.exists("weights.safetensors"):
-        load_best(run, module)
-    elif place.scores:
-        module.load_state_dict(best)
-    module.to("cpu", dtype).eval()
+    _leave(run, module, best, dtype)
     best_step = place.best_step if place.scores else place.step
     return Fitted(place.step, best_step, place.best, place.seconds, bool(stop))
 
@@ -265,6 +264,15 @@ def _step(
     optimiser.step()
     optimiser.zero_grad()
     return value
+
+
+def _leave(run: Run | None, module: nn.Module, best: dict[str, Any], dtype: torch.dtype) -> None:
+    """Give the module the best weights, the run's where it has some, and leave it as `fit` says."""
+    if run is not None and run.exists("weights.safetensors"):
+        load_best(run, module)
+    else:
+        module.load_state_dict(best)
+    module.to("cpu", dtype).eval()
 
 
 def _validated(objective: Objective, model: nn.Module) -> Validation:
