@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from longshort.errors import BackendError, RunError, SettingError
+from longshort.errors import BackendError, Diverged, RunError, SettingError
 from longshort.runs import Run
 from longshort.train import FitSettings, Validation, fit, reached
 from longshort.train.checkpoint import Place, load_best
@@ -339,8 +339,30 @@ def test_a_loss_that_is_not_finite():
     assert str(raised.value) == (
         "fit: loss and gradient must stay finite, and at step 0 the loss is nan and the gradient's norm "
         "nan. Lower `lr` or `clip`, or look for extreme values in the data. "
-        "The weights of the best validation (step 0) are kept."
+        "No validation came before, so the weights are those that this training began with."
     )
+
+
+@pytest.mark.parametrize("in_a_run", [False, True])
+@pytest.mark.parametrize("diverged_at", [3, 14])
+def test_a_diverged_module_has_the_weights_that_the_error_names(tmp_path, in_a_run, diverged_at):
+    class Broken(Line):
+        def loss(self, model, batch):
+            return super().loss(model, batch) * self.factor
+
+    def breaks():
+        broken.factor = float("inf")
+
+    module, best, broken = network(), network(), Broken(at={diverged_at: breaks})
+    broken.factor = 1.0
+    run = make_run(tmp_path / "run") if in_a_run else None
+    with pytest.raises(Diverged) as raised:
+        fit(module, broken, SETTINGS, run=run, quiet=True)
+    if diverged_at > SETTINGS.every:
+        fit(best, Line(at={10: interrupt}), SETTINGS, quiet=True)
+        assert str(raised.value).endswith("The weights of the best validation (step 10) are kept.")
+    assert torch.equal(weights(module), weights(best))
+    assert not module.training
 
 
 def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(tmp_path):
