@@ -130,6 +130,44 @@ def test_jagged_and_nested_sequences_equal_packed_ones():
     same(h, h_n)
 
 
+def of_rows(values, offsets, lengths):
+    return torch.nested.nested_tensor_from_jagged(values, torch.tensor(offsets), torch.tensor(lengths))
+
+
+HOLES = {
+    "behind each": lambda x: of_rows(x.flatten(0, 1), [0, 5, 10, 15], [2, 4, 1]),
+    "in front, and between": lambda x: of_rows(x.flatten(0, 1), [2, 5, 9, 13], [3, 1, 4]),
+    "one of no length": lambda x: of_rows(x.flatten(0, 1), [0, 5, 10, 15], [5, 0, 3]),
+    "all of no length": lambda x: of_rows(x.flatten(0, 1), [0, 5, 10, 15], [0, 0, 0]),
+    "narrowed": lambda x: torch.nested.narrow(
+        x, 1, torch.tensor([1, 0, 3]), torch.tensor([2, 3, 2]), layout=torch.jagged
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("holes", HOLES.values(), ids=HOLES)
+def test_nested_sequences_with_holes_are_read_by_their_lengths(holes):
+    layer, x = ls.LSTM(4, 6, bidirectional=True, dtype=torch.float64), data(3, 5, 4).requires_grad_()
+    hx, nested = first_state(layer, 3), holes(x)
+    y, (h, c) = layer(nested, hx)
+    ((y.values() * data(15, 12)).sum() + h.sum() + c.sum()).backward()
+    got, x.grad = x.grad, None
+    starts, lengths = nested.offsets()[:-1].tolist(), nested.lengths().tolist()
+    want, loss = torch.zeros(15, 12, dtype=torch.float64), 0
+    for n, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        own = x.flatten(0, 1)[start : start + length]
+        y_n, (h_n, c_n) = layer(own[:, None], tuple(s[:, n : n + 1] for s in hx))
+        same(h[:, n], h_n[:, 0])
+        want[start : start + length] = y_n[:, 0].detach()
+        loss += (y_n[:, 0] * data(15, 12)[start : start + length]).sum() + h_n.sum() + c_n.sum()
+    loss.backward()
+    same(y.values(), want)
+    same(got, x.grad)
+    assert y.shape[:2] == nested.shape[:2] and y.offsets() is nested.offsets()
+    assert y.lengths() is nested.lengths()
+
+
 def test_jagged_sequences_of_no_length():
     layer = ls.LSTM(4, 6, dtype=torch.float64)
     sequences = [data(3, 4), data(0, 4), data(2, 4)]
