@@ -7,10 +7,11 @@ import warnings
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_sequence
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import longshort as ls
-from longshort.scan import Jagged, Noise, State, Variant
+from longshort.scan import Jagged, Noise, State, Variant, lstm
 from oracle import assert_as_accurate
 
 ARGUMENTS = [
@@ -166,6 +167,55 @@ def test_nested_sequences_with_holes_are_read_by_their_lengths(holes):
     same(got, x.grad)
     assert y.shape[:2] == nested.shape[:2] and y.offsets() is nested.offsets()
     assert y.lengths() is nested.lengths()
+
+
+def packed(x, lengths, **options):
+    return pack_padded_sequence(x, torch.tensor(lengths, device="cpu"), batch_first=True, **options)
+
+
+def with_key(layer, x):
+    return lstm(x, layer.weight_ih_l0, layer.weight_hh_l0, noise=layer.noise, training=True, seed=3)[0]
+
+
+def trained_with_noise(layer, x):
+    torch.manual_seed(0)
+    return layer.train()(x)
+
+
+ELSEWHERE = {
+    "packed": lambda layer, x: layer(packed(x, [3, 5], enforce_sorted=False))[0].data,
+    "packed and sorted": lambda layer, x: layer(packed(x, [5, 3]))[0].data,
+    "jagged": lambda layer, x: layer(Jagged.of([x[0, :3], x[1]]))[0].values,
+    "nested": lambda layer, x: layer(torch.nested.as_nested_tensor([x[0], x[1]], layout=torch.jagged))[
+        0
+    ].values(),
+    "holes": lambda layer, x: layer(
+        torch.nested.nested_tensor_from_jagged(
+            x.flatten(0, 1), torch.tensor([0, 5, 10], device="cpu"), torch.tensor([2, 4], device="cpu")
+        )
+    )[0].values(),
+    "lists": lambda layer, x: layer(x, lengths=[3, 5], reset=[[False, True, False, False, True]] * 2)[0],
+    "no sequences": lambda layer, x: layer(x[:0], lengths=[])[0],
+    "dropout": lambda layer, x: trained_with_noise(layer, x)[0],
+    "steps": lambda layer, x: layer.step(x[:, 0])[0],
+    "a key in a graph": lambda layer, x: make_fx(lambda x: with_key(layer, x))(x)(x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("call", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_torch_s_default_device_is_of_no_importance(call):
+    layer = ls.LSTM(4, 6, 2, batch_first=True, dropout=0.3, noise=Noise(zoneout_c=0.2), dtype=torch.float64)
+    layer, x = layer.eval(), data(2, 5, 4).requires_grad_()
+    want = call(layer, x)
+    torch.set_default_device("meta")
+    try:
+        got = call(layer, x)
+        (gradient,) = torch.autograd.grad(got.sum(), x)
+    finally:
+        torch.set_default_device(None)
+    same(got, want)
+    same(gradient, torch.autograd.grad(want.sum(), x)[0])
 
 
 def test_jagged_sequences_of_no_length():

@@ -36,7 +36,7 @@ class Jagged(NamedTuple):
     def of(sequences: list[Tensor]) -> Jagged:
         """Join sequences (T_n, C), at least one; zero length is allowed."""
         lengths = [s.shape[0] for s in sequences]
-        offsets = torch.tensor([0, *lengths]).cumsum(0)
+        offsets = torch.tensor([0, *lengths], device="cpu").cumsum(0)
         return Jagged(torch.cat(sequences), offsets.to(sequences[0].device), max(lengths))
 
     def lengths(self) -> Tensor:
@@ -126,8 +126,8 @@ def fold(y: Tensor, like: Ragged | Tensor) -> Ragged | Tensor:
         like: what `unfold` was given.
     """
     if isinstance(like, PackedSequence):
-        order = like.sorted_indices
-        lengths = (like.batch_sizes > torch.arange(y.shape[0])[:, None]).sum(1)  # longest first
+        order, sizes = like.sorted_indices, like.batch_sizes
+        lengths = (sizes > torch.arange(y.shape[0], device=sizes.device)[:, None]).sum(1)  # longest first
         packed = pack_padded_sequence(y if order is None else y[order], lengths, batch_first=True)
         return PackedSequence(packed.data, like.batch_sizes, like.sorted_indices, like.unsorted_indices)
     values, offsets, own, longest = _parts(like)
