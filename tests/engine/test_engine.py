@@ -541,6 +541,25 @@ def test_calls_from_several_threads_take_turns():
     assert len(found) == 4 and all(np.array_equal(got, want) for got in found)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+def test_every_number_of_threads_is_served_by_the_workers_of_the_largest():
+    code = (
+        "import os, numpy as np\n"
+        "from longshort import engine\n"
+        "rng = np.random.default_rng(0)\n"
+        "w = [rng.standard_normal((1024, 256)).astype(np.float32) / 16 for _ in range(2)]\n"
+        "x = rng.standard_normal((16, 5, 256)).astype(np.float32)\n"
+        "packed, counts = engine.pack(*w), []\n"
+        "want = engine.forward(packed, x, threads=1).y\n"
+        "for threads in (2, 3, 5, 8, 4, 6, 2):\n"
+        "    assert np.allclose(engine.forward(packed, x, threads=threads).y, want, atol=1e-5)\n"
+        "    counts.append(len(os.listdir('/proc/self/task')))\n"
+        "print([count - counts[0] for count in counts])\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert out.stdout.strip() == "[0, 1, 3, 6, 6, 6, 6]"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_computes():
     code = (

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from models import Reader
@@ -133,6 +134,44 @@ def test_our_layer_and_its_variants(options):
     specimen = Specimen(Model(), (x,))
     assert specimen.trace().difference < 1e-10
     torch.testing.assert_close(specimen.replayed()[0], specimen.run(), rtol=0, atol=1e-10)
+
+
+RESET = [[False, True, False] * 3, [True] + [False] * 8, [False] * 9]
+STATE = torch.linspace(-1, 1, 60, dtype=torch.float64).view(4, 3, 5)
+GIVEN = {
+    "reset in lists": {"reset": RESET},
+    "reset in an array": {"reset": np.array(RESET)},
+    "lengths in a list": {"lengths": [9, 4, 7]},
+    "lengths in an array": {"lengths": np.array([9, 4, 7])},
+    "both": {"reset": RESET, "lengths": (9, 4, 7)},
+    "a state in a list": {"hx": [STATE, -STATE]},
+    "a state in a tensor": {"hx": torch.stack((STATE, -STATE))},
+    "an initial state in a list": {"initial": [STATE, -STATE], "reset": RESET},
+    "one sequence, reset in a list": {"reset": RESET[0]},
+    "one sequence, lengths in a list": {"lengths": [4]},
+    "one sequence, its state": {"hx": (STATE[:, 0], STATE[:, 1])},
+    "one sequence, its state with an axis of N": {"hx": (STATE[:, :1], STATE[:, 1:2])},
+    "one sequence, its initial state with one": {"initial": [STATE[:, :1], STATE[:, 1:2]], "reset": RESET[0]},
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_our_layer_with_all_that_it_takes_in_more_than_one_form(name):
+    layer = longshort.LSTM(4, 5, 2, batch_first=True, bidirectional=True).double()
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = layer
+
+        def forward(self, x):
+            return self.lstm(x, **GIVEN[name])[0]
+
+    specimen = Specimen(Model(), (inputs(True)[0] if name.startswith("one sequence") else inputs(True),))
+    assert specimen.trace().difference < 1e-10
+    (call,), _ = specimen.record()
+    for answer in (specimen.replayed()[0], specimen.with_input(call.name, call.x)):
+        torch.testing.assert_close(answer, specimen.run(), rtol=0, atol=1e-10)
 
 
 def test_nothing_is_shown_of_a_copy_that_drifted(monkeypatch):

@@ -7,10 +7,11 @@ import warnings
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_sequence
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
 
 import longshort as ls
-from longshort.scan import Jagged, Noise, State, Variant
+from longshort.scan import Jagged, Noise, State, Variant, lstm
 from oracle import assert_as_accurate
 
 ARGUMENTS = [
@@ -128,6 +129,93 @@ def test_jagged_and_nested_sequences_equal_packed_ones():
     y, (h, _) = ours(nested)
     same(y.values(), flat)
     same(h, h_n)
+
+
+def of_rows(values, offsets, lengths):
+    return torch.nested.nested_tensor_from_jagged(values, torch.tensor(offsets), torch.tensor(lengths))
+
+
+HOLES = {
+    "behind each": lambda x: of_rows(x.flatten(0, 1), [0, 5, 10, 15], [2, 4, 1]),
+    "in front, and between": lambda x: of_rows(x.flatten(0, 1), [2, 5, 9, 13], [3, 1, 4]),
+    "one of no length": lambda x: of_rows(x.flatten(0, 1), [0, 5, 10, 15], [5, 0, 3]),
+    "all of no length": lambda x: of_rows(x.flatten(0, 1), [0, 5, 10, 15], [0, 0, 0]),
+    "narrowed": lambda x: torch.nested.narrow(
+        x, 1, torch.tensor([1, 0, 3]), torch.tensor([2, 3, 2]), layout=torch.jagged
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("holes", HOLES.values(), ids=HOLES)
+def test_nested_sequences_with_holes_are_read_by_their_lengths(holes):
+    layer, x = ls.LSTM(4, 6, bidirectional=True, dtype=torch.float64), data(3, 5, 4).requires_grad_()
+    hx, nested = first_state(layer, 3), holes(x)
+    y, (h, c) = layer(nested, hx)
+    ((y.values() * data(15, 12)).sum() + h.sum() + c.sum()).backward()
+    got, x.grad = x.grad, None
+    starts, lengths = nested.offsets()[:-1].tolist(), nested.lengths().tolist()
+    want, loss = torch.zeros(15, 12, dtype=torch.float64), 0
+    for n, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        own = x.flatten(0, 1)[start : start + length]
+        y_n, (h_n, c_n) = layer(own[:, None], tuple(s[:, n : n + 1] for s in hx))
+        same(h[:, n], h_n[:, 0])
+        want[start : start + length] = y_n[:, 0].detach()
+        loss += (y_n[:, 0] * data(15, 12)[start : start + length]).sum() + h_n.sum() + c_n.sum()
+    loss.backward()
+    same(y.values(), want)
+    same(got, x.grad)
+    assert y.shape[:2] == nested.shape[:2] and y.offsets() is nested.offsets()
+    assert y.lengths() is nested.lengths()
+
+
+def packed(x, lengths, **options):
+    return pack_padded_sequence(x, torch.tensor(lengths, device="cpu"), batch_first=True, **options)
+
+
+def with_key(layer, x):
+    return lstm(x, layer.weight_ih_l0, layer.weight_hh_l0, noise=layer.noise, training=True, seed=3)[0]
+
+
+def trained_with_noise(layer, x):
+    torch.manual_seed(0)
+    return layer.train()(x)
+
+
+ELSEWHERE = {
+    "packed": lambda layer, x: layer(packed(x, [3, 5], enforce_sorted=False))[0].data,
+    "packed and sorted": lambda layer, x: layer(packed(x, [5, 3]))[0].data,
+    "jagged": lambda layer, x: layer(Jagged.of([x[0, :3], x[1]]))[0].values,
+    "nested": lambda layer, x: layer(torch.nested.as_nested_tensor([x[0], x[1]], layout=torch.jagged))[
+        0
+    ].values(),
+    "holes": lambda layer, x: layer(
+        torch.nested.nested_tensor_from_jagged(
+            x.flatten(0, 1), torch.tensor([0, 5, 10], device="cpu"), torch.tensor([2, 4], device="cpu")
+        )
+    )[0].values(),
+    "lists": lambda layer, x: layer(x, lengths=[3, 5], reset=[[False, True, False, False, True]] * 2)[0],
+    "no sequences": lambda layer, x: layer(x[:0], lengths=[])[0],
+    "dropout": lambda layer, x: trained_with_noise(layer, x)[0],
+    "steps": lambda layer, x: layer.step(x[:, 0])[0],
+    "a key in a graph": lambda layer, x: make_fx(lambda x: with_key(layer, x))(x)(x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("call", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_torch_s_default_device_is_of_no_importance(call):
+    layer = ls.LSTM(4, 6, 2, batch_first=True, dropout=0.3, noise=Noise(zoneout_c=0.2), dtype=torch.float64)
+    layer, x = layer.eval(), data(2, 5, 4).requires_grad_()
+    want = call(layer, x)
+    torch.set_default_device("meta")
+    try:
+        got = call(layer, x)
+        (gradient,) = torch.autograd.grad(got.sum(), x)
+    finally:
+        torch.set_default_device(None)
+    same(got, want)
+    same(gradient, torch.autograd.grad(want.sum(), x)[0])
 
 
 def test_jagged_sequences_of_no_length():

@@ -325,3 +325,41 @@ def test_a_strided_nested_tensor():
         "LSTM: a nested `input` must have the layout torch.jagged, got torch.strided. "
         "Make it with torch.nested.nested_tensor(..., layout=torch.jagged)."
     )
+
+
+def nested(*sizes, **more):
+    return torch.nested.nested_tensor([torch.zeros(size) for size in sizes], layout=torch.jagged, **more)
+
+
+NESTED = {
+    "time is last": (
+        lambda: nested((4, 4), (3, 4)).transpose(1, 2),
+        "LSTM: a nested `input` must have 3 axes (N, T, C) and different lengths along axis 1, "
+        "got 3 axes and different lengths along axis 2. Make it of sequences (T, C).",
+    ),
+    "no channels": (
+        lambda: nested((4,), (3,)),
+        "LSTM: a nested `input` must have 3 axes (N, T, C) and different lengths along axis 1, "
+        "got 2 axes and different lengths along axis 1. Make it of sequences (T, C).",
+    ),
+    "sequences share a row": (
+        lambda: torch.nested.nested_tensor_from_jagged(
+            X[:, 0], torch.tensor([0, 2, 5]), torch.tensor([3, 3])
+        ),
+        "LSTM: the sequences of a nested `input` must lie one after the other in its 5 rows, "
+        "got those that start at [0, 2] with the lengths [3, 3].",
+    ),
+    "a row that is not there": (
+        lambda: torch.nested.nested_tensor_from_jagged(
+            X[:, 0], torch.tensor([0, 2, 5]), torch.tensor([2, 4])
+        ),
+        "LSTM: the sequences of a nested `input` must lie one after the other in its 5 rows, "
+        "got those that start at [0, 2] with the lengths [2, 4].",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize(("make", "text"), NESTED.values(), ids=NESTED)
+def test_nested_tensors_that_are_no_sequences(make, text):
+    assert message(ShapeError, lambda: LAYER(make())) == text

@@ -95,6 +95,19 @@ def test_only_some_of_the_streams_step(tmp_path):
         before = y
 
 
+def test_a_stream_that_has_not_stepped_shows_the_h_it_began_from(tmp_path):
+    _, model = exported(tmp_path, num_layers=2, learn_initial=True)
+    streams, x, nobody = model.streams(2), np.ones((2, 3), np.float32), np.zeros(2, bool)
+    first = model.initial_state(2).h[-1]
+    assert np.abs(first).min() > 0
+    np.testing.assert_array_equal(streams.step(x, nobody), first)
+    streams.step(x)
+    streams.reset(np.array([False, True]))
+    np.testing.assert_array_equal(streams.step(x, nobody)[1], first[1])
+    streams.state = given = model(np.ones((2, 4, 3), np.float32))[1]
+    np.testing.assert_array_equal(streams.step(x, nobody), given.h[-1])
+
+
 def test_a_reset_begins_anew(tmp_path):
     _, model = exported(tmp_path, learn_initial=True)
     streams, x = model.streams(2), np.random.randn(2, 3).astype(np.float32)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from longshort.errors import BackendError, RunError, SettingError
+from longshort.errors import BackendError, Diverged, RunError, SettingError
 from longshort.runs import Run
 from longshort.train import FitSettings, Validation, fit, reached
 from longshort.train.checkpoint import Place, load_best
@@ -134,6 +134,20 @@ def test_interrupted_before_a_first_validation_a_run_keeps_the_last_weights_unti
     fit(network(seed=99), Line(at={10: interrupt}), settings, run=run, quiet=True)
     about = load_best(run, loaded)
     assert about["step"] == 10 and about["score"] is not None
+
+
+@pytest.mark.parametrize("in_a_run", [False, True])
+@pytest.mark.parametrize("settings", [{"optimiser": "nt-asgd"}, {"average": 0.9}], ids=["nt-asgd", "average"])
+def test_interrupted_before_a_first_validation_it_has_what_would_have_been_validated(
+    tmp_path, settings, in_a_run
+):
+    module, validated = network(), network()
+    run = make_run(tmp_path / "run") if in_a_run else None
+    interrupted_at_5 = replace(SETTINGS, every=40, schedule="constant", **settings)
+    fit(module, Line(at={4: interrupt}), interrupted_at_5, run=run, quiet=True)
+    fit(validated, Line(at={4: interrupt}), replace(interrupted_at_5, every=5), quiet=True)
+    assert torch.equal(weights(module), weights(validated))
+    assert not torch.equal(weights(module), weights(network()))
 
 
 def test_what_takes_long_is_followed_by_lines(capsys, monkeypatch):
@@ -325,8 +339,30 @@ def test_a_loss_that_is_not_finite():
     assert str(raised.value) == (
         "fit: loss and gradient must stay finite, and at step 0 the loss is nan and the gradient's norm "
         "nan. Lower `lr` or `clip`, or look for extreme values in the data. "
-        "The weights of the best validation (step 0) are kept."
+        "No validation came before, so the weights are those that this training began with."
     )
+
+
+@pytest.mark.parametrize("in_a_run", [False, True])
+@pytest.mark.parametrize("diverged_at", [3, 14])
+def test_a_diverged_module_has_the_weights_that_the_error_names(tmp_path, in_a_run, diverged_at):
+    class Broken(Line):
+        def loss(self, model, batch):
+            return super().loss(model, batch) * self.factor
+
+    def breaks():
+        broken.factor = float("inf")
+
+    module, best, broken = network(), network(), Broken(at={diverged_at: breaks})
+    broken.factor = 1.0
+    run = make_run(tmp_path / "run") if in_a_run else None
+    with pytest.raises(Diverged) as raised:
+        fit(module, broken, SETTINGS, run=run, quiet=True)
+    if diverged_at > SETTINGS.every:
+        fit(best, Line(at={10: interrupt}), SETTINGS, quiet=True)
+        assert str(raised.value).endswith("The weights of the best validation (step 10) are kept.")
+    assert torch.equal(weights(module), weights(best))
+    assert not module.training
 
 
 def test_a_gradient_that_is_not_finite_reaches_no_checkpoint(tmp_path):

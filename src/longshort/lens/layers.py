@@ -93,7 +93,8 @@ class Call:
 def read_call(name: str, module: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
     """Bring the arguments of a recurrent layer's forward into one form."""
     given = dict(zip(("input", "hx"), args, strict=False)) | dict(kwargs)
-    x, hx, lengths, packed, batched = given["input"], given.get("hx"), given.get("lengths"), None, True
+    kind, x, packed, batched = kind_of(module) or "", given["input"], None, True
+    lengths, reset = given.get("lengths"), given.get("reset")
     if isinstance(x, packing.PackedSequence):
         packed = x
         x, lengths = packing.pad_packed_sequence(x, batch_first=True)
@@ -101,15 +102,20 @@ def read_call(name: str, module: Any, args: Sequence[Any], kwargs: Mapping[str, 
         batched = x.dim() == 3
         x = x if batched else x[None] if module.batch_first else x[:, None]
         x = x if module.batch_first else x.transpose(0, 1)
-    if hx is not None:
-        hx = tuple(hx) if isinstance(hx, tuple | list) else (hx,)
-        hx = hx if batched else tuple(s[:, None] for s in hx)
-    kind, initial = kind_of(module) or "", given.get("initial")
-    initial = initial if initial is None or batched else tuple(s[:, None] for s in initial)
-    reset = given.get("reset")
-    reset = reset[None] if reset is not None and reset.dim() == 1 else reset
+    hx, initial = (_state(kind, given.get(name)) for name in ("hx", "initial"))
+    if reset is not None:
+        reset = torch.as_tensor(reset, device=x.device)
+        reset = reset[None] if reset.dim() == 1 else reset
     lengths = lengths if lengths is None else torch.as_tensor(lengths)
     return Call(name, kind, module, x, hx, lengths, reset, initial, packed, batched)
+
+
+def _state(kind: str, given: Any) -> tuple[Tensor, ...] | None:
+    """A state as a recurrent layer takes it, with or without an axis of N -> with one; None for none."""
+    if given is None:
+        return None
+    parts = tuple(given) if kind == "lstm" else (given,)
+    return tuple(s[:, None] if s.dim() == 2 else s for s in parts)
 
 
 def read_output(call: Call, output: Any) -> Tensor:

@@ -244,11 +244,7 @@ def _lstm_step(
     """Equations (3) to (6) of `scan.definition`: the gates, the new cell, what it shows, and f's
     pre-activation.
     """
-    look = (
-        dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
-        if w.peephole is not None
-        else {}
-    )
+    look = definition.peepholes(v, w)
     one = torch.ones_like(c)
     seen = {k: blocks[k] + look[k] * c if k in look else blocks[k] for k in "if" if k in blocks}
     i = change("i", definition.squash(v, seen["i"]) if "i" in seen else one)

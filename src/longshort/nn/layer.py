@@ -116,7 +116,8 @@ class LSTM(nn.Module):
 
         Args:
             input:   (T, N, C), (N, T, C) with batch_first, (T, C) for one sequence; a PackedSequence, a
-                `longshort.scan.Jagged`, or a nested tensor of layout torch.jagged.
+                `longshort.scan.Jagged`, or a nested tensor (N, T, C) of layout torch.jagged, whose y has its
+                offsets and lengths, and zeros between sequences that leave rows out.
             hx:      state before the first step: h (L, N, P) and c (L, N, H); the initial state if None.
             reset:   (N, T) bool, whatever batch_first; true where a sequence starts step t from its initial
                 state. No gradient passes back through that point. The reversed direction starts anew

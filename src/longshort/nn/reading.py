@@ -249,7 +249,8 @@ def _check_state(
 
 def _numbers(lengths: Any) -> Tensor:
     try:
-        return torch.as_tensor(lengths) if len(lengths) else torch.zeros(0, dtype=torch.int64)
+        given = lengths if len(lengths) else torch.zeros(0, dtype=torch.int64, device="cpu")
+        return torch.as_tensor(given, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise ShapeError(
             f"LSTM: `lengths` must be whole numbers, one for each sequence, got {lengths!r}."

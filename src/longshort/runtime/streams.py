@@ -61,7 +61,7 @@ class Stream:
         Args:
             x: (n, C), or (C,) for a single stream.
             mask: (n,) bool, the sequences that step; all if None. The others stay as they are, and their y is
-                that of their last step (zero before the first).
+                the last layer's h of their state: after their last step, or as they began.
 
         Returns:
             y (n, P), or (P,).

@@ -118,11 +118,7 @@ def cell(
     if w.w_gates is not None:
         more = (s @ w.w_gates.T).chunk(len(v.sigmoids), dim=-1)
         blocks |= {k: blocks[k] + part for k, part in zip(v.sigmoids, more, strict=True)}
-    look = (
-        dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
-        if w.peephole is not None
-        else {}
-    )
+    look = peepholes(v, w)
     one = torch.ones_like(c)
     gate = {
         k: squash(v, blocks[k] + look[k] * c if look else blocks[k]) if k in blocks else one for k in "if"

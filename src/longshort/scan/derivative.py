@@ -153,11 +153,7 @@ def _cell(v: Variant, w: Inputs, a: Tensor, old: State3, m: Masks) -> tuple[Tens
     if w.w_gates is not None:
         more = (s @ w.w_gates.T).chunk(len(v.sigmoids), dim=-1)
         part |= {k: part[k] + extra for k, extra in zip(v.sigmoids, more, strict=True)}
-    look = (
-        dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
-        if w.peephole is not None
-        else {}
-    )
+    look = definition.peepholes(v, w)
     one = torch.ones_like(c) if len(v.gates) < 4 else c
     i = (
         definition.squash(v, torch.addcmul(part["i"], look["i"], c) if look else part["i"])
@@ -251,11 +247,7 @@ def _step(tape: Tape, t: int, cut: Step, after: State3, grads: Grads) -> tuple[S
         a["o"] = out * k["o"]  # (12)
         if extra:
             a["o"] = a["o"] + extra["o"] * slope(v, cut.gates["o"])
-    look = (
-        dict(zip(v.sigmoids, w.peephole.chunk(len(v.sigmoids)), strict=True))
-        if w.peephole is not None
-        else {}
-    )
+    look = definition.peepholes(v, w)
     d_out = d = out * k["c"]  # (13)
     if v.norm == "ba2016" and cut.norm_c is not None:
         d = normed_derivative(*cut.norm_c, d * w.gain_c)

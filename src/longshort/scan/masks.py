@@ -225,7 +225,7 @@ def key(seed: int | Tensor, device: torch.device) -> Tensor:
             f"Pass seed=None to draw one."
         )
     if watched():
-        return (seed if isinstance(seed, Tensor) else torch.tensor(seed)).to(device)
+        return (seed if isinstance(seed, Tensor) else torch.tensor(seed, device="cpu")).to(device)
     if not isinstance(seed, Tensor):
         return torch.full((), seed, device=device)
     if seed.device.type == "cpu" and device.type == "cuda" and seed.dim() == 0:

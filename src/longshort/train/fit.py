@@ -183,7 +183,8 @@ def fit(
 
     Raises:
         SettingError: an unknown device, or a precision that it has not.
-        Diverged: loss or gradient are no longer finite; the last checkpoint stays as it is.
+        Diverged: loss or gradient are no longer finite; the module has the best weights, as when this
+            returns, or those it began with where none was validated; the last checkpoint stays as it is.
         BackendError: the device is not there.
         RunError: the run's checkpoint is damaged or of another module.
 
@@ -210,7 +211,11 @@ def fit(
         if recorder is not None:
             recorder(place.step, module, objective)
         while not place.over(settings.max_steps, settings.patience, settings.goal) and not stop:
-            loss = _step(fabric, model, optimiser, objective, settings, place)
+            try:
+                loss = _step(fabric, model, optimiser, objective, settings, place)
+            except Diverged:
+                _leave(run, module, best, dtype)
+                raise
             mean.step(place)
             place.advance(loss)
             if recorder is not None:
@@ -231,15 +236,14 @@ def fit(
             if last is not None and (due or time.monotonic() - saved > SAVE_AFTER):
                 last.save(place)
                 saved = time.monotonic()
-        if last is not None and run is not None and stop:
-            if not place.scores:
-                save_best(run, mean.kept, place, about or {})  # so that there is something to try
+        if stop and not place.scores:  # nothing is the best yet: what has been learned is kept
+            mean.before_validation(place)
+            best = copy.deepcopy(mean.kept.state_dict())
+            if run is not None:
+                save_best(run, mean.kept, place, about or {})
+        if last is not None and stop:
             last.save(place)
-    if run is not None and run.exists("weights.safetensors"):
-        load_best(run, module)
-    elif place.scores:
-        module.load_state_dict(best)
-    module.to("cpu", dtype).eval()
+    _leave(run, module, best, dtype)
     best_step = place.best_step if place.scores else place.step
     return Fitted(place.step, best_step, place.best, place.seconds, bool(stop))
 
@@ -265,6 +269,15 @@ def _step(
     optimiser.step()
     optimiser.zero_grad()
     return value
+
+
+def _leave(run: Run | None, module: nn.Module, best: dict[str, Any], dtype: torch.dtype) -> None:
+    """Give the module the best weights, the run's where it has some, and leave it as `fit` says."""
+    if run is not None and run.exists("weights.safetensors"):
+        load_best(run, module)
+    else:
+        module.load_state_dict(best)
+    module.to("cpu", dtype).eval()
 
 
 def _validated(objective: Objective, model: nn.Module) -> Validation:
@@ -313,10 +326,12 @@ def _finite(loss: Tensor, norm: Any, settings: FitSettings, place: Place) -> flo
     value, length = loss.item(), float(norm)
     if math.isfinite(value) and (math.isfinite(length) or settings.precision == "16-mixed"):
         return value
+    kept = f"The weights of the best validation (step {place.best_step}) are kept."
+    if not place.scores:
+        kept = "No validation came before, so the weights are those that this training began with."
     raise Diverged(
         f"fit: loss and gradient must stay finite, and at step {place.step} the loss is {value:.4g} and the "
-        f"gradient's norm {length:.4g}. Lower `lr` or `clip`, or look for extreme values in the data. "
-        f"The weights of the best validation (step {place.best_step}) are kept."
+        f"gradient's norm {length:.4g}. Lower `lr` or `clip`, or look for extreme values in the data. {kept}"
     )
 
 

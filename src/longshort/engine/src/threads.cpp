@@ -6,9 +6,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <thread>
 #include <type_traits>
-#include <vector>
 
 namespace longshort {
 namespace {
@@ -47,12 +47,20 @@ void leave(int) {}
 // they stand as long as they are read. A worker that comes finds all it needs in one line, and leaves its answer in its own.
 class Team {
  public:
-  explicit Team(int members) : members_(members), parts_(new Part[static_cast<std::size_t>(members)]) {
-    for (int member = 1; member < members; ++member)
-      std::thread([this, member] { work(member); }).detach();
+  // Start the workers that are missing. Each knows its own part, which stays where it is; nobody else reads the deque
+  // but the caller, whose turn it is.
+  void grow(int members) {
+    for (int member = static_cast<int>(parts_.size()); member < members; ++member) {
+      Part& own = parts_.emplace_back();
+      if (member == 0) continue;  // the caller's
+      try {
+        std::thread([this, member, &own] { work(member, own); }).detach();
+      } catch (...) {
+        parts_.pop_back();
+        throw;
+      }
+    }
   }
-
-  int members() const { return members_; }
 
   void run(int members, Job<int> job) {
     job_ = job;
@@ -75,7 +83,7 @@ class Team {
     int patience = asleep ? 0 : SpinsBeforeClaim;
     for (int member = 1; member < members; ++member) {
       if (comes(member, number, patience)) continue;  // to look at its claim would take the line from it
-      if (!claim(member, number)) await(member, number);
+      if (!claim(part(member), number)) await(member, number);
       else if (how.settled) take_part(member, members, 0);
     }
     if (asleep) shared_at_ = std::chrono::steady_clock::now();
@@ -92,6 +100,9 @@ class Team {
   static constexpr std::uint64_t OneJob = std::uint64_t{1} << 16;
   static int members_of(std::uint64_t state) { return static_cast<int>(state % OneJob); }
 
+  Part& part(int member) { return parts_[static_cast<std::size_t>(member)]; }
+  const Part& part(int member) const { return parts_[static_cast<std::size_t>(member)]; }
+
   std::uint64_t open(int members) {
     number_ += OneJob;
     state_.store(number_ + static_cast<std::uint64_t>(members), std::memory_order_seq_cst);
@@ -106,20 +117,19 @@ class Team {
   // Of those with a part in the job that was opened. A worker says that it sleeps before it looks at the state once more.
   bool anyone_sleeps(int members) const {
     for (int member = 1; member < members; ++member)
-      if (parts_[static_cast<std::size_t>(member)].asleep.load(std::memory_order_seq_cst)) return true;
+      if (part(member).asleep.load(std::memory_order_seq_cst)) return true;
     return false;
   }
 
   // A worker that comes late may ask for a job that is over: its number is behind.
-  bool claim(int member, std::uint64_t number) {
-    std::atomic<std::uint64_t>& claimed = parts_[static_cast<std::size_t>(member)].claimed;
-    std::uint64_t last = claimed.load(std::memory_order_relaxed);
-    return last < number && claimed.compare_exchange_strong(last, number, std::memory_order_acq_rel);
+  static bool claim(Part& part, std::uint64_t number) {
+    std::uint64_t last = part.claimed.load(std::memory_order_relaxed);
+    return last < number && part.claimed.compare_exchange_strong(last, number, std::memory_order_acq_rel);
   }
 
   // Whether a member is done before the spins are spent.
   bool comes(int member, std::uint64_t number, int& spins) const {
-    const std::atomic<std::uint64_t>& done = parts_[static_cast<std::size_t>(member)].done;
+    const std::atomic<std::uint64_t>& done = part(member).done;
     for (; done.load(std::memory_order_acquire) != number; --spins) {
       if (spins == 0) return false;
       pause();
@@ -142,9 +152,8 @@ class Team {
       piece_job_(as, how_.backwards ? pieces_ - 1 - k : k);
   }
 
-  void work(int member) {
+  void work(int member, Part& own) {
     FlushDenormals flush;
-    Part& own = parts_[static_cast<std::size_t>(member)];
     std::uint64_t seen = 0;
     for (;;) {
       std::uint64_t now = state_.load(std::memory_order_acquire);
@@ -162,7 +171,7 @@ class Team {
       seen = now;
       const int members = members_of(now);
       const std::uint64_t number = now - static_cast<std::uint64_t>(members);
-      if (member >= members || !claim(member, number)) continue;
+      if (member >= members || !claim(own, number)) continue;
       if (job_) job_(member);
       else take_part(member, members, member);
       own.done.store(number, std::memory_order_release);
@@ -171,11 +180,10 @@ class Team {
 
   static constexpr std::chrono::microseconds Moment{50};
 
-  const int members_;
   std::uint64_t number_ = 0;
   std::chrono::steady_clock::time_point shared_at_{};
   std::atomic<int> waker_core_{-1};
-  std::unique_ptr<Part[]> parts_;
+  std::deque<Part> parts_;
   alignas(64) std::atomic<std::uint64_t> state_{0};
   Job<int> job_;
   Job<int, std::ptrdiff_t> piece_job_;
@@ -215,7 +223,7 @@ struct OpenMP {
 // module would deadlock, and a forked child has none of them, nor OpenMP's, so all are left behind, never destroyed.
 struct Teams {
   std::mutex turn;
-  Team* team = nullptr;
+  Team team;  // one for all numbers of threads: it has as many workers as the largest asked for
   OpenMP openmp;
 };
 
@@ -264,8 +272,8 @@ void run_team(int members, Job<int> job) {
   Teams& shared = shared_teams();
   if (shared.openmp.run(members, job)) return;
   const std::lock_guard<std::mutex> turn(shared.turn);
-  if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
-  shared.team->run(members, job);
+  shared.team.grow(members);
+  shared.team.run(members, job);
 }
 
 void share(int members, std::ptrdiff_t pieces, Sharing how, Job<int, std::ptrdiff_t> job) {
@@ -282,8 +290,8 @@ void share(int members, std::ptrdiff_t pieces, Sharing how, Job<int, std::ptrdif
   }
   const std::unique_lock<std::mutex> turn(shared.turn, std::try_to_lock);
   if (!turn) return do_part(0, 1);
-  if (!shared.team || shared.team->members() < members) shared.team = new Team(members);
-  shared.team->share(members, pieces, how, job);
+  shared.team.grow(members);
+  shared.team.share(members, pieces, how, job);
 }
 
 double meeting() {

@@ -183,7 +183,7 @@ class Cuda:
             BackendError: an earlier kernel reported.
         """
         if self._report is None:
-            self._report = torch.zeros(2, dtype=torch.int64).pin_memory()
+            self._report = torch.zeros(2, dtype=torch.int64, device="cpu").pin_memory()
         block, step = self._report.tolist()
         if block:
             raise BackendError(

@@ -218,7 +218,8 @@ def _right(found: Prepared, a: Tensor, b: Tensor, out: Tensor) -> bool:
         if a.is_cuda and torch.cuda.is_current_stream_capturing():
             return False
         given, made = _alike(a[:1]), _alike(out)
-        given.copy_(torch.randn(a.shape[1:], generator=torch.Generator().manual_seed(0)))
+        rng = torch.Generator("cpu").manual_seed(0)
+        given.copy_(torch.randn(a.shape[1:], generator=rng, device="cpu"))
         failed: list[int] = []
         _bound(found, given, b, made, failed.append)(0)
         want = given[0].float() @ b.float()
