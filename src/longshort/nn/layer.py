@@ -315,18 +315,21 @@ class LSTM(nn.Module):
         super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._forget()  # and with it the memory that the weights leave
-        packings.forget(self.parameters())
+        self._let_go()  # of the memory that the weights leave
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's own
         return moved
 
     def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
-        packings.forget(self.parameters())
+        self._let_go()
         super()._load_from_state_dict(*args, **named)
 
     def _forget(self) -> None:
         for name in binding.FORGOTTEN:
             self.__dict__.pop(name, None)
+
+    def _let_go(self) -> None:
+        self._forget()
+        packings.forget(self.parameters())
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in binding.FORGOTTEN}
