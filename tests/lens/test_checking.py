@@ -82,3 +82,23 @@ def test_tokens_are_lists_or_letters_with_the_padding_or_without():
     packed = nn.utils.rnn.pack_padded_sequence(torch.randn(2, 4, 3), [4, 2], batch_first=True)
     for rows in (["abcd", "ef"], [list("abcd"), list("ef..")]):
         assert look(nn.LSTM(3, 2, batch_first=True), packed, tokens=rows).tokens[0] == list("abcd")
+
+
+@pytest.mark.parametrize(("required", "loss", "mark"), [
+    (3, None, "✓"), (5, None, "!"), (14, None, "!"), (5, squared, "!"), (14, squared, "!"),
+])  # fmt: skip
+def test_a_need_that_is_not_met_is_not_ticked(required, loss, mark):
+    """An untrained model, in which gradient reaches 7 steps and a probe reads 3."""
+    torch.manual_seed(0)
+    model = Reader(nn.LSTM, 2, 6, 1)
+    made = look(model, torch.randn(12, 15, 2), loss=loss, required=required)
+    (line,) = (line for line in str(made).split("\n") if "Three horizons" in line)
+    assert line.startswith(mark) and f"; the task needs {required}. " in line
+    assert (made.flow.horizon, made.stored.horizon) == (7, 3)
+    if loss is None:
+        told = {
+            3: "What is needed is stored; whether it is used takes a loss to say.",
+            5: "Gradient reaches 7 steps, and a linear probe reads 3 steps from the state: what is needed ",
+            14: "Both are below the 14 that are needed: raise the bias of the forget gate ",
+        }
+        assert told[required] in line
