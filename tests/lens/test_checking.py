@@ -84,6 +84,24 @@ def test_tokens_are_lists_or_letters_with_the_padding_or_without():
         assert look(nn.LSTM(3, 2, batch_first=True), packed, tokens=rows).tokens[0] == list("abcd")
 
 
+@pytest.fixture(scope="module")
+def seen():
+    return look(MODEL, X)
+
+
+@pytest.mark.parametrize("name", ["k.png", "weights.safetensors", "page"])
+def test_a_page_takes_the_name_of_a_page(seen, tmp_path, name):
+    path = tmp_path / name
+    path.write_text("kept")
+    with pytest.raises(SettingError) as raised:
+        seen.save(path)
+    assert str(raised.value) == (
+        f"look: `path` must end in .html or .htm, got {path}: what is written is a page, and would replace a "
+        "file of that name."
+    )
+    assert path.read_text() == "kept"
+
+
 @pytest.mark.parametrize(("required", "loss", "mark"), [
     (3, None, "✓"), (5, None, "!"), (14, None, "!"), (5, squared, "!"), (14, squared, "!"),
 ])  # fmt: skip

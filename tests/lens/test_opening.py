@@ -135,6 +135,9 @@ FILE = (
      "longshort look: /dev/null: cannot be made: File exists. Give another name.\n"),
     (["RUN", "--out", "."],
      "longshort look: .: cannot be written: it is a folder. Give the name of a file in it.\n"),
+    (["RUN", "--out", "FILE"],
+     "longshort look: --out must end in .html or .htm, got FILE: what is written is a page, and would "
+     "replace a file of that name.\n"),
 ])  # fmt: skip
 def test_what_fails_says_what(forecaster, words, message, verb):
     file = str(forecaster[1] / "settings.json")

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "name of a problem. By default what the run has.",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page to write. Default: look.html in RUN."
+        "--out", type=Path, metavar="FILE.html", help="the page to write. Default: look.html in RUN."
     )
     parser.add_argument("--findings", action="store_true", help="print the findings, write no page")
     parser.add_argument(
@@ -44,9 +44,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Look."""
     from ..lens import look_at
+    from ..lens.checking import require_page_name
     from ..lens.opening import open_run
     from ..runs import require_writable
 
+    if args.out is not None and not args.out.is_dir():
+        require_page_name(args.out, "--out")
     opened = open_run(args.folder, args.source)
     out = args.out or Path(args.folder) / "look.html"
     if not args.findings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from .trace import Trace
 
 FRAME = ("step", "length", "lags", "full", "half", "gates")
 """What a `Recorder` keeps of a moment."""
+PAGES = (".html", ".htm")
+"""Endings of the name of a page."""
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +116,23 @@ def require_gradients(specimen: Specimen, played: Played) -> None:
         raise SettingError(
             f"look: `loss` must pass gradients on to what {kind} returns, got a loss without. Leave out "
             "detach(), no_grad() and argmax in it."
+        )
+
+
+def require_page_name(path: str | Path, name: str = "`path`") -> None:
+    """Raise where a page would take a name that is none of a page's, and maybe another file's.
+
+    Args:
+        path: of the page.
+        name: what to call it.
+
+    Raises:
+        SettingError: it does not end in .html or .htm.
+    """
+    if Path(path).suffix.lower() not in PAGES:
+        raise SettingError(
+            f"look: {name} must end in .html or .htm, got {path}: what is written is a page, and would "
+            "replace a file of that name."
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from .attribution import Influence
-from .checking import checked, fitting, fitting_loss
+from .checking import checked, fitting, fitting_loss, require_page_name
 from .cutting import Surgery
 from .driving import Drivers, drivers
 from .finding import Finding
@@ -110,14 +110,16 @@ class Look:
         """Write the page to a file, whole or not at all.
 
         Args:
-            path: its name.
+            path: its name, which ends in .html or .htm.
             limit: as for `html`.
 
         Raises:
+            SettingError: another name.
             RunError: the file cannot be written.
         """
         from ..runs import replacing
 
+        require_page_name(path)
         with replacing(path) as file:
             file.write(self.html(limit).encode())
         return Path(path)
