@@ -102,6 +102,13 @@ def test_a_page_takes_the_name_of_a_page(seen, tmp_path, name):
     assert path.read_text() == "kept"
 
 
+@pytest.mark.parametrize("limit", [0, -1, float("nan")])
+def test_a_limit_is_more_than_nothing(seen, limit):
+    with pytest.raises(SettingError) as raised:
+        seen.html(limit)
+    assert str(raised.value) == f"look: `limit` must be a number of bytes above 0, got {limit}."
+
+
 @pytest.mark.parametrize(("required", "loss", "mark"), [
     (3, None, "✓"), (5, None, "!"), (14, None, "!"), (5, squared, "!"), (14, squared, "!"),
 ])  # fmt: skip

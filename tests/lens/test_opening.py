@@ -114,11 +114,12 @@ def verb(capsys):
 
 def test_the_verb_writes_the_page_and_prints_the_findings(forecaster, tmp_path, verb):
     _, folder = forecaster
-    result = verb(folder, "--out", tmp_path / "look.html", "--words", "torch")
+    result = verb(folder, "--out", tmp_path / "look.html", "--words", "torch", "--limit", "0.00001")
     assert result.returncode == 0, result.err
     assert "half-lives of the c_t" in result.out and "Three horizons" in result.out
     assert f"{tmp_path / 'look.html'}: the page, " in result.out
     assert (tmp_path / "look.html").read_text("utf8").count("<title>wave</title>") == 1
+    assert result.err == ("note: the page is larger than --limit 1e-05: of this model it cannot show less.\n")
 
 
 FILE = (
@@ -138,6 +139,10 @@ FILE = (
     (["RUN", "--out", "FILE"],
      "longshort look: --out must end in .html or .htm, got FILE: what is written is a page, and would "
      "replace a file of that name.\n"),
+    (["RUN", "--limit", "-1"], "longshort look: --limit must be a number of MB above 0, got -1.\n"),
+    (["RUN", "--limit", "nan"], "longshort look: --limit must be a number of MB above 0, got nan.\n"),
+    (["RUN", "--findings", "--out", "f.html"],
+     "longshort look: --findings writes no page, and --out asks for one in f.html. Leave out one of them.\n"),
 ])  # fmt: skip
 def test_what_fails_says_what(forecaster, words, message, verb):
     file = str(forecaster[1] / "settings.json")

@@ -13,7 +13,10 @@ The page is one HTML file that needs no network. Whatever it leaves out, it says
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+from ..errors import SettingError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,12 @@ def run(args: argparse.Namespace) -> None:
     from ..lens.opening import open_run
     from ..runs import require_writable
 
+    if not args.limit > 0:
+        raise SettingError(f"look: --limit must be a number of MB above 0, got {args.limit:g}.")
+    if args.findings and args.out is not None:
+        raise SettingError(
+            f"look: --findings writes no page, and --out asks for one in {args.out}. Leave out one of them."
+        )
     if args.out is not None and not args.out.is_dir():
         require_page_name(args.out, "--out")
     opened = open_run(args.folder, args.source)
@@ -60,4 +69,12 @@ def run(args: argparse.Namespace) -> None:
     print(made)
     if not args.findings:
         path = made.save(out, args.limit * 1e6)
-        print(f"\n{path}: the page, {path.stat().st_size / 1e6:.1f} MB")
+        size = path.stat().st_size / 1e6
+        print(f"\n{path}: the page, {size:.1f} MB")
+        if size > args.limit:
+            _note(f"the page is larger than --limit {args.limit:g}: of this model it cannot show less.")
+
+
+def _note(text: str) -> None:
+    """Tell the person, beside the findings that standard output is for."""
+    print(f"note: {text}", file=sys.stderr, flush=True)

@@ -101,9 +101,15 @@ class Look:
 
         Args:
             limit: its largest size in bytes; beyond, sequences and then units are left out, and it says so.
+                What is left at last takes about 100 kB, whatever the limit.
+
+        Raises:
+            SettingError: no positive limit.
         """
         from .assembly import page
 
+        if not limit > 0:
+            raise SettingError(f"look: `limit` must be a number of bytes above 0, got {limit}.")
         return page(self, limit)
 
     def save(self, path: str | Path, limit: float = 2e6) -> Path:
@@ -114,7 +120,7 @@ class Look:
             limit: as for `html`.
 
         Raises:
-            SettingError: another name.
+            SettingError: another name, or no positive limit.
             RunError: the file cannot be written.
         """
         from ..runs import replacing
