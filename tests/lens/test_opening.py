@@ -207,6 +207,19 @@ def test_the_file_of_a_text_and_a_fitted_model(book):
     assert "LanguageModel" in repr(look(model, "so"))
 
 
+@pytest.mark.parametrize(("prompt", "why"), [
+    ("missing.txt", "there is no file of this name."),
+    ("my notes.txt", "there is no file of this name."),
+    ("texts/missing", "there is no file of this name."),
+    ("FOLDER", "it is the name of a folder, not of a file."),
+    ("once more. so it was", None),
+])  # fmt: skip
+def test_a_prompt_that_may_have_been_meant_as_a_file_is_noted(book, prompt, why):
+    prompt = prompt.replace("FOLDER", str(book))
+    notes = [note for note in open_run(book / "run", prompt).notes if "is taken as the prompt" in note]
+    assert notes == ([] if why is None else [f"“{prompt}” is taken as the prompt: {why}"])
+
+
 def test_prompts_that_are_long_strange_or_alone(book, monkeypatch):
     long = open_run(book / "run", "so it was " * 120)
     assert long.inputs[0].shape[1] == 1000

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None and not args.out.is_dir():
         require_page_name(args.out, "--out")
     opened = open_run(args.folder, args.source)
+    for note in opened.notes:
+        _note(note)
     out = args.out or Path(args.folder) / "look.html"
     if not args.findings:
         require_writable(out)
