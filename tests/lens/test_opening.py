@@ -220,6 +220,22 @@ def test_a_prompt_that_may_have_been_meant_as_a_file_is_noted(book, prompt, why)
     assert notes == ([] if why is None else [f"“{prompt}” is taken as the prompt: {why}"])
 
 
+def test_of_a_long_text_it_is_said_how_much_was_read(book, tmp_path):
+    (tmp_path / "long.txt").write_text(TEXT * 4)
+    opened = open_run(book / "run", str(tmp_path / "long.txt"))
+    assert opened.notes == ["Of the text's 12,240 chars 48 stretches of 128 were read, evenly spread."]
+    with torch.no_grad():
+        read = opened.model(*opened.inputs)
+        torch.testing.assert_close(opened.last(read), opened.output(read)[:, -1:])
+
+
+def test_how_much_is_done_is_shown_where_it_is_asked_for(contest, monkeypatch, capsys):
+    monkeypatch.setattr("longshort.train.progress.Lines.seconds", 0.0)
+    look_at(open_run(contest, "loan"), quiet=False)
+    shares = [f"looking: {k / 10:.0%}\n" for k in range(10)]  # five stages, and five more models
+    assert capsys.readouterr().err == "".join(shares)
+
+
 def test_prompts_that_are_long_strange_or_alone(book, monkeypatch):
     long = open_run(book / "run", "so it was " * 120)
     assert long.inputs[0].shape[1] == 1000

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path(args.folder) / "look.html"
     if not args.findings:
         require_writable(out)
-    made = look_at(opened, vocabulary=args.words)
+    made = look_at(opened, vocabulary=args.words, quiet=False)
     if opened.compare:
         print(f"{made.title}: {opened.name}\n")
     print(made)

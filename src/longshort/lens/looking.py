@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from ..train.progress import followed
 from .attribution import Influence
 from .checking import checked, fitting, fitting_loss, require_page_name
 from .cutting import Surgery
@@ -210,6 +211,7 @@ def look_at(
     layer: str | None = None,
     vocabulary: str = "classic",
     seed: int = 0,
+    quiet: bool = True,
 ) -> Look:
     """Look at what `opening` made ready; the arguments are those of `look`.
 
@@ -218,6 +220,7 @@ def look_at(
         layer: as for `look`.
         vocabulary: as for `look`.
         seed: as for `look`.
+        quiet: show nothing; else how much is done, on standard error.
 
     Raises:
         LongshortError: as `look`.
@@ -254,7 +257,7 @@ def look_at(
     stages = Measuring(made, specimen, opened, seed).stages()
     for name, models in opened.compare.items():
         stages += [partial(_compare, made, name, replace(specimen, model=other), seed) for other in models]
-    for stage in stages:
+    for stage in followed(stages, "looking", quiet=quiet):
         stage()
     return made
 

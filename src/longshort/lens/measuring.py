@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,8 +83,9 @@ class Measuring:
     def influence(self) -> None:
         """What the answer rests on."""
         made = self.made
+        specimen = replace(self.specimen, output=self.opened.last or self.specimen.output)
         made.influence = influence(
-            self.specimen, output=self.opened.answer, seed=self.seed, window=self.window, trace=made.trace
+            specimen, output=self.opened.answer, seed=self.seed, window=self.window, trace=made.trace
         )
         made.notes += made.influence.notes
 

@@ -54,6 +54,11 @@ def open_text(model: LanguageModel, prompt: str | None = None, text: Any = None,
     spots = _spots(text, T, _wanted(network, T) - len(rows))
     rows += [np.asarray(text[at : at + T + 1], np.int64) for at in spots]
     names += [f"the text at {vocabulary.unit} {at:,}" for at in spots]
+    if spots and len(spots) * T < len(text) - T:
+        notes.append(
+            f"Of the text's {len(text):,} {vocabulary.unit}s {len(spots)} stretches of {T:,} were read, "
+            "evenly spread."
+        )
     if not rows:
         raise DataError(
             f"look: needs a prompt, or a text of {T + 1} {vocabulary.unit}s or more. {why} Give a prompt."
@@ -76,7 +81,7 @@ def open_text(model: LanguageModel, prompt: str | None = None, text: Any = None,
         network, (tokens[:, :-1],), lambda read: network.decoder(read.h), loss, likeliest,
         f"The score of “{word}” as the next {vocabulary.unit}", "LanguageModel",
         [f"number {k} of the {vocabulary.unit}" for k in range(network.embedding.embedding_dim)],
-        names, notes, labels,
+        names, notes, labels, last=lambda read: network.decoder(read.h[:, -1:]),
     )  # fmt: skip
 
 
