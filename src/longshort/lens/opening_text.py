@@ -136,7 +136,7 @@ def _like_a_name(prompt: str) -> str | None:
     """What to say of a prompt that may have been meant as the name of a file."""
     if os.path.isdir(prompt):  # noqa: PTH112 - no error where the text is too long for a name
         return f"“{prompt}” is taken as the prompt: it is the name of a folder, not of a file."
-    if re.fullmatch(r"\S*/\S*|.*\.[A-Za-z]\w{0,4}", prompt):
+    if len(prompt) < 200 and re.fullmatch(r"\S*/\S*|.*\.[A-Za-z]\w{0,4}", prompt):
         return f"“{prompt}” is taken as the prompt: there is no file of this name."
     return None
 
