@@ -114,11 +114,12 @@ def verb(capsys):
 
 def test_the_verb_writes_the_page_and_prints_the_findings(forecaster, tmp_path, verb):
     _, folder = forecaster
-    result = verb(folder, "--out", tmp_path / "look.html", "--words", "torch")
+    result = verb(folder, "--out", tmp_path / "look.html", "--words", "torch", "--limit", "0.00001")
     assert result.returncode == 0, result.err
     assert "half-lives of the c_t" in result.out and "Three horizons" in result.out
     assert f"{tmp_path / 'look.html'}: the page, " in result.out
     assert (tmp_path / "look.html").read_text("utf8").count("<title>wave</title>") == 1
+    assert result.err == ("note: the page is larger than --limit 1e-05: of this model it cannot show less.\n")
 
 
 FILE = (
@@ -135,6 +136,13 @@ FILE = (
      "longshort look: /dev/null: cannot be made: File exists. Give another name.\n"),
     (["RUN", "--out", "."],
      "longshort look: .: cannot be written: it is a folder. Give the name of a file in it.\n"),
+    (["RUN", "--out", "FILE"],
+     "longshort look: --out must end in .html or .htm, got FILE: what is written is a page, and would "
+     "replace a file of that name.\n"),
+    (["RUN", "--limit", "-1"], "longshort look: --limit must be a number of MB above 0, got -1.\n"),
+    (["RUN", "--limit", "nan"], "longshort look: --limit must be a number of MB above 0, got nan.\n"),
+    (["RUN", "--findings", "--out", "f.html"],
+     "longshort look: --findings writes no page, and --out asks for one in f.html. Leave out one of them.\n"),
 ])  # fmt: skip
 def test_what_fails_says_what(forecaster, words, message, verb):
     file = str(forecaster[1] / "settings.json")
@@ -197,6 +205,35 @@ def test_the_file_of_a_text_and_a_fitted_model(book):
     )
     assert open_model(model, "so").names[:2] == ["“so” and on", "the text at char 0"]
     assert "LanguageModel" in repr(look(model, "so"))
+
+
+@pytest.mark.parametrize(("prompt", "why"), [
+    ("missing.txt", "there is no file of this name."),
+    ("my notes.txt", "there is no file of this name."),
+    ("texts/missing", "there is no file of this name."),
+    ("FOLDER", "it is the name of a folder, not of a file."),
+    ("once more. so it was", None),
+])  # fmt: skip
+def test_a_prompt_that_may_have_been_meant_as_a_file_is_noted(book, prompt, why):
+    prompt = prompt.replace("FOLDER", str(book))
+    notes = [note for note in open_run(book / "run", prompt).notes if "is taken as the prompt" in note]
+    assert notes == ([] if why is None else [f"“{prompt}” is taken as the prompt: {why}"])
+
+
+def test_of_a_long_text_it_is_said_how_much_was_read(book, tmp_path):
+    (tmp_path / "long.txt").write_text(TEXT * 4)
+    opened = open_run(book / "run", str(tmp_path / "long.txt"))
+    assert opened.notes == ["Of the text's 12,240 chars 48 stretches of 128 were read, evenly spread."]
+    with torch.no_grad():
+        read = opened.model(*opened.inputs)
+        torch.testing.assert_close(opened.last(read), opened.output(read)[:, -1:])
+
+
+def test_how_much_is_done_is_shown_where_it_is_asked_for(contest, monkeypatch, capsys):
+    monkeypatch.setattr("longshort.train.progress.Lines.seconds", 0.0)
+    look_at(open_run(contest, "loan"), quiet=False)
+    shares = [f"looking: {k / 10:.0%}\n" for k in range(10)]  # five stages, and five more models
+    assert capsys.readouterr().err == "".join(shares)
 
 
 def test_prompts_that_are_long_strange_or_alone(book, monkeypatch):

@@ -52,7 +52,7 @@ def hostile():
     tokens = [HOSTILE, HOSTILE[::-1]]
     return look(
         nn.LSTM(3, 4, 2, bidirectional=True, batch_first=True), torch.randn(2, len(HOSTILE), 3),
-        title=HOSTILE[0], tokens=tokens, names=HOSTILE, channels=HOSTILE[:3],
+        title=HOSTILE[0], tokens=tokens, names=HOSTILE[:2], channels=HOSTILE[:3],
     )  # fmt: skip
 
 
@@ -307,6 +307,22 @@ def test_a_unit_and_a_layer_are_chosen_everywhere(opened, hostile):
         total = float(page.get_attribute("#ledger .foot", "data-sum"))
         unit, step = int(page.input_value("#pick-unit")), int(page.input_value("#time"))
         assert total == pytest.approx(hostile.trace[names[k] + ".c"][0, step, unit].item(), abs=1e-6)
+
+
+def test_short_sequences_have_a_tick_at_every_step_and_marks_that_differ(opened):
+    torch.manual_seed(0)
+    model = Reader(nn.LSTM, 2, 6, 1)
+    with torch.no_grad():
+        model.rnn.bias_ih_l0[6:12] = 9.0  # every half-life is longer than the sequences
+    page = opened(look(model, torch.randn(12, 3, 2), loss=lambda out: out[:, 0].square()))
+    for view in ("score", "ledger", "river", "influence", "horizon"):
+        texts = page.eval_on_selector_all(f"#{view} svg text", "all => all.map(e => e.textContent)")
+        assert {"0", "1", "2"} <= set(texts), view
+    marks = page.eval_on_selector_all(
+        "#horizon svg[aria-label^='Half-lives'] text[text-anchor=middle]",
+        "all => all.map(e => e.textContent)",
+    )
+    assert marks == ["0.75", "1.1", "1.5", "2.1", "steps", "> 3"]
 
 
 def packed(model):

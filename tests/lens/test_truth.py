@@ -9,7 +9,7 @@ from models import Embedded, Reader, adding, early, echo, latch, recall, recent,
 from torch import nn
 
 from longshort.lens import Specimen, ablate, attention, flow, half_life, influence, ledger, look, stored, used
-from longshort.lens.regression import doubt
+from longshort.lens.regression import _softmax_weights, doubt
 
 L = 12
 
@@ -402,6 +402,30 @@ def test_echo(k):
     assert seen.horizon == k
     assert (seen.bits[: k + 1] > 4).all() and seen.bits[k + 1 :].max() < 0.1
     assert seen.capacity == pytest.approx(k + 1, abs=0.6), "memory capacity is the length of the line"
+
+
+def test_the_search_for_a_softmax_ends_at_its_least():
+    """Of states that are correlated, of very different sizes, and fewer than they seem."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 6, generator=rng, dtype=torch.float64) @ torch.randn(6, 9, generator=rng).double()
+    x = torch.cat((x * torch.logspace(-2, 0, 9).double(), torch.ones(300, 1).double()), 1)
+    y = (x[:, 6:9] + torch.randn(300, 3, generator=rng)).argmax(1)
+    found = _softmax_weights(x, y, 4).requires_grad_()
+
+    def loss(weights):
+        return nn.functional.cross_entropy(x @ weights, y) + 1e-3 * weights.square().sum()
+
+    weights = torch.zeros(10, 4, dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([weights], max_iter=1000, tolerance_change=0, line_search_fn="strong_wolfe")
+
+    def step():
+        search.zero_grad()
+        value = loss(weights)
+        value.backward()
+        return value
+
+    search.step(step)
+    assert loss(weights) <= loss(found) < loss(weights) + 1e-3
 
 
 def test_symbols_in_bits():

@@ -13,7 +13,10 @@ The page is one HTML file that needs no network. Whatever it leaves out, it says
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+
+from ..errors import SettingError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "name of a problem. By default what the run has.",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page to write. Default: look.html in RUN."
+        "--out", type=Path, metavar="FILE.html", help="the page to write. Default: look.html in RUN."
     )
     parser.add_argument("--findings", action="store_true", help="print the findings, write no page")
     parser.add_argument(
@@ -44,17 +47,36 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Look."""
     from ..lens import look_at
+    from ..lens.checking import require_page_name
     from ..lens.opening import open_run
     from ..runs import require_writable
 
+    if not args.limit > 0:
+        raise SettingError(f"look: --limit must be a number of MB above 0, got {args.limit:g}.")
+    if args.findings and args.out is not None:
+        raise SettingError(
+            f"look: --findings writes no page, and --out asks for one in {args.out}. Leave out one of them."
+        )
+    if args.out is not None and not args.out.is_dir():
+        require_page_name(args.out, "--out")
     opened = open_run(args.folder, args.source)
+    for note in opened.notes:
+        _note(note)
     out = args.out or Path(args.folder) / "look.html"
     if not args.findings:
         require_writable(out)
-    made = look_at(opened, vocabulary=args.words)
+    made = look_at(opened, vocabulary=args.words, quiet=False)
     if opened.compare:
         print(f"{made.title}: {opened.name}\n")
     print(made)
     if not args.findings:
         path = made.save(out, args.limit * 1e6)
-        print(f"\n{path}: the page, {path.stat().st_size / 1e6:.1f} MB")
+        size = path.stat().st_size / 1e6
+        print(f"\n{path}: the page, {size:.1f} MB")
+        if size > args.limit:
+            _note(f"the page is larger than --limit {args.limit:g}: of this model it cannot show less.")
+
+
+def _note(text: str) -> None:
+    """Tell the person, beside the findings that standard output is for."""
+    print(f"note: {text}", file=sys.stderr, flush=True)

@@ -29,11 +29,12 @@ def kind_of(module: nn.Module) -> str | None:
     return next((kind for cls, kind in KINDS.items() if isinstance(module, cls)), None)
 
 
-def recurrent_layers(model: nn.Module) -> dict[str, nn.Module]:
+def recurrent_layers(model: nn.Module, whose: str = "`model`") -> dict[str, nn.Module]:
     """Return the recurrent layers of a model by their dotted names.
 
     Args:
         model: any module; a model that is itself a recurrent layer is named by its kind.
+        whose: what to call the model where it has none.
 
     Raises:
         SettingError: it has none; the message lists what it has.
@@ -43,7 +44,7 @@ def recurrent_layers(model: nn.Module) -> dict[str, nn.Module]:
         kinds = sorted({type(m).__name__ for m in model.modules() if m is not model})
         held = ", ".join(kinds) if kinds else "no layers at all"
         raise SettingError(
-            f"look: `model` must contain an LSTM, GRU or RNN of torch.nn or longshort.LSTM; "
+            f"look: {whose} must contain an LSTM, GRU or RNN of torch.nn or longshort.LSTM; "
             f"{type(model).__name__} holds {held}. Cells in a hand-written loop cannot be looked into: "
             f"put one of these layers in their place."
         )

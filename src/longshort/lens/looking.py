@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import DataError, SettingError
-from .attribution import Influence, influence
-from .cutting import Surgery, screened, surgery
+from ..errors import SettingError
+from ..train.progress import followed
+from .attribution import Influence
+from .checking import checked, fitting, fitting_loss, require_page_name
+from .cutting import Surgery
 from .driving import Drivers, drivers
-from .finding import LONGEST, Finding
+from .finding import Finding
 from .findings import find
-from .gradients import Flow, River, flow, river
+from .gradients import Flow, River, flow
 from .layers import Call
+from .measuring import Measuring
 from .memory import HalfLife, Health, half_life, health
 from .opening import Opened, open_model
 from .probes import Stored, stored
@@ -25,12 +29,6 @@ from .specimen import Specimen, require_finite_answer
 from .trace import Trace
 from .usage import Used, used
 from .vocabulary import WORDS
-
-GRAPH = 1.2e7
-"""Numbers N T H up to which gradients go through the whole sequence; beyond, through its last steps."""
-
-HEAVY = 4e9
-"""Multiplications of one pass beyond which the costly measurements take fewer samples, and say so."""
 
 
 @dataclass(frozen=True)
@@ -104,23 +102,31 @@ class Look:
 
         Args:
             limit: its largest size in bytes; beyond, sequences and then units are left out, and it says so.
+                What is left at last takes about 100 kB, whatever the limit.
+
+        Raises:
+            SettingError: no positive limit.
         """
         from .assembly import page
 
+        if not limit > 0:
+            raise SettingError(f"look: `limit` must be a number of bytes above 0, got {limit}.")
         return page(self, limit)
 
     def save(self, path: str | Path, limit: float = 2e6) -> Path:
         """Write the page to a file, whole or not at all.
 
         Args:
-            path: its name.
+            path: its name, which ends in .html or .htm.
             limit: as for `html`.
 
         Raises:
+            SettingError: another name, or no positive limit.
             RunError: the file cannot be written.
         """
         from ..runs import replacing
 
+        require_page_name(path)
         with replacing(path) as file:
             file.write(self.html(limit).encode())
         return Path(path)
@@ -189,31 +195,44 @@ def look(
     >>> made.trace["lstm.l0.f"].shape
     torch.Size([8, 20, 3])
     """
+    given = checked({
+        "loss": loss, "output": output, "layer": layer, "required": required, "compare": compare,
+        "title": title, "channels": channels, "tokens": tokens, "names": names, "film": film, "seed": seed,
+    })  # fmt: skip
     opened = open_model(model, input)
-    given: dict[str, Any] = {
-        "loss": loss,
-        "output": output,
-        "channels": list(channels),
-        "names": list(names),
-        "title": title,
-        "required": required,
-        "tokens": [list(row) for row in tokens or ()],
-        "compare": {n: [m] if isinstance(m, nn.Module) else list(m) for n, m in (compare or {}).items()},
-        "film": list(film),
-    }
-    opened = replace(opened, **{name: value for name, value in given.items() if value})
+    own = {name: value for name, value in given.items() if value and name not in ("layer", "seed")}
+    opened = replace(opened, **own)
     return look_at(opened, layer=layer, vocabulary=vocabulary, seed=seed)
 
 
-def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "classic", seed: int = 0) -> Look:
-    """Look at what `opening` made ready; the arguments are those of `look`."""
-    if vocabulary not in WORDS:
+def look_at(
+    opened: Opened,
+    *,
+    layer: str | None = None,
+    vocabulary: str = "classic",
+    seed: int = 0,
+    quiet: bool = True,
+) -> Look:
+    """Look at what `opening` made ready; the arguments are those of `look`.
+
+    Args:
+        opened: a model with its inputs.
+        layer: as for `look`.
+        vocabulary: as for `look`.
+        seed: as for `look`.
+        quiet: show nothing; else how much is done, on standard error.
+
+    Raises:
+        LongshortError: as `look`.
+    """
+    if vocabulary not in list(WORDS):
         raise SettingError(f"look: `vocabulary` must be one of {', '.join(WORDS)}, got {vocabulary!r}.")
     specimen = Specimen(opened.model, opened.inputs, opened.output, opened.loss)
     trace = specimen.trace()
     part = trace.layer(layer)
     require_finite_answer(specimen, trace)
-    _fitting_loss(specimen, trace)
+    fitting(opened, trace, part)
+    fitting_loss(specimen, trace)
     source, asked = _source(opened, trace)
     made = Look(
         opened.title,
@@ -235,10 +254,11 @@ def look_at(opened: Opened, *, layer: str | None = None, vocabulary: str = "clas
         film=opened.film,
     )
     made.driven = _driven(trace, made.notes)
-    _measure(made, specimen, opened.answer, seed)
+    stages = Measuring(made, specimen, opened, seed).stages()
     for name, models in opened.compare.items():
-        each = (Specimen(other, specimen.inputs, specimen.output, specimen.loss) for other in models)
-        made.others[name] = [_compared(one, source, seed) for one in each]
+        stages += [partial(_compare, made, name, replace(specimen, model=other), seed) for other in models]
+    for stage in followed(stages, "looking", quiet=quiet):
+        stage()
     return made
 
 
@@ -281,24 +301,6 @@ def _own(opened: Opened, call: Call) -> Tensor | None:
     return torch.where(mask, found.detach(), torch.zeros((), dtype=found.dtype, device=found.device))
 
 
-def _fitting_loss(specimen: Specimen, trace: Trace) -> None:
-    """Raise where the loss has a shape that nothing can be made of."""
-    if specimen.loss is None:
-        return
-    N, T = trace.calls[-1].x.shape[:2]
-    with torch.no_grad():
-        losses = specimen.losses(trace.output)
-    shape = tuple(losses.shape)
-    if shape not in ((), (N,), (N, T)):
-        hint = " Average over what comes after them: .mean(-1)." if shape[:2] == (N, T) else ""
-        raise SettingError(
-            f"look: `loss` must give the loss of each step ({N}, {T}), of each sequence ({N},), or a scalar, "
-            f"got {shape}.{hint}"
-        )
-    if not losses.isfinite().all():
-        raise DataError(f"look: `loss` must be finite, got {losses[~losses.isfinite()][0].item()}.")
-
-
 def _driven(trace: Trace, notes: list[str]) -> dict[str, Drivers]:
     found = {}
     for name, layer in trace.layers.items():
@@ -309,49 +311,6 @@ def _driven(trace: Trace, notes: list[str]) -> dict[str, Drivers]:
     return found
 
 
-def _measure(made: Look, specimen: Specimen, answer: int | None, seed: int) -> None:
-    part = made.trace.layer(made.layer)
-    N, T = part.mask.shape
-    per_step = N * sum(layer.units for layer in made.trace.layers.values())
-    window = T if per_step * T <= GRAPH else max(16, int(GRAPH / per_step))
-    if window < T:
-        made.notes.append(
-            f"Gradients go back through the last {window:,} of {T:,} steps: the whole would need too much "
-            "memory."
-        )
-    heavy = sum(call.work for call in made.trace.calls) > HEAVY
-    with torch.enable_grad():
-        played = specimen.replayed(graph=window)
-    made.flow = flow(specimen, made.layer, probes=1 if heavy else 4, seed=seed, window=window, played=played)
-    made.rivers = river(specimen, window=window, played=played)
-    lossy, trace = specimen.loss is not None, made.trace
-    screen = screened(specimen, made.layer, trace=trace, window=window, played=played) if lossy else None
-    del played  # its graph is the largest thing in memory
-    fits = made.source is not None and made.source.shape[:2] == part.mask.shape
-    made.asked = made.asked if fits else f"what `{part.name}` reads"
-    made.stored = stored(part, made.source if fits else None, seed=seed)
-    made.notes += made.stored.notes
-    made.influence = influence(specimen, output=answer, seed=seed, window=window, trace=trace)
-    made.notes += made.influence.notes
-    if not lossy:
-        return
-    made.used = used(specimen, trace=trace)
-    long = {
-        name: half.order(screen)[:LONGEST] if name == made.layer else half.order()[:1]
-        for name, half in made.half_lives.items()
-        if name == made.layer or not heavy
-    }
-    made.surgery = surgery(
-        specimen, made.layer, exact=4 if heavy else 20, also=long, trace=trace, screen=screen
-    )
-    tried = len(made.surgery.units)
-    if tried < part.units:
-        made.notes.append(
-            f"Of the {part.units:,} units of {made.layer} {tried} were silenced: those that a first-order "
-            "estimate puts first, and the longest memories. What the others cost was not measured."
-        )
-
-
 def _codes(tokens: list[list[str]] | None, call: Call) -> Tensor | None:
     """(N, T) a number for each token, so that a probe may look for symbols; None without tokens."""
     if tokens is None or [len(row) for row in tokens] != [call.x.shape[1]] * len(call.x):
@@ -360,12 +319,15 @@ def _codes(tokens: list[list[str]] | None, call: Call) -> Tensor | None:
     return torch.tensor([[known[word] for word in row] for row in tokens])
 
 
-def _compared(specimen: Specimen, source: Tensor, seed: int) -> Horizons:
-    trace = specimen.trace()
+def _compare(made: Look, name: str, specimen: Specimen, seed: int) -> None:
+    """The horizons of another model, or of another seed of one."""
+    trace, source = specimen.trace(), made.source
     part = trace.layer()
-    return Horizons(
+    fits = source is not None and source.shape[:2] == part.mask.shape
+    found = Horizons(
         part.kind,
         flow(specimen, seed=seed),
-        stored(part, source if source.shape[:2] == part.mask.shape else None, seed=seed),
+        stored(part, source if fits else None, seed=seed),
         None if specimen.loss is None else used(specimen, trace=trace),
     )
+    made.others.setdefault(name, []).append(found)

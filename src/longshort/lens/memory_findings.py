@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from .finding import FEW, LITTLE, LONGEST, SHORT, Finding, steps_text, worth_of
+from .gradients import Flow
 from .memory import HalfLife
 from .probes import Stored
+from .usage import Used
 
 if TYPE_CHECKING:
     from .looking import Look
@@ -43,16 +45,24 @@ def horizons(look: Look) -> Iterator[Finding]:
         return
     text = f"Three horizons of {look.layer}: the memory is " + ", ".join(parts)
     text += f"; the task needs {need}." if need else "."
-    enough = need is None or used is None or used.censored or used.horizon >= need
     number = float(used.horizon if used is not None else flow.horizon if flow is not None else stored.horizon)  # type: ignore[union-attr]
-    yield Finding(
-        "warning" if not enough else "good" if need else "note",
-        text,
-        number,
-        float(need or 0),
-        diagnosis(look),
-        "horizon",
-    )
+    yield Finding(_tone(look), text, number, float(need or 0), diagnosis(look), "horizon")
+
+
+def _tone(look: Look) -> str:
+    """A warning where the need is not met by what is used, or, where that is unknown, by what is stored and
+    learnable; good where it is met by all three.
+    """
+    if look.required is None:
+        return "note"
+    met = [_met(one, look.required) for one in (look.used, look.stored, look.flow) if one is not None]
+    decides = met[:1] if look.used is not None else met
+    return "warning" if not all(decides) else "good" if all(met) else "note"
+
+
+def _met(one: Used | Stored | Flow, need: int) -> bool:
+    """Whether a horizon is as far as is needed, or as far as could be measured."""
+    return one.censored or one.horizon >= need
 
 
 def _stored_of(look: Look) -> str:
@@ -71,8 +81,10 @@ def _stored_of(look: Look) -> str:
 def diagnosis(look: Look) -> str:
     """What the three horizons say together, as a sentence; empty where one is missing."""
     flow, stored, used = look.flow, look.stored, look.used
-    if flow is None or stored is None or used is None:
+    if flow is None or stored is None:
         return ""
+    if used is None:
+        return "" if look.required is None else _unused(flow, stored, look.required)
     need = look.required or max(4, look.length // 10)
     needed = f"the {need} that are needed" if look.required else f"{need}, a tenth of the sequence or four"
     L, S, U = flow.horizon, max(stored.horizon, 0), used.horizon
@@ -112,6 +124,27 @@ def diagnosis(look: Look) -> str:
     return (
         f"Gradient reaches {L} steps, and the past is overwritten after {S}: give it more units, or look "
         "whether the {i} stays open."
+    )
+
+
+def _unused(flow: Flow, stored: Stored, need: int) -> str:
+    """What is learnable and stored says of a need, where use was not measured."""
+    reach, kept = steps_text(flow.horizon, flow.censored), _kept(stored)
+    if _met(flow, need) and _met(stored, need):
+        return "What is needed is stored; whether it is used takes a loss to say."
+    if _met(stored, need):
+        return (
+            f"What is needed is stored, and gradient reaches {reach}: more than that it cannot learn to use. "
+            "Start the {f} at long time scales (bias ln u, u uniform up to the lag needed)."
+        )
+    if _met(flow, need):
+        return (
+            f"Gradient reaches {reach}, and a linear probe reads {kept} from the state: what is needed could "
+            "be learnt. Train longer, or give it more units, or more sequences to read it from."
+        )
+    return (
+        f"Both are below the {need} that are needed: raise the bias of the {{f}} (1 to ln of the lag "
+        "needed), or train on longer windows."
     )
 
 
@@ -190,9 +223,8 @@ def _reaches(look: Look) -> bool:
     """Whether the memory goes as far back as is needed, so far as anybody knows."""
     if look.required is None:
         return True
-    if look.used is not None:
-        return look.used.censored or look.used.horizon >= look.required
-    return look.stored is not None and look.stored.horizon >= look.required
+    one = look.used or look.stored
+    return one is not None and _met(one, look.required)
 
 
 def half_lives(look: Look) -> Iterator[Finding]:

@@ -45,6 +45,8 @@ class Opened:
     compare: dict[str, list[nn.Module]] = field(default_factory=dict)
     "other models for the same inputs by name, one a seed; more seeds of this model under its own name"
     film: list[dict[str, Any]] = field(default_factory=list)
+    last: Callable[[Any], Tensor] | None = None
+    "as `output`, of each sequence's last step alone, where that is less work"
     own: bool = False
     "the first input may be what memory is asked about, where it has the sequences and steps of the layers"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +54,11 @@ def open_text(model: LanguageModel, prompt: str | None = None, text: Any = None,
     spots = _spots(text, T, _wanted(network, T) - len(rows))
     rows += [np.asarray(text[at : at + T + 1], np.int64) for at in spots]
     names += [f"the text at {vocabulary.unit} {at:,}" for at in spots]
+    if spots and len(spots) * T < len(text) - T:
+        notes.append(
+            f"Of the text's {len(text):,} {vocabulary.unit}s {len(spots)} stretches of {T:,} were read, "
+            "evenly spread."
+        )
     if not rows:
         raise DataError(
             f"look: needs a prompt, or a text of {T + 1} {vocabulary.unit}s or more. {why} Give a prompt."
@@ -73,7 +81,7 @@ def open_text(model: LanguageModel, prompt: str | None = None, text: Any = None,
         network, (tokens[:, :-1],), lambda read: network.decoder(read.h), loss, likeliest,
         f"The score of “{word}” as the next {vocabulary.unit}", "LanguageModel",
         [f"number {k} of the {vocabulary.unit}" for k in range(network.embedding.embedding_dim)],
-        names, notes, labels,
+        names, notes, labels, last=lambda read: network.decoder(read.h[:, -1:]),
     )  # fmt: skip
 
 
@@ -109,16 +117,28 @@ def open_text_run(run: Run, source: str | None) -> Opened:
     """
     from ..tasks import LanguageModel
     from ..tasks.language.story import held_out
+    from ..tasks.language.text import names_a_file
 
     model = LanguageModel.load(run.folder)
-    if source is not None and len(source) < 200 and Path(source).is_file():
+    if source is not None and names_a_file(source):
         return open_text(model, None, model.source(Path(source)).corpus(model.vocabulary).tokens)
     prompt = "".join(model.source(Path("-")).pieces()) if source == "-" else source
     try:
         text, why = held_out(model, run), ""
     except LongshortError as error:
         text, why = None, f"The run's own text cannot be read: {error}"
-    return open_text(model, prompt, text, why)
+    opened = open_text(model, prompt, text, why)
+    doubt = None if source is None else _like_a_name(source)
+    return opened if doubt is None else replace(opened, notes=[doubt, *opened.notes])
+
+
+def _like_a_name(prompt: str) -> str | None:
+    """What to say of a prompt that may have been meant as the name of a file."""
+    if os.path.isdir(prompt):  # noqa: PTH112 - no error where the text is too long for a name
+        return f"“{prompt}” is taken as the prompt: it is the name of a folder, not of a file."
+    if len(prompt) < 200 and re.fullmatch(r"\S*/\S*|.*\.[A-Za-z]\w{0,4}", prompt):
+        return f"“{prompt}” is taken as the prompt: there is no file of this name."
+    return None
 
 
 def _wanted(network: Any, T: int) -> int:

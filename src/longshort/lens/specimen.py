@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,10 @@ own."""
 ROUNDING = 4
 """In float32 it also counts as that where the model is no further from a replay in float64 than so many times
 what the replay in float32 is: over many steps and units both only round."""
+
+REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+"""What functions raise that are given what they do not take."""
+ARRAYS = " (torch.as_tensor makes a tensor of an array or a list)"
 
 
 class Played(NamedTuple):
@@ -71,7 +76,13 @@ class Specimen:
                 return self._read(self.model(*self.inputs))
 
     def _read(self, out: Any) -> Tensor:
-        found = self.output(out) if self.output else _first_tensor(out)
+        try:
+            found = self.output(out) if self.output else _first_tensor(out)
+        except REFUSALS as error:
+            raise SettingError(
+                f"look: `output` must pick a tensor out of what the model returns, {_form(out)}, and says: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if not isinstance(found, Tensor):
             raise SettingError(
                 f"look: `output` must pick a tensor out of what the model returns, got "
@@ -89,17 +100,16 @@ class Specimen:
         """
         with torch.no_grad(), recording(self.layers) as calls:
             try:
-                out = self.run()
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                shapes = (
-                    ", ".join(str(tuple(i.shape)) for i in self.inputs if isinstance(i, Tensor))
-                    or "no tensor"
-                )
+                with self.quiet():
+                    returned = self.model(*self.inputs)
+            except REFUSALS as error:
+                forms = ", ".join(map(_form, self.inputs)) or "nothing"
+                hint = ARRAYS if any(isinstance(i, list | np.ndarray) for i in self.inputs) else ""
                 raise ShapeError(
-                    f"look: `input` must be what {type(self.model).__name__} takes, got {shapes}, and "
-                    f"the model "
-                    f"says: {error}"
+                    f"look: `input` must be what {type(self.model).__name__} takes, got {forms}{hint}, and "
+                    f"the model says: {error}"
                 ) from error
+        out = self._read(returned)
         for call in calls:
             if not len(call.x):
                 raise ShapeError(
@@ -192,13 +202,19 @@ class Specimen:
         """The loss of each sequence and step (N, T), of each sequence (N,), or of all ().
 
         Raises:
-            SettingError: the specimen has no loss, or what it gives is no tensor.
+            SettingError: the specimen has no loss, or it refuses the output, or what it gives is no tensor.
         """
         if self.loss is None:
             raise SettingError(
                 "look: this needs a loss. Pass loss=lambda output: ... and it will be measured."
             )
-        found = self.loss(out)
+        try:
+            found = self.loss(out)
+        except REFUSALS as error:
+            raise SettingError(
+                f"look: `loss` must take what the model returns, {_form(out)}, and says: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if not isinstance(found, Tensor):
             raise SettingError(f"look: `loss` must give a tensor, got {type(found).__name__}.")
         return found
@@ -278,6 +294,11 @@ def answers(out: Tensor, call: Call) -> Tensor:
         f"look: `output` must have an axis of the {N} sequences in front, got {tuple(out.shape)}. "
         f"Pass output=lambda returned: ... that gives (N, K) or (N, T, K)."
     )
+
+
+def _form(value: Any) -> str:
+    """The shape of a tensor, the kind of anything else."""
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _first_tensor(out: Any) -> Any:

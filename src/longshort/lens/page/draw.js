@@ -81,6 +81,9 @@ export function ticks(low, high, count = 5) {
   return found;
 }
 
+/** Whole numbers between two values, about `count` of them. */
+export const wholes = (low, high, count = 5) => ticks(low, high, Math.min(count, Math.max(1, high - low)));
+
 /** A number with about `digits` significant digits and a true minus sign. */
 export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "–" : value > 0 ? "∞" : "−∞";

@@ -1,6 +1,6 @@
 // What a recorder kept while the model was trained: memory being learnt, moment by moment.
 import { data } from "lens/data";
-import { axisX, axisY, canvasOf, colours, cursor, heat, html, legend, line, number, scale, svg, ticks } from "lens/draw";
+import { axisX, axisY, canvasOf, colours, cursor, heat, html, legend, line, number, scale, svg, wholes } from "lens/draw";
 import { onChange } from "lens/state";
 import { view } from "lens/view";
 import { label } from "lens/words";
@@ -59,8 +59,8 @@ function draw() {
   const { soft, ink } = colours();
   const y = scale(-0.5, lags.length - 0.5, 20, 180);
   drawing.append(svg("text", { x: left, y: 12, fill: ink, "font-weight": 600 }, "gradient: lag ↓, training step →"));
-  for (const r of ticks(0, lags.length - 1, 5).filter(Number.isInteger)) drawing.append(svg("text", { x: left - 8, y: y(r) + 4, "text-anchor": "end", fill: soft, "font-size": 11 }, String(lags[r])));
-  axisX(drawing, x, ticks(0, film.length - 1, width < 500 ? 3 : 8).filter(Number.isInteger), { y: 182, format: (k) => String(film[k].step), title: "training step" });
+  for (const r of wholes(0, lags.length - 1, 5)) drawing.append(svg("text", { x: left - 8, y: y(r) + 4, "text-anchor": "end", fill: soft, "font-size": 11 }, String(lags[r])));
+  axisX(drawing, x, wholes(0, film.length - 1, width < 500 ? 3 : 8), { y: 182, format: (k) => String(film[k].step), title: "training step" });
   legend(drawing, { x: width - 136, y: 220, map: "magma", low: "1e−6", high: "1" });
   move = cursor(drawing, 20, 180);
   const pick = (event) => {
@@ -100,7 +100,7 @@ function curve(frame) {
   const points = (one) => one.lags.map((k, n) => [x(k), y(Math.max(Math.log10(Math.max(one.full[n], 1e-30)), low))]);
   drawing.append(line(points(film[0]), { stroke: soft, "stroke-width": 1.2, "stroke-dasharray": "2 4" }));
   drawing.append(line(points(frame), { stroke: kind, "stroke-width": 2 }));
-  axisX(drawing, x, ticks(0, longest, 5).filter(Number.isInteger), { y: 166, format: String, title: "k, steps back" });
+  axisX(drawing, x, wholes(0, longest, 5), { y: 166, format: String, title: "k, steps back" });
 }
 
 function halves(frame) {

@@ -1,6 +1,6 @@
 // Three horizons on one axis: what could be learnt, what is stored, what is used.
 import { data } from "lens/data";
-import { axisX, axisY, brief, canvasOf, colours, html, line, number, scale, shade, svg, ticks } from "lens/draw";
+import { axisX, axisY, brief, canvasOf, colours, html, line, number, scale, shade, svg, ticks, wholes } from "lens/draw";
 import { onChange } from "lens/state";
 import { choice, view } from "lens/view";
 import { label, worded } from "lens/words";
@@ -108,7 +108,7 @@ function draw() {
       drawing.append(svg("line", { x1: x(H.required), x2: x(H.required), y1: top - 2, y2: bottom, stroke: mark, "stroke-dasharray": "5 3" }));
       if (p === 0) drawing.append(svg("text", { x: x(H.required) - 5, y: top + 8, "text-anchor": "end", fill: mark, "font-size": 11 }, narrow ? "needed" : `the task needs ${H.required}`));
     }
-    const marks = logarithmic ? [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter((k) => k <= H.longest && (!narrow || [0, 2, 10, 50, 200, 1000].includes(k))) : ticks(0, H.longest, narrow ? 4 : 10).filter(Number.isInteger);
+    const marks = logarithmic ? [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000].filter((k) => k <= H.longest && (!narrow || [0, 2, 10, 50, 200, 1000].includes(k))) : wholes(0, H.longest, narrow ? 4 : 10);
     axisX(drawing, x, marks, { y: bottom, format: String, title: p === panels.length - 1 ? "k, steps back" : undefined });
     drawing.append(svg("line", { x1: left, x2: right, y1: bottom, y2: bottom, stroke: soft, "stroke-width": 0.5 }));
   });
@@ -140,8 +140,8 @@ function halves() {
     return;
   }
   const bins = 16;
-  const low = Math.log10(Math.max(0.1, Math.min(...H.half)));
   const top = Math.log10(Math.max(...H.half, 2));
+  const low = Math.min(Math.log10(Math.max(0.1, Math.min(...H.half))), top - 0.6); // a factor of four at least: marks that differ
   const counts = new Array(bins + 1).fill(0);
   H.half.forEach((v, j) => { counts[H.censored[j] ? bins : Math.min(bins - 1, Math.max(0, Math.floor(((Math.log10(v) - low) / (top - low || 1)) * bins)))] += 1; });
   const { drawing, width } = canvasOf(spread, 128, "Half-lives of the units");
@@ -149,7 +149,7 @@ function halves() {
   const y = scale(0, Math.max(...counts), 84, 22);
   const { ink, f, mark } = colours();
   drawing.append(svg("text", { x: 52, y: 12, fill: ink, "font-weight": 600 }, width < 560 ? "half-lives that a quarter exceed" : "half-lives of the units, that a quarter of the sequences exceed"));
-  axisY(drawing, y, ticks(0, Math.max(...counts), 3).filter(Number.isInteger), { left: 52, right: width - 14 });
+  axisY(drawing, y, wholes(0, Math.max(...counts), 3), { left: 52, right: width - 14 });
   counts.forEach((n, k) => drawing.append(svg("rect", { x: x(k) + 1, width: x(1) - x(0) - 2, y: y(n), height: y(0) - y(n), fill: k === bins ? mark : f, "fill-opacity": 0.85 })));
   const places = [0, 4, 8, 12];
   const at = (k) => 10 ** (low + (k / bins) * (top - low));

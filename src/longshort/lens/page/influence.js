@@ -1,6 +1,6 @@
 // Which inputs the answer rests on, by methods that may disagree.
 import { data } from "lens/data";
-import { axisX, axisY, canvasOf, colours, cursor, follow, html, line, number, rgb, scale, svg, ticks, tint } from "lens/draw";
+import { axisX, axisY, canvasOf, colours, cursor, follow, html, line, number, rgb, scale, svg, ticks, tint, wholes } from "lens/draw";
 import { onChange, set, state } from "lens/state";
 import { choice, view } from "lens/view";
 
@@ -69,7 +69,7 @@ function draw() {
   const under = scale(a, b, 202, 158);
   const shades = [soft, colours().f, g, colours().o];
   for (let k = 0; k < shown; k++) drawing.append(line(Array.from(input.subarray(k * T, k * T + data.sequences[state.sequence].length), (v, t) => [x(t), under(v)]), { stroke: shades[k], "stroke-width": 1.1 }));
-  axisX(drawing, x, ticks(0, data.steps - 1, narrow ? 4 : 10).filter(Number.isInteger), { y: data.tokens ? 152 : 206, format: (t) => String(t + data.first), title: data.tokens ? "step" : "step (the input below the bars)" });
+  axisX(drawing, x, wholes(0, data.steps - 1, narrow ? 4 : 10), { y: data.tokens ? 152 : 206, format: (t) => String(t + data.first), title: data.tokens ? "step" : "step (the input below the bars)" });
   const set_ = cursor(drawing, 4, data.tokens ? 152 : 206);
   move = () => {
     set_(x(state.t));

@@ -1,6 +1,6 @@
 // What the memory is made of: each part by the step at which it was written.
 import { data, exact } from "lens/data";
-import { axisX, axisY, canvasOf, colours, cursor, follow, heat, html, legend, number, scale, svg, ticks } from "lens/draw";
+import { axisX, axisY, canvasOf, colours, cursor, follow, heat, html, legend, number, scale, svg, ticks, wholes } from "lens/draw";
 import { onChange, set, state } from "lens/state";
 import { view } from "lens/view";
 import { worded } from "lens/words";
@@ -116,7 +116,7 @@ function drawStream() {
   }
   const course = Array.from(account.total.subarray(0, T), (v, t) => `${t ? "L" : "M"}${x(t).toFixed(1)} ${y(v).toFixed(1)}`).join("");
   drawing.append(svg("path", { d: course, fill: "none", stroke: ink, "stroke-width": 1.5 }));
-  axisX(drawing, x, ticks(0, data.steps - 1, width < 500 ? 4 : 10).filter(Number.isInteger), { y: 166, format: (t) => String(t + data.first), title: "step" });
+  axisX(drawing, x, wholes(0, data.steps - 1, width < 500 ? 4 : 10), { y: 166, format: (t) => String(t + data.first), title: "step" });
   drawing.append(svg("text", { x: 48, y: 12, fill: soft, "font-size": 11 }, width < 500 ? "line: the whole; dark: written early" : "black line: the whole; layers: what is left, dark where it was written early, light where late".replace("black ", dark ? "" : "black ").replace("dark where", dark ? "dim where" : "dark where").replace("light where", dark ? "bright where" : "light where")));
   const move = cursor(drawing, 16, 166);
   moves.push(() => move(x(state.t)));
@@ -142,8 +142,8 @@ function drawTriangle() {
   heat(drawing, { x: 48, y: 22, width: side, height: side, rows: cells, columns: cells, map: "viridis", share: (r, k) => rows[r][Math.min(T - 1, Math.floor((k + 0.5) * step))] });
   const { soft, mark } = colours();
   drawing.append(svg("text", { x: 48, y: 12, fill: soft, "font-size": 11 }, "effective attention: what is left of step k at step T"));
-  axisX(drawing, x, ticks(0, T - 1, 4).filter(Number.isInteger), { y: 22 + side, format: (t) => String(t + data.first), title: "written at k" });
-  for (const t of ticks(0, T - 1, 4).filter(Number.isInteger)) drawing.append(svg("text", { x: 42, y: y(t) + 4, "text-anchor": "end", "font-size": 11, fill: soft }, String(t + data.first)));
+  axisX(drawing, x, wholes(0, T - 1, 4), { y: 22 + side, format: (t) => String(t + data.first), title: "written at k" });
+  for (const t of wholes(0, T - 1, 4)) drawing.append(svg("text", { x: 42, y: y(t) + 4, "text-anchor": "end", "font-size": 11, fill: soft }, String(t + data.first)));
   const row = svg("line", { x1: 48, x2: 48 + side, stroke: mark, "stroke-width": 1.5, "pointer-events": "none", class: "cursor" });
   drawing.append(row);
   moves.push(() => {
@@ -170,7 +170,7 @@ function drawBars() {
   const zero = svg("line", { x1: 48, x2: width - 12, stroke: faint });
   const axis = svg("g");
   drawing.append(heading, axis, zero, ...shapes);
-  axisX(drawing, x, ticks(0, T - 1, 4).filter(Number.isInteger), { y: height - 44, format: (t) => String(t + data.first), title: "written at k" });
+  axisX(drawing, x, wholes(0, T - 1, 4), { y: height - 44, format: (t) => String(t + data.first), title: "written at k" });
   const move = () => {
     const t = Math.min(state.t, T - 1);
     const parts = account.parts(t);

@@ -1,6 +1,6 @@
 // The gradient of each gate's weights before it is summed over time.
 import { data } from "lens/data";
-import { axisX, canvasOf, colours, cursor, follow, heat, html, legend, number, scale, svg, ticks } from "lens/draw";
+import { axisX, canvasOf, colours, cursor, follow, heat, html, legend, number, scale, svg, wholes } from "lens/draw";
 import { onChange, set, state } from "lens/state";
 import { view } from "lens/view";
 import { label, worded } from "lens/words";
@@ -40,7 +40,7 @@ function draw() {
       y += row + (narrow ? 0 : space);
     });
   }
-  axisX(drawing, x, ticks(0, data.steps - 1, narrow ? 4 : 10).filter(Number.isInteger), { y, format: (t) => String(t + data.first), title: "step" });
+  axisX(drawing, x, wholes(0, data.steps - 1, narrow ? 4 : 10), { y, format: (t) => String(t + data.first), title: "step" });
   legend(drawing, { x: left + 60, y: height - 12, map: "magma", low: `1e${low}`.replace("-", "−"), high: `1e${high}`.replace("-", "−") });
   const set_ = cursor(drawing, 18, y);
   move = () => {

@@ -1,6 +1,6 @@
 // Everything over time: the input on top, then one heat strip for each gate, cell and output.
 import { data, exact, stripValue } from "lens/data";
-import { axisX, canvasOf, colours, cursor, follow, heat, html, legend, line, number, rgb, scale, svg, ticks, tint } from "lens/draw";
+import { axisX, canvasOf, colours, cursor, follow, heat, html, legend, line, number, rgb, scale, svg, tint, wholes } from "lens/draw";
 import { onChange, set, state } from "lens/state";
 import { view } from "lens/view";
 import { label, worded } from "lens/words";
@@ -72,7 +72,7 @@ function draw() {
     if (k === 0 && !narrow) drawing.append(svg("text", { x: width - right + 8, y: y - 3, fill: soft, "font-size": 10 }, "shut | open"));
   });
   const bottom = top + names.length * (strip + gap) + (narrow ? 8 : 0);
-  axisX(drawing, x, ticks(0, data.steps - 1, narrow ? 4 : 10).filter(Number.isInteger), { y: bottom, format: (t) => String(t + data.first), title: "step" });
+  axisX(drawing, x, wholes(0, data.steps - 1, narrow ? 4 : 10), { y: bottom, format: (t) => String(t + data.first), title: "step" });
   legend(drawing, { x: left + 24, y: height - 12, map: "viridis", low: "0", high: "1", width: 60 });
   legend(drawing, { x: left + 150, y: height - 12, map: "signed", low: "−", high: "+", width: 60 });
   const outline = names.map((_, k) => svg("rect", { x: left, width: width - right - left, height: strip / rows, fill: "none", stroke: colours().mark, "pointer-events": "none", "stroke-width": 1, "data-k": k }));

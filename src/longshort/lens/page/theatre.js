@@ -1,6 +1,6 @@
 // One unit, one step, real numbers in the equations, and a slider on every gate.
 import { data, exact } from "lens/data";
-import { axisX, axisY, canvasOf, colours, cursor, follow, html, line, number, scale, svg, ticks } from "lens/draw";
+import { axisX, axisY, canvasOf, colours, cursor, follow, html, line, number, scale, svg, ticks, wholes } from "lens/draw";
 import { onChange, set, state } from "lens/state";
 import { view } from "lens/view";
 import { label, worded } from "lens/words";
@@ -193,7 +193,7 @@ function course(old, made) {
   const x = scale(0, data.steps - 1, 48, width - 12);
   const y = scale(Math.min(0, ...values), Math.max(0, ...values), 96, 8);
   axisY(drawing, y, ticks(Math.min(0, ...values), Math.max(0, ...values), 3), { left: 48, right: width - 12 });
-  axisX(drawing, x, ticks(0, data.steps - 1, width < 500 ? 4 : 8).filter(Number.isInteger), { y: 96, format: (t) => String(t + data.first), title: "step" });
+  axisX(drawing, x, wholes(0, data.steps - 1, width < 500 ? 4 : 8), { y: 96, format: (t) => String(t + data.first), title: "step" });
   const length = data.sequences[state.sequence].length;
   const points = (series) => Array.from(series.subarray ? series.subarray(0, length) : series.slice(0, length), (v, t) => [x(t), y(v)]);
   drawing.append(line(points(old), { stroke: colours().c, "stroke-width": 1.5 }));
