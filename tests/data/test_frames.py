@@ -41,6 +41,13 @@ def test_a_zone_in_a_frame_is_read_as_its_offsets_are(tmp_path):
             assert table["y"].time[0] == np.datetime64(first)
 
 
+def test_row_numbers_of_a_frame_are_no_series():
+    days = pandas.date_range("2024-01-01", periods=6, freq="D")
+    frame = pandas.DataFrame({"ds": days, "y": [1.0, 2, NAN, 4, 5, 6]}).dropna()
+    table = read(frame)
+    assert table.names == ("y",) and "left out 'index': row numbers" in table.notes
+
+
 def test_offsets_in_a_frame_are_read_as_in_a_file():
     """No zone of the database, or another offset in each cell: polars has no type for either."""
     fixed = pandas.date_range("2024-01-01", periods=3, freq="h", tz="UTC+02:00")

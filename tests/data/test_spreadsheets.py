@@ -49,6 +49,22 @@ CASES = [
         (),
         {"decimal": ","},
     ),
+    Case(
+        "row numbers as pandas writes them",
+        b",ds,y\n0,2024-01-01,2\n1,2024-01-02,3\n3,2024-01-03,5\n",
+        {"y": [2, 3, 5]},
+        ("left out '': row numbers",),
+    ),
+    Case(
+        "those of several tables in one",
+        b"Unnamed: 0,ds,y\n0,2024-01-01,2\n1,2024-01-02,3\n2,2024-01-03,3\n0,2024-01-04,5\n1,2024-01-05,5\n",
+        {"y": [2, 3, 3, 5, 5]},
+        ("left out 'Unnamed: 0': row numbers",),
+    ),
+    Case(
+        "no row numbers", b"index,ds,y\n7.5,2024-01-01,2\n8,2024-01-02,3\n", {"index": [7.5, 8], "y": [2, 3]}
+    ),
+    Case("an index alone", b"ds,index\n2024-01-01,2\n2024-01-02,3\n", {"index": [2, 3]}),
     Case("the separator on a line of its own", b"sep=;\r\nds;y\r\n1;2\r\n2;3\r\n", {"y": [2, 3]}),
     Case("it, in quotes and filled up", b'"sep=;";\nds;"y, kW"\n1;2\n2;3\n', {"y, kW": [2, 3]}),
     Case("one of several bytes", "sep=§ \nds§y\n1§2\n2§3\n".encode(), {"y": [2, 3]}),

@@ -289,8 +289,8 @@ def with_cell(values, place, value):
 
 NO_VALUE = (
     "model: `target` must have at least one value in the context of each series, rows {lookback} to {last}, "
-    "which set its scale, and those of series 1 are all missing. Leave the series out, or end its rows where "
-    "it was observed last."
+    "which set its scale, and series 1 has none. Leave the series out, or end its rows where it was observed "
+    "last."
 )
 INFINITE = (
     ": `target` must hold finite numbers, and that of series 1 is inf{row}. "
@@ -554,6 +554,10 @@ def test_covariates_go_in_as_they_are(transform, tmp_path):
         np.testing.assert_allclose(copy(*(part.numpy() for part in given)), want, rtol=2e-6)
         assert copy.about["columns"]["categories"] == {"sky": ["rain", "snow", "sun"]}
         assert copy.about["quantiles"][6] == 0.5
+        zeros = {name: part.numpy() for name, part in zip(whole.inputs, given, strict=True)}
+        zeros["target"] = np.where(np.isnan(zeros["target"]), np.nan, 0.0)
+        with pytest.raises(DataError, match="must have at least one value above 0 in the context of each"):
+            copy(**zeros)
 
 
 def test_the_calendar_in_the_graph_is_the_plan_s():

@@ -104,6 +104,16 @@ def test_no_truth_gives_no_score(score, loop, arrays, rest):
     assert np.isnan(score(nothing, *arrays[1:], *rest)).all()
 
 
+def test_a_forecast_that_is_missing_is_no_good_one():
+    truth, missing = np.array([[1.0, 2.0, np.nan], [3.0, 4.0, 5.0]]), np.array([[1.0, np.nan, 7], [3, 4, 5]])
+    for score in (scores.mae, scores.rmse, scores.smape, lambda t, f: scores.pinball(t, f, 0.3)):
+        np.testing.assert_array_equal(score(truth, missing), [np.nan, 0])
+    np.testing.assert_array_equal(scores.mase(truth, missing, np.ones(2)), [np.nan, 0])
+    fan = np.stack([missing, missing], -1)
+    assert np.isnan(scores.weighted_quantile_loss(truth, fan, (0.1, 0.9)))
+    assert scores.weighted_quantile_loss(truth[1:], fan[1:], (0.1, 0.9)) == 0
+
+
 def test_mase_is_the_error_in_units_of_the_scale():
     truth, forecast = (
         np.array([[1.0, NAN, 4.0], [1.0, 2.0, 3.0]]),

@@ -1,5 +1,6 @@
 """The forecaster as its users see it: what goes in, what comes out, and what must not matter."""
 
+import copy
 import os
 import signal
 from dataclasses import replace
@@ -356,6 +357,51 @@ def test_gaps_and_short_histories_are_no_obstacle():
     assert np.isfinite(model.predict().quantiles.values).all()
     short = table(series(wave(3)), series(np.full(5, np.nan), "unknown"))
     assert np.isfinite(model.predict(short).quantiles.values[0]).all()
+
+
+@pytest.mark.parametrize("begins", [0, 20, 59])
+def test_rows_of_the_training_are_not_scored(begins, tmp_path):
+    """Whatever row the file begins at: the first that follows the history is the first that is scored."""
+    values, hours = wave(140), np.datetime64("2024-01-01T00", "us") + np.arange(140) * np.timedelta64(1, "h")
+    frame = polars.DataFrame({"ds": hours, "y": values})
+    model = Forecaster(**SMALL).fit(frame[20:110], quiet=True)
+    found = model.score(frame[begins:])
+    assert found.origins[0] == hours[109] and len(found.origins) == 140 - 110 - 5
+    with pytest.raises(DataError, match="no series has a row after the ones that the model was trained on"):
+        model.score(frame[begins:110])
+
+
+def test_rows_without_times_follow_whatever_they_begin_with():
+    """A constant or periodic series begins as its own past does."""
+    values = np.tile(np.arange(8.0), 20)
+    model = Forecaster(**SMALL).fit(polars.DataFrame({"y": values[:96]}), quiet=True)
+    once = copy.deepcopy(model).update(polars.DataFrame({"y": values[96:136]}))
+    for row in values[96:136]:
+        model.update(polars.DataFrame({"y": [row]}))
+    for one in (once, model):
+        assert len(one.history["y"]) == 136 and one.predict().times[0].tolist() == list(range(136, 142))
+    np.testing.assert_allclose(once.predict().median, model.predict().median, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("transform", "kind"), [("log", "logarithms"), ("sqrt", "square roots")])
+def test_values_that_the_transform_cannot_take_are_noted(transform, kind):
+    reach = {"log": "above 0", "sqrt": "of at least 0"}[transform]
+    model = Forecaster(**SMALL | {"transform": transform}).fit(polars.DataFrame({"y": wave(120)}), quiet=True)
+    for count in (3, 16):
+        later = model.table(polars.DataFrame({"y": np.r_[wave(60), np.full(count, -1.0)]}))
+        assert later.notes == (
+            f"series 'y': {count} values that are not {reach} count as missing, for the model is of {kind}",
+        )
+        assert np.isnan(model.predict(later).median).all() == (count == 16)  # the whole context
+
+
+@pytest.mark.parametrize("context", [8, 16])
+def test_series_that_the_model_does_not_know_have_a_unit_for_mase(context):
+    model = Forecaster(**SMALL | {"context": context}).fit(table(series(wave(120))), quiet=True)
+    found = model.backtest(table(series(wave(60, 2), "other")))
+    assert found.origins[0] == 15 and np.isfinite(found.scores["LSTM"]["MASE"])
+    short = model.backtest(table(series(wave(18, 2), "other")))
+    assert short.origins[0] == max(context, 12) - 1
 
 
 def test_scale_and_shift_of_a_series_do_not_matter():

@@ -89,6 +89,14 @@ def looks_numeric(table: Table, name: str) -> bool:
     return 2 * found >= len(cells) > 0
 
 
+def number_rows(table: Table, name: str) -> bool:
+    """Whether a column numbers rows and no more: some perhaps left out, in another order, or begun anew."""
+    values = numbers(table, name, "time")
+    if np.isnan(values).any() or (values != np.floor(values)).any():
+        return False
+    return len(np.unique(values)) == len(values) or bool(2 * (np.diff(values) == 1).sum() >= len(values) - 1)
+
+
 def codes(
     table: Table, name: str, role: str, known: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:

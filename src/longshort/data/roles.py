@@ -10,6 +10,9 @@ from . import cells, stamps
 from .series import Columns, nearest
 from .table import Table
 
+COUNTS = ("", "index", "level_0", "unnamed: 0")
+"""Names that pandas gives to its row numbers."""
+
 
 def several(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names however they were given: none, one, or several."""
@@ -102,6 +105,11 @@ def _targets(table: Table, taken: set[str], id: str | None, notes: list[str]) ->
             f"{table.origin}: a column of numbers must be left for the target, and there is none; "
             f"{nearest('', table.names)} {how}"
         )
+    counts = [name for name in found if name.strip().lower() in COUNTS and cells.number_rows(table, name)]
+    if counts and len(counts) < len(found):
+        found = [name for name in found if name not in counts]
+        free = [name for name in free if name not in counts]
+        notes.append(f"left out {', '.join(map(repr, counts))}: row numbers")
     if id is not None and len(found) > 1:
         raise DataError(
             f"{table.origin}: which column is the target? {', '.join(map(repr, found))} hold numbers. "

@@ -28,6 +28,8 @@ KEPT = {
     "c0": "c_n",
 }  # fmt: skip
 """What is kept, before a row and after it: the last rows on the scale, the scale, the LSTM's state."""
+SAID = ("step", "horizon", "context", "lookback", "columns", "transform")
+"""What an exported model says of its plan."""
 
 NAT = np.iinfo(np.int64).min
 """No time, as in NumPy's datetime64."""
@@ -112,7 +114,7 @@ def forecast_graph(forecaster: Forecaster) -> tuple[Graph, Stream]:
         least={"T": plan.context},
         about={
             "task": "forecast",
-            **{name: getattr(plan, name) for name in ("step", "horizon", "context", "lookback", "columns")},
+            **{name: getattr(plan, name) for name in SAID},
             "quantiles": list(LEVELS),
         },
     )

@@ -38,11 +38,20 @@ class Rows:
         context: rows that set the scale.
         lookback: rows before them.
         columns: of each role, and the categories of those that have some.
+        transform: of the target: "log" takes values above 0, "sqrt" of at least 0, any other all.
     """
 
-    def __init__(self, step: str, horizon: int, context: int, lookback: int, columns: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        step: str,
+        horizon: int,
+        context: int,
+        lookback: int,
+        columns: dict[str, Any],
+        transform: str = "none",
+    ) -> None:
         self.step, self.horizon, self.context, self.lookback = step, horizon, context, lookback
-        self.columns = columns
+        self.columns, self.transform = columns, transform
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> Rows | None:
@@ -50,7 +59,7 @@ class Rows:
         names = ("step", "horizon", "context", "lookback", "columns")
         if about.get("task") != "forecast" or not all(name in about for name in names):
             return None
-        return cls(**{name: about[name] for name in names})
+        return cls(**{name: about[name] for name in names}, transform=about.get("transform", "none"))
 
     def begin(self, caller: str, given: dict[str, Array]) -> Array:
         """Hold the rows of a whole forecast, or of the beginning of a stream, to what they must be.
@@ -135,11 +144,15 @@ class Rows:
 
     def _some(self, caller: str, target: Array) -> None:
         first, end = self.lookback, self.lookback + self.context
-        empty = np.flatnonzero(np.isnan(target[:, first:end]).all(1))
+        context = target[:, first:end]
+        with np.errstate(invalid="ignore"):
+            read = {"log": context > 0, "sqrt": context >= 0}.get(self.transform, ~np.isnan(context))
+        reach = {"log": " above 0", "sqrt": " of at least 0"}.get(self.transform, "")
+        empty = np.flatnonzero(~read.any(1))
         if len(empty):
             raise DataError(
-                f"{caller}: `target` must have at least one value in the context of each series, rows "
-                f"{first} to {end - 1}, which set its scale, and those of series {empty[0]} are all missing. "
+                f"{caller}: `target` must have at least one value{reach} in the context of each series, rows "
+                f"{first} to {end - 1}, which set its scale, and series {empty[0]} has none. "
                 f"Leave the series out, or end its rows where it was observed last."
             )
 

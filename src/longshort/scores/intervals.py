@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import SettingError, ShapeError
-from .points import Array, _mean
+from .points import Array, _mean, _over_known
 
 
 def pinball(truth: Array, forecast: Array, quantile: float) -> Array:
@@ -30,7 +30,7 @@ def pinball(truth: Array, forecast: Array, quantile: float) -> Array:
     >>> pinball(np.array([10.0]), np.array([8.0]), 0.9)
     array(1.8)
     """
-    return _mean(_pinball("pinball", truth, forecast, quantile))
+    return _over_known(_pinball("pinball", truth, forecast, quantile), truth)
 
 
 def weighted_quantile_loss(truth: Array, forecast: Array, quantiles: Sequence[float]) -> float:
@@ -45,7 +45,8 @@ def weighted_quantile_loss(truth: Array, forecast: Array, quantiles: Sequence[fl
         quantiles: Q numbers in (0, 1).
 
     Returns:
-        At least 0, small is good; NaN where no truth is known or all of it is zero.
+        At least 0, small is good; NaN where no truth is known or all of it is zero, or where a forecast is
+        missing for a known truth.
 
     Raises:
         ShapeError: `forecast` does not have one more axis, of length Q.
@@ -59,11 +60,11 @@ def weighted_quantile_loss(truth: Array, forecast: Array, quantiles: Sequence[fl
             f"weighted_quantile_loss: `forecast` must be (..., T, Q) = {(*truth.shape, len(quantiles))}, "
             f"got {forecast.shape}."
         )
-    size = np.nansum(np.abs(truth))
+    size, known = np.nansum(np.abs(truth)), ~np.isnan(truth)
     if size == 0:
         return float("nan")
     losses = [
-        2 * np.nansum(_pinball("weighted_quantile_loss", truth, forecast[..., k], q)) / size
+        2 * _pinball("weighted_quantile_loss", truth, forecast[..., k], q)[known].sum() / size
         for k, q in enumerate(quantiles)
     ]
     return float(np.mean(losses))

@@ -2,8 +2,8 @@
 
 Every function takes arrays of shape (..., T): any number of series or windows, T steps each, with NaN
 wherever the truth is missing, and gives one number for each, shape (...). A step counts only where the
-truth is known; where it never is, the score is NaN. `mean` then averages over series as the M4
-competition does.
+truth is known; where it never is, the score is NaN, and so it is where a forecast is missing for a known
+truth. `mean` then averages over series as the M4 competition does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def mae(truth: Array, forecast: Array) -> Array:
     >>> mae(np.array([1.0, np.nan, 4.0]), np.array([2.0, 9.0, 4.0]))
     array(0.5)
     """
-    return _mean(np.abs(_error("mae", truth, forecast)))
+    return _over_known(np.abs(_error("mae", truth, forecast)), truth)
 
 
 def rmse(truth: Array, forecast: Array) -> Array:
@@ -44,7 +44,7 @@ def rmse(truth: Array, forecast: Array) -> Array:
 
     $$\mathrm{RMSE} = \sqrt{\frac1T \sum_t (y_t - \hat y_t)^2}$$
     """
-    return np.asarray(np.sqrt(_mean(_error("rmse", truth, forecast) ** 2)))
+    return np.asarray(np.sqrt(_over_known(_error("rmse", truth, forecast) ** 2, truth)))
 
 
 def smape(truth: Array, forecast: Array) -> Array:
@@ -58,7 +58,7 @@ def smape(truth: Array, forecast: Array) -> Array:
     """
     error = np.abs(_error("smape", truth, forecast))
     size = np.abs(truth) + np.abs(forecast)
-    return _mean(200 * error / np.where(size == 0, 1, size))
+    return _over_known(200 * error / np.where(size == 0, 1, size), truth)
 
 
 def mase(truth: Array, forecast: Array, scale: Array | float) -> Array:
@@ -171,6 +171,13 @@ def _error(caller: str, truth: Array, forecast: Array) -> Array:
             f"got {forecast.shape}."
         )
     return truth - forecast
+
+
+def _over_known(losses: Array, truth: Array) -> Array:
+    """Mean over the steps whose truth is known: NaN where there is none, or where a forecast is missing."""
+    known = ~np.isnan(np.asarray(truth, float))
+    count = known.sum(-1)
+    return np.asarray(np.where(known, losses, 0).sum(-1) / np.where(count > 0, count, np.nan))
 
 
 def _mean(values: Array) -> Array:

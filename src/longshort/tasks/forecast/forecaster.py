@@ -12,17 +12,17 @@ import numpy as np
 import torch
 
 from ... import scores
-from ...data import SeriesTable, read, read_ahead
-from ...errors import DataError, RunError, SettingError
+from ...data import Series, SeriesTable, read, read_ahead
+from ...errors import RunError, SettingError
 from ...runs import Run
 from ...train import Fitted, fit
 from ...train.fit import present_device
 from .answer import Forecast, Quantiles, checked_levels
 from .history import finished, read_history, same_data, write_history
-from .joining import joined
+from .joining import joined, require_known, require_later
 from .model import ForecastModel
 from .objective import ForecastObjective, widening
-from .plan import Array, Plan, columns_of, cut, make_plan
+from .plan import Array, Plan, columns_of, cut, make_plan, unread
 from .reading import Reading, advance, answer, answers, start
 from .scoring import Backtest, rolling, score
 from .settings import ForecastSettings
@@ -184,7 +184,7 @@ class Forecaster:
             step, encoding = reading.table.step, self.settings.encoding or "utf-8"
             rows = read_ahead(future, like=columns_of(plan), step=step, encoding=encoding)
             reading = replace(reading, table=reading.table.with_ahead(rows))
-        _complete(reading.table, horizon)
+        require_known(reading.table, horizon)
         table = reading.table
         values = answer(model, plan, reading, factor)[:, :horizon]
         times = np.stack([table.times_ahead(series, horizon) for series in table])
@@ -207,10 +207,10 @@ class Forecaster:
         """
         plan, model, _ = self._fitted()
         table = self.table(rows, follow=True)
-        _follows(self.history.select(table.names), table)
+        require_later(self.history.select(table.names), table)
         reading = self._reading or start(model, plan, self.history)
         self._reading = advance(model, plan, reading, table)
-        after = {series.name: series for series in joined(self.history, table)}
+        after = {series.name: series for series in joined(self.history, table, follow=True)}
         series = tuple(after.get(series.name, series) for series in self.history)
         self._history = replace(self.history, series=series)
         return self
@@ -220,20 +220,20 @@ class Forecaster:
     ) -> Backtest:
         """Score the model on rows that it has not seen, beside naive, seasonal naive and drift.
 
-        A forecast is made at the end of the history and after every `stride` of the new rows, as long as
-        a whole horizon follows; nothing is fitted again.
+        A forecast is made every `stride` rows, the last where a whole horizon follows and none before the
+        end of the history; nothing is fitted again.
 
         Args:
             later: a frame, path or `SeriesTable`: rows that follow the fitted ones, or whole series, of
                 which only what follows is scored. A series that the model does not know is scored from
-                the row after its first context on.
+                the row after its first context and two seasons on, which the unit of MASE is taken from.
             stride: rows between two forecasts.
             levels: of the intervals whose coverage is measured, in percent.
             horizon: steps to forecast, at most the model's, and by default as many.
         """
         table = self._continued(self.table(later, follow=True))
-        known = {series.name: len(series) for series in self.history}
-        first = [known.get(series.name, self.plan.context) for series in table]
+        known = {series.name: series for series in self.history}
+        first = [self._first_unseen(s, known.get(s.name), self._horizon(horizon)) for s in table]
         return self._backtest(table, first, stride, None, levels, horizon)
 
     def backtest(
@@ -249,7 +249,7 @@ class Forecaster:
 
         Args:
             source: a frame, path or `SeriesTable`; by default the series of the fit, of which only the
-                validation part is scored. Of given series, all but the first context is.
+                validation part is scored. Of given series, all but the first context and two seasons is.
             horizon: steps to forecast, at most the model's, and by default as many.
             stride: rows between two forecasts.
             windows: the last so many of each series; all if None.
@@ -260,7 +260,7 @@ class Forecaster:
             first = [cut(len(series), self.settings) for series in table]
         else:
             table = self.table(source)
-            first = [self.plan.context] * len(table)
+            first = [self._first_unseen(series, None, self._horizon(horizon)) for series in table]
         return self._backtest(table, first, stride, windows, levels, horizon)
 
     def save(self, folder: str | Path) -> Path:
@@ -329,7 +329,8 @@ class Forecaster:
         columns = columns_of(self.plan)
         trim = not follow or columns.time is not None
         encoding = self.settings.encoding or "utf-8"
-        return read(source, step=self.plan.step, like=columns, trim=trim, encoding=encoding)
+        table = read(source, step=self.plan.step, like=columns, trim=trim, encoding=encoding)
+        return replace(table, notes=(*table.notes, *unread(table, self.plan.transform)))
 
     def _continued(self, table: SeriesTable) -> SeriesTable:
         """The series with the rows of the history before them; those that begin before it as they are."""
@@ -340,6 +341,14 @@ class Forecaster:
             return table
         after = {s.name: s for s in joined(self.history, replace(table, series=later))}
         return replace(table, series=tuple(after.get(s.name, s) for s in table))
+
+    def _first_unseen(self, series: Series, known: Series | None, horizon: int) -> int:
+        """The first row to be scored: behind the known ones, or a context and the unit of MASE."""
+        if known is None:
+            return max(self.plan.context, min(2 * self.plan.season, len(series) - horizon))
+        if columns_of(self.plan).time is None:
+            return len(known)
+        return self.history.step.steps(series.time[0], known.time[-1]) + 1
 
     def _horizon(self, horizon: int | None) -> int:
         most = self.plan.horizon
@@ -368,27 +377,3 @@ class Forecaster:
     def _scale(self, target: Array, known: int) -> float:
         """The unit of MASE: from what was known before the first forecast."""
         return float(scores.naive_scale(target[:known], self.plan.season))
-
-
-def _follows(read: SeriesTable, rows: SeriesTable) -> None:
-    if rows.columns.time is None:
-        return
-    for series, new in zip(read, rows, strict=True):
-        if new.time[0] <= series.time[-1]:
-            raise DataError(
-                f"update: series {series.name!r} has been read up to {read.step.text(series.time[-1])}, and "
-                f"its new rows begin at {read.step.text(new.time[0])}. "
-                f"Give rows that follow, or use `restart`."
-            )
-
-
-def _complete(table: SeriesTable, horizon: int) -> None:
-    missing = table.missing_future(horizon)
-    if missing:
-        shown = [f"{m.series} {table.step.text(m.time)} {m.column}" for m in missing[:10]]
-        more = f"\n  and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise DataError(
-            f"predict: {len(missing)} values of covariates known in advance are missing "
-            f"(series, time, column):\n  " + "\n  ".join(shown) + more + "\n  Give them with `future` "
-            "(--future FILE), or as rows of the table with an empty target."
-        )

@@ -11,7 +11,7 @@ from ...data import Series, SeriesTable
 from ...errors import DataError
 
 
-def joined(earlier: SeriesTable, later: SeriesTable) -> SeriesTable:
+def joined(earlier: SeriesTable, later: SeriesTable, *, follow: bool = False) -> SeriesTable:
     """Every series of `later`, preceded by its rows in `earlier`.
 
     Where both have a cell, the later one counts. Where times are mere row numbers, because the tables have
@@ -21,6 +21,7 @@ def joined(earlier: SeriesTable, later: SeriesTable) -> SeriesTable:
     Args:
         earlier: what is known, such as a model's history.
         later: new rows; a series that `earlier` does not have is taken as it is.
+        follow: whether rows without times follow whatever they begin with.
 
     Returns:
         The series of `later` alone, in its order.
@@ -34,13 +35,13 @@ def joined(earlier: SeriesTable, later: SeriesTable) -> SeriesTable:
             f"Give rows of the same step."
         )
     known = {series.name: series for series in earlier}
-    both = [_join(known[s.name], s, earlier, later) if s.name in known else s for s in later]
+    both = [_join(known[s.name], s, earlier, later, follow) if s.name in known else s for s in later]
     return replace(later, series=tuple(both))
 
 
-def _join(first: Series, second: Series, earlier: SeriesTable, later: SeriesTable) -> Series:
+def _join(first: Series, second: Series, earlier: SeriesTable, later: SeriesTable, follow: bool) -> Series:
     begins_alike = np.array_equal(second.target[: len(first)], first.target, equal_nan=True)
-    start = 0 if begins_alike else len(first)
+    start = 0 if begins_alike and not follow else len(first)
     if later.columns.time is not None:
         index, on_grid = later.step.places(first.time[0], second.time[:1])
         start = int(index[0])
@@ -78,3 +79,37 @@ def tail(table: SeriesTable, rows: int) -> SeriesTable:
     from ...data.series import part
 
     return replace(table, series=tuple(part(s, max(len(s) - rows, 0), len(s)) for s in table))
+
+
+def require_later(read: SeriesTable, rows: SeriesTable) -> None:
+    """Refuse rows that do not follow those that were read.
+
+    Raises:
+        DataError: a series begins before the end of its earlier rows.
+    """
+    if rows.columns.time is None:
+        return
+    for series, new in zip(read, rows, strict=True):
+        if new.time[0] <= series.time[-1]:
+            raise DataError(
+                f"update: series {series.name!r} has been read up to {read.step.text(series.time[-1])}, and "
+                f"its new rows begin at {read.step.text(new.time[0])}. "
+                f"Give rows that follow, or use `restart`."
+            )
+
+
+def require_known(table: SeriesTable, horizon: int) -> None:
+    """Refuse a forecast whose covariates known in advance are not all there.
+
+    Raises:
+        DataError: some are missing; the message lists them.
+    """
+    missing = table.missing_future(horizon)
+    if missing:
+        shown = [f"{m.series} {table.step.text(m.time)} {m.column}" for m in missing[:10]]
+        more = f"\n  and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise DataError(
+            f"predict: {len(missing)} values of covariates known in advance are missing "
+            f"(series, time, column):\n  " + "\n  ".join(shown) + more + "\n  Give them with `future` "
+            "(--future FILE), or as rows of the table with an empty target."
+        )

@@ -138,6 +138,10 @@ def cut(length: int, settings: ForecastSettings) -> int:
     return max(length - max(settings.horizon, int(settings.validation * length)), 0)
 
 
+REACH = {"log": " above 0", "sqrt": " of at least 0"}
+"""The values that a transform can take, where not all."""
+
+
 def transformed(values: Array, transform: str) -> Array:
     """Values on the model's scale; NaN where missing, or where the scale does not reach."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -274,15 +278,30 @@ def _correlation(a: Array, b: Array) -> float:
 
 
 def _allowed(table: SeriesTable, transform: str) -> None:
-    least = {"log": "above 0", "sqrt": "at least 0"}
-    for series in table if transform in least else ():
-        lost = np.isnan(transformed(series.target, transform)) & ~np.isnan(series.target)
+    for series in table:
+        lost = _lost(series.target, transform)
         if lost.any():
             row = int(lost.argmax())
             raise DataError(
-                f"series {series.name!r}: `transform` {transform!r} needs values {least[transform]}, got "
+                f"series {series.name!r}: `transform` {transform!r} needs values{REACH[transform]}, got "
                 f"{series.target[row]:g} at {table.step.text(series.time[row])}. Use 'auto' or 'none'."
             )
+
+
+def unread(table: SeriesTable, transform: str) -> list[str]:
+    """What to tell a person of later values that the transform cannot take, a note for each series."""
+    counts = {series.name: int(_lost(series.target, transform).sum()) for series in table}
+    kind = "logarithms" if transform == "log" else "square roots"
+    return [
+        f"series {name!r}: {count} values that are not{REACH[transform]} count as missing, for the model is "
+        f"of {kind}"
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def _lost(values: Array, transform: str) -> Any:
+    return np.isnan(transformed(values, transform)) & ~np.isnan(values)
 
 
 def _long_enough(table: SeriesTable, context: int, horizon: int) -> None:

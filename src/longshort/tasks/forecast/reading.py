@@ -17,7 +17,7 @@ from ...data import SeriesTable
 from ...scan import State
 from .joining import joined, tail
 from .model import ForecastModel
-from .plan import Array, Plan
+from .plan import Array, Plan, transformed
 from .windows import Panel, Scale
 
 
@@ -40,10 +40,17 @@ class Reading:
 
 @torch.no_grad()
 def start(model: ForecastModel, plan: Plan, table: SeriesTable) -> Reading:
-    """Read the context of every series: the last `plan.context` rows."""
+    """Read the context of every series: the last `plan.context` rows.
+
+    A series none of whose rows there has a value that the plan's transform can take has no scale, and NaN for
+    a forecast.
+    """
     panel = Panel(table, plan)
     which = np.arange(len(table))
     windows, scale = panel.cut(which, panel.length, plan.context)
+    ends = (transformed(series.target[-plan.context :], plan.transform) for series in table)
+    empty = np.array([np.isnan(values).all() for values in ends])
+    scale = Scale(np.where(empty, np.nan, scale.location), scale.size)
     h, state = model.read(windows)
     return Reading(tail(table, plan.memory), state, h[:, -1], scale)
 
@@ -62,7 +69,7 @@ def advance(model: ForecastModel, plan: Plan, reading: Reading, rows: SeriesTabl
         The new reading; series without new rows are as before.
     """
     names = list(reading.table.names)
-    both = joined(reading.table, rows)
+    both = joined(reading.table, rows, follow=True)
     before = {series.name: len(series) for series in reading.table}
     added = np.array([len(series) - before[series.name] for series in both])
     tables = {series.name: series for series in reading.table}

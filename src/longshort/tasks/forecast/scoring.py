@@ -218,8 +218,8 @@ def score(
 ) -> Backtest:
     """Score quantile forecasts beside the baselines.
 
-    Each metric is averaged over the windows of a series first and then over the series; sMAPE, MASE and OWA
-    are thus M4's where each series has one window.
+    Each metric but wQL, which is one share of all windows, is averaged over the windows of a series first and
+    then over the series; sMAPE, MASE and OWA are thus M4's where each series has one window.
 
     Args:
         table: the series, truth included.
@@ -255,7 +255,7 @@ def score(
         }
     for level in levels:
         inside = scores.coverage(truth, *quantiles.interval(level))
-        rows[MODEL][f"coverage-{level:g}"] = scores.mean(inside)
+        rows[MODEL][f"coverage-{level:g}"] = _by_series(which, inside)
     series = [table.series[s] for s in which]
     return Backtest(
         names=tuple(s.name for s in series),
