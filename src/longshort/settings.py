@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -254,7 +255,8 @@ def _kind(hint: Any) -> tuple[type, bool, bool]:
 def _is(value: Any, scalar: type) -> bool:
     if isinstance(value, bool):
         return scalar is bool
-    return isinstance(value, (int, float) if scalar is float else scalar)
+    numbers: dict[type, Any] = {float: Real, int: Integral}  # NumPy's too
+    return isinstance(value, numbers.get(scalar, scalar))
 
 
 def _listed(scalar: type) -> Callable[[str], tuple[Any, ...]]:

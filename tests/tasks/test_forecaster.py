@@ -404,6 +404,13 @@ def test_series_that_the_model_does_not_know_have_a_unit_for_mase(context):
     assert short.origins[0] == max(context, 12) - 1
 
 
+def test_numbers_of_numpy_are_numbers():
+    small = {name: np.int64(value) for name, value in SMALL.items()} | {"dropout": np.float32(0)}
+    settings = Forecaster(**small).settings
+    assert settings == Forecaster(**SMALL, dropout=0.0).settings and type(settings.horizon) is int
+    assert len(plain_model().predict(horizon=np.int64(3)).times[0]) == 3
+
+
 def test_scale_and_shift_of_a_series_do_not_matter():
     """The window's own scale: 1000 y + 5 is forecast as 1000 times the forecast of y, plus 5."""
     model = plain_model()
@@ -419,9 +426,25 @@ def test_scale_and_shift_of_a_series_do_not_matter():
             lambda m: m.predict(levels=(80, 100)),
             "levels: a level is the percentage an interval covers, in [1, 100), got 100.",
         ),
-        (lambda m: m.predict(horizon=7), "Forecaster: `horizon` must be in [1, 6], the model's own, got 7."),
-        (lambda m: m.backtest(stride=0), "backtest: `stride` must be at least 1, got 0."),
-        (lambda m: m.backtest(windows=0), "backtest: `windows` must be at least 1, got 0."),
+        (
+            lambda m: m.predict(horizon=7),
+            "Forecaster: `horizon` must be a whole number in [1, 6], the model's own, got 7.",
+        ),
+        (lambda m: m.predict(levels=80), "levels: must be a list of percentages, such as (80, 95), got 80."),
+        (
+            lambda m: m.predict(levels=("80",)),
+            "levels: a level is a number, the percentage an interval covers, got '80'.",
+        ),
+        (
+            lambda m: m.predict(horizon=3.0),
+            "Forecaster: `horizon` must be a whole number in [1, 6], the model's own, got 3.0.",
+        ),
+        (
+            lambda m: m.backtest(stride=2.0),
+            "backtest: `stride` must be a whole number of at least 1, got 2.0.",
+        ),
+        (lambda m: m.backtest(stride=0), "backtest: `stride` must be a whole number of at least 1, got 0."),
+        (lambda m: m.backtest(windows=0), "backtest: `windows` must be a whole number of at least 1, got 0."),
         (
             lambda m: Forecaster().predict(),
             "Forecaster: must be fitted first. Call `fit`, or `Forecaster.load` a run.",

@@ -72,6 +72,13 @@ def test_coverage_counts_what_lies_outside():
     assert scored(many, [0], [60], error=0.79)[1]["coverage-80"] == 1.0
 
 
+def test_coverage_is_the_mean_over_series():
+    """One series of three windows weighs as much as another of one."""
+    many = table(series(wave(100, 1), "a"), series(wave(100, 2), "b"))
+    error = np.array([0.81, 0.81, 0.81, 0.79])[:, None, None]
+    assert scored(many, [0, 0, 0, 1], [60, 70, 80, 60], error=error)[1]["coverage-80"] == 0.5
+
+
 def test_missing_truth_does_not_count():
     values = wave(100)
     values[62] = np.nan

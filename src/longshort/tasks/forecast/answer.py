@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +178,14 @@ def columns_of(quantiles: Quantiles, levels: Sequence[float]) -> list[tuple[str,
 
 def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
     """The levels, or an error that names the one outside [1, 100): a share of 0.8 is none."""
-    for level in levels:
+    given: Any = levels
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise SettingError(f"levels: must be a list of percentages, such as (80, 95), got {given!r}.")
+    for level in given:
+        if isinstance(level, str):
+            raise SettingError(
+                f"levels: a level is a number, the percentage an interval covers, got {level!r}."
+            )
         if not 1 <= level < 100:
             share = f" Write {100 * level:g} for {level:.0%}." if 0.01 <= level < 1 else ""
             raise SettingError(

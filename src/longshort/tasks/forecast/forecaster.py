@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -352,11 +353,15 @@ class Forecaster:
 
     def _horizon(self, horizon: int | None) -> int:
         most = self.plan.horizon
-        if horizon is not None and not 1 <= horizon <= most:
+        if horizon is None:
+            return most
+        given: Any = horizon
+        if not isinstance(given, Integral) or not 1 <= horizon <= most:
             raise SettingError(
-                f"Forecaster: `horizon` must be in [1, {most}], the model's own, got {horizon}."
+                f"Forecaster: `horizon` must be a whole number in [1, {most}], the model's own, got "
+                f"{horizon}."
             )
-        return horizon or most
+        return int(horizon)
 
     def _backtest(
         self,

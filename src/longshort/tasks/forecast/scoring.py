@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,9 +189,10 @@ def rolling(
         SettingError: `stride` or `windows` is below 1.
         DataError: no series has a row to be scored.
     """
-    for name, value in (("stride", stride), ("windows", windows)):
-        if value is not None and value < 1:
-            raise SettingError(f"backtest: `{name}` must be at least 1, got {value}.")
+    asked: dict[str, Any] = {"stride": stride, "windows": windows}
+    for name, value in asked.items():
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise SettingError(f"backtest: `{name}` must be a whole number of at least 1, got {value}.")
     which, count = [], []
     for number, series in enumerate(table):
         if len(series) <= first[number]:
