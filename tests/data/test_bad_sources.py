@@ -155,7 +155,7 @@ def test_a_category_that_training_never_saw(tmp_path, monkeypatch):
         read("new.csv", like=columns)
     assert str(raised.value) == (
         "new.csv, line 4: column 'sky' (future) must hold a category known since training, and this cell is "
-        "'red'. The known ones are 'blue', 'grey'. Leave the cell empty if none applies."
+        "'red'. The known ones are 'blue', 'grey'. Give one of them, or train again."
     )
 
 

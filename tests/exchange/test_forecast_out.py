@@ -512,7 +512,7 @@ def test_covariates_that_a_forecast_lacks_are_named(tmp_path):
             copy,
             rows | {"future": with_cell(future, (1, end - 1, 1), 3)},
             "model: `future`, column 'sky', must hold the number of a category known since training, in "
-            f"[0, 3), and that of series 1 is 3 in row {end - 1}. Give NaN if none applies.",
+            f"[0, 3), and that of series 1 is 3 in row {end - 1}.",
         ),
     ):
         with pytest.raises(DataError) as raised:

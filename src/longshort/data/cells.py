@@ -125,9 +125,10 @@ def codes(
     for row, cell in enumerate(cells):
         if cell not in code:
             shown = ", ".join(repr(k) for k in known[:20]) + (", ..." if len(known) > 20 else "")
+            advice = "Give one of them" if role == "future" else "Leave the cell empty if none applies"
             raise DataError(
                 f"{table.at(row)}: column {name!r} ({role}) must hold a category known since training, and "
-                f"this cell is {cell!r}. The known ones are {shown}. Leave the cell empty if none applies."
+                f"this cell is {cell!r}. The known ones are {shown}. {advice}, or train again."
             )
     return np.array([code[cell] for cell in cells], np.float64), tuple(known)
 

@@ -166,11 +166,11 @@ class Rows:
                 wrong = ~np.isnan(codes) & ~(np.isin(codes, np.arange(len(known))))
                 if wrong.any():
                     place = np.argwhere(wrong)[0]
+                    advice = "" if role == "future" else " Give NaN if none applies."
                     raise DataError(
                         f"{caller}: `{role}`, column {name!r}, must hold the number of a category known "
                         f"since training, in [0, {len(known)}), and that of series {which[place[0]]} is "
-                        f"{codes[tuple(place)]:g}{self._where('target', place[1:].tolist())}. "
-                        f"Give NaN if none applies."
+                        f"{codes[tuple(place)]:g}{self._where('target', place[1:].tolist())}.{advice}"
                     )
 
     def _spaced(self, caller: str, time: Array, which: Array, first: Array) -> None:

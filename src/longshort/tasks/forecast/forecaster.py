@@ -267,6 +267,9 @@ class Forecaster:
     def save(self, folder: str | Path) -> Path:
         """Write a run folder: settings, weights, history. `load` reads it.
 
+        The state that `update` has moved on is not kept: what is loaded reads the last context of the history
+        anew, and takes its scale.
+
         Raises:
             RunError: the folder holds something else, or cannot be written.
         """
