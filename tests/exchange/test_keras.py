@@ -15,7 +15,7 @@ from keras import layers as kl
 
 import longshort as ls
 from longshort import exchange
-from longshort.errors import DataError, SettingError
+from longshort.errors import DataError, MissingExtra, SettingError
 from longshort.scan import Noise, Variant
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning", "ignore:.*HDF5:UserWarning")
@@ -378,3 +378,24 @@ def test_a_file_that_ends_the_reader_is_an_error(files, monkeypatch, tmp_path):
         exchange.load_keras(tmp_path / "m.h5")
     path = tmp_path / "m.h5"
     assert str(raised.value) == f"{path}: is damaged or is no HDF5 file: reading it ended the process."
+
+
+def test_the_reader_finds_h5py_where_this_process_does(files, monkeypatch, tmp_path):
+    """By PYTHONPATH or in a user's own folder of packages, which an isolated Python leaves out."""
+    (tmp_path / "h5py.py").write_text("raise ImportError('the h5py of PYTHONPATH')\n")
+    (tmp_path / "m.h5").write_bytes(files["m.h5"])
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtra) as raised:
+        exchange.load_keras(tmp_path / "m.h5")
+    assert str(raised.value) == (
+        f"{tmp_path / 'm.h5'}: the process that reads HDF5 files cannot import what it needs: the h5py of "
+        f"PYTHONPATH. Install h5py and NumPy where this Python looks for packages, not in the current folder."
+    )
+
+
+def test_the_reader_takes_nothing_from_the_current_folder(files, monkeypatch, tmp_path):
+    (tmp_path / "h5py.py").write_text("raise ImportError('the h5py of the current folder')\n")
+    (tmp_path / "m.h5").write_bytes(files["m.h5"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    assert exchange.load_keras(tmp_path / "m.h5").hidden_size == 1
