@@ -15,7 +15,7 @@ from keras import layers as kl
 
 import longshort as ls
 from longshort import exchange
-from longshort.errors import DataError, SettingError
+from longshort.errors import DataError, MissingExtra, SettingError
 from longshort.scan import Noise, Variant
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning", "ignore:.*HDF5:UserWarning")
@@ -37,6 +37,7 @@ IN = {
     "plain": lambda: [lstm()],
     "no bias": lambda: [lstm(use_bias=False)],
     "both ways": lambda: [kl.Bidirectional(lstm())],
+    "both ways, each its own": lambda: [kl.Bidirectional(lstm(), backward_layer=lstm(go_backwards=True))],
     "stacked": lambda: [lstm(), kl.Dropout(0.2), lstm()],
     "stacked both ways": lambda: [kl.Bidirectional(lstm()), kl.Bidirectional(lstm())],
     "hard sigmoid": lambda: [lstm(recurrent_activation="hard_sigmoid")],
@@ -103,6 +104,68 @@ def test_layers_by_name_and_inside_models(tmp_path):
             np.testing.assert_array_equal(got, want)
     with pytest.raises(DataError, match=r"holds 2 LSTMs, outer, inner\. Say which with `name`\."):
         exchange.load_keras(tmp_path / "m.keras")
+
+
+def side_by_side(x):
+    return kl.Add()([lstm(name="a")(x), lstm(name="b")(x)])
+
+
+def past_one(x):
+    return lstm(name="b")(kl.Add()([x, lstm(name="a")(x)]))
+
+
+def after_each_other(x):
+    return lstm(name="b")(kl.Dropout(0.1)(lstm(name="a")(x)))
+
+
+def with_the_state(x):
+    y, h, c = lstm(name="a", return_state=True)(x)
+    return lstm(name="b")(y, initial_state=[h, c])
+
+
+def functional(build):
+    x = kl.Input((None, 4))
+    return keras.Model(x, build(x))
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.parametrize("build", [side_by_side, past_one, with_the_state])
+def test_layers_that_are_no_stack(build, ending, tmp_path):
+    path = tmp_path / f"m.{ending}"
+    model(functional(build), channels=4).save(path)
+    with pytest.raises(DataError) as raised:
+        exchange.load_keras(path)
+    assert str(raised.value) == f"{path}: holds 2 LSTMs, a, b. Say which with `name`."
+    with pytest.raises(DataError) as raised:
+        exchange.load_keras(path, ["a", "b"])
+    assert str(raised.value) == (
+        f"{path}: the layers that `name` gives must form one stack, each reading the one before, and "
+        f"`b` is not known to read `a` alone. Read them one by one."
+    )
+    assert exchange.load_keras(path, "b").num_layers == 1
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_layers_of_a_functional_model_by_their_names(ending, tmp_path):
+    theirs = functional(after_each_other)
+    theirs.save(tmp_path / f"m.{ending}")
+    ours = exchange.load_keras(tmp_path / f"m.{ending}", ["a", "b"])
+    x = np.random.randn(2, 5, 4).astype(np.float32)
+    want = theirs(x, training=False).detach().numpy()
+    np.testing.assert_allclose(ours(torch.tensor(x))[0].detach().numpy(), want, rtol=0, atol=2e-6)
+    with pytest.raises(DataError, match="`a` is not known to read `b` alone"):
+        exchange.load_keras(tmp_path / f"m.{ending}", ["b", "a"])
+
+
+def test_two_layers_of_one_name(tmp_path):
+    inner = [keras.Sequential([kl.Input((None, 4)), lstm(name="a")], name=name) for name in ("one", "two")]
+    model(*inner, channels=4).save(tmp_path / "m.keras")
+    with pytest.raises(DataError) as raised:
+        exchange.load_keras(tmp_path / "m.keras")
+    assert str(raised.value) == (
+        f"{tmp_path / 'm.keras'}: holds several LSTMs named 'a', in models inside the model. Give each a "
+        f"name of its own in Keras, and save it again."
+    )
 
 
 def old_file(path, version, entry, arrays):
@@ -187,6 +250,10 @@ def test_cudnn_of_keras_2_has_two_biases_and_turned_kernels(tmp_path):
     ("layer", "message"),
     [
         (lambda: lstm(go_backwards=True), "runs backwards by itself (`go_backwards`)"),
+        (
+            lambda: kl.Bidirectional(lstm(go_backwards=True), backward_layer=lstm()),
+            "`go_backwards` must be False in its first direction and True in its second, got True and False",
+        ),
         (lambda: kl.Bidirectional(lstm(), merge_mode="sum"), "its `merge_mode` must be 'concat', got 'sum'"),
         (lambda: lstm(activation="relu"), "for the cell, got 'sigmoid' and 'relu'"),
         (lambda: kl.GRU(4), "holds no LSTM"),
@@ -311,3 +378,24 @@ def test_a_file_that_ends_the_reader_is_an_error(files, monkeypatch, tmp_path):
         exchange.load_keras(tmp_path / "m.h5")
     path = tmp_path / "m.h5"
     assert str(raised.value) == f"{path}: is damaged or is no HDF5 file: reading it ended the process."
+
+
+def test_the_reader_finds_h5py_where_this_process_does(files, monkeypatch, tmp_path):
+    """By PYTHONPATH or in a user's own folder of packages, which an isolated Python leaves out."""
+    (tmp_path / "h5py.py").write_text("raise ImportError('the h5py of PYTHONPATH')\n")
+    (tmp_path / "m.h5").write_bytes(files["m.h5"])
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtra) as raised:
+        exchange.load_keras(tmp_path / "m.h5")
+    assert str(raised.value) == (
+        f"{tmp_path / 'm.h5'}: the process that reads HDF5 files cannot import what it needs: the h5py of "
+        f"PYTHONPATH. Install h5py and NumPy where this Python looks for packages, not in the current folder."
+    )
+
+
+def test_the_reader_takes_nothing_from_the_current_folder(files, monkeypatch, tmp_path):
+    (tmp_path / "h5py.py").write_text("raise ImportError('the h5py of the current folder')\n")
+    (tmp_path / "m.h5").write_bytes(files["m.h5"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    assert exchange.load_keras(tmp_path / "m.h5").hidden_size == 1

@@ -136,6 +136,146 @@ def test_a_node_that_runs_backwards_alone():
         exchange.load_onnx(content)
 
 
+def graph_model(nodes, **constants):
+    """A model of nodes from `x` (T, N, 4) to `y`, and the weights of LSTM nodes a, b, c of 4 units."""
+    random = np.random.default_rng(0)
+    shapes = {"W": (1, 16, 4), "R": (1, 16, 4), "B": (1, 32)}
+    wide = {"Wc": (1, 16, 8), "Rc": (1, 16, 4), "Bc": (1, 32)}
+    drawn = {f"{port}{name}": shape for name in "ab" for port, shape in shapes.items()} | wide
+    arrays = {name: random.normal(0, 0.8, shape).astype(np.float32) for name, shape in drawn.items()}
+    arrays |= {"one": np.array([1])} | {name: np.array(value) for name, value in constants.items()}
+    used = {name for node in nodes for name in node.input}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy")
+    stored = [numpy_helper.from_array(a, name) for name, a in arrays.items() if name in used]
+    graph = helper.make_graph(nodes, "g", [x], [y], stored)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def node(name, reads, *more, makes=None, **attributes):
+    inputs = [reads, f"W{name}", f"R{name}", f"B{name}", *more]
+    return helper.make_node("LSTM", inputs, [makes or f"Y{name}"], name=name, hidden_size=4, **attributes)
+
+
+def op(kind, reads, makes, **attributes):
+    return helper.make_node(kind, reads.split(), [makes], **attributes)
+
+
+HARD = {"activations": ["HardSigmoid", "Tanh", "Tanh"]}
+LINEAR = {
+    "activations": ["Sigmoid", "Affine", "Affine"],
+    "activation_alpha": [1.0, 1.0],
+    "activation_beta": [0.0, 0.0],
+}
+BOTH = [node("a", "x"), node("b", "x", direction="reverse")]
+STACKED = {
+    "squeezed": [node("a", "x"), op("Squeeze", "Ya one", "p"), node("b", "p"), op("Squeeze", "Yb one", "y")],
+    "one direction taken": [
+        node("a", "x"), op("Gather", "Ya zero", "p", axis=1), op("Cast", "p", "q", to=TensorProto.DOUBLE),
+        op("Cast", "q", "r", to=TensorProto.FLOAT), node("b", "r"), op("Squeeze", "Yb one", "y"),
+    ],
+    "turned there and back": [
+        node("a", "x"), op("Squeeze", "Ya one", "p"), op("Transpose", "p", "q", perm=[1, 0, 2]),
+        op("Transpose", "q", "r", perm=[1, 0, 2]), node("b", "r"), op("Squeeze", "Yb one", "y"),
+    ],
+    "directions laid side by side": [
+        *BOTH, op("Concat", "Ya Yb", "p", axis=1), op("Transpose", "p", "q", perm=[0, 2, 1, 3]),
+        op("Reshape", "q merged", "y"),
+    ],
+    "a shape that is computed": [
+        node("a", "x"), op("Transpose", "Ya", "p", perm=[0, 2, 1, 3]), op("Shape", "p", "s", start=0),
+        op("Slice", "s none one", "T"), op("Slice", "s one two", "N"), op("Concat", "T N minus", "u", axis=0),
+        op("Reshape", "p u", "q"), node("b", "q"), op("Squeeze", "Yb one", "y"),
+    ],
+}  # fmt: skip
+CONSTANTS = {"zero": 0, "merged": [0, 0, -1], "none": [0], "two": [2], "minus": [-1]}
+
+
+@pytest.mark.parametrize("nodes", STACKED.values(), ids=[name.replace(" ", "-") for name in STACKED])
+def test_nodes_that_feed_each_other_are_one_layer(nodes):
+    content = graph_model(nodes, **CONSTANTS).SerializeToString()
+    layer = exchange.load_onnx(content)
+    x = np.random.randn(6, 3, 4).astype(np.float32)
+    (wanted,) = onnxruntime.InferenceSession(content).run(None, {"x": x})
+    np.testing.assert_allclose(layer(torch.tensor(x))[0].detach().numpy(), wanted, rtol=0, atol=2e-6)
+
+
+def between(*nodes, **attributes):
+    """Two nodes with others in between, from p to q."""
+    return [node("a", "x"), op("Squeeze", "Ya one", "p"), *nodes, node("b", "q", makes="y", **attributes)]
+
+
+SAME = op("Identity", "p", "q")
+APART = {
+    "another gate activation": between(SAME, **HARD),
+    "another cell activation": between(SAME, **LINEAR),
+    "two directions of two kinds": [node("a", "x"), node("b", "x", direction="reverse", makes="y", **HARD)],
+    "N and T swapped": between(op("Transpose", "p", "q", perm=[1, 0, 2])),
+    "N and T reshaped": between(op("Reshape", "p swapped", "q")),
+    "rounded": between(
+        op("Cast", "p", "i", to=TensorProto.INT32), op("Cast", "i", "q", to=TensorProto.FLOAT)
+    ),
+    "the state of the layer before": [
+        helper.make_node("LSTM", ["x", "Wa", "Ra", "Ba"], ["Ya", "h", "c"], name="a", hidden_size=4),
+        op("Squeeze", "Ya one", "p"), node("b", "p", "", "h", "c", makes="y"),
+    ],
+    "two readers": [
+        *between(SAME), helper.make_node("LSTM", ["q", "Wb", "Rb", "Bb"], ["z"], name="c", hidden_size=4),
+    ],
+    "directions side by side in time": [*BOTH, op("Concat", "Ya Yb", "p", axis=0), node("c", "p", makes="y")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("nodes", APART.values(), ids=[name.replace(" ", "-") for name in APART])
+def test_nodes_that_are_no_stack_are_read_one_by_one(nodes):
+    model = graph_model(nodes, swapped=[3, 6, 4])
+    names = [one.name for one in model.graph.node if one.op_type == "LSTM"]
+    names = [name for name in names if nodes[:2] != BOTH or name != "b"]  # a and b are one layer
+    with pytest.raises(DataError) as raised:
+        exchange.load_onnx(model.SerializeToString())
+    assert str(raised.value) == (
+        f"the ONNX model: holds {len(names)} LSTMs, {', '.join(names)}. Say which with `name`."
+    )
+    assert exchange.load_onnx(model.SerializeToString(), name="a").num_layers == 1
+
+
+STATE = np.full((1, 3, 4), 0.5, np.float32)
+FIXED = {
+    "initial_h": ([node("a", "x", "", "state", makes="y")], {"state": STATE}),
+    "initial_c": ([node("a", "x", "", "", "state", makes="y")], {"state": STATE}),
+    "initial_h, widened": (
+        [op("Expand", "state shape", "h"), node("a", "x", "", "h", makes="y")],
+        {"state": STATE[:, :1], "shape": [1, 3, 4]},
+    ),
+    "sequence_lens": (
+        [node("a", "x", "lengths", makes="y")],
+        {"lengths": np.array([2, 6, 3], np.int32)},
+    ),
+}
+
+
+@pytest.mark.parametrize("port", FIXED, ids=[name.replace(" ", "-") for name in FIXED])
+def test_a_state_or_lengths_that_the_file_fixes(port):
+    nodes, constants = FIXED[port]
+    content = graph_model(nodes, **constants).SerializeToString()
+    with pytest.raises(DataError) as raised:
+        exchange.load_onnx(content)
+    assert str(raised.value) == (
+        "the ONNX model: the node `a` has `sequence_lens` that the file fixes, and longshort.LSTM takes "
+        "lengths with the call. onnx_nodes(...) reads the node as a module that takes them too."
+        if port == "sequence_lens"
+        else f"the ONNX model: the node `a` begins with an `{port.split(',')[0]}` that the file fixes and "
+        "that is not zero, and longshort.LSTM takes its state with the call. onnx_nodes(...) reads the node "
+        "as a module that takes it too."
+    )
+    assert len(exchange.onnx_nodes(content)) == 1
+
+
+def test_a_state_of_zero_that_the_file_fixes_is_the_layer_s_own():
+    nodes = [node("a", "x", "", "state", "state", makes="y")]
+    model = graph_model(nodes, state=np.zeros((1, 3, 4), np.float32))
+    assert exchange.load_onnx(model.SerializeToString()).num_layers == 1
+
+
 def test_weights_from_outside_must_be_handed_over():
     model = node_model()
     weights = model.graph.initializer[0]

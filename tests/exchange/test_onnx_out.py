@@ -154,6 +154,16 @@ def test_what_was_exported_comes_back_bit_for_bit(whole):
     assert torch.equal(again(x)[0], layer(x)[0])
 
 
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "one-step"])
+def test_a_layer_of_bfloat16_goes_out_in_float32(streaming, tmp_path):
+    layer = excited(ls.LSTM(3, 4, dtype=torch.bfloat16))
+    report = ls.export(layer, tmp_path / "layer.onnx", streaming=streaming)
+    assert report.operators == {"LSTM": 1}
+    x = torch.randn(5, 2, 3)
+    again = exchange.load_onnx(tmp_path / "layer.onnx")
+    torch.testing.assert_close(again(x)[0], layer.float()(x)[0], rtol=0, atol=1e-6)
+
+
 def test_nothing_of_the_machine_is_in_the_file(whole):
     content = whole[1].read_bytes()
     assert b".py" not in content

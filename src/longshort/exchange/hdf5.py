@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, need
+from ..errors import DataError, MissingExtra, need
 from .layers import Array
 
 SECONDS = 60
@@ -49,13 +49,13 @@ def read_hdf5(content: bytes, name: str) -> Tree:
 
     Raises:
         DataError: it is no HDF5 file, or damaged.
-        MissingExtra: h5py is not installed.
+        MissingExtra: h5py is not installed, or the second process cannot import it.
     """
     need("h5py", extra="exchange", to="read Keras weights")
     most = 64 * len(content)
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(CHILD), str(most), str(SECONDS)],
+            [sys.executable, "-I", str(CHILD), str(most), str(SECONDS), _paths()],
             input=content,
             capture_output=True,
             timeout=10 * SECONDS,  # on a machine that is busy with other things
@@ -64,6 +64,11 @@ def read_hdf5(content: bytes, name: str) -> Tree:
         raise DataError(f"{name}: is damaged: it could not be read within {10 * SECONDS} s.") from None
     if done.returncode:
         why = done.stderr.decode("utf8", "replace").strip().splitlines()
+        if done.returncode == 3 and why:
+            raise MissingExtra(
+                f"{name}: the process that reads HDF5 files cannot import what it needs: {why[-1]}. "
+                f"Install h5py and NumPy where this Python looks for packages, not in the current folder."
+            )
         reason = why[-1] if done.returncode == 1 and why else "reading it ended the process"
         raise DataError(f"{name}: is damaged or is no HDF5 file: {reason}.")
     try:
@@ -73,3 +78,12 @@ def read_hdf5(content: bytes, name: str) -> Tree:
         raise DataError(f"{name}: is damaged: {error}.") from None
     attributes = json.loads(arrays.pop("/").tobytes())
     return Tree(arrays, attributes)
+
+
+def _paths() -> str:
+    """Where this process looks for packages, but for the current folder, which may be anyone's."""
+    try:
+        here = str(Path.cwd())
+    except OSError:  # it was deleted
+        here = ""
+    return json.dumps([str(path) for path in sys.path if str(path) not in ("", here)])

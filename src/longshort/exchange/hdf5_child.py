@@ -1,6 +1,9 @@
 """Read one HDF5 file in a process of its own, and pass it on as plain arrays.
 
-    python hdf5_child.py MOST_BYTES SECONDS < file.h5 > arrays.npz
+    python hdf5_child.py MOST_BYTES SECONDS PATHS < file.h5 > arrays.npz
+
+PATHS is a JSON list, where to look for h5py and NumPy. The status is 1 if the file is damaged, 3 if one of
+these cannot be imported.
 
 libhdf5 follows addresses that it finds in the file, and a damaged file can end or hang the process that
 reads it. Here that ends this process alone. Nothing of the file is executed.
@@ -12,8 +15,14 @@ import json
 import sys
 from typing import Any
 
-import h5py
-import numpy as np
+if __name__ == "__main__":
+    sys.path[:] = json.loads(sys.argv[3])
+try:
+    import h5py
+    import numpy as np
+except ImportError as error:
+    print(str(error).replace("\n", " "), file=sys.stderr)
+    sys.exit(3)
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise, starmap
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ class Found:
         config: its settings.
         path: its group in the weights of a .keras file.
         top: the name of the outermost layer that it is in.
+        model: the group of the model that it is in.
+        line: whether that model and all around it are Sequentials.
+        reads: the layers of its model whose outputs it reads.
     """
 
     kind: str
@@ -42,6 +47,9 @@ class Found:
     config: dict[str, Any]
     path: str
     top: str
+    model: str
+    line: bool
+    reads: tuple[str, ...]
 
 
 def load_keras(path: str | Path, name: str | Sequence[str] | None = None) -> LSTM:
@@ -72,12 +80,27 @@ def lstm_in(content: bytes, path: str, name: str | Sequence[str] | None = None) 
     """Read the LSTM of a Keras file's bytes, as `load_keras` does; messages call it `path`."""
     settings, tree, version = _opened(content, path)
     all_layers = list(_layers(settings, path))
-    recurrent = {one.name: one for one in all_layers if _is_lstm(one)}
+    recurrent: dict[str, Found] = {}
+    for one in filter(_is_lstm, all_layers):
+        if one.name in recurrent:
+            raise DataError(
+                f"{path}: holds several LSTMs named {one.name!r}, in models inside the model. Give each a "
+                f"name of its own in Keras, and save it again."
+            )
+        recurrent[one.name] = one
     if name is None:
-        names = list(recurrent) if _stacked(settings, all_layers) else []
+        whole = list(recurrent.values())
+        line = all(one.line for one in whole) and all(starmap(partial(_follows, all_layers), pairwise(whole)))
+        names = list(recurrent) if line else []
     else:
         names = [name] if isinstance(name, str) else list(name)
     picked = [chosen(path, recurrent, one) for one in names] or [chosen(path, recurrent, None)]
+    for one, other in pairwise(picked):
+        if not _follows(all_layers, one, other):
+            raise DataError(
+                f"{path}: the layers that `name` gives must form one stack, each reading the one before, and "
+                f"`{other.name}` is not known to read `{one.name}` alone. Read them one by one."
+            )
     parts = [_read_one(path, one, tree, version) for one in picked]
     first = parts[0]
     if any((part.variant, part.noise) != (first.variant, first.noise) for part in parts):
@@ -194,12 +217,14 @@ def _entries(model: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _layers(
-    model: Mapping[str, Any], where: str, path: str = "", top: str = "", depth: int = 0
+    model: Mapping[str, Any], where: str, path: str = "", top: str = "", depth: int = 0, line: bool = True
 ) -> Iterator[Found]:
     """Every layer, those of models inside models too, in the order of the settings."""
     if depth > 20:
         raise DataError(f"{where}: has models inside models more than 20 deep. The file is damaged.")
     used: dict[str, int] = {}
+    last: tuple[str, ...] = ()
+    sequential = model.get("class_name") == "Sequential"
     for entry in _entries(model, where):
         kind, config = entry["class_name"], entry["config"]
         group = _snake(kind)
@@ -209,9 +234,11 @@ def _layers(
         if not isinstance(name, str):
             raise DataError(f"{where}: a layer's name must be text, got {name!r}. The file is damaged.")
         if kind in MODELS:
-            yield from _layers(entry, where, f"{place}/", top or name, depth + 1)
+            yield from _layers(entry, where, f"{place}/", top or name, depth + 1, line and sequential)
         elif isinstance(config, dict):
-            yield Found(kind, name, config, place, top or name)
+            reads = last if sequential else tuple(_reads(entry.get("inbound_nodes")))
+            yield Found(kind, name, config, place, top or name, path, line and sequential, reads)
+        last = (name,)
 
 
 def _snake(kind: str) -> str:
@@ -228,15 +255,37 @@ def _is_lstm(one: Found) -> bool:
     )
 
 
-def _stacked(model: Mapping[str, Any], layers: Sequence[Found]) -> bool:
-    """Whether the LSTMs of a Sequential follow each other with nothing in between that changes numbers."""
-    places = [k for k, one in enumerate(layers) if _is_lstm(one)]
-    inside = layers[places[0] : places[-1]] if places else []
-    return (
-        model.get("class_name") == "Sequential"
-        and bool(places)
-        and all(_is_lstm(one) or one.kind in BETWEEN for one in inside)
-    )
+def _follows(layers: Sequence[Found], one: Found, other: Found) -> bool:
+    """Whether a layer reads another, with nothing in between that changes numbers."""
+    if one.line and other.line:
+        between = layers[layers.index(one) + 1 : layers.index(other)]
+        return layers.index(one) < layers.index(other) and all(k.line and k.kind in BETWEEN for k in between)
+    named = {found.name: found for found in layers if found.model == other.model}
+    reader: Found | None = other
+    for _ in layers:
+        reader = named.get(reader.reads[0]) if reader is not None and len(reader.reads) == 1 else None
+        if reader is None or reader.kind not in BETWEEN:
+            break
+    return reader is one
+
+
+def _reads(value: Any, depth: int = 0) -> Iterator[str]:
+    """The layers whose outputs `inbound_nodes` names, as Keras 3 and as Keras 1 and 2 write it."""
+    if depth > 20:
+        yield from ("", "")  # not followed: no layer of that name, and more than one
+    elif isinstance(value, dict):
+        history = value.get("keras_history")
+        if isinstance(history, list) and history:
+            yield str(history[0])
+        else:
+            for part in value.values():
+                yield from _reads(part, depth + 1)
+    elif isinstance(value, list):
+        if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int):
+            yield value[0]
+            value = value[3:]
+        for part in value:
+            yield from _reads(part, depth + 1)
 
 
 def _dropout(layers: Sequence[Found], picked: Sequence[Found]) -> float:
@@ -267,6 +316,13 @@ def _read_one(path: str, one: Found, tree: Tree, version: int) -> Layers:
                 f"{where}: its settings name no layers for the two directions. The file is damaged."
             )
         configs, cudnn = parts, inner["class_name"] == "CuDNNLSTM"  # type: ignore[assignment]
+        backwards = [config.get("go_backwards", False) for config in configs]
+        if backwards != [False, True] and not (other is inner and backwards[0] is False):
+            raise DataError(
+                f"{where}: `go_backwards` must be False in its first direction and True in its second, got "
+                f"{backwards[0]!r} and {backwards[1]!r}: longshort.LSTM runs forwards first. Read its "
+                f"weights with from_keras_weights and put them in that order."
+            )
     elif one.config.get("go_backwards", False) is not False:
         raise DataError(
             f"{where}: runs backwards by itself (`go_backwards`), and longshort.LSTM runs backwards only "

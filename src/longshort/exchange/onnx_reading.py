@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ from ..scan import Variant
 from .layers import Array, Layers, Weights, lstm_of, reordered
 from .onnx_constants import attributes_of, constants_of
 from .onnx_digest import DIGEST, digest
+from .onnx_stacks import Stack, stacks_of
 from .torch_layers import chosen
 
-PASSING = ("Identity", "Transpose", "Squeeze", "Unsqueeze", "Reshape", "Gather", "Dropout", "Cast")
-"""Operators that may stand between two layers of one stack."""
 PORTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 
 
@@ -88,7 +86,8 @@ def load_onnx(
 ) -> LSTM:
     """Read the LSTM of an ONNX file as a layer.
 
-    Nodes that feed each other, forwards or in both directions, become one layer of several.
+    Nodes that feed each other, forwards or in both directions, become one layer of several, if they are of
+    one kind and read the steps of the layer before in order.
 
     Args:
         source: the file, or its bytes.
@@ -101,20 +100,17 @@ def load_onnx(
 
     Raises:
         DataError: the file is missing, damaged, of a newer opset, or holds no LSTM; a node has a `clip`, an
-            activation or a direction that longshort.LSTM lacks, or weights that are no constants.
+            activation or a direction that longshort.LSTM lacks, weights that are no constants, or a state
+            other than zero or lengths that are.
         MissingExtra: onnx is not installed.
     """
     where, model = opened(source)
-    nodes = list(_nodes(model, values or {}, where))
-    stacks = {first.name: stack for first, stack in _stacks(model.graph, nodes)}
-    picked = chosen(where, stacks, name)
-    if picked is None:
-        alone = name or next(iter(stacks))
-        raise DataError(
-            f"{where}: the node `{alone}` runs backwards by itself, and longshort.LSTM runs backwards only "
-            f"beside a forward direction. onnx_nodes(...) reads it as a module that turns its input."
-        )
-    return lstm_of(picked, where)
+    known = constants_of(model.graph, values or {}, where)
+    stacks = stacks_of(model.graph, list(_nodes(model, known, where)), known)
+    picked: Stack = chosen(where, {stack.name: stack for stack in stacks}, name)
+    if picked.refusal:
+        raise DataError(f"{where}: {picked.refusal}")
+    return lstm_of(picked.layers, where)
 
 
 def onnx_nodes(source: str | Path | bytes, values: Mapping[str, Any] | None = None) -> list[OnnxLSTM]:
@@ -129,7 +125,7 @@ def onnx_nodes(source: str | Path | bytes, values: Mapping[str, Any] | None = No
         MissingExtra: onnx is not installed.
     """
     where, model = opened(source)
-    return list(_nodes(model, values or {}, where))
+    return list(_nodes(model, constants_of(model.graph, values or {}, where), where))
 
 
 def opened(source: str | Path | bytes) -> tuple[str, Any]:
@@ -173,8 +169,7 @@ def opened(source: str | Path | bytes) -> tuple[str, Any]:
     return where, model
 
 
-def _nodes(model: Any, values: Mapping[str, Any], where: str) -> Iterator[OnnxLSTM]:
-    known = constants_of(model.graph, values, where)
+def _nodes(model: Any, known: Mapping[str, Array], where: str) -> Iterator[OnnxLSTM]:
     taken: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "LSTM" and node.domain in ("", "ai.onnx"):
@@ -286,71 +281,3 @@ def _direction(arrays: Mapping[str, Array], variant: Variant) -> Weights:
         weights["weight_peephole"] = reordered(arrays["P"], "iof", variant.sigmoids)
     wide = np.float64 if arrays["W"].dtype == np.float64 else np.float32
     return {name: np.ascontiguousarray(value, dtype=wide) for name, value in weights.items()}
-
-
-def _stacks(graph: Any, nodes: Sequence[OnnxLSTM]) -> Iterator[tuple[OnnxLSTM, Layers | None]]:
-    """Chains of layers that feed each other; None for a node that runs backwards by itself."""
-    protos = [node for node in graph.node if node.op_type == "LSTM" and node.domain in ("", "ai.onnx")]
-    makers = {out: node for node in graph.node for out in node.output if out}
-    feeds = [_behind(node.input[0], makers, protos) for node in protos]
-    levels: dict[tuple[Any, ...], list[int]] = {}
-    for k, feed in enumerate(feeds):
-        levels.setdefault(feed, []).append(k)
-    groups = [group for together in levels.values() for group in _paired(together, nodes)]
-    after = {feeds[group[0]]: group for group in groups if isinstance(feeds[group[0]][0], int)}
-    inner = {id(group) for group in after.values() if feeds[group[0]] in map(tuple, groups)}
-    for group in groups:
-        if id(group) not in inner:
-            chain = [group]
-            while (following := after.get(tuple(chain[-1]))) is not None and following not in chain:
-                chain.append(following)
-            turned = _turned(protos[group[0]].input[0], makers)
-            yield nodes[group[0]], _joined([[nodes[k] for k in one] for one in chain], turned)
-
-
-def _turned(value: str, makers: Mapping[str, Any]) -> bool:
-    """Whether a value is made by swapping N and T just before: the layer around its reader is batch first."""
-    maker = makers.get(value)
-    return (
-        maker is not None
-        and maker.op_type == "Transpose"
-        and list(attributes_of(maker, "").get("perm", [])) == [1, 0, 2]
-    )
-
-
-def _paired(together: list[int], nodes: Sequence[OnnxLSTM]) -> list[list[int]]:
-    """Nodes that read the same input: a forward and a reverse one make a layer of two directions."""
-    if [nodes[k].direction for k in together] == ["forward", "reverse"]:
-        return [together]
-    return [[k] for k in together]
-
-
-def _behind(value: str, makers: Mapping[str, Any], protos: Sequence[Any]) -> tuple[Any, ...]:
-    """The LSTM nodes whose Y a value is, as their numbers; else the name of the value itself."""
-    for _ in range(100):
-        node = makers.get(value)
-        if node is None:
-            return (value,)
-        if any(node is proto for proto in protos):
-            return (
-                (next(k for k, p in enumerate(protos) if node is p),) if value == node.output[0] else (value,)
-            )
-        if node.op_type == "Concat":
-            parts = [_behind(part, makers, protos) for part in node.input]
-            if all(len(part) == 1 and isinstance(part[0], int) for part in parts):
-                return tuple(part[0] for part in parts)
-            return (value,)
-        if node.op_type not in PASSING or (
-            node.op_type == "Gather" and attributes_of(node, "").get("axis") != 1
-        ):
-            return (value,)
-        value = node.input[0]
-    return (value,)
-
-
-def _joined(chain: Sequence[Sequence[OnnxLSTM]], turned: bool) -> Layers | None:
-    first = chain[0][0]
-    if first.direction == "reverse":
-        return None
-    weights = tuple(tuple(w for node in group for w in node.layers.weights[0]) for group in chain)
-    return replace(first.layers, weights=weights, batch_first=first.layout == 1 or turned)

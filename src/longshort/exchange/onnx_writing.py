@@ -155,7 +155,7 @@ def save_onnx(lstm: LSTM, path: str | Path, *, streaming: bool = False, reset: b
     said by ONNX' LSTM operator; resets, zoneout, norms, clipping and gate recurrence by a Scan.
 
     Args:
-        lstm: the layer; exported as in evaluation mode.
+        lstm: the layer; exported as in evaluation mode, and one of bfloat16 in float32.
         path: the file's name.
         streaming: write the graph of one step.
         reset: add the input `reset` (N, T) bool to the batch graph.
@@ -182,6 +182,7 @@ def save_onnx(lstm: LSTM, path: str | Path, *, streaming: bool = False, reset: b
 
 
 def _whole(lstm: LSTM, reset: bool) -> Graph:
+    lstm = _still(lstm)
     batch, time = (0, 1) if lstm.batch_first else (1, 0)
     dynamic: dict[str, dict[int, str]] = {
         "x": {batch: "N", time: "T"}, "h0": {1: "N"}, "c0": {1: "N"}, "lengths": {0: "N"}
@@ -196,20 +197,23 @@ def _whole(lstm: LSTM, reset: bool) -> Graph:
         more = (_number((N, T), lstm) > 0.5,) if reset else ()
         return (_number((*shape, lstm.input_size), lstm), *_state(lstm, N), lengths, *more)
 
-    return Graph(Whole(_still(lstm)), tuple(dynamic), ("y", "h_n", "c_n"), dynamic, example)
+    return Graph(Whole(lstm), tuple(dynamic), ("y", "h_n", "c_n"), dynamic, example)
 
 
 def _step(lstm: LSTM) -> Graph:
+    lstm = _still(lstm)
     dynamic = {"x": {0: "N"}, "h0": {1: "N"}, "c0": {1: "N"}}
 
     def example(N: int, T: int) -> tuple[Tensor, ...]:
         return (_number((N, lstm.input_size), lstm), *_state(lstm, N))
 
-    return Graph(Step(_still(lstm)), tuple(dynamic), ("y", "h_n", "c_n"), dynamic, example)
+    return Graph(Step(lstm), tuple(dynamic), ("y", "h_n", "c_n"), dynamic, example)
 
 
 def _still(lstm: LSTM) -> LSTM:
-    return copy.deepcopy(lstm).cpu().eval().requires_grad_(False)
+    still = copy.deepcopy(lstm).cpu().eval().requires_grad_(False)
+    narrow = still.weight_ih_l0.dtype == torch.bfloat16  # which NumPy does not know
+    return still.float() if narrow else still
 
 
 def _number(shape: Sequence[int], lstm: LSTM) -> Tensor:
