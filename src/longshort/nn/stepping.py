@@ -56,7 +56,7 @@ def step(layer: LSTM, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[T
             torch.add(b_ih, b_hh, out=both)
     if len(prepared.layers) == 1:
         y, cell = prepared.layers[0](x, h[0], c[0])
-        return y.clone(), State(y.unsqueeze(0), cell.unsqueeze(0))  # who changes y leaves the state alone
+        return y.clone(), State(y[None], cell[None])  # who changes y leaves the state alone
     hs, cs, y = [], [], x
     for k, advance in enumerate(prepared.layers):
         y, cell = advance(y, h[k], c[k])
