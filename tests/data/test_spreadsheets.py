@@ -62,6 +62,17 @@ CASES = [
         ("left out 'Unnamed: 0': row numbers",),
     ),
     Case(
+        "those of a table that was turned round",
+        b",ds,y\n5,2024-01-01,2\n4,2024-01-02,3\n2,2024-01-03,5\n",
+        {"y": [2, 3, 5]},
+        ("left out '': row numbers",),
+    ),
+    Case(
+        "an index of prices",
+        b"ds,index,y\n2024-01-01,3812,2\n2024-01-02,3790,3\n2024-01-03,3855,5\n",
+        {"index": [3812, 3790, 3855], "y": [2, 3, 5]},
+    ),
+    Case(
         "no row numbers", b"index,ds,y\n7.5,2024-01-01,2\n8,2024-01-02,3\n", {"index": [7.5, 8], "y": [2, 3]}
     ),
     Case("an index alone", b"ds,index\n2024-01-01,2\n2024-01-02,3\n", {"index": [2, 3]}),

@@ -90,11 +90,17 @@ def looks_numeric(table: Table, name: str) -> bool:
 
 
 def number_rows(table: Table, name: str) -> bool:
-    """Whether a column numbers rows and no more: some perhaps left out, in another order, or begun anew."""
-    values = numbers(table, name, "time")
-    if np.isnan(values).any() or (values != np.floor(values)).any():
-        return False
-    return len(np.unique(values)) == len(values) or bool(2 * (np.diff(values) == 1).sum() >= len(values) - 1)
+    """Whether a column numbers rows and no more: up or down, some perhaps left out, or begun anew.
+
+    Raises:
+        DataError: a cell is no number.
+    """
+    values = numbers(table, name, "target")
+    steps = np.diff(values)
+    whole = bool((values == np.floor(values)).all())
+    return whole and bool(
+        (steps > 0).all() or (steps < 0).all() or 2 * (np.abs(steps) == 1).sum() >= len(steps)
+    )
 
 
 def codes(
